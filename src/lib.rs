@@ -1,0 +1,26 @@
+//! `llmobs-mcp`: Datadog's `llmobs` toolset for any MCP client, over a Datadog site or over an
+//! embedded backend that needs no account.
+//!
+//! The rooms, from the ground up; a module imports only from those above it in this list:
+//!
+//! 1. [`model`]: spans, evaluations, ids, time windows. No wire forms.
+//! 2. [`query`]: the span query language and the time grammar.
+//! 3. [`analysis`]: pure functions over spans: tree, errors, agent loop, content.
+//! 4. [`datadog`]: the typed API client.
+//! 5. [`local`]: the backend that speaks Datadog's HTTP API on this machine.
+//! 6. [`render`]: answers within a token budget, untrusted text, links.
+//! 7. [`tools`]: the toolset, one file per family.
+//! 8. [`server`]: the MCP front: handler, stdio, Streamable HTTP.
+//! 9. [`cli`]: the commands.
+//!
+//! `ARCHITECTURE.md` says why the walls stand where they do.
+
+pub mod analysis;
+pub mod cli;
+pub mod datadog;
+pub mod local;
+pub mod model;
+pub mod query;
+pub mod render;
+pub mod server;
+pub mod tools;

@@ -1,0 +1,2 @@
+//! The `llmobs-mcp` command.
+fn main() {}

@@ -1,0 +1,18 @@
+//! Domain types: what LLM observability speaks of, free of wire forms, transports and clocks.
+//!
+//! Every time is in nanoseconds or milliseconds since the Unix epoch and says so in its name;
+//! every cost is in USD; every token count is what the model's provider billed.
+
+mod content;
+mod evaluation;
+mod ids;
+mod rollup;
+mod span;
+mod window;
+
+pub use content::{Io, Message, ToolCall, ToolResult};
+pub use evaluation::{Assessment, EvalStatus, Evaluation, EventKind, MetricType};
+pub use ids::{ROOT_PARENT, SpanId, TraceId};
+pub use rollup::TraceRollup;
+pub use span::{AgentAttribution, Span, SpanError, SpanKind, SpanLink, Status};
+pub use window::TimeWindow;
