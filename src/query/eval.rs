@@ -1,0 +1,130 @@
+//! Whether a span is what a query asks for.
+
+use super::facets::{self, FacetValue};
+use super::number::decimal;
+use super::{Expr, Field, Pattern, Query, Term, TimeUnit, text};
+use crate::model::{Span, TraceRollup};
+
+/// A span with what a query may ask beyond it. Its evaluations and feedback stand on the span.
+#[derive(Debug, Clone, Copy)]
+pub struct SpanContext<'a> {
+    /// The span itself.
+    pub span: &'a Span,
+    /// Sums over its trace, for `@trace.…`; see [`Query::needs_rollup`].
+    pub rollup: Option<&'a TraceRollup>,
+    /// The spans below it, at any depth, for `@child.…`; see [`Query::needs_descendants`].
+    pub descendants: &'a [&'a Span],
+}
+
+impl<'a> SpanContext<'a> {
+    /// A span by itself: `@trace.…` and `@child.…` find nothing.
+    pub fn of(span: &'a Span) -> Self {
+        Self {
+            span,
+            rollup: None,
+            descendants: &[],
+        }
+    }
+}
+
+impl Query {
+    /// Whether the span is what the query asks for.
+    pub fn matches(&self, context: &SpanContext<'_>) -> bool {
+        self.root.matches(context)
+    }
+}
+
+impl Expr {
+    /// Whether the condition holds for the span.
+    pub fn matches(&self, context: &SpanContext<'_>) -> bool {
+        match self {
+            Expr::All => true,
+            Expr::And(parts) => parts.iter().all(|part| part.matches(context)),
+            Expr::Or(parts) => parts.iter().any(|part| part.matches(context)),
+            Expr::Not(inner) => !inner.matches(context),
+            Expr::Term(term) => term.matches(context),
+        }
+    }
+}
+
+impl Term {
+    /// Whether the span passes the test.
+    pub fn matches(&self, context: &SpanContext<'_>) -> bool {
+        match self {
+            Term::Field { field, pattern } => {
+                any_value(field, context, |value| pattern.accepts(value))
+            }
+            Term::Exists(field) => exists(field, context),
+            Term::Missing(field) => !exists(field, context),
+            Term::Text(free) => free.found_in(&text::segments(context.span)),
+        }
+    }
+}
+
+fn exists(field: &Field, context: &SpanContext<'_>) -> bool {
+    any_value(field, context, |value| value.is_present())
+}
+
+fn any_value(
+    field: &Field,
+    context: &SpanContext<'_>,
+    test: impl Fn(&FacetValue<'_>) -> bool,
+) -> bool {
+    match field {
+        Field::Attribute(name) => facets::of_attribute(name, context).iter().any(test),
+        Field::Tag(name) => facets::of_tag(name, context).iter().any(test),
+        Field::Child(name) => context.descendants.iter().any(|span| {
+            let below = SpanContext {
+                rollup: context.rollup,
+                ..SpanContext::of(span)
+            };
+            facets::of_attribute(name, &below).iter().any(&test)
+        }),
+    }
+}
+
+impl Pattern {
+    fn accepts(&self, value: &FacetValue<'_>) -> bool {
+        match self {
+            Pattern::Literal(literal) => equals(literal, value),
+            Pattern::Wildcard(wildcard) => match value {
+                FacetValue::Text(text) => wildcard.matches(text),
+                FacetValue::Number { text, .. } => wildcard.matches(text),
+                FacetValue::Present => wildcard.is_any(),
+            },
+            Pattern::Compare(comparison, number) => numeric(value)
+                .is_some_and(|(value, unit)| comparison.holds(value, number.in_unit(unit))),
+            Pattern::Range { from, to } => numeric(value).is_some_and(|(value, unit)| {
+                from.is_none_or(|from| from.in_unit(unit) <= value)
+                    && to.is_none_or(|to| value <= to.in_unit(unit))
+            }),
+            Pattern::AnyOf(patterns) => patterns.iter().any(|pattern| pattern.accepts(value)),
+        }
+    }
+}
+
+/// Text is compared as text, so that ids, which are longer than a float is exact, never blur into
+/// one another. Numbers are compared as numbers: `5`, `5.0` and, for a time, `5ns` are the same.
+fn equals(literal: &str, value: &FacetValue<'_>) -> bool {
+    match value {
+        FacetValue::Text(text) => literal == text,
+        FacetValue::Number { text, value, unit } => {
+            let integers = (literal.parse::<i128>(), text.parse::<i128>());
+            if let (Ok(literal), Ok(integer)) = integers {
+                return literal == integer;
+            }
+            super::Number::parse(literal).is_some_and(|literal| literal.in_unit(*unit) == *value)
+        }
+        FacetValue::Present => false,
+    }
+}
+
+/// The value as a number in its unit. Tags are text even when a number was set, so text that is a
+/// number counts as one.
+fn numeric(value: &FacetValue<'_>) -> Option<(f64, TimeUnit)> {
+    match value {
+        FacetValue::Number { value, unit, .. } => Some((*value, *unit)),
+        FacetValue::Text(text) => Some((decimal(text)?, TimeUnit::Nanoseconds)),
+        FacetValue::Present => None,
+    }
+}
