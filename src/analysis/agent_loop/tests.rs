@@ -1,0 +1,544 @@
+//! Stories of loops: each shape that a framework gives them, and what hostile data may do.
+
+mod support;
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::json;
+use support::{agent, answers, from, ids, llm, span, tool, tree};
+
+use super::*;
+use crate::analysis::captures;
+use crate::model::Span;
+
+fn has_note(found: &AgentLoop, words: &str) -> bool {
+    found.notes.iter().any(|note| note.contains(words))
+}
+
+#[test]
+fn the_captured_loops() {
+    for name in captures::NAMES {
+        let loops: Vec<AgentLoop> = captures::traces(name)
+            .values()
+            .map(|tree| {
+                let mut found = agent_loop(tree, None);
+                limit_content(&mut found, 300);
+                found
+            })
+            .collect();
+        insta::assert_json_snapshot!(format!("loops_{name}"), loops);
+    }
+}
+
+#[test]
+fn a_captured_handoff_is_followed_without_a_start_and_named_with_one() {
+    let tree = captures::trace_with("10-py-auto-openai_agents", "triage");
+    let all = agent_loop(&tree, None);
+    let agents: Vec<_> = all
+        .iterations
+        .iter()
+        .map(|i| i.agent.clone().unwrap())
+        .collect();
+    assert_eq!(agents, ["triage", "population_expert", "population_expert"]);
+    assert_eq!(all.agent_name, "triage");
+
+    let triage = agent_loop(&tree, Some(all.start));
+    assert_eq!(triage.total_iterations, 1);
+    let handed_to = triage.iterations[0].tool_calls[0].handoff_to.clone();
+    assert_eq!(handed_to, all.iterations[1].agent_span_id);
+    assert!(has_note(&triage, "handed to another agent"));
+
+    let root = agent_loop(&tree, tree.roots().first().copied());
+    assert_eq!(
+        root.total_iterations, 3,
+        "a workflow of agents shows them all"
+    );
+    assert!(root.sub_agents.iter().all(|sub| sub.included));
+}
+
+#[test]
+fn every_captured_span_can_be_a_start() {
+    for name in captures::NAMES {
+        for tree in captures::traces(name).into_values() {
+            for node in tree.nodes() {
+                let found = agent_loop(&tree, Some(node));
+                assert_eq!(found.span_id, tree.span(node).span_id);
+                assert!(!found.iterations.is_empty());
+                assert_eq!(found.iterations.len(), found.total_iterations);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_call_recorded_twice_is_one_decision_and_what_the_outer_span_lacks_is_taken_from_the_inner() {
+    let mut outer = llm("outer", "a", 1, 5);
+    outer.0.metrics.clear();
+    let tree = tree(vec![
+        agent("a", "", 0, 20),
+        outer,
+        llm("inner", "outer", 2, 4)
+            .input(json!([{"role": "user", "content": "q"}]))
+            .asks(&[("find", json!({"q": 1}), "c1")]),
+        tool("t", "find", "a", 6, 7).output(json!("found")),
+        llm("outer2", "a", 8, 12).says("done"),
+        llm("inner2", "outer2", 9, 11).says("done"),
+    ]);
+    let found = agent_loop(&tree, None);
+    assert_eq!(ids(&found), ["outer", "outer2"]);
+    assert_eq!(answers(&found), [vec!["t = found"], vec![]]);
+    assert_eq!((found.totals.input_tokens, found.totals.llm_calls), (20, 2));
+    assert_eq!(found.timeline[0].content, "q");
+}
+
+#[test]
+fn calls_made_at_once_find_their_tools_by_id_in_whatever_order_they_ran() {
+    let tree = tree(vec![
+        agent("a", "", 0, 20),
+        llm("l1", "a", 1, 2).asks(&[
+            ("find", json!({"q": 1}), "c1"),
+            ("find", json!({"q": 1}), "c2"),
+        ]),
+        tool("second", "find", "a", 3, 4)
+            .meta("tool_id", "c2")
+            .output(json!("two")),
+        tool("first", "find", "a", 5, 6)
+            .input(json!(
+                r#"{"args": {"q": 1}, "id": "c1", "name": "find", "type": "tool_call"}"#
+            ))
+            .output(json!("one")),
+        llm("l2", "a", 7, 8).says("done"),
+    ]);
+    assert_eq!(
+        answers(&agent_loop(&tree, None))[0],
+        ["first = one", "second = two"]
+    );
+}
+
+#[test]
+fn without_ids_arguments_decide_then_the_name_then_the_name_in_other_dress() {
+    let tree = tree(vec![
+        agent("a", "", 0, 20),
+        llm("l1", "a", 1, 2).asks(&[
+            ("find", json!({"q": 1, "r": 2}), ""),
+            ("find", json!(r#"{"q": 2}"#), ""),
+            ("mcp__shop__Get-Order", json!({"id": 7}), ""),
+            ("odd", json!({"x": 1}), ""),
+        ]),
+        tool("f2", "find", "a", 3, 4)
+            .input(json!(r#"{"q": 2}"#))
+            .output(json!("2")),
+        tool("f1", "find", "a", 4, 5)
+            .input(json!(r#"{"r": 2, "q": 1}"#))
+            .output(json!("1")),
+        tool("g", "execute_tool get_order", "a", 5, 6).output(json!("order")),
+        tool("o", "ToolExecutor", "a", 6, 7)
+            .input(json!(r#"{"x": 1}"#))
+            .output(json!("odd")),
+        llm("l2", "a", 9, 10).says("done"),
+    ]);
+    assert_eq!(
+        answers(&agent_loop(&tree, None))[0],
+        ["f1 = 1", "f2 = 2", "g = order", "o = odd"]
+    );
+}
+
+#[test]
+fn an_id_used_again_in_each_turn_joins_each_call_to_its_own_result() {
+    let turn = |results: &[&str]| {
+        let results = results.iter();
+        let messages: Vec<Value> = results
+            .map(|result| {
+                json!({"role": "tool", "content": "",
+                "tool_results": [{"tool_id": "call_0", "result": result}]})
+            })
+            .collect();
+        Value::Array(messages)
+    };
+    let ask = |n: i64| [("find", json!({"n": n}), "call_0")];
+    let tree = tree(vec![
+        agent("a", "", 0, 20),
+        llm("l1", "a", 1, 2).asks(&ask(1)),
+        llm("l2", "a", 3, 4).input(turn(&["one"])).asks(&ask(2)),
+        llm("l3", "a", 5, 6)
+            .input(turn(&["one", "two"]))
+            .says("done"),
+    ]);
+    let found = agent_loop(&tree, None);
+    assert_eq!(answers(&found), [vec!["- = one"], vec!["- = two"], vec![]]);
+}
+
+#[test]
+fn a_tool_without_a_span_has_the_result_that_the_model_was_given() {
+    // CrewAI runs its tools inside a task.
+    let tree = tree(vec![
+        span("crew", "", SpanKind::Workflow, 0, 30),
+        span("task", "crew", SpanKind::Task, 0, 30),
+        agent("a", "task", 0, 30),
+        span("exec", "a", SpanKind::Workflow, 0, 30),
+        llm("l1", "exec", 1, 2).asks(&[("find", json!({}), "c1"), ("lost", json!({}), "c2")]),
+        span("execute_native_tool", "exec", SpanKind::Task, 3, 4),
+        llm("l2", "exec", 5, 6)
+            .input(json!([{"role": "tool", "content": "found", "tool_call_id": "c1"}]))
+            .says("done"),
+    ]);
+    let found = agent_loop(&tree, None);
+    assert_eq!(found.agent_name, "a");
+    assert_eq!(answers(&found)[0], ["- = found", "- = -"]);
+    assert!(has_note(&found, "1 tool call(s) have neither"));
+}
+
+#[test]
+fn a_tool_nobody_asked_for_stands_in_the_iteration_after_whose_decision_it_ran() {
+    let tree = tree(vec![
+        agent("a", "", 0, 20),
+        tool("warmup", "warmup", "a", 0, 1).output(json!("w")),
+        llm("l1", "a", 2, 3).says("hm"),
+        tool("log", "log", "a", 4, 5)
+            .input(json!(r#"{"line": 1}"#))
+            .output(json!("l")),
+        llm("l2", "a", 6, 7).says("done"),
+    ]);
+    let found = agent_loop(&tree, None);
+    assert_eq!(
+        answers(&found),
+        [vec!["warmup = w unasked", "log = l unasked"], vec![]]
+    );
+    assert_eq!(
+        found.iterations[0].tool_calls[1].arguments,
+        json!({"line": 1})
+    );
+}
+
+#[test]
+fn a_failed_tool_and_a_failed_decision_say_why() {
+    let tree = tree(vec![
+        agent("a", "", 0, 20),
+        llm("l1", "a", 1, 2).asks(&[("find", json!({}), "c1")]),
+        tool("t", "find", "a", 3, 4).fails("no network"),
+        llm("l2", "a", 5, 6).fails("overloaded"),
+    ]);
+    let found = agent_loop(&tree, None);
+    let call = &found.iterations[0].tool_calls[0];
+    assert_eq!(
+        (call.status, call.error.as_deref()),
+        (Some(Status::Error), Some("no network"))
+    );
+    assert_eq!(
+        found.iterations[1].error_message.as_deref(),
+        Some("overloaded")
+    );
+    let last = found.timeline.last().unwrap();
+    assert_eq!(
+        (last.content.as_str(), last.status),
+        ("overloaded", Some(Status::Error))
+    );
+}
+
+#[test]
+fn a_sub_agent_is_named_and_its_decisions_are_its_own() {
+    // A coding agent: agent > step > llm and tools, a sub-agent inside a tool.
+    let tree = tree(vec![
+        agent("main", "", 0, 40)
+            .tokens(999.0)
+            .input(json!("fix it")),
+        span("inference-1", "main", SpanKind::Step, 1, 20),
+        llm("l1", "inference-1", 2, 3).asks(&[("Task", json!({"p": "look"}), "c1")]),
+        tool("task", "Task", "inference-1", 4, 15)
+            .meta("tool_id", "c1")
+            .output(json!("seen")),
+        agent("scout", "task", 5, 14).tokens(500.0),
+        llm("s1", "scout", 6, 7).says("hm"),
+        llm("s2", "scout", 8, 9).says("seen"),
+        span("inference-2", "main", SpanKind::Step, 21, 30),
+        llm("l2", "inference-2", 22, 23).says("done"),
+    ]);
+    let found = agent_loop(&tree, None);
+    assert_eq!(ids(&found), ["l1", "l2"]);
+    assert_eq!(found.totals.input_tokens, 20);
+    let sub = &found.sub_agents[0];
+    assert_eq!(
+        (sub.name.as_str(), sub.iteration, sub.llm_calls),
+        ("scout", Some(1), 2)
+    );
+    assert!(has_note(&found, "1 sub-agent(s) made 2 LLM call(s)"));
+    // Backfilled decisions have no input: the question is the agent's.
+    assert_eq!(
+        (
+            found.timeline[0].role.as_str(),
+            found.timeline[0].content.as_str()
+        ),
+        ("user", "fix it")
+    );
+    assert_eq!(ids(&from(&tree, "scout")), ["s1", "s2"]);
+    assert_eq!(ids(&from(&tree, "task")), ["s1", "s2"]);
+}
+
+#[test]
+fn an_agent_that_only_calls_agents_shows_their_decisions_and_its_own_tools_in_order() {
+    let tree = tree(vec![
+        agent("boss", "", 0, 40),
+        tool("load", "load", "boss", 1, 2).output(json!("loaded")),
+        agent("writer", "boss", 3, 10),
+        llm("w1", "writer", 4, 5).says("text"),
+        tool("check", "check", "boss", 11, 12).output(json!("ok")),
+        agent("editor", "boss", 13, 20),
+        agent("inner", "editor", 14, 19),
+        llm("e1", "inner", 15, 16).says("better"),
+    ]);
+    let found = agent_loop(&tree, None);
+    assert_eq!(ids(&found), ["load", "w1", "check", "e1"]);
+    let agents: Vec<_> = found
+        .iterations
+        .iter()
+        .map(|i| i.agent.clone().unwrap())
+        .collect();
+    assert_eq!(agents, ["boss", "writer", "boss", "inner"]);
+    let subs: Vec<_> = found
+        .sub_agents
+        .iter()
+        .map(|s| (s.name.as_str(), s.iteration))
+        .collect();
+    assert_eq!(
+        subs,
+        [("writer", Some(2)), ("editor", None), ("inner", Some(4))]
+    );
+    assert!((found.totals.duration_ms - 40.0).abs() < 1e-9);
+}
+
+#[test]
+fn parallel_decisions_are_all_listed_and_keep_their_tools() {
+    let tree = tree(vec![
+        agent("a", "", 0, 40),
+        llm("p1", "a", 1, 10).asks(&[("find", json!({"n": 1}), "")]),
+        llm("p2", "a", 2, 9).asks(&[("find", json!({"n": 2}), "")]),
+        tool("t2", "find", "a", 11, 12)
+            .input(json!(r#"{"n": 2}"#))
+            .output(json!("2")),
+        tool("t1", "find", "a", 12, 13)
+            .input(json!(r#"{"n": 1}"#))
+            .output(json!("1")),
+        llm("end", "a", 20, 21).says("done"),
+    ]);
+    let found = agent_loop(&tree, None);
+    assert_eq!(answers(&found), [vec!["t1 = 1"], vec!["t2 = 2"], vec![]]);
+    assert!(found.iterations[1].overlaps_previous && !found.iterations[2].overlaps_previous);
+}
+
+#[test]
+fn going_in_circles_is_counted() {
+    let mut spans = vec![agent("a", "", 0, 100)];
+    for n in 0..4 {
+        let arguments = [("build", json!({"target": "all"}), "")];
+        spans.push(llm(&format!("l{n}"), "a", 10 * n + 1, 10 * n + 2).asks(&arguments));
+        spans.push(tool(&format!("t{n}"), "build", "a", 10 * n + 3, 10 * n + 4).fails("no rule"));
+    }
+    let found = agent_loop(&tree(spans), None);
+    let repeat = &found.repeated_calls[0];
+    assert_eq!((repeat.name.as_str(), repeat.count), ("build", 4));
+    assert_eq!(repeat.iterations, [1, 2, 3, 4]);
+    assert_eq!(repeat.span_ids.len(), 4);
+}
+
+#[test]
+fn a_later_word_of_the_user_stands_before_the_decision_that_heard_it() {
+    let tree = tree(vec![
+        agent("a", "", 0, 40),
+        llm("l1", "a", 1, 2)
+            .input(json!([{"role": "system", "content": "s"}, {"role": "user", "content": "one"}]))
+            .says("first"),
+        llm("l2", "a", 3, 4)
+            .input(json!([
+                {"role": "system", "content": "s"}, {"role": "user", "content": "one"},
+                {"role": "assistant", "content": "first"}, {"role": "user", "content": "two"},
+            ]))
+            .says("second"),
+    ]);
+    let timeline: Vec<_> = agent_loop(&tree, None)
+        .timeline
+        .into_iter()
+        .map(|entry| (entry.iteration, entry.role, entry.content))
+        .collect();
+    let expected = [
+        (0, "system", "s"),
+        (0, "user", "one"),
+        (1, "assistant", "first"),
+        (1, "user", "two"),
+        (2, "assistant", "second"),
+    ];
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(n, role, text)| (*n, (*role).to_owned(), (*text).to_owned()))
+        .collect();
+    assert_eq!(timeline, expected);
+}
+
+#[test]
+fn an_unfinished_agent_whose_span_is_not_there_yet_has_a_loop_of_its_orphans() {
+    let tree = tree(vec![
+        llm("l1", "unsent", 1, 2).asks(&[("find", json!({}), "c1")]),
+        tool("t", "find", "unsent", 3, 4).output(json!("found")),
+        llm("l2", "unsent", 5, 6).says("done"),
+    ]);
+    let found = agent_loop(&tree, None);
+    assert_eq!(answers(&found), [vec!["t = found"], vec![]]);
+}
+
+#[test]
+fn decisions_beside_the_agents_are_mentioned_or_are_the_loop() {
+    let beside = tree(vec![
+        span("flow", "", SpanKind::Workflow, 0, 40),
+        llm("route", "flow", 1, 2).says("a"),
+        agent("a", "flow", 3, 10),
+        llm("l1", "a", 4, 5).says("done"),
+    ]);
+    let found = agent_loop(&beside, None);
+    assert_eq!(ids(&found), ["l1"]);
+    assert!(has_note(&found, "1 LLM call(s) lie outside"));
+    let root = from(&beside, "flow");
+    assert_eq!(ids(&root), ["route"]);
+    assert_eq!(root.sub_agents[0].llm_calls, 1);
+
+    let hollow = tree(vec![
+        span("flow", "", SpanKind::Workflow, 0, 40),
+        agent("a", "flow", 0, 10),
+        tool("t", "find", "a", 3, 4).output(json!("found")),
+        llm("l1", "flow", 1, 2).asks(&[("find", json!({}), "")]),
+    ]);
+    let found = agent_loop(&hollow, None);
+    assert_eq!(answers(&found), [vec!["t = found"]]);
+    assert!(has_note(&found, "outside of its agent spans"));
+}
+
+#[test]
+fn steps_without_a_recorded_decision_are_iterations_with_their_tools() {
+    let tree = tree(vec![
+        agent("a", "", 0, 40),
+        span("step", "a", SpanKind::Step, 1, 10).output(json!("thought")),
+        tool("t", "find", "step", 2, 3).output(json!("found")),
+        tool("loose", "end", "a", 12, 13).output(json!("bye")),
+    ]);
+    let found = agent_loop(&tree, None);
+    assert_eq!(ids(&found), ["step", "loose"]);
+    assert_eq!(found.iterations[0].content, "thought");
+    assert_eq!(
+        answers(&found),
+        [vec!["t = found unasked"], vec!["loose = bye unasked"]]
+    );
+    assert!(has_note(&found, "No LLM call was recorded"));
+}
+
+#[test]
+fn an_llm_call_inside_a_tool_is_the_tools_business() {
+    let tree = tree(vec![
+        agent("a", "", 0, 40),
+        llm("l1", "a", 1, 2).asks(&[("sum", json!({}), "")]),
+        tool("t", "sum", "a", 3, 9).output(json!("short")),
+        llm("in_tool", "t", 4, 5).says("short"),
+        llm("l2", "a", 10, 11).says("done"),
+    ]);
+    let found = agent_loop(&tree, None);
+    assert_eq!(ids(&found), ["l1", "l2"]);
+    assert!(has_note(&found, "1 LLM call(s) were made inside tools"));
+    assert_eq!(ids(&from(&tree, "t")), ["in_tool"]);
+}
+
+#[test]
+fn an_empty_trace_has_an_empty_loop() {
+    let found = agent_loop(&TraceTree::build(&[]), None);
+    assert!(found.iterations.is_empty() && found.timeline.is_empty());
+}
+
+#[test]
+fn texts_and_arguments_are_cut_and_counted() {
+    let tree = tree(vec![
+        agent("a", "", 0, 40),
+        llm("l1", "a", 1, 2)
+            .input(json!([{"role": "user", "content": "q".repeat(50)}]))
+            .asks(&[("find", json!({"long": "x".repeat(50)}), "")]),
+        tool("t", "find", "a", 3, 4).output(json!("r".repeat(50))),
+    ]);
+    let mut found = agent_loop(&tree, None);
+    assert_eq!(limit_content(&mut found, 20), 4);
+    let call = &found.iterations[0].tool_calls[0];
+    assert_eq!(
+        call.arguments,
+        json!("{\"long\":\"x …[41 characters cut]… xxxxxxxx\"}")
+    );
+    assert_eq!(limit_content(&mut found, 1_000), 0);
+}
+
+#[test]
+fn ten_thousand_decisions_in_a_chain_or_in_a_row_are_no_trouble() {
+    let mut chain = vec![agent("root", "", 0, 100_000)];
+    let mut row = vec![agent("root", "", 0, 100_000)];
+    let mut parent = "root".to_owned();
+    for n in 0..5_000 {
+        let (id, task) = (format!("l{n}"), format!("k{n}"));
+        chain.push(span(&task, &parent, SpanKind::Task, n, 90_000));
+        chain.push(llm(&id, &task, n, n + 1).says("x"));
+        parent = task;
+        row.push(llm(&id, "root", n, 90_000).asks(&[("find", json!({"n": n}), "")]));
+        let found = tool(&format!("t{n}"), "find", "root", n + 1, n + 2);
+        row.push(found.input(json!({"n": n})));
+    }
+    assert_eq!(agent_loop(&tree(chain), None).total_iterations, 5_000);
+    let row = agent_loop(&tree(row), None);
+    assert_eq!(row.totals.tool_calls, 5_000);
+    assert!(
+        row.iterations
+            .iter()
+            .all(|i| i.tool_calls[0].arguments["n"] == i.start_ms)
+    );
+}
+
+fn any_kind() -> impl Strategy<Value = SpanKind> {
+    prop::sample::select(vec![
+        SpanKind::Agent,
+        SpanKind::Llm,
+        SpanKind::Llm,
+        SpanKind::Tool,
+        SpanKind::Task,
+        SpanKind::Step,
+    ])
+}
+
+proptest! {
+    #[test]
+    fn in_any_tree_no_decision_and_no_tool_is_listed_twice(
+        spans in prop::collection::vec(
+            (0..30_u8, prop::option::of(0..35_u8), any_kind(), 0..20_i64, 0..10_i64, 0..3_usize), 1..30
+        ),
+    ) {
+        // Ids repeat, parents are missing or go in circles; names tell the spans apart.
+        let spans: Vec<_> = spans
+            .into_iter()
+            .enumerate()
+            .map(|(at, (id, parent, kind, start, length, asked))| {
+                let parent = parent.map(|parent| parent.to_string()).unwrap_or_default();
+                let calls: Vec<_> = (0..asked).map(|n| ("find", json!({"n": n}), "")).collect();
+                let build = span(&id.to_string(), &parent, kind, start, start + length);
+                Arc::new(build.name(&format!("{at}")).tokens(1.0).asks(&calls).0)
+            })
+            .collect();
+        let tree = TraceTree::build(&spans);
+        for start in tree.nodes().map(Some).chain([None]) {
+            let found = agent_loop(&tree, start);
+            prop_assert!(!found.iterations.is_empty());
+            let mut names: Vec<_> = found.iterations.iter().map(|i| &i.name).collect();
+            names.sort_unstable();
+            names.dedup();
+            prop_assert_eq!(names.len(), found.total_iterations);
+            let calls = || found.iterations.iter().flat_map(|i| &i.tool_calls);
+            prop_assert_eq!(calls().count(), found.totals.tool_calls);
+            let unasked: Vec<_> = calls().filter(|c| !c.asked_by_model).map(|c| &c.name).collect();
+            let mut once = unasked.clone();
+            once.sort_unstable();
+            once.dedup();
+            prop_assert_eq!(once.len(), unasked.len());
+            let numbers = found.iterations.iter().map(|i| i.iteration);
+            prop_assert!(numbers.eq(1..=found.total_iterations));
+        }
+    }
+}

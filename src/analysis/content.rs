@@ -1,0 +1,274 @@
+//! What a span holds, field by field, and parts of it by JSONPath.
+
+mod budget;
+mod path;
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+
+pub use path::{MAX_PATH_CHARS, PathError, Selection, select};
+use serde_json::{Map, Value, json};
+
+use crate::model::{Io, Span};
+
+/// A content field of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Field {
+    /// What went in, as text; JSON where the span holds JSON (experiments).
+    Input,
+    /// What came out, likewise.
+    Output,
+    /// What should have come out.
+    ExpectedOutput,
+    /// The conversation of an LLM call: input messages, then output messages.
+    Messages,
+    /// Documents found or embedded.
+    Documents,
+    /// Free-form metadata.
+    Metadata,
+}
+
+impl Field {
+    /// All fields, in the order of the documentation.
+    pub const ALL: [Field; 6] = [
+        Field::Input,
+        Field::Output,
+        Field::ExpectedOutput,
+        Field::Messages,
+        Field::Documents,
+        Field::Metadata,
+    ];
+
+    /// The name of the field in tool arguments and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Field::Input => "input",
+            Field::Output => "output",
+            Field::ExpectedOutput => "expected_output",
+            Field::Messages => "messages",
+            Field::Documents => "documents",
+            Field::Metadata => "metadata",
+        }
+    }
+
+    /// A JSONPath that works on a typical value of this field.
+    pub fn example_path(self) -> &'static str {
+        match self {
+            Field::Input => "$.question",
+            Field::Output => "$.results[0]",
+            Field::ExpectedOutput => "$.answer",
+            Field::Messages => "$.messages[-1].content",
+            Field::Documents => "$.documents[0].text",
+            Field::Metadata => "$.temperature",
+        }
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Field {
+    type Err = UnknownField;
+
+    fn from_str(text: &str) -> Result<Self, UnknownField> {
+        Self::ALL
+            .into_iter()
+            .find(|field| field.as_str() == text)
+            .ok_or(UnknownField)
+    }
+}
+
+/// A name that is no content field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no such content field: choose input, output, expected_output, messages, documents or metadata"
+)]
+pub struct UnknownField;
+
+/// The whole content of a field; `None` when the span has none.
+///
+/// Input and output are text, by [`Io::text`], except where the span holds other JSON than text.
+/// Messages and documents are arrays, metadata an object.
+pub fn field_value(span: &Span, field: Field) -> Option<Value> {
+    match field {
+        Field::Input => side(&span.input),
+        Field::Output => side(&span.output),
+        Field::ExpectedOutput => span
+            .expected_output
+            .clone()
+            .filter(|value| !value.is_null()),
+        Field::Messages => {
+            let messages: Vec<Value> = span.messages().map(|message| message.0.clone()).collect();
+            (!messages.is_empty()).then_some(Value::Array(messages))
+        }
+        Field::Documents => {
+            let documents = span.documents();
+            (!documents.is_empty()).then(|| Value::Array(documents.to_vec()))
+        }
+        Field::Metadata => {
+            (!span.metadata.is_empty()).then(|| Value::Object(span.metadata.clone()))
+        }
+    }
+}
+
+fn side(io: &Io) -> Option<Value> {
+    match &io.value {
+        Some(Value::String(_) | Value::Null) | None => Some(Value::String(io.text()?.into_owned())),
+        Some(other) => Some(other.clone()),
+    }
+}
+
+/// Which content fields a span has and how large they are: its keys are exactly the fields for
+/// which [`field_value`] gives something. `chars` counts the characters of the field as it would
+/// be returned whole; metadata names its keys with the type of each.
+pub fn content_info(span: &Span) -> Map<String, Value> {
+    let mut info = Map::new();
+    for field in Field::ALL {
+        let Some(value) = field_value(span, field) else {
+            continue;
+        };
+        let entry = match (field, &value) {
+            (Field::Messages | Field::Documents, Value::Array(items)) => {
+                json!({"count": items.len(), "chars": chars(&value)})
+            }
+            (Field::Metadata, Value::Object(map)) => Value::Object(
+                map.iter()
+                    .map(|(key, value)| (key.clone(), type_name(value).into()))
+                    .collect(),
+            ),
+            _ => json!({"chars": chars(&value)}),
+        };
+        info.insert(field.as_str().to_owned(), entry);
+    }
+    info
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Characters of a value as an answer shows it: a text as it is, all else as compact JSON.
+pub fn chars(value: &Value) -> usize {
+    if let Value::String(text) = value {
+        return text.chars().count();
+    }
+    let mut counter = CharCounter(0);
+    // Counting cannot fail, and a value always has a JSON form.
+    let _written = serde_json::to_writer(&mut counter, value);
+    counter.0
+}
+
+/// Counts UTF-8 characters without keeping them.
+struct CharCounter(usize);
+
+impl io::Write for CharCounter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.iter().filter(|byte| **byte & 0xC0 != 0x80).count();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::captures;
+
+    #[test]
+    fn the_keys_of_content_info_are_the_fields_that_have_content() {
+        for name in captures::NAMES {
+            for tree in captures::traces(name).into_values() {
+                for node in tree.nodes() {
+                    let span = tree.span(node);
+                    let info = content_info(span);
+                    for field in Field::ALL {
+                        let present = field_value(span, field).is_some();
+                        assert_eq!(info.contains_key(field.as_str()), present, "{field}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn content_info_counts_characters_and_names_the_types_of_metadata() {
+        let span = Span {
+            input: Io {
+                value: Some(json!("Zoë 👋")),
+                ..Io::default()
+            },
+            output: Io {
+                messages: serde_json::from_value(json!([{"role": "assistant"}])).unwrap(),
+                ..Io::default()
+            },
+            metadata: json!({"temperature": 0.1, "tags": []})
+                .as_object()
+                .cloned()
+                .unwrap(),
+            ..Span::default()
+        };
+        assert_eq!(
+            Value::Object(content_info(&span)),
+            json!({
+                "input": {"chars": 5},
+                "output": {"chars": 0},
+                "messages": {"count": 1, "chars": 22},
+                "metadata": {"temperature": "number", "tags": "array"},
+            })
+        );
+        assert!(content_info(&Span::default()).is_empty());
+    }
+
+    #[test]
+    fn messages_are_those_that_went_in_then_those_that_came_out() {
+        let io = |text: &str| Io {
+            messages: serde_json::from_value(json!([{"role": "x", "content": text}])).unwrap(),
+            ..Io::default()
+        };
+        let span = Span {
+            input: io("in"),
+            output: io("out"),
+            ..Span::default()
+        };
+        let messages = field_value(&span, Field::Messages).unwrap();
+        assert_eq!(messages[0]["content"], "in");
+        assert_eq!(messages[1]["content"], "out");
+    }
+
+    #[test]
+    fn an_experiments_raw_json_stays_json() {
+        let span = Span {
+            input: Io {
+                value: Some(json!({"q": 1})),
+                ..Io::default()
+            },
+            expected_output: Some(Value::Null),
+            ..Span::default()
+        };
+        assert_eq!(field_value(&span, Field::Input), Some(json!({"q": 1})));
+        assert_eq!(field_value(&span, Field::ExpectedOutput), None);
+    }
+
+    #[test]
+    fn every_field_reads_back_from_its_name() {
+        for field in Field::ALL {
+            assert_eq!(field.as_str().parse(), Ok(field));
+        }
+        let error = "inputs".parse::<Field>().unwrap_err().to_string();
+        assert!(error.contains("expected_output"));
+    }
+}
