@@ -1,0 +1,136 @@
+//! A router in this process in the place of a host: no port, the same meaning.
+
+use ::http::{HeaderValue, Request, Response, header};
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
+use super::{BodyCollector, Limits, Transport, TransportError};
+
+/// Calls an axum router directly.
+#[derive(Debug, Clone)]
+pub struct RouterTransport(pub Router);
+
+impl RouterTransport {
+    async fn exchange(
+        &self,
+        mut request: Request<Bytes>,
+        limits: Limits,
+    ) -> Result<Response<Bytes>, TransportError> {
+        // What an HTTP client would send: a server decides by it whom it speaks to.
+        if !request.headers().contains_key(header::HOST)
+            && let Some(authority) = request.uri().authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        let answer = match self.0.clone().oneshot(request.map(Body::from)).await {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        };
+        let (parts, mut body) = answer.into_parts();
+        let mut collector = BodyCollector::new(parts.status.is_success(), limits);
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => {
+                    if let Some(piece) = frame.data_ref()
+                        && !collector.push(piece)?
+                    {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    collector.broken(TransportError::Interrupted(error.to_string()))?;
+                    break;
+                }
+            }
+        }
+        Ok(Response::from_parts(parts, collector.finish()))
+    }
+}
+
+impl Transport for RouterTransport {
+    fn send(
+        &self,
+        request: Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
+        async move {
+            tokio::time::timeout(limits.timeout, self.exchange(request, limits))
+                .await
+                .unwrap_or(Err(TransportError::Timeout(limits.timeout)))
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderMap;
+    use axum::routing::get;
+    use std::time::Duration;
+
+    fn limits() -> Limits {
+        Limits {
+            timeout: Duration::from_secs(30),
+            max_body_bytes: 10,
+        }
+    }
+
+    fn request(path: &str) -> Request<Bytes> {
+        Request::get(format!("http://127.0.0.1:8126{path}"))
+            .body(Bytes::new())
+            .unwrap()
+    }
+
+    fn transport() -> RouterTransport {
+        RouterTransport(
+            Router::new()
+                .route(
+                    "/host",
+                    get(|headers: HeaderMap| async move { format!("{:?}", headers.get("host")) }),
+                )
+                .route("/ten", get(|| async { "0123456789" }))
+                .route("/eleven", get(|| async { "0123456789+" }))
+                .route("/never", get(std::future::pending::<&'static str>)),
+        )
+    }
+
+    #[tokio::test]
+    async fn the_size_limit_is_exact() {
+        let answer = transport().send(request("/ten"), limits()).await.unwrap();
+        assert_eq!(answer.body().as_ref(), b"0123456789");
+        let error = transport().send(request("/eleven"), limits()).await.err();
+        assert_eq!(error, Some(TransportError::BodyTooLarge { limit: 10 }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_limit_holds_for_a_handler_that_never_answers() {
+        let error = transport().send(request("/never"), limits()).await;
+        assert_eq!(
+            error.err(),
+            Some(TransportError::Timeout(Duration::from_secs(30)))
+        );
+    }
+
+    #[tokio::test]
+    async fn an_unknown_route_is_an_answer() {
+        let answer = transport().send(request("/nope"), limits()).await.unwrap();
+        assert_eq!(answer.status(), 404);
+    }
+
+    #[tokio::test]
+    async fn the_host_is_sent_as_over_http() {
+        let big = Limits {
+            max_body_bytes: 100,
+            ..limits()
+        };
+        let answer = transport().send(request("/host"), big).await.unwrap();
+        assert_eq!(answer.body().as_ref(), b"Some(\"127.0.0.1:8126\")");
+    }
+}
