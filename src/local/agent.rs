@@ -1,0 +1,60 @@
+//! What SDKs ask of an Agent besides taking in data: `/info`, and pings that need an answer.
+//!
+//! ddtrace goes through the Agent only if `/info` lists `/evp_proxy/v2/` and `/v0.4/traces`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::{any, get};
+use axum::{Json, Router};
+use http::StatusCode;
+use http_body_util::{BodyExt as _, Limited};
+use serde_json::{Value, json};
+
+use super::http::json_plain;
+use super::{Backend, route_with_prefixes};
+
+const ENDPOINTS: [&str; 6] = [
+    "/v0.4/traces",
+    "/evp_proxy/v2/",
+    "/evp_proxy/v4/",
+    "/api/v2/llmobs",
+    "/api/intake/llm-obs/",
+    "/api/v2/llm-obs/v1/spans/events",
+];
+
+pub(super) fn routes(backend: &Arc<Backend>) -> Router {
+    let router = Router::new()
+        .route("/info", get(info).with_state(backend.clone()))
+        // Telemetry and statistics of the SDK itself, remote configuration: taken and not kept.
+        .route("/telemetry/proxy/{*path}", any(taken))
+        .route("/v0.6/stats", any(taken))
+        .route("/v0.7/config", any(taken));
+    route_with_prefixes(router, "/api/v1/validate", &get(validate))
+}
+
+async fn info(State(backend): State<Arc<Backend>>) -> Json<Value> {
+    Json(json!({
+        "endpoints": ENDPOINTS,
+        "client_drop_p0s": false,
+        "span_meta_structs": true,
+        "llmobs_mcp": backend.info(),
+    }))
+}
+
+async fn validate() -> Json<Value> {
+    Json(json!({"valid": true}))
+}
+
+async fn taken(request: Request) -> Response {
+    drain(request.into_body()).await;
+    json_plain(StatusCode::OK, &json!({}))
+}
+
+/// Reads a body to nowhere, so that the connection can be used again.
+async fn drain(body: Body) {
+    let mut body = Limited::new(body, 16 << 20);
+    while let Some(Ok(_)) = body.frame().await {}
+}

@@ -1,0 +1,353 @@
+//! One suite for every `SpanStore`: random histories, each question answered as the oracle does.
+
+use std::ops::ControlFlow;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::oracle::NaiveStore;
+use super::{
+    Durability, EvaluationTarget, Outcome, Position, Search, SpanStore, SqliteStore,
+    TargetedEvaluation,
+};
+use crate::model::{
+    Assessment, Evaluation, EventKind, Io, Span, SpanId, SpanKind, Status, TimeWindow, TraceId,
+};
+use crate::query::combine::SpanFilters;
+
+const ALL: TimeWindow = TimeWindow {
+    from_ms: i64::MIN,
+    to_ms: i64::MAX,
+};
+
+fn open() -> (tempfile::TempDir, SqliteStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Durability::Process).unwrap();
+    (folder, store)
+}
+
+fn collect(store: &dyn SpanStore, search: &Search) -> (Vec<Span>, Outcome) {
+    let mut spans = Vec::new();
+    let outcome = store
+        .search(search, &mut |span| {
+            spans.push(span);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    (spans, outcome)
+}
+
+fn walk(store: &dyn SpanStore, search: &Search) -> Vec<Span> {
+    let mut search = search.clone();
+    let mut all = Vec::new();
+    loop {
+        let (spans, outcome) = collect(store, &search);
+        all.extend(spans);
+        match outcome.next {
+            None => return all,
+            next => search.after = next,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Write {
+    Spans(Vec<Span>),
+    Evaluations(Vec<TargetedEvaluation>),
+}
+
+fn word(words: &'static [&'static str]) -> impl Strategy<Value = String> {
+    proptest::sample::select(words).prop_map(str::to_owned)
+}
+
+fn ids() -> impl Strategy<Value = (String, String)> {
+    (word(&["t1", "t2", "t3"]), word(&["1", "2", "3", "4", "5"]))
+}
+
+prop_compose! {
+    fn span()(
+        (trace, id) in ids(),
+        parent in proptest::option::of(word(&["1", "2", "3", "9"])),
+        app in word(&["shop", "bank", ""]),
+        name in word(&["a", "b"]),
+        kind in word(&["llm", "tool", "agent", "reranker"]),
+        session in proptest::option::of(word(&["s1", "s2"])),
+        failed: bool,
+        start in prop_oneof![Just(1_700_000_000_000_000_000i64), Just(0), Just(-7),
+                             1_700_000_000_000_000_000i64..1_700_000_000_003_000_000],
+        tier in proptest::option::of(word(&["gold", "free"])),
+        text in word(&["refund please", "weather"]),
+    ) -> Span {
+        Span {
+            trace_id: TraceId::from(trace),
+            span_id: SpanId::from(id),
+            parent_id: parent.map(SpanId::from),
+            ml_app: app,
+            name,
+            kind: SpanKind::from(kind),
+            session_id: session,
+            status: if failed { Status::Error } else { Status::Ok },
+            start_ns: start,
+            tags: tier.map(|tier| format!("tier:{tier}")).into_iter().collect(),
+            input: Io { value: Some(text.into()), ..Io::default() },
+            ..Span::default()
+        }
+    }
+}
+
+prop_compose! {
+    fn evaluation()(
+        (trace, id) in ids(),
+        which in 0..6,
+        label in word(&["tone", "done"]),
+        app in word(&["shop", ""]),
+        feedback: bool,
+        timestamp_ms in 0..4i64,
+        value in 0..100i64,
+    ) -> TargetedEvaluation {
+        let target = match which {
+            0 => EvaluationTarget::Trace(TraceId::from(trace)),
+            1 => EvaluationTarget::Session("s1".to_owned()),
+            2 => EvaluationTarget::Tag { key: "tier".to_owned(), value: "gold".to_owned() },
+            3 => EvaluationTarget::Span { trace_id: None, span_id: SpanId::from(id) },
+            _ => EvaluationTarget::Span {
+                trace_id: Some(TraceId::from(trace)),
+                span_id: SpanId::from(id),
+            },
+        };
+        TargetedEvaluation {
+            target,
+            ml_app: app,
+            evaluation: Evaluation {
+                label,
+                event_kind: if feedback { EventKind::Feedback } else { EventKind::Evaluation },
+                value: Some(json!(value)),
+                assessment: Some(Assessment::Fail),
+                timestamp_ms,
+                ..Evaluation::default()
+            },
+        }
+    }
+}
+
+fn history() -> impl Strategy<Value = Vec<Write>> {
+    let write = prop_oneof![
+        proptest::collection::vec(span(), 1..6).prop_map(Write::Spans),
+        proptest::collection::vec(evaluation(), 1..4).prop_map(Write::Evaluations),
+    ];
+    proptest::collection::vec(write, 1..6)
+}
+
+prop_compose! {
+    fn search()(
+        app in proptest::option::of(word(&["shop", "bank", "nobody"])),
+        kind in proptest::option::of(word(&["llm", "reranker"])),
+        name in proptest::option::of(word(&["a"])),
+        trace in proptest::option::of(word(&["t1"])),
+        session in proptest::option::of(word(&["s1"])),
+        roots: bool,
+        tier in proptest::option::of(word(&["gold"])),
+        query in proptest::option::of(word(&[
+            "refund", "@status:error", "-@name:a", "tier:gold @ml_app:shop", "@session_id:s1",
+            "@evaluations.custom.tone:*", "@trace.llm_calls:>0", "@child.@meta.span.kind:tool",
+            "@parent_id:undefined", "@trace_id:t2", "@meta.span.kind:tool",
+        ])),
+        window in prop_oneof![Just(ALL), Just(TimeWindow {
+            from_ms: 1_700_000_000_001, to_ms: 1_700_000_000_002 })],
+        newest_first: bool,
+        limit in 1..8usize,
+    ) -> Search {
+        Search {
+            filters: SpanFilters {
+                ml_app: app,
+                span_kind: kind,
+                span_name: name,
+                trace_id: trace,
+                session_id: session,
+                root_spans_only: roots,
+                tags: tier.map(|tier| ("tier".to_owned(), tier)).into_iter().collect(),
+                ..SpanFilters::default()
+            },
+            query: query.map(|text| crate::query::parse(&text).unwrap()),
+            newest_first,
+            limit,
+            ..Search::within(window)
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_store_answers_as_the_oracle(
+        history in history(),
+        searches in proptest::collection::vec(search(), 1..12)
+    ) {
+        let (_folder, sqlite) = open();
+        let oracle = NaiveStore::default();
+        let stores: [&dyn SpanStore; 2] = [&sqlite, &oracle];
+        for write in &history {
+            for store in stores {
+                match write.clone() {
+                    Write::Spans(spans) => store.append(spans).unwrap(),
+                    Write::Evaluations(list) => store.attach_evaluations(list).unwrap(),
+                };
+            }
+        }
+        for search in &searches {
+            let [found, expected] = stores.map(|store| walk(store, search));
+            prop_assert_eq!(found, expected, "{:?}", search);
+        }
+        for trace in ["t1", "t2", "t3", "none"] {
+            let trace = TraceId::from(trace);
+            let [found, expected] = stores.map(|store| store.trace(&trace).unwrap());
+            prop_assert_eq!(found, expected);
+            let span = SpanId::from("2");
+            let [found, expected] = stores.map(|store| store.span(&trace, &span).unwrap());
+            prop_assert_eq!(found, expected);
+        }
+        let [found, expected] = stores.map(|store| store.stats().unwrap());
+        prop_assert_eq!(found, expected);
+    }
+}
+
+fn at(start_ns: i64, id: &str) -> Span {
+    Span {
+        trace_id: TraceId::from("t"),
+        span_id: SpanId::from(id),
+        start_ns,
+        ..Span::default()
+    }
+}
+
+#[test]
+fn a_walk_shows_each_span_once_while_others_write() {
+    let (_folder, store) = open();
+    let old = (0..500).map(|n| at(n / 3 * 1_000_000, &format!("old-{n}")));
+    store.append(old.collect()).unwrap();
+    let mut search = Search {
+        limit: 7,
+        ..Search::within(ALL)
+    };
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for n in 0..300 {
+                store
+                    .append(vec![at(n % 170 * 1_000_000, &format!("new-{n}"))])
+                    .unwrap();
+            }
+        });
+        let mut seen = Vec::new();
+        loop {
+            let (spans, outcome) = collect(&store, &search);
+            seen.extend(spans.iter().map(|span| span.span_id.to_string()));
+            search.after = outcome.next;
+            if outcome.next.is_none() {
+                break;
+            }
+        }
+        writer.join().unwrap();
+        let mut once = seen.clone();
+        once.sort();
+        once.dedup();
+        assert_eq!(once.len(), seen.len(), "a span was shown twice");
+        let old = once.iter().filter(|id| id.starts_with("old")).count();
+        assert_eq!(old, 500, "a span that was there from the start was missed");
+    });
+}
+
+#[test]
+fn more_spans_of_one_millisecond_than_keys_keep_their_order() {
+    let (_folder, store) = open();
+    let spans: Vec<Span> = (0..3_000).map(|n| at(5, &format!("{n:04}"))).collect();
+    for chunk in spans.chunks(700) {
+        store.append(chunk.to_vec()).unwrap();
+    }
+    store.append(vec![at(1_000_005, "next")]).unwrap();
+    let search = Search {
+        limit: 1_000,
+        newest_first: false,
+        ..Search::within(ALL)
+    };
+    let found = walk(&store, &search);
+    let ids: Vec<&str> = found.iter().map(|span| span.span_id.as_str()).collect();
+    assert_eq!(ids.len(), 3_001);
+    assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_sudden_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Durability::Full).unwrap();
+    let id = store.store_id().to_owned();
+    store.append(vec![at(1, "1")]).unwrap();
+    // Never closed: no checkpoint, no last words.
+    std::mem::forget(store);
+    let again = SqliteStore::open(folder.path(), Durability::Full).unwrap();
+    assert_eq!(again.store_id(), id);
+    assert_eq!(again.trace(&TraceId::from("t")).unwrap(), [at(1, "1")]);
+}
+
+#[test]
+fn a_refused_span_counts_as_not_delivered() {
+    let (_folder, store) = open();
+    store
+        .append(vec![at(1, "1"), at(2, "2"), at(3, "3")])
+        .unwrap();
+    let mut taken = Vec::new();
+    let outcome = store
+        .search(&Search::within(ALL), &mut |span| {
+            if taken.len() == 1 {
+                return ControlFlow::Break(());
+            }
+            taken.push(span.span_id);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let search = Search {
+        after: outcome.next,
+        ..Search::within(ALL)
+    };
+    let (rest, _) = collect(&store, &search);
+    assert_eq!(taken, [SpanId::from("3")]);
+    assert_eq!(rest, [at(2, "2"), at(1, "1")]);
+}
+
+#[test]
+fn a_search_out_of_time_says_where_to_go_on() {
+    let (_folder, store) = open();
+    store
+        .append((0..50).map(|n| at(n, &n.to_string())).collect())
+        .unwrap();
+    let search = Search {
+        budget: std::time::Duration::ZERO,
+        query: Some(crate::query::parse("nothing-matches-this").unwrap()),
+        ..Search::within(ALL)
+    };
+    let (spans, outcome) = collect(&store, &search);
+    assert!(spans.is_empty());
+    assert!(outcome.partial);
+    assert!(
+        outcome
+            .next
+            .is_some_and(|next: Position| next.start_ns == 49)
+    );
+    assert!(walk(&store, &search).is_empty(), "the walk comes to an end");
+}
+
+#[test]
+fn concurrent_senders_are_all_acknowledged() {
+    let (_folder, store) = open();
+    std::thread::scope(|scope| {
+        for sender in 0..16 {
+            let store = &store;
+            scope.spawn(move || {
+                for n in 0..20 {
+                    store.append(vec![at(n, &format!("{sender}-{n}"))]).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(store.stats().unwrap().spans, 320);
+}

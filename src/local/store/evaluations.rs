@@ -1,0 +1,178 @@
+//! What an evaluation is about, and the keys by which it finds its spans.
+//!
+//! An evaluation and its span arrive in any order, so neither is written into the other: the
+//! evaluation is kept under the key of its target, and a span that is read asks for all keys that
+//! could mean it.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Evaluation, EventKind, Span, SpanId, TraceId};
+
+/// An evaluation or feedback with what it is about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TargetedEvaluation {
+    /// What it is about.
+    pub target: EvaluationTarget,
+    /// The application that sent it; empty when it did not say. Narrows the targets that are not ids.
+    pub ml_app: String,
+    /// The judgement.
+    pub evaluation: Evaluation,
+}
+
+/// What an evaluation is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EvaluationTarget {
+    /// One span.
+    Span {
+        /// Its trace; `None` when only the span was named.
+        trace_id: Option<TraceId>,
+        /// The span.
+        span_id: SpanId,
+    },
+    /// A whole trace: shown on its root spans.
+    Trace(TraceId),
+    /// A whole session: shown on the root spans of its traces.
+    Session(String),
+    /// The spans that carry a tag.
+    Tag {
+        /// Key of the tag.
+        key: String,
+        /// Value of the tag.
+        value: String,
+    },
+    /// The spans that were sent with this `feedback_join_key`.
+    JoinKey(String),
+}
+
+/// Stands between the parts of a key; escaped inside them.
+const SEPARATOR: char = '\u{1f}';
+
+fn key_of(scope: &str, parts: &[&str]) -> String {
+    let mut key = scope.to_owned();
+    for part in parts {
+        key.push(SEPARATOR);
+        for c in part.chars() {
+            if c == SEPARATOR || c == '\\' {
+                key.push('\\');
+            }
+            key.push(c);
+        }
+    }
+    key
+}
+
+impl TargetedEvaluation {
+    /// The key under which this evaluation is kept.
+    pub(super) fn key(&self) -> String {
+        let app = self.ml_app.as_str();
+        match &self.target {
+            EvaluationTarget::Span {
+                trace_id: Some(trace),
+                span_id,
+            } => key_of("span", &[trace.as_str(), span_id.as_str()]),
+            EvaluationTarget::Span {
+                trace_id: None,
+                span_id,
+            } => key_of("span-id", &[span_id.as_str()]),
+            EvaluationTarget::Trace(trace) => key_of("trace", &[trace.as_str()]),
+            EvaluationTarget::Session(session) => key_of("session", &[session, app]),
+            EvaluationTarget::Tag { key, value } => key_of("tag", &[key, value, app]),
+            EvaluationTarget::JoinKey(join) => key_of("join-key", &[join, app]),
+        }
+    }
+
+    /// The tag key that spans must be asked for, when this is a tag join.
+    pub(super) fn tag_key(&self) -> Option<&str> {
+        match &self.target {
+            EvaluationTarget::Tag { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+}
+
+/// All keys under which an evaluation of this span may be kept. `tag_keys` are those in use.
+pub(super) fn keys_of_span<'a>(
+    span: &Span,
+    tag_keys: impl Iterator<Item = &'a str>,
+) -> Vec<String> {
+    let apps = ["", span.ml_app.as_str()];
+    let apps = if span.ml_app.is_empty() {
+        apps.get(..1)
+    } else {
+        apps.get(..)
+    }
+    .unwrap_or_default();
+    let mut keys = vec![
+        key_of("span", &[span.trace_id.as_str(), span.span_id.as_str()]),
+        key_of("span-id", &[span.span_id.as_str()]),
+    ];
+    if span.is_root() {
+        keys.push(key_of("trace", &[span.trace_id.as_str()]));
+        if let Some(session) = &span.session_id {
+            keys.extend(apps.iter().map(|app| key_of("session", &[session, app])));
+        }
+    }
+    for tag_key in tag_keys {
+        for value in span.tag_values(tag_key) {
+            keys.extend(apps.iter().map(|app| key_of("tag", &[tag_key, value, app])));
+        }
+    }
+    if let Some(join) = span.extra.get("feedback_join_key").and_then(|v| v.as_str()) {
+        keys.extend(apps.iter().map(|app| key_of("join-key", &[join, app])));
+    }
+    keys
+}
+
+/// Puts an evaluation on a span, unless a newer one of the same label is there.
+///
+/// Of equal timestamps the one put last stays: put them in order of arrival.
+pub(super) fn put(span: &mut Span, evaluation: Evaluation) {
+    let map: &mut BTreeMap<String, Evaluation> = match evaluation.event_kind {
+        EventKind::Evaluation => &mut span.evaluations,
+        EventKind::Feedback => &mut span.feedback,
+    };
+    let newer = map
+        .get(&evaluation.label)
+        .is_some_and(|kept| kept.timestamp_ms > evaluation.timestamp_ms);
+    if !newer {
+        map.insert(evaluation.label.clone(), evaluation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_key_cannot_run_into_each_other() {
+        let tag = |key: &str, value: &str| {
+            TargetedEvaluation {
+                target: EvaluationTarget::Tag {
+                    key: key.into(),
+                    value: value.into(),
+                },
+                ml_app: "a".into(),
+                evaluation: Evaluation::default(),
+            }
+            .key()
+        };
+        assert_ne!(tag("k\u{1f}v", "x"), tag("k", "v\u{1f}x"));
+        assert_ne!(tag("k\\", "v"), tag("k", "\\v"));
+    }
+
+    #[test]
+    fn the_newest_of_a_label_stays_and_the_later_wins_a_tie() {
+        let judged = |ms, value: i64| Evaluation {
+            label: "tone".into(),
+            timestamp_ms: ms,
+            value: Some(value.into()),
+            ..Evaluation::default()
+        };
+        let mut span = Span::default();
+        put(&mut span, judged(5, 1));
+        put(&mut span, judged(4, 2));
+        assert_eq!(span.evaluations["tone"].value, Some(1.into()));
+        put(&mut span, judged(5, 3));
+        assert_eq!(span.evaluations["tone"].value, Some(3.into()));
+    }
+}

@@ -1,0 +1,55 @@
+//! Joins spans that were read with the evaluations kept for them.
+
+use rusqlite::{Connection, params};
+
+use super::evaluations::{keys_of_span, put};
+use crate::model::{Evaluation, Span};
+
+/// Reads evaluations within one transaction of a reader.
+pub(super) struct Joiner {
+    tag_keys: Vec<String>,
+    /// Nothing is kept at all: saves the look-ups while no evaluation was ever sent.
+    none: bool,
+}
+
+impl Joiner {
+    pub(super) fn new(connection: &Connection) -> rusqlite::Result<Self> {
+        let none: bool = connection
+            .prepare_cached("SELECT NOT EXISTS (SELECT 1 FROM evals)")?
+            .query_row([], |row| row.get(0))?;
+        let mut statement = connection.prepare_cached("SELECT key FROM tag_keys")?;
+        let tag_keys = statement
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(Self { tag_keys, none })
+    }
+
+    /// Puts on the span what is kept for it.
+    pub(super) fn join(&self, connection: &Connection, span: &mut Span) -> rusqlite::Result<()> {
+        if self.none {
+            return Ok(());
+        }
+        let mut statement =
+            connection.prepare_cached("SELECT arrival, body FROM evals WHERE target = ?1")?;
+        let mut found: Vec<(i64, Evaluation)> = Vec::new();
+        for key in keys_of_span(span, self.tag_keys.iter().map(String::as_str)) {
+            let mut rows = statement.query(params![key])?;
+            while let Some(row) = rows.next()? {
+                let body: String = row.get(1)?;
+                let evaluation = serde_json::from_str(&body).map_err(|e| {
+                    rusqlite::Error::FromSqlConversionFailure(
+                        1,
+                        rusqlite::types::Type::Text,
+                        Box::new(e),
+                    )
+                })?;
+                found.push((row.get(0)?, evaluation));
+            }
+        }
+        found.sort_by_key(|(arrival, _)| *arrival);
+        for (_, evaluation) in found {
+            put(span, evaluation);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,252 @@
+//! Which rows can match at all, as SQL: the structured filters, the window, the place to continue,
+//! and those parts of the query that name a column.
+//!
+//! SQL narrows and orders; what it cannot say (tags, text, evaluations) is asked of each span. A
+//! condition taken from the query must never exclude a row that the query matches: only exact
+//! values of columns that cannot be empty are taken, and only where they must hold.
+
+use rusqlite::types::Value as Sql;
+
+use super::Search;
+use crate::model::{ROOT_PARENT, Span};
+use crate::query::{Expr, Field, Pattern, Term};
+
+/// A selection of rows of `spans`, and its parameters in order.
+pub(super) struct Narrowed {
+    pub(super) sql: String,
+    pub(super) parameters: Vec<Sql>,
+}
+
+/// A condition on one column.
+#[derive(Debug, PartialEq)]
+enum Condition {
+    Text(Column, String),
+    Failed(bool),
+    Root,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Column {
+    Trace,
+    Span,
+    Session,
+    ApmTrace,
+    App,
+    Name,
+    Kind,
+}
+
+impl Column {
+    fn sql(self) -> &'static str {
+        match self {
+            Column::Trace => "trace_id = ?",
+            Column::Span => "span_id = ?",
+            Column::Session => "session_id = ?",
+            Column::ApmTrace => "apm_trace_id = ?",
+            Column::App => "app = (SELECT id FROM dict WHERE text = ?)",
+            Column::Name => "name = (SELECT id FROM dict WHERE text = ?)",
+            Column::Kind => "kind = (SELECT id FROM dict WHERE text = ?)",
+        }
+    }
+
+    /// Whether few rows share a value, so that its index beats the one on time.
+    fn is_selective(self) -> bool {
+        matches!(self, Column::Trace | Column::Session | Column::ApmTrace)
+    }
+}
+
+impl Narrowed {
+    fn and(&mut self, condition: &str, values: impl IntoIterator<Item = Sql>) {
+        self.sql.push_str(" AND ");
+        self.sql.push_str(condition);
+        self.parameters.extend(values);
+    }
+}
+
+/// The rows that a search has to look at, in its order.
+pub(super) fn narrow(search: &Search) -> Narrowed {
+    let mut conditions = of_filters(search);
+    if let Some(query) = &search.query {
+        conditions.extend(of_query(&query.root));
+    }
+    // `+` keeps the planner from walking an index by time where an id leads straight to the rows.
+    let selective = conditions
+        .iter()
+        .any(|condition| matches!(condition, Condition::Text(column, _) if column.is_selective()));
+    let start = if selective { "+start" } else { "start" };
+    let mut narrowed = Narrowed {
+        sql: String::from("SELECT id, start FROM spans WHERE 1"),
+        parameters: Vec::new(),
+    };
+    let from = search.window.from_ms.saturating_mul(1_000_000);
+    let end = search.window.to_ms.saturating_mul(1_000_000);
+    let end = end.saturating_add(999_999);
+    // The next page starts at its place in the index, not at the end of the window.
+    let (from, end) = match search.after {
+        Some(after) if search.newest_first => (from, end.min(after.start_ns)),
+        Some(after) => (from.max(after.start_ns), end),
+        None => (from, end),
+    };
+    narrowed.and(
+        &format!("{start} BETWEEN ? AND ?"),
+        [Sql::Integer(from), Sql::Integer(end)],
+    );
+    for condition in conditions {
+        match condition {
+            Condition::Text(Column::App, text) if selective => {
+                narrowed.and(&format!("+{}", Column::App.sql()), [Sql::Text(text)]);
+            }
+            Condition::Text(column, text) => narrowed.and(column.sql(), [Sql::Text(text)]),
+            Condition::Failed(true) => narrowed.and("err = 1", []),
+            Condition::Failed(false) => narrowed.and("err = 0", []),
+            Condition::Root => narrowed.and("parent_id IS NULL", []),
+        }
+    }
+    if let Some(after) = search.after {
+        let sign = if search.newest_first { '<' } else { '>' };
+        narrowed.and(
+            &format!("({start}, id) {sign} (?, ?)"),
+            [Sql::Integer(after.start_ns), Sql::Integer(after.id)],
+        );
+    }
+    let direction = if search.newest_first { "DESC" } else { "ASC" };
+    let order = format!(" ORDER BY {start} {direction}, id {direction}");
+    narrowed.sql.push_str(&order);
+    narrowed
+}
+
+fn of_filters(search: &Search) -> Vec<Condition> {
+    let filters = &search.filters;
+    let texts = [
+        (Column::Trace, &filters.trace_id),
+        (Column::Span, &filters.span_id),
+        (Column::Session, &filters.session_id),
+        (Column::ApmTrace, &search.apm_trace_id),
+        (Column::App, &filters.ml_app),
+        (Column::Name, &filters.span_name),
+        (Column::Kind, &filters.span_kind),
+    ];
+    let mut conditions: Vec<Condition> = texts
+        .into_iter()
+        .filter_map(|(column, text)| Some(Condition::Text(column, text.clone()?)))
+        .collect();
+    if filters.root_spans_only {
+        conditions.push(Condition::Root);
+    }
+    conditions
+}
+
+/// What must hold on columns for the query to match.
+fn of_query(root: &Expr) -> Vec<Condition> {
+    let parts = match root {
+        Expr::And(parts) => parts.as_slice(),
+        other => std::slice::from_ref(other),
+    };
+    parts.iter().filter_map(of_part).collect()
+}
+
+fn of_part(part: &Expr) -> Option<Condition> {
+    let Expr::Term(Term::Field {
+        field: Field::Attribute(name),
+        pattern: Pattern::Literal(text),
+    }) = part
+    else {
+        return None;
+    };
+    if text.is_empty() {
+        return None;
+    }
+    let column = match (name.as_str(), text.as_str()) {
+        ("trace_id", _) => Column::Trace,
+        ("span_id", _) => Column::Span,
+        ("session_id" | "session.id", _) => Column::Session,
+        ("ml_app", _) => Column::App,
+        ("meta.span.kind" | "meta.kind", _) => Column::Kind,
+        ("status", "error") => return Some(Condition::Failed(true)),
+        ("status", "ok") => return Some(Condition::Failed(false)),
+        ("parent_id", ROOT_PARENT) => return Some(Condition::Root),
+        _ => return None,
+    };
+    Some(Condition::Text(column, text.clone()))
+}
+
+/// The structured filters that rows cannot answer.
+pub(super) fn tags_match(search: &Search, span: &Span) -> bool {
+    search.filters.tags.iter().all(|(key, value)| {
+        let wanted = |tag: &String| {
+            tag.strip_prefix(key.as_str())
+                .and_then(|rest| rest.strip_prefix(':'))
+                == Some(value.as_str())
+        };
+        span.tags.iter().any(wanted)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema::open_writer;
+    use super::*;
+    use crate::model::TimeWindow;
+    use crate::query::combine::SpanFilters;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("@trace_id:abc refund", 1)]
+    #[case("@ml_app:\"my app\" AND (@status:error AND @span_id:7)", 3)]
+    // A name may be empty, and then a tag answers in its place.
+    #[case("@name:search", 0)]
+    #[case("@parent_id:undefined", 1)]
+    #[case("@parent_id:17", 0)]
+    #[case("@ml_app:a OR @ml_app:b", 0)]
+    #[case("-@ml_app:a", 0)]
+    #[case("ml_app:a", 0)]
+    #[case("@ml_app:a*", 0)]
+    #[case("@ml_app:(a OR b)", 0)]
+    #[case("@ml_app:*", 0)]
+    fn only_what_must_hold_exactly_narrows(#[case] text: &str, #[case] expected: usize) {
+        let query = crate::query::parse(text).unwrap();
+        assert_eq!(of_query(&query.root).len(), expected, "{text}");
+    }
+
+    #[rstest]
+    #[case("trace_id", "@ml_app:a @status:error", "trace_id=?")]
+    #[case("session_id", "@ml_app:a", "spans_session (session_id=?)")]
+    #[case("", "@trace_id:x @parent_id:undefined", "trace_id=?")]
+    #[case(
+        "",
+        "@ml_app:a @status:error",
+        "spans_app_start (app=? AND start>? AND start<?)"
+    )]
+    #[case("", "@status:error", "spans_err (start>? AND start<?)")]
+    #[case("", "refund", "spans_start (start>? AND start<?)")]
+    fn a_search_walks_the_index_that_leads_to_the_fewest_rows(
+        #[case] id: &str,
+        #[case] query: &str,
+        #[case] expected: &str,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = open_writer(&folder.path().join("llmobs.db"), "OFF").unwrap();
+        let given = |name: &str| (name == id).then(|| "x".to_owned());
+        let search = Search {
+            query: Some(crate::query::parse(query).unwrap()),
+            filters: SpanFilters {
+                trace_id: given("trace_id"),
+                session_id: given("session_id"),
+                ..SpanFilters::default()
+            },
+            ..Search::within(TimeWindow {
+                from_ms: 0,
+                to_ms: 1,
+            })
+        };
+        let narrowed = narrow(&search);
+        let plan: String = connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {}", narrowed.sql))
+            .unwrap()
+            .query_row(rusqlite::params_from_iter(narrowed.parameters), |row| {
+                row.get(3)
+            })
+            .unwrap();
+        assert!(plan.contains(expected), "{plan}");
+    }
+}

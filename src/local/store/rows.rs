@@ -1,0 +1,96 @@
+//! Spans as rows: what is prepared outside the writer, so that the writer only writes.
+
+use crate::model::{Span, Status};
+
+/// A span ready to be written.
+pub(super) struct Row {
+    pub(super) trace_id: String,
+    pub(super) span_id: String,
+    pub(super) parent_id: Option<String>,
+    pub(super) session_id: Option<String>,
+    pub(super) apm_trace_id: Option<String>,
+    pub(super) app: String,
+    pub(super) name: String,
+    pub(super) kind: String,
+    pub(super) err: bool,
+    pub(super) start: i64,
+    pub(super) dur: i64,
+    pub(super) content: Vec<u8>,
+}
+
+/// Level of compression: the one at which the engine was measured.
+const ZSTD_LEVEL: i32 = 3;
+
+impl Row {
+    pub(super) fn of(span: Span) -> std::io::Result<Self> {
+        let json = serde_json::to_vec(&span)?;
+        let content = zstd::bulk::compress(&json, ZSTD_LEVEL)?;
+        // A query for the attribute finds the tag where the attribute is missing.
+        let session_id = span
+            .session_id
+            .clone()
+            .filter(|id| !id.is_empty())
+            .or_else(|| span.tag("session_id").map(str::to_owned));
+        let app = match span.ml_app.as_str() {
+            "" => span.tag("ml_app").unwrap_or_default().to_owned(),
+            app => app.to_owned(),
+        };
+        Ok(Self {
+            content,
+            trace_id: span.trace_id.as_str().to_owned(),
+            span_id: span.span_id.as_str().to_owned(),
+            parent_id: span.parent_id.map(|id| id.as_str().to_owned()),
+            session_id,
+            apm_trace_id: span.apm_trace_id,
+            app,
+            name: span.name,
+            kind: span.kind.as_str().to_owned(),
+            err: span.status == Status::Error,
+            start: span.start_ns,
+            dur: span.duration_ns,
+        })
+    }
+}
+
+/// The span back from its content.
+pub(super) fn span_of(content: &[u8]) -> Result<Span, String> {
+    let json = zstd::decode_all(content).map_err(|e| e.to_string())?;
+    serde_json::from_slice(&json).map_err(|e| e.to_string())
+}
+
+/// 2020-01-01T00:00:00Z in milliseconds since the Unix epoch: keys count from here.
+const KEY_EPOCH_MS: i64 = 1_577_836_800_000;
+
+/// Bits of a key that tell spans of one millisecond apart.
+const KEY_BITS: u32 = 10;
+
+/// The first and the last key of the millisecond in which a span starts.
+///
+/// Keys grow with the start, so that spans of one time lie side by side on disk.
+pub(super) fn key_range(start_ms: i64) -> (i64, i64) {
+    let first = (start_ms - KEY_EPOCH_MS) << KEY_BITS;
+    (first, first | ((1 << KEY_BITS) - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_grow_with_time_before_2020_too() {
+        let mut last = i64::MIN;
+        for ms in [
+            i64::MIN / 1_000_000,
+            -1,
+            0,
+            KEY_EPOCH_MS - 1,
+            KEY_EPOCH_MS,
+            KEY_EPOCH_MS + 1,
+            i64::MAX / 1_000_000,
+        ] {
+            let (first, end) = key_range(ms);
+            assert!(last < first && first < end, "{ms}");
+            last = end;
+        }
+    }
+}
