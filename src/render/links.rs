@@ -1,0 +1,24 @@
+//! Links into Datadog's pages. `local` has no pages yet, so it gets no links: a dead link is worse
+//! than none.
+
+/// The page of a trace below an app base such as `https://app.datadoghq.com`.
+pub fn trace_url(app_base: &str, trace_id: &str) -> String {
+    let id: String = url::form_urlencoded::byte_serialize(trace_id.as_bytes()).collect();
+    format!(
+        "{}/llm/traces?query=trace_id:{id}",
+        app_base.trim_end_matches('/')
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_cannot_break_out_of_its_link() {
+        assert_eq!(
+            trace_url("https://app.datadoghq.eu/", "a&b=c d"),
+            "https://app.datadoghq.eu/llm/traces?query=trace_id:a%26b%3Dc+d"
+        );
+    }
+}
