@@ -1,0 +1,110 @@
+//! The one error that leaves this room: what was wrong, why, and a call that works.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::datadog::ClientError;
+use crate::render;
+
+/// Why a call failed, as the model reads it.
+///
+/// `error` and `hint` are our own words; what stems from traces stands in `candidates` only.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ToolError {
+    /// What was wrong. Keeps the words that clients branch on (`404`, `not found`).
+    pub error: String,
+    /// The HTTP status behind it, or the one that fits best.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// What to do next.
+    pub hint: String,
+    /// A call that works: `{tool, arguments}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub example: Option<Value>,
+    /// The nearest values that exist, cleaned.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<String>,
+    /// How long to wait before the same call can work, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u64>,
+    /// Set when a write may or may not have happened.
+    #[serde(skip_serializing_if = "is_false")]
+    pub outcome_unknown: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+impl ToolError {
+    /// An error with a status and a hint.
+    pub fn new(status: Option<u16>, error: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            error: error.into(),
+            status,
+            hint: hint.into(),
+            example: None,
+            candidates: Vec::new(),
+            retry_after_seconds: None,
+            outcome_unknown: false,
+        }
+    }
+
+    /// Arguments that cannot be taken.
+    pub fn arguments(error: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(Some(400), error, hint)
+    }
+
+    /// Adds a call that works.
+    #[must_use]
+    pub fn example(mut self, tool: &str, arguments: Value) -> Self {
+        let tool = Value::from(tool);
+        let example = [
+            ("tool".to_owned(), tool),
+            ("arguments".to_owned(), arguments),
+        ];
+        self.example = Some(Value::Object(example.into_iter().collect()));
+        self
+    }
+
+    /// Adds values that exist; they are cleaned here, as they may stem from traces.
+    #[must_use]
+    pub fn candidates<T: AsRef<str>>(mut self, values: impl IntoIterator<Item = T>) -> Self {
+        self.candidates = values
+            .into_iter()
+            .map(|value| render::candidate(value.as_ref()))
+            .filter(|value| !value.is_empty())
+            .take(10)
+            .collect();
+        self
+    }
+
+    /// The error as the one JSON object that the caller gets.
+    pub fn to_json(&self) -> String {
+        render::to_json(self).unwrap_or_else(|_| r#"{"error":"unreadable error"}"#.to_owned())
+    }
+}
+
+impl From<ClientError> for ToolError {
+    fn from(error: ClientError) -> Self {
+        Self {
+            retry_after_seconds: error.retry_after_seconds(),
+            outcome_unknown: error.outcome_unknown(),
+            ..Self::new(error.status(), error.to_string(), error.hint())
+        }
+    }
+}
+
+impl From<serde_json::Error> for ToolError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::new(
+            Some(500),
+            format!("the answer could not be written as JSON: {error}"),
+            "this is a defect of the server: please report it with the call that led here",
+        )
+    }
+}

@@ -1,0 +1,243 @@
+//! `find_llmobs_error_spans`: what failed in a trace, where it began, and what failed quietly.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::details::ErrorDetails;
+use super::summary::parent_id;
+use super::{OpenTrace, TraceQuestion, open, whole_spans};
+use crate::analysis::errors::{error_spans, soft_errors};
+use crate::analysis::tree::TraceTree;
+use crate::model::{SpanId, SpanKind};
+use crate::render::{Budget, Shrink, cut_middle, fit, squeeze, to_json};
+use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
+use crate::tools::args::{self, Count, Text, When};
+use crate::tools::{Access, Tool, ToolContext, ToolError};
+
+const NAME: &str = "find_llmobs_error_spans";
+/// Stacks of origins matter; what merely passed an error on repeats them.
+const ORIGIN_STACK: usize = 4_000;
+const PASSED_STACK: usize = 600;
+const MAX_EVIDENCE: usize = 600;
+const MAX_ANCESTORS: usize = 24;
+
+pub(super) const TOOL: Tool = Tool {
+    name: NAME,
+    title: "Find error spans",
+    description: "Find the errors of one trace and their root cause: every span with status error \
+        with type, message and stack, told apart into origins (is_origin) and spans that only \
+        passed the error on (propagated_from), grouped by span kind. soft_errors lists spans with \
+        status ok whose output says that they failed (isError: true, HTTP status 4xx or 5xx, error \
+        objects), each with the evidence.",
+    toolset: "llmobs",
+    access: Access::Read,
+    schema: args::schema::<Arguments>,
+    run: |context, arguments| Box::pin(run(context, arguments)),
+};
+
+#[derive(Deserialize, JsonSchema)]
+struct Arguments {
+    /// LLM Observability trace id.
+    trace_id: Text,
+    /// Start of the time window.
+    from: Option<When>,
+    /// End of the time window.
+    to: Option<When>,
+    /// Size of the answer in tokens. Default 8000, at most 20000.
+    max_tokens: Option<Count>,
+    /// next_cursor of the previous answer.
+    cursor: Option<Text>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    trace_id: String,
+    error_count: usize,
+    origin_count: usize,
+    soft_error_count: usize,
+    error_spans: Vec<Hard>,
+    soft_errors: Vec<Soft>,
+    by_kind: BTreeMap<SpanKind, Vec<SpanId>>,
+    next_cursor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window: Option<Window>,
+    #[serde(skip_serializing_if = "Notes::is_empty")]
+    notes: Notes,
+    #[serde(skip)]
+    first: usize,
+    #[serde(skip)]
+    total: usize,
+}
+
+impl Shrink for Answer {
+    fn part_sizes(&self) -> Vec<usize> {
+        let size = |text: Result<String, _>| text.map_or(0, |text: String| text.chars().count());
+        // The id stands in by_kind once more.
+        self.error_spans
+            .iter()
+            .map(|row| size(to_json(row)) + 24)
+            .chain(self.soft_errors.iter().map(|row| size(to_json(row))))
+            .collect()
+    }
+
+    fn keep(&mut self, count: usize) {
+        self.soft_errors
+            .truncate(count.saturating_sub(self.error_spans.len()));
+        self.error_spans.truncate(count);
+        self.by_kind.clear();
+        for row in &self.error_spans {
+            self.by_kind
+                .entry(row.span_kind.clone())
+                .or_default()
+                .push(row.span_id.clone());
+        }
+        let shown = self.first + self.error_spans.len() + self.soft_errors.len();
+        self.next_cursor =
+            (shown < self.total).then(|| offset_cursor(shown, &[self.trace_id.as_str()]));
+    }
+}
+
+#[derive(Serialize)]
+struct Hard {
+    span_id: SpanId,
+    parent_id: String,
+    name: String,
+    span_kind: SpanKind,
+    status: &'static str,
+    start_ms: i64,
+    duration_ms: f64,
+    error: Option<ErrorDetails>,
+    is_origin: bool,
+    propagated_from: Option<SpanId>,
+    ancestors: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Soft {
+    span_id: SpanId,
+    name: String,
+    span_kind: SpanKind,
+    start_ms: i64,
+    evidence: Proof,
+}
+
+#[derive(Serialize)]
+struct Proof {
+    path: String,
+    value: Value,
+}
+
+async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
+    let arguments: Arguments = args::parse(NAME, arguments)?;
+    let trace_id = &arguments.trace_id.0;
+    let question = TraceQuestion {
+        tool: NAME,
+        trace_id,
+        from: arguments.from.as_ref(),
+        to: arguments.to.as_ref(),
+    };
+    let OpenTrace {
+        loaded,
+        tree: _,
+        window,
+        mut notes,
+    } = open(context, question).await?;
+    let budget = Budget::asked(
+        arguments.max_tokens.map(|count| count.0),
+        Budget::MAX_TOKENS,
+    );
+    let first = read_offset(
+        NAME,
+        arguments.cursor.as_ref().map(|cursor| cursor.0.as_str()),
+        &[trace_id],
+        || json!({"trace_id": trace_id}),
+    )?;
+
+    let spans = whole_spans(context, &loaded, &mut notes).await?;
+    let tree = TraceTree::build(&spans);
+
+    let mut hard = hard_errors(&tree);
+    let soft = quiet_errors(&tree);
+    // Origins first: when the answer must be cut, they are what it is asked for.
+    hard.sort_by_key(|row| !row.is_origin);
+    let mut answer = Answer {
+        trace_id: trace_id.clone(),
+        error_count: hard.len(),
+        origin_count: hard.iter().filter(|row| row.is_origin).count(),
+        soft_error_count: soft.len(),
+        next_cursor: None,
+        by_kind: BTreeMap::new(),
+        window,
+        notes,
+        first,
+        total: hard.len() + soft.len(),
+        soft_errors: soft
+            .into_iter()
+            .skip(first.saturating_sub(hard.len()))
+            .collect(),
+        error_spans: hard.into_iter().skip(first).collect(),
+    };
+    answer.keep(usize::MAX);
+    Ok(fit(answer, budget)?)
+}
+
+fn hard_errors(tree: &TraceTree) -> Vec<Hard> {
+    error_spans(tree)
+        .into_iter()
+        .map(|found| {
+            let span = tree.span(found.node);
+            let max_stack = if found.is_origin {
+                ORIGIN_STACK
+            } else {
+                PASSED_STACK
+            };
+            let above = found.ancestors.len().saturating_sub(MAX_ANCESTORS);
+            Hard {
+                span_id: span.span_id.clone(),
+                parent_id: parent_id(span),
+                name: cut_middle(&span.name, 200),
+                span_kind: span.kind.clone(),
+                status: span.status.as_str(),
+                start_ms: span.start_ms(),
+                duration_ms: span.duration_ms(),
+                error: span
+                    .error
+                    .as_ref()
+                    .filter(|error| !error.is_empty())
+                    .map(|error| ErrorDetails::new(error, max_stack)),
+                is_origin: found.is_origin,
+                propagated_from: found
+                    .propagated_from
+                    .map(|node| tree.span(node).span_id.clone()),
+                ancestors: found
+                    .ancestors
+                    .iter()
+                    .skip(above)
+                    .map(|node| cut_middle(&tree.span(*node).name, 100))
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+fn quiet_errors(tree: &TraceTree) -> Vec<Soft> {
+    soft_errors(tree)
+        .into_iter()
+        .map(|found| {
+            let span = tree.span(found.node);
+            Soft {
+                span_id: span.span_id.clone(),
+                name: cut_middle(&span.name, 200),
+                span_kind: span.kind.clone(),
+                start_ms: span.start_ms(),
+                evidence: Proof {
+                    path: found.evidence.path,
+                    value: squeeze(&found.evidence.value, MAX_EVIDENCE).0,
+                },
+            }
+        })
+        .collect()
+}
