@@ -1,0 +1,601 @@
+//! Streamable HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use rmcp::model::{CallToolRequestParams, ProtocolVersion, ReadResourceRequestParams};
+use rmcp::service::{ClientLifecycleMode, ClientServiceExt};
+use rmcp::transport::StreamableHttpClientTransport;
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::support::{Recorder, Served, datadog, local, serve, unchosen};
+use crate::server::{MCP_PATHS, TOOLSETS_URI, Upstreams, WHOAMI_URI, Wish};
+use crate::tools::{self, Access};
+
+fn rpc(method: &str, params: impl serde::Serialize) -> Value {
+    json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": json!(params)})
+}
+
+fn post(served: &Served, path: &str, body: &Value) -> reqwest::RequestBuilder {
+    reqwest::Client::new()
+        .post(format!("{}{path}", served.base))
+        .header("accept", "application/json, text/event-stream")
+        .json(body)
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> Value {
+    let response = request.send().await.expect("an answer");
+    assert_eq!(response.status(), StatusCode::OK);
+    response.json().await.expect("JSON")
+}
+
+async fn tool_names(served: &Served, query: &str, header: Option<&str>) -> Vec<String> {
+    let path = format!("/mcp{query}");
+    let mut request = post(served, &path, &rpc("tools/list", json!({})));
+    if let Some(value) = header {
+        request = request.header("X-Datadog-MCP-Toolsets", value);
+    }
+    let body = answer(request).await;
+    body["result"]["tools"]
+        .as_array()
+        .expect("tools")
+        .iter()
+        .map(|tool| tool["name"].as_str().expect("name").to_owned())
+        .collect()
+}
+
+fn search() -> Value {
+    rpc(
+        "tools/call",
+        json!({"name": "search_llmobs_spans", "arguments": {}}),
+    )
+}
+
+/// The text of a tool result and whether it is an error.
+fn text(body: &Value) -> (Value, bool) {
+    let result = &body["result"];
+    let blocks = result["content"].as_array().expect("content");
+    assert_eq!(blocks.len(), 1, "one text block");
+    assert!(result.get("structuredContent").is_none());
+    let text = blocks[0]["text"].as_str().expect("text");
+    (
+        serde_json::from_str(text).expect("a JSON object"),
+        result["isError"].as_bool().unwrap_or_default(),
+    )
+}
+
+fn all_names() -> Vec<String> {
+    tools::all()
+        .iter()
+        .map(|tool| tool.name.to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn gemini_initializes_with_2025_06_18_and_never_sends_a_version_header() {
+    let served = serve(local(&Arc::default()), Wish::default()).await;
+    let hello = answer(post(
+        &served,
+        "/mcp",
+        &rpc(
+            "initialize",
+            json!({"protocolVersion": "2025-06-18", "capabilities": {"roots": {}},
+                   "clientInfo": {"name": "gemini-cli-mcp-client", "version": "0.61.0"}}),
+        ),
+    ))
+    .await;
+    let result = &hello["result"];
+    assert_eq!(result["protocolVersion"], "2025-06-18");
+    assert_eq!(result["serverInfo"]["name"], "llmobs-mcp");
+    assert_eq!(
+        result["capabilities"],
+        json!({"tools": {}, "resources": {}})
+    );
+    let told = result["instructions"].as_str().expect("instructions").len();
+    assert!((200..=1600).contains(&told), "{told}");
+    let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    let accepted = post(&served, "/mcp", &ready).send().await.expect("answer");
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+    assert_eq!(tool_names(&served, "", None).await, all_names());
+    let (found, is_error) = text(&answer(post(&served, "/mcp", &search())).await);
+    assert_eq!((found["spans"].clone(), is_error), (json!([]), false));
+}
+
+/// A request of the stateless revision, as its clients send it.
+fn modern(
+    served: &Served,
+    method: &str,
+    name: Option<&str>,
+    mut params: Value,
+) -> reqwest::RequestBuilder {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "claude-code", "version": "2.1.329"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let request = post(served, "/mcp", &rpc(method, params))
+        .header("MCP-Protocol-Version", "2026-07-28")
+        .header("Mcp-Method", method);
+    match name {
+        Some(name) => request.header("Mcp-Name", name),
+        None => request,
+    }
+}
+
+#[tokio::test]
+async fn the_stateless_revision_needs_no_handshake_and_caches_for_the_caller_alone() {
+    let served = serve(local(&Arc::default()), Wish::default()).await;
+    let found = answer(modern(&served, "server/discover", None, json!({}))).await;
+    let result = &found["result"];
+    assert!(
+        result["supportedVersions"]
+            .as_array()
+            .expect("versions")
+            .contains(&json!("2026-07-28"))
+    );
+    assert_eq!(result["cacheScope"], "private");
+    let list = answer(modern(&served, "tools/list", None, json!({}))).await;
+    assert_eq!(list["result"]["cacheScope"], "private");
+    assert_eq!(list["result"]["ttlMs"], 60_000);
+    assert!(list["result"].get("nextCursor").is_none(), "one page");
+    let params = json!({"name": "search_llmobs_spans", "arguments": {}});
+    let call = modern(&served, "tools/call", Some("search_llmobs_spans"), params);
+    let (found, is_error) = text(&answer(call).await);
+    assert_eq!((found["spans"].clone(), is_error), (json!([]), false));
+}
+
+#[rstest]
+#[case::legacy(ClientLifecycleMode::Initialize)]
+#[case::modern(ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] })]
+#[tokio::test]
+async fn the_sdk_client_works_in_both_eras_on_every_path(#[case] era: ClientLifecycleMode) {
+    let served = serve(local(&Arc::default()), Wish::default()).await;
+    for path in MCP_PATHS {
+        let url = format!("{}{path}", served.base);
+        let client =
+            ().serve_with_lifecycle(StreamableHttpClientTransport::from_uri(url), era.clone())
+                .await
+                .expect("connects");
+        let tools = client.list_all_tools().await.expect("tools");
+        assert_eq!(tools.len(), tools::all().len());
+        let result = client
+            .call_tool(CallToolRequestParams::new("search_llmobs_spans"))
+            .await
+            .expect("result");
+        assert_ne!(result.is_error, Some(true));
+        let resources = client.list_all_resources().await.expect("resources");
+        assert_eq!(resources.len(), 2);
+        client
+            .read_resource(ReadResourceRequestParams::new(TOOLSETS_URI))
+            .await
+            .expect("toolsets");
+        client.cancel().await.expect("closes");
+    }
+}
+
+#[tokio::test]
+async fn every_tool_is_annotated_and_titled() {
+    let served = serve(local(&Arc::default()), Wish::default()).await;
+    let list = answer(post(&served, "/mcp", &rpc("tools/list", json!({})))).await;
+    for tool in list["result"]["tools"].as_array().expect("tools") {
+        let known = tools::find(tool["name"].as_str().expect("name")).expect("known");
+        let hints = &tool["annotations"];
+        let reads = matches!(known.access, Access::Read);
+        assert_eq!(hints["readOnlyHint"], json!(reads));
+        for hint in ["destructiveHint", "idempotentHint", "openWorldHint"] {
+            assert!(hints[hint].is_boolean(), "{hint} of {}", known.name);
+        }
+        assert_eq!(tool["title"], known.title);
+        assert!(tool["description"].as_str().expect("description").len() < 4000);
+        assert_eq!(tool["inputSchema"]["type"], "object");
+        assert!(tool.get("outputSchema").is_none());
+    }
+}
+
+#[rstest]
+#[case::mcp("POST", "/mcp")]
+#[case::health("GET", "/healthz")]
+#[case::unknown("GET", "/nothing")]
+#[case::well_known("GET", "/.well-known/oauth-protected-resource")]
+#[tokio::test]
+async fn a_foreign_host_or_origin_is_refused_on_every_route(
+    #[case] method: &str,
+    #[case] path: &str,
+) {
+    let recorder = Arc::<Recorder>::default();
+    let served = serve(local(&recorder), Wish::default()).await;
+    for (header, value) in [
+        ("host", "evil.example"),
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+    ] {
+        let response = reqwest::Client::new()
+            .request(
+                method.parse().expect("method"),
+                format!("{}{path}", served.base),
+            )
+            .header("accept", "application/json, text/event-stream")
+            .header(header, value)
+            .json(&search())
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(
+            response.status(),
+            StatusCode::FORBIDDEN,
+            "{header}: {value}"
+        );
+        let body: Value = response.json().await.expect("JSON");
+        assert_eq!(body["status"], 403);
+    }
+    assert_eq!(recorder.count(), 0, "nothing reached the upstream");
+}
+
+#[tokio::test]
+async fn a_page_on_this_machine_may_ask() {
+    let served = serve(local(&Arc::default()), Wish::default()).await;
+    let request = post(&served, "/mcp", &search())
+        .header("origin", "http://localhost:6274")
+        .header("host", "localhost:1");
+    answer(request).await;
+}
+
+#[tokio::test]
+async fn probes_get_a_small_404_and_health_says_ok() {
+    let served = serve(local(&Arc::default()), Wish::default()).await;
+    for path in [
+        "/.well-known/oauth-protected-resource/mcp",
+        "/.well-known/openid-configuration",
+        "/mcp/anything",
+        "/",
+    ] {
+        let response = reqwest::get(format!("{}{path}", served.base))
+            .await
+            .expect("answer");
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
+        let body: Value = response.json().await.expect("JSON");
+        assert_eq!(body["error"], "not found");
+    }
+    let health: Value = reqwest::get(format!("{}/healthz", served.base))
+        .await
+        .expect("answer")
+        .json()
+        .await
+        .expect("JSON");
+    assert_eq!(health["status"], "ok");
+    let get = reqwest::get(format!("{}/mcp", served.base))
+        .await
+        .expect("answer");
+    assert_eq!(get.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_limit_is_refused() {
+    let served = serve(local(&Arc::default()), Wish::default()).await;
+    let big = "x".repeat(9 * 1024 * 1024);
+    let body = rpc(
+        "tools/call",
+        json!({"name": "search_llmobs_spans", "arguments": {"query": big}}),
+    );
+    let response = post(&served, "/mcp", &body).send().await.expect("answer");
+    assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[rstest]
+#[case::default("", None, true)]
+#[case::named("?toolsets=llmobs", None, true)]
+#[case::all("?toolsets=all", None, true)]
+#[case::one_known("?toolsets=llmobs,core", None, true)]
+#[case::none_known("?toolsets=core", None, false)]
+#[case::header_form("", Some("core,rum"), false)]
+#[case::empty_header("", Some(""), true)]
+#[tokio::test]
+async fn toolsets_choose_what_is_listed(
+    #[case] query: &str,
+    #[case] header: Option<&str>,
+    #[case] everything: bool,
+) {
+    let served = serve(local(&Arc::default()), Wish::default()).await;
+    let expected = if everything { all_names() } else { Vec::new() };
+    assert_eq!(tool_names(&served, query, header).await, expected);
+}
+
+#[tokio::test]
+async fn an_omitted_tool_is_neither_listed_nor_callable_also_by_its_old_name() {
+    let recorder = Arc::<Recorder>::default();
+    let served = serve(local(&recorder), Wish::default()).await;
+    let query = "?omit_tools=search_datadog_llmobs_spans,nope";
+    let names = tool_names(&served, query, None).await;
+    assert_eq!(names.len(), all_names().len() - 1);
+    let path = format!("/mcp{query}");
+    let (said, is_error) = text(&answer(post(&served, &path, &search())).await);
+    assert!(is_error);
+    assert_eq!(said["status"], 403);
+    assert_eq!(recorder.count(), 0);
+}
+
+#[tokio::test]
+async fn read_only_leaves_only_tools_that_read() {
+    for (process, query) in [
+        (true, ""),
+        (false, "?read_only=true"),
+        (true, "?read_only=false"),
+    ] {
+        let wish = Wish {
+            read_only: process,
+            ..Wish::default()
+        };
+        let served = serve(local(&Arc::default()), wish).await;
+        let reading: Vec<String> = tools::all()
+            .iter()
+            .filter(|tool| matches!(tool.access, Access::Read))
+            .map(|tool| tool.name.to_owned())
+            .collect();
+        assert_eq!(tool_names(&served, query, None).await, reading);
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_tool_is_a_protocol_error_that_names_the_nearest() {
+    let served = serve(local(&Arc::default()), Wish::default()).await;
+    let body = answer(post(
+        &served,
+        "/mcp",
+        &rpc(
+            "tools/call",
+            json!({"name": "serch_llmobs_spans", "arguments": {}}),
+        ),
+    ))
+    .await;
+    assert_eq!(body["error"]["code"], -32602);
+    assert_eq!(
+        body["error"]["message"],
+        "unknown tool 'serch_llmobs_spans'; did you mean 'search_llmobs_spans'?"
+    );
+}
+
+#[tokio::test]
+async fn an_old_tool_name_and_a_stated_intent_change_nothing() {
+    let served = serve(local(&Arc::default()), Wish::default()).await;
+    let at = json!({"from": "2026-07-01T00:00:00Z", "to": "2026-07-02T00:00:00Z"});
+    let plain = rpc(
+        "tools/call",
+        json!({"name": "search_llmobs_spans", "arguments": at}),
+    );
+    let mut with_intent = at.clone();
+    with_intent["telemetry"] = json!({"intent": "skill:x:start[0a1b2c3d] — look"});
+    with_intent["intent"] = json!("look");
+    let intent = rpc(
+        "tools/call",
+        json!({"name": "search_datadog_llmobs_spans", "arguments": with_intent}),
+    );
+    let one = answer(post(&served, "/mcp", &plain)).await;
+    let other = answer(post(&served, "/mcp", &intent)).await;
+    assert_eq!(one["result"], other["result"]);
+}
+
+#[tokio::test]
+async fn a_tool_error_is_a_result_and_not_a_protocol_error() {
+    let served = serve(local(&Arc::default()), Wish::default()).await;
+    let call = rpc(
+        "tools/call",
+        json!({"name": "get_llmobs_trace", "arguments": {}}),
+    );
+    let (said, is_error) = text(&answer(post(&served, "/mcp", &call)).await);
+    assert!(is_error);
+    assert!(said["error"].is_string());
+}
+
+/// Which site was asked with which API key, or what the caller was told.
+async fn asked_as(
+    make: fn(&Arc<Recorder>) -> Upstreams,
+    headers: &[(&str, &str)],
+) -> Result<(String, Option<String>), String> {
+    let recorder = Arc::<Recorder>::default();
+    let served = serve(make(&recorder), Wish::default()).await;
+    let mut request = post(&served, "/mcp", &search());
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let (said, is_error) = text(&answer(request).await);
+    if is_error {
+        assert_eq!(recorder.count(), 0, "a refused call sends nothing");
+        return Err(said.to_string());
+    }
+    Ok(recorder.first("dd-api-key"))
+}
+
+#[tokio::test]
+async fn the_upstream_learns_the_clients_name_from_whichever_place_holds_it() {
+    let recorder = Arc::<Recorder>::default();
+    let served = serve(local(&recorder), Wish::default()).await;
+    answer(post(&served, "/mcp", &search()).header("user-agent", "codex/0.169.0 (linux)")).await;
+    let (_, agent) = recorder.first("user-agent");
+    assert!(agent.is_some_and(|agent| agent.contains("mcp http; client codex/0.169.0")));
+    let params = json!({"name": "search_llmobs_spans", "arguments": {}});
+    answer(modern(
+        &served,
+        "tools/call",
+        Some("search_llmobs_spans"),
+        params,
+    ))
+    .await;
+    let (_, agent) = recorder.first("user-agent");
+    assert!(agent.is_some_and(|agent| agent.contains("client claude-code/2.1.329")));
+}
+
+const PAIR: &[(&str, &str)] = &[
+    ("DD_API_KEY", "sent-api"),
+    ("DD_APPLICATION_KEY", "sent-app"),
+];
+const HALF: &[(&str, &str)] = &[("DD-API-KEY", "sent-api"), ("DD-APPLICATION-KEY", "")];
+const EMPTY: &[(&str, &str)] = &[("DD_API_KEY", ""), ("DD_APPLICATION_KEY", "")];
+
+#[tokio::test]
+async fn credentials_in_headers_replace_the_servers_own_for_that_request() {
+    let eu = "api.datadoghq.eu".to_owned();
+    let as_key = |key: &str| Ok((eu.clone(), Some(key.to_owned())));
+    assert_eq!(asked_as(datadog, PAIR).await, as_key("sent-api"));
+    assert_eq!(asked_as(datadog, &[]).await, as_key("own-api"));
+    assert_eq!(asked_as(datadog, EMPTY).await, as_key("own-api"));
+    let told = asked_as(datadog, HALF).await.expect_err("half a pair");
+    assert!(told.contains("DD_APPLICATION_KEY"), "{told}");
+    assert!(!told.contains("sent-api"), "{told}");
+}
+
+#[tokio::test]
+async fn with_nothing_chosen_complete_credentials_choose_datadog_for_that_request() {
+    let asked = asked_as(unchosen, PAIR).await.expect("an answer");
+    assert_eq!(
+        asked,
+        ("api.datadoghq.com".to_owned(), Some("sent-api".to_owned()))
+    );
+    let (host, key) = asked_as(unchosen, &[]).await.expect("an answer");
+    assert_ne!(host, "api.datadoghq.com");
+    assert_eq!(key, None);
+    assert!(asked_as(unchosen, HALF).await.is_err());
+}
+
+#[tokio::test]
+async fn a_chosen_local_upstream_drops_credentials_whatever_they_are() {
+    for headers in [PAIR, HALF, EMPTY] {
+        let (host, key) = asked_as(local, headers).await.expect("an answer");
+        assert_ne!(host, "api.datadoghq.com");
+        assert_eq!(key, None);
+    }
+}
+
+async fn resource(served: &Served, uri: &str, headers: &[(&str, &str)], query: &str) -> Value {
+    let path = format!("/mcp{query}");
+    let mut request = post(served, &path, &rpc("resources/read", json!({"uri": uri})));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let body = answer(request).await;
+    let content = &body["result"]["contents"][0];
+    assert_eq!(content["mimeType"], "application/json");
+    serde_json::from_str(content["text"].as_str().expect("text")).expect("JSON")
+}
+
+#[tokio::test]
+async fn whoami_tells_the_upstream_and_the_kind_of_credential_but_never_its_value() {
+    let served = serve(datadog(&Arc::default()), Wish::default()).await;
+    let own = resource(&served, WHOAMI_URI, &[], "").await;
+    assert_eq!(own["upstream"]["site"], "datadoghq.eu");
+    assert_eq!(own["credential"]["kind"], "API key and application key");
+    assert_eq!(
+        own["credential"]["origin"],
+        "environment: DD_API_KEY and DD_APPLICATION_KEY"
+    );
+    let sent = resource(
+        &served,
+        WHOAMI_URI,
+        &[("Authorization", "Bearer sent-token")],
+        "",
+    )
+    .await;
+    assert_eq!(sent["credential"]["origin"], "the request's headers");
+    for told in [own, sent] {
+        let told = told.to_string();
+        for secret in ["own-api", "own-app", "sent-token"] {
+            assert!(!told.contains(secret), "{told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_toolsets_resource_tells_what_is_enabled_and_what_was_not_understood() {
+    let served = serve(local(&Arc::default()), Wish::default()).await;
+    let plain = resource(&served, TOOLSETS_URI, &[], "").await;
+    let llmobs = &plain["toolsets"][0];
+    assert_eq!(llmobs["name"], "llmobs");
+    assert_eq!(
+        (&llmobs["enabled"], &llmobs["default"]),
+        (&json!(true), &json!(true))
+    );
+    assert!(
+        llmobs["tools"]
+            .as_array()
+            .expect("tools")
+            .contains(&json!("search_llmobs_spans"))
+    );
+    assert_eq!(plain["aliases"][0]["name"], "all");
+    assert!(plain.get("notes").is_none());
+    let odd = resource(&served, TOOLSETS_URI, &[], "?toolsets=core").await;
+    assert_eq!(odd["toolsets"][0]["enabled"], false);
+    assert_eq!(
+        odd["notes"],
+        json!(["toolsets: unknown toolset 'core' is ignored"])
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_declared_is_not_served() {
+    let served = serve(local(&Arc::default()), Wish::default()).await;
+    for (method, code) in [
+        ("prompts/list", -32601),
+        ("completion/complete", -32601),
+        ("logging/setLevel", -32601),
+    ] {
+        let params = match method {
+            "completion/complete" => json!({
+                "ref": {"type": "ref/prompt", "name": "x"},
+                "argument": {"name": "a", "value": "b"}
+            }),
+            "logging/setLevel" => json!({"level": "info"}),
+            _ => json!({}),
+        };
+        let body = answer(post(&served, "/mcp", &rpc(method, params))).await;
+        assert_eq!(body["error"]["code"], code, "{method}: {body}");
+    }
+    let missing = answer(post(
+        &served,
+        "/mcp",
+        &rpc("resources/read", json!({"uri": "datadog://mcp/toolset"})),
+    ))
+    .await;
+    assert_eq!(missing["error"]["code"], -32002);
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_cancels_its_call() {
+    let recorder = Arc::new(Recorder::silent());
+    let served = serve(local(&recorder), Wish::default()).await;
+    let call = post(&served, "/mcp", &search())
+        .timeout(Duration::from_millis(300))
+        .send();
+    assert!(call.await.is_err(), "we gave up");
+    for _ in 0..100 {
+        if *recorder.dropped.lock().unwrap() == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the upstream request is still waiting");
+}
+
+#[tokio::test]
+async fn stopping_lets_the_listener_go() {
+    let mut served = serve(local(&Arc::default()), Wish::default()).await;
+    tool_names(&served, "", None).await;
+    served.stop.cancel();
+    tokio::time::timeout(Duration::from_secs(10), &mut served.done)
+        .await
+        .expect("stops in time")
+        .expect("stops well");
+    assert!(
+        reqwest::get(format!("{}/healthz", served.base))
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_other_machines_reach_is_refused_with_the_reason() {
+    let error = crate::server::require_loopback("0.0.0.0:8787".parse().expect("address"))
+        .expect_err("refused");
+    assert!(error.to_string().contains("127.0.0.1:8787"), "{error}");
+    crate::server::require_loopback("[::1]:8787".parse().expect("address")).expect("loopback");
+}
