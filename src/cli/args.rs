@@ -1,0 +1,437 @@
+//! The grammar of the command line.
+//!
+//! A flag may stand anywhere: before the subcommand, after it, between its arguments. The flags that
+//! several commands share are global in clap's sense; those of one command are moved behind it by
+//! [`hoist`] before clap looks, so that `llmobs-mcp --probe doctor` means what it says.
+//!
+//! There are no flags for keys or tokens: other users of a machine can read a process's arguments.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use tracing::level_filters::LevelFilter;
+
+use super::address::loopback;
+
+const LONG_ABOUT: &str = "\
+Datadog's `llmobs` toolset for any MCP client: traces, spans and errors of LLM applications.
+
+Works over a Datadog site, or with no account at all over an embedded backend that speaks the same \
+API and takes in what Datadog's SDKs and OpenTelemetry send.
+
+With no subcommand it serves MCP over stdio. New here? Run `llmobs-mcp demo`.";
+
+const AFTER_LONG_HELP: &str = "\
+Environment (flags win over it, it wins over the config file):
+  DD_SITE                  Datadog site, such as datadoghq.eu, or `local`
+  DD_API_KEY, DD_APPLICATION_KEY (or DD_APP_KEY)
+                           a pair of keys; both are needed to read a site
+  DD_ACCESS_TOKEN          an access token instead of the pair
+  DD_API_KEY_FILE, …       each of these may be read from a file; it is read again when it changes
+  LLMOBS_MCP_TOOLSETS, LLMOBS_MCP_OMIT_TOOLS, LLMOBS_MCP_READ_ONLY, LLMOBS_MCP_DATA_DIR,
+  LLMOBS_MCP_CA_FILE, LLMOBS_MCP_LOG, LLMOBS_MCP_CONFIG
+                           as the flags of these names; DD_LLMOBS_READ_ONLY also makes read-only
+  HTTPS_PROXY, NO_PROXY    as usual
+
+Exit codes:
+  0  all went well
+  1  a tool or the work failed
+  2  the command line, the environment or the config file is wrong
+
+Examples:
+  llmobs-mcp demo
+  llmobs-mcp serve --http 127.0.0.1:8787
+  llmobs-mcp call search_llmobs_spans query='@status:error' from=now-1d
+  llmobs-mcp doctor --probe";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "llmobs-mcp",
+    version,
+    about = "An MCP server for LLM observability: Datadog's llmobs toolset, with or without Datadog",
+    long_about = LONG_ABOUT,
+    after_long_help = AFTER_LONG_HELP,
+    after_help = "`--help` tells more: environment variables, exit codes, examples."
+)]
+pub(crate) struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+    /// What to do; nothing means `serve --stdio`.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// Flags of every command.
+#[derive(Debug, Default, Clone, Args)]
+pub(crate) struct Shared {
+    /// Read the embedded backend of this machine, whatever credentials are set
+    #[arg(long, global = true, help_heading = "Where the data is", conflicts_with_all = ["site", "api_url"])]
+    pub(crate) local: bool,
+    /// Datadog site, such as datadoghq.eu or us5, or `local`
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Where the data is",
+        value_name = "SITE"
+    )]
+    pub(crate) site: Option<String>,
+    /// Base of a Datadog-compatible API: https, or http on this machine
+    ///
+    /// Credentials of the environment are sent there, which is why this can only be a flag.
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Where the data is",
+        value_name = "URL",
+        conflicts_with = "site"
+    )]
+    pub(crate) api_url: Option<String>,
+    /// Folder of the embedded backend's data
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Where the data is",
+        value_name = "DIR"
+    )]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// PEM file of certificates to trust besides the system's
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Where the data is",
+        value_name = "FILE"
+    )]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Toolsets to serve, separated by commas; `all` for every one [default: llmobs]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "What is served",
+        value_name = "NAMES"
+    )]
+    pub(crate) toolsets: Option<String>,
+    /// Tools to leave out, separated by commas
+    #[arg(
+        long,
+        global = true,
+        help_heading = "What is served",
+        value_name = "NAMES"
+    )]
+    pub(crate) omit_tools: Option<String>,
+    /// Leave out every tool that writes
+    #[arg(long, global = true, help_heading = "What is served")]
+    pub(crate) read_only: bool,
+    /// Config file (TOML) instead of the default one
+    #[arg(
+        long,
+        global = true,
+        help_heading = "This program",
+        value_name = "FILE"
+    )]
+    pub(crate) config: Option<PathBuf>,
+    /// What to log to stderr: off, error, warn, info, debug or trace
+    #[arg(
+        long,
+        global = true,
+        help_heading = "This program",
+        value_name = "LEVEL"
+    )]
+    pub(crate) log: Option<LevelFilter>,
+    /// Log more; twice for debug, three times for trace
+    #[arg(short, long, global = true, help_heading = "This program", action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve MCP over stdio (the default) or over HTTP
+    Serve(ServeArgs),
+    /// Run the local backend alone: a Datadog-compatible API and SDK intake
+    Local(LocalArgs),
+    /// Try it: sample data, MCP over HTTP, and lines to paste into your client
+    Demo(DemoArgs),
+    /// Call one tool and print its JSON
+    Call(CallArgs),
+    /// List the tools
+    Tools(ToolsArgs),
+    /// Tell what is configured, what answers and what is missing
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+impl Default for Command {
+    fn default() -> Self {
+        Self::Serve(ServeArgs::default())
+    }
+}
+
+impl Command {
+    /// How much a command logs when nobody said: servers in a terminal a little, the rest only what
+    /// went wrong.
+    pub(crate) fn default_log(&self) -> LevelFilter {
+        match self {
+            Self::Serve(ServeArgs { http: Some(_), .. }) | Self::Local(_) => LevelFilter::INFO,
+            _ => LevelFilter::WARN,
+        }
+    }
+}
+
+/// Flags of `serve`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ServeArgs {
+    /// Speak MCP on standard input and output (the default)
+    #[arg(long, conflicts_with = "http")]
+    pub(crate) stdio: bool,
+    /// Speak MCP over Streamable HTTP at this loopback address, at /mcp
+    ///
+    /// A request may bring its own credentials in the headers DD_API_KEY and DD_APPLICATION_KEY or
+    /// as a bearer token, and may narrow the tools with ?toolsets=, ?omit_tools= and ?read_only=true.
+    #[arg(long, value_name = "ADDR", value_parser = loopback)]
+    pub(crate) http: Option<SocketAddr>,
+}
+
+/// Flags of `local`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalArgs {
+    /// Where to listen [default: 127.0.0.1:8126, the Agent's address, or a free port if it is taken]
+    #[arg(long, value_name = "ADDR", value_parser = loopback)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Leave undocumented attributes out of search answers, as a Datadog site may (for tests)
+    #[arg(long, hide = true)]
+    pub(crate) documented_only: bool,
+}
+
+/// Flags of `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Where MCP listens [default: 127.0.0.1:8787, or the next free port]
+    #[arg(long, value_name = "ADDR", value_parser = loopback)]
+    pub(crate) http: Option<SocketAddr>,
+    /// Where the local backend listens [default: 127.0.0.1:8126, or a free port if it is taken]
+    #[arg(long, value_name = "ADDR", value_parser = loopback)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Leave undocumented attributes out of search answers, as a Datadog site may (for tests)
+    #[arg(long, hide = true)]
+    pub(crate) documented_only: bool,
+}
+
+/// Arguments of `call`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  llmobs-mcp call search_llmobs_spans ml_app=support-agent from=now-1d limit=5
+  llmobs-mcp call get_llmobs_span_content --json '{\"trace_id\":\"…\",\"span_id\":\"…\",\"field\":\"messages\"}'
+  llmobs-mcp tools        lists the tools; `tools --json` with their arguments
+
+Exit codes: 0 the tool answered, 1 the tool failed (its error JSON is printed), 2 wrong usage.")]
+pub(crate) struct CallArgs {
+    /// The tool, such as search_llmobs_spans
+    pub(crate) tool: String,
+    /// Arguments; lists and objects as JSON, or a key given several times for a list
+    #[arg(value_name = "KEY=VALUE", conflicts_with = "json")]
+    pub(crate) arguments: Vec<String>,
+    /// All arguments as one JSON object; `-` reads it from standard input
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
+    pub(crate) json: Option<String>,
+}
+
+/// Flags of `tools`.
+#[derive(Debug, Args)]
+pub(crate) struct ToolsArgs {
+    /// Print what an MCP client gets: names, schemas, annotations
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Try each endpoint that the tools need with one small read
+    #[arg(long)]
+    pub(crate) probe: bool,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+/// Moves whatever stands before the subcommand behind it, and adds the subcommand that a lone
+/// `--http` or `--stdio` can only mean.
+pub(crate) fn hoist(args: Vec<OsString>) -> Vec<OsString> {
+    let root = Cli::command();
+    let flags = root
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .chain(root.get_arguments());
+    let takes_value: HashMap<&str, bool> = flags
+        .filter_map(|arg| Some((arg.get_long()?, arg.get_action().takes_values())))
+        .collect();
+    let is_command = |word: &str| root.find_subcommand(word).is_some();
+
+    let mut serves = false;
+    let mut position = 1;
+    while let Some(word) = args.get(position) {
+        let Some(word) = word.to_str() else {
+            return args;
+        };
+        match word {
+            "-h" | "--help" | "-V" | "--version" | "--" => return args,
+            _ => {}
+        }
+        if let Some(flag) = word.strip_prefix("--") {
+            let name = flag.split_once('=').map_or(flag, |(name, _)| name);
+            serves |= matches!(name, "http" | "stdio");
+            let next_is_value = match name {
+                _ if flag.contains('=') => false,
+                // `call --json '{…}'` takes a value, `tools --json` does not.
+                "json" => args
+                    .get(position + 1)
+                    .and_then(|next| next.to_str())
+                    .is_some_and(|next| next == "-" || next.trim_start().starts_with('{')),
+                _ => takes_value.get(name).copied().unwrap_or_default(),
+            };
+            position += if next_is_value { 2 } else { 1 };
+        } else if word.starts_with('-') {
+            position += 1;
+        } else if is_command(word) {
+            let mut hoisted = args;
+            if let Some(head) = hoisted.get_mut(1..=position) {
+                head.rotate_right(1);
+            }
+            return hoisted;
+        } else {
+            return args;
+        }
+    }
+    if serves {
+        let mut with_command = args;
+        with_command.insert(1.min(with_command.len()), OsString::from("serve"));
+        return with_command;
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
+        let words = std::iter::once("llmobs-mcp").chain(line.iter().copied());
+        Cli::try_parse_from(hoist(words.map(OsString::from).collect()))
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_flag_takes_a_secret() {
+        let root = Cli::command();
+        for arg in root
+            .get_subcommands()
+            .flat_map(clap::Command::get_arguments)
+            .chain(root.get_arguments())
+        {
+            let name = arg.get_long().unwrap_or_default();
+            for word in ["key", "token", "secret", "password"] {
+                assert!(!name.contains(word), "--{name}");
+            }
+        }
+    }
+
+    #[rstest]
+    #[case::before(&["--site", "eu", "-v", "--read-only", "call", "search_llmobs_spans", "limit=5"])]
+    #[case::after(&["call", "search_llmobs_spans", "limit=5", "--site", "eu", "--read-only", "-v"])]
+    #[case::between(&["call", "--site=eu", "search_llmobs_spans", "-v", "--read-only", "limit=5"])]
+    #[case::around(&["-v", "call", "search_llmobs_spans", "--site", "eu", "limit=5", "--read-only"])]
+    fn a_shared_flag_may_stand_anywhere(#[case] line: &[&str]) {
+        let cli = parse(line).expect("parses");
+        assert_eq!(cli.shared.site.as_deref(), Some("eu"));
+        assert!(cli.shared.read_only);
+        assert_eq!(cli.shared.verbose, 1);
+        let Some(Command::Call(call)) = cli.command else {
+            panic!("call");
+        };
+        assert_eq!(call.tool, "search_llmobs_spans");
+        assert_eq!(call.arguments, ["limit=5"]);
+    }
+
+    #[rstest]
+    #[case(&["--http", "127.0.0.1:1", "serve"])]
+    #[case(&["serve", "--http", "127.0.0.1:1"])]
+    #[case(&["--http=127.0.0.1:1"])]
+    #[case(&["--local", "--http", "127.0.0.1:1"])]
+    fn serve_over_http(#[case] line: &[&str]) {
+        let Some(Command::Serve(serve)) = parse(line).expect("parses").command else {
+            panic!("serve");
+        };
+        assert_eq!(serve.http.map(|a| a.port()), Some(1));
+    }
+
+    #[rstest]
+    #[case(&["--json", "tools"])]
+    #[case(&["tools", "--json"])]
+    #[case(&["--json", "tools", "--toolsets", "all"])]
+    fn tools_as_json(#[case] line: &[&str]) {
+        let Some(Command::Tools(tools)) = parse(line).expect("parses").command else {
+            panic!("tools");
+        };
+        assert!(tools.json);
+    }
+
+    #[rstest]
+    #[case(&["--json", "{\"limit\":5}", "call", "t"])]
+    #[case(&["call", "--json", "{\"limit\":5}", "t"])]
+    #[case(&["call", "t", "--json={\"limit\":5}"])]
+    fn call_with_json(#[case] line: &[&str]) {
+        let Some(Command::Call(call)) = parse(line).expect("parses").command else {
+            panic!("call");
+        };
+        assert_eq!(call.json.as_deref(), Some("{\"limit\":5}"));
+    }
+
+    #[test]
+    fn nothing_at_all_is_stdio() {
+        let cli = parse(&[]).expect("parses");
+        assert!(cli.command.is_none());
+        assert!(
+            parse(&["--site", "call"])
+                .expect("a site named call")
+                .command
+                .is_none()
+        );
+    }
+
+    #[rstest]
+    #[case::half_a_pair_of_modes(&["serve", "--stdio", "--http", "127.0.0.1:1"])]
+    #[case::other_machines(&["serve", "--http", "0.0.0.0:8787"])]
+    #[case::two_upstreams(&["--local", "call", "--api-url", "http://127.0.0.1:1", "t"])]
+    #[case::two_kinds_of_arguments(&["call", "t", "a=b", "--json", "{}"])]
+    #[case::no_tool(&["call"])]
+    #[case::unknown_command(&["cal", "t"])]
+    #[case::key_as_flag(&["--api-key", "x", "call", "t"])]
+    #[case::bad_level(&["--log", "loud", "tools"])]
+    fn wrong_usage_is_2(#[case] line: &[&str]) {
+        assert_eq!(parse(line).expect_err("refused").exit_code(), 2);
+    }
+
+    #[test]
+    fn help_and_version_are_left_to_clap() {
+        for line in [&["--help", "call"][..], &["--version", "call"][..]] {
+            assert_eq!(parse(line).expect_err("prints").exit_code(), 0);
+        }
+    }
+}

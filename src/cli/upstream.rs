@@ -1,0 +1,125 @@
+//! From settings to upstreams: which hubs, over which transport.
+
+use std::sync::Arc;
+
+use crate::datadog::{
+    HttpTransport, HttpTransportOptions, Hub, HubSettings, Site, Transport, Upstream,
+};
+use crate::local::owner::Listen;
+use crate::server::{Described, Upstreams};
+
+use super::backend::{Backend, in_folder};
+use super::error::CliError;
+use super::settings::{Choice, Settings};
+
+/// Upstreams, and the local backend if one was opened for them.
+pub(crate) struct Connected {
+    pub(crate) upstreams: Upstreams,
+    pub(crate) backend: Option<Backend>,
+}
+
+impl Connected {
+    /// Lets go of the local backend.
+    pub(crate) async fn close(backend: Option<Backend>) {
+        if let Some(backend) = backend {
+            backend.close().await;
+        }
+    }
+}
+
+/// Connects to what the settings chose. The secrets move into the upstream.
+pub(crate) async fn connect(settings: Settings) -> Result<Connected, CliError> {
+    match &settings.choice {
+        Choice::Datadog(upstream) => {
+            let hub = datadog_hub(upstream.clone(), &settings)?;
+            let described = Described {
+                site: match upstream {
+                    Upstream::Site(site) => Some(site.domain().to_owned()),
+                    Upstream::Local | Upstream::Url(_) => None,
+                },
+                url: Some(upstream.api_base().into_owned()),
+            };
+            Ok(Connected {
+                upstreams: Upstreams::datadog(hub, Arc::new(settings.secrets), described),
+                backend: None,
+            })
+        }
+        Choice::Local => {
+            let backend =
+                Backend::share(in_folder(&settings.data_dir, false), Listen::Default).await?;
+            let upstreams = Upstreams::local(local_hub(&backend), false, described(&backend));
+            Ok(Connected {
+                upstreams,
+                backend: Some(backend),
+            })
+        }
+        Choice::Unchosen(site) => {
+            let backend =
+                Backend::share(in_folder(&settings.data_dir, false), Listen::Default).await?;
+            let upstreams = Upstreams::unchosen(
+                local_hub(&backend),
+                described(&backend),
+                site.domain(),
+                for_headers(*site, &settings),
+            );
+            Ok(Connected {
+                upstreams,
+                backend: Some(backend),
+            })
+        }
+    }
+}
+
+/// The hub over a local backend.
+pub(crate) fn local_hub(backend: &Backend) -> Hub {
+    Hub::new(Upstream::Local, backend.transport(), HubSettings::default())
+}
+
+/// What a local backend is, for people.
+pub(crate) fn described(backend: &Backend) -> Described {
+    Described {
+        site: None,
+        url: Some(backend.url()),
+    }
+}
+
+fn datadog_hub(upstream: Upstream, settings: &Settings) -> Result<Hub, CliError> {
+    let transport = http_transport(settings).map_err(|error| {
+        CliError::usage(
+            error,
+            "the file is named by --ca-file, LLMOBS_MCP_CA_FILE or ca_file",
+        )
+    })?;
+    Ok(Hub::new(upstream, transport, HubSettings::default()))
+}
+
+/// The transport to a host, with the user's certificates.
+pub(crate) fn http_transport(settings: &Settings) -> Result<Arc<dyn Transport>, String> {
+    let options = HttpTransportOptions {
+        ca_file: settings.ca_file.clone(),
+        ..HttpTransportOptions::default()
+    };
+    match HttpTransport::new(&options) {
+        Ok(transport) => Ok(Arc::new(transport)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Makes the hub for requests that bring their own credentials, when the first one comes.
+fn for_headers(
+    site: Site,
+    settings: &Settings,
+) -> Box<dyn Fn() -> Result<Hub, String> + Send + Sync> {
+    let options = HttpTransportOptions {
+        ca_file: settings.ca_file.clone(),
+        ..HttpTransportOptions::default()
+    };
+    Box::new(move || {
+        let transport = HttpTransport::new(&options).map_err(|error| error.to_string())?;
+        Ok(Hub::new(
+            Upstream::Site(site),
+            Arc::new(transport),
+            HubSettings::default(),
+        ))
+    })
+}
