@@ -1,0 +1,129 @@
+//! Root-cause skills fire dozens of calls at one trace at once: it is loaded once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use llmobs_mcp::datadog::HubSettings;
+use serde_json::{Value, json};
+
+use crate::support::{App, NOW_MS};
+
+/// One hundred and fifty spans: more than a trace that is read whole at once.
+fn large_trace(trace: &str) -> Vec<Value> {
+    (1..=150)
+        .map(|id| {
+            let parent = if id == 1 {
+                "undefined".to_owned()
+            } else {
+                (id / 2).to_string()
+            };
+            json!({
+                "span_id": id.to_string(), "trace_id": trace, "parent_id": parent,
+                "name": format!("s{id}"), "status": if id % 40 == 0 { "error" } else { "ok" },
+                "start_ns": (NOW_MS - 600_000 + id) * 1_000_000, "duration": 1_000_000,
+                "tags": ["ml_app:burst"], "metrics": {},
+                "meta": {"span": {"kind": if id % 3 == 0 { "llm" } else { "tool" }},
+                    "input": {"value": "i".repeat(200)}, "output": {"value": "o".repeat(30_000)}},
+            })
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn forty_parallel_calls_of_all_tools_read_each_content_at_most_once() {
+    const TRACE: &str = "000000000000000000000000000000bb";
+    let app = App::new();
+    app.spans(json!(large_trace(TRACE))).await;
+    let mut questions = Vec::new();
+    for round in 1..=6 {
+        questions.extend([
+            ("get_llmobs_trace", json!({"trace_id": TRACE})),
+            (
+                "get_llmobs_span_details",
+                json!({"trace_id": TRACE, "span_ids": [round, round + 40, round + 80]}),
+            ),
+            (
+                "get_llmobs_span_content",
+                json!({"trace_id": TRACE, "span_id": round * 7, "field": "output"}),
+            ),
+            (
+                "get_llmobs_span_content",
+                json!({"trace_id": TRACE, "span_id": round, "field": "input"}),
+            ),
+            ("find_llmobs_error_spans", json!({"trace_id": TRACE})),
+            (
+                "expand_llmobs_spans",
+                json!({"trace_id": TRACE, "span_ids": ["1"], "max_depth": round}),
+            ),
+            ("get_llmobs_agent_loop", json!({"trace_id": TRACE})),
+        ]);
+    }
+    let before = app.counts();
+    join_all(
+        questions
+            .iter()
+            .map(|(tool, arguments)| app.call(tool, arguments.clone())),
+    )
+    .await;
+    let after = app.counts();
+
+    assert_eq!(questions.len(), 42);
+    let read_twice: BTreeMap<_, _> = after
+        .contents
+        .iter()
+        .filter(|(_, reads)| **reads > 1)
+        .collect();
+    assert!(
+        read_twice.is_empty(),
+        "contents read more than once: {read_twice:?}"
+    );
+    assert_eq!(
+        after.contents.len(),
+        150,
+        "and each once, as two tools need them all"
+    );
+    let asked: u64 = after.requests.values().sum::<u64>() - before.requests.values().sum::<u64>();
+    println!("42 calls cost {asked} requests: {:?}", after.requests);
+    // One page of structure; the rest are batches of contents.
+    assert!(asked <= 12, "{asked} requests");
+
+    // A second burst costs nothing.
+    join_all(
+        questions
+            .iter()
+            .map(|(tool, arguments)| app.call(tool, arguments.clone())),
+    )
+    .await;
+    assert_eq!(app.counts().requests, after.requests);
+}
+
+#[tokio::test]
+async fn an_evaluation_sent_after_the_load_is_seen_once_the_structure_is_old() {
+    const TRACE: &str = "000000000000000000000000000000bc";
+    // The product's life is 20 seconds, under the promised 30; the test does not wait for it.
+    assert!(HubSettings::default().structure_life <= Duration::from_secs(30));
+    let life = Duration::from_millis(50);
+    let app = App::with(
+        false,
+        HubSettings {
+            structure_life: life,
+            ..HubSettings::default()
+        },
+    );
+    app.spans(json!(large_trace(TRACE))).await;
+    let question = json!({"trace_id": TRACE, "span_ids": ["1"]});
+    let before = app.call("get_llmobs_span_details", question.clone()).await;
+    assert_eq!(before["spans"][0]["evaluations"], json!({}));
+    app.evaluations(json!([{"join_on": {"span": {"span_id": "1", "trace_id": TRACE}}, "ml_app": "burst",
+        "timestamp_ms": NOW_MS, "label": "tone", "metric_type": "categorical", "categorical_value": "polite"}]))
+        .await;
+    tokio::time::sleep(life * 2).await;
+    let after = app.call("get_llmobs_span_details", question).await;
+    assert_eq!(after["spans"][0]["evaluations"]["tone"]["value"], "polite");
+    let reads = app.counts().contents;
+    assert!(
+        reads.values().all(|reads| *reads == 1),
+        "the content was not read again"
+    );
+}

@@ -1,0 +1,19 @@
+//! Integration tests: one binary, a module per theme.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod architecture;
+mod bad_input;
+mod burst;
+mod captures;
+mod demo;
+mod readme;
+mod search;
+mod shapes;
+mod support;
+mod tool_list;
