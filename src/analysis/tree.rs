@@ -35,7 +35,7 @@ pub struct TraceTree {
     nobody: Arc<Span>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Node {
     span: Arc<Span>,
     parent: Option<NodeId>,
@@ -47,20 +47,28 @@ struct Node {
     size: usize,
 }
 
+impl Node {
+    fn new(span: &Arc<Span>) -> Self {
+        Self {
+            span: Arc::clone(span),
+            parent: None,
+            children: Vec::new(),
+            depth: 0,
+            position: 0,
+            size: 1,
+        }
+    }
+}
+
 impl TraceTree {
     /// Links the spans of one trace, given in any order.
     pub fn build(spans: &[Arc<Span>]) -> Self {
         let mut sorted: Vec<&Arc<Span>> = spans.iter().collect();
         sorted.sort_by(|a, b| order(a).cmp(&order(b)));
         let mut tree = Self {
-            nodes: sorted
-                .into_iter()
-                .map(|span| Node {
-                    span: Arc::clone(span),
-                    size: 1,
-                    ..Node::default()
-                })
-                .collect(),
+            nodes: sorted.into_iter().map(Node::new).collect(),
+            by_id: HashMap::with_capacity(spans.len()),
+            preorder: Vec::with_capacity(spans.len()),
             ..Self::default()
         };
         tree.index();

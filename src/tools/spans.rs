@@ -42,13 +42,43 @@ pub(super) const TOOLS: &[Tool] = &[
 const ID_WINDOW: &str = "now-90d";
 const DAY_MS: i64 = 86_400_000;
 
-/// A trace ready to be asked about.
+/// A trace that was found, and what is to be said about it.
 struct OpenTrace {
     loaded: Arc<LoadedTrace>,
-    tree: TraceTree,
     /// The asked window, if any.
     window: Option<Window>,
     notes: Notes,
+}
+
+impl OpenTrace {
+    /// The tree of its structure: everything but large inputs and outputs.
+    fn structure(&mut self) -> TraceTree {
+        let loaded = Arc::clone(&self.loaded);
+        self.tree_of(&loaded.spans)
+    }
+
+    /// The tree of its spans with their content and, where they failed, what they said of it.
+    async fn whole(&mut self, context: &ToolContext) -> Result<TraceTree, ToolError> {
+        let spans = whole_spans(context, &self.loaded, &mut self.notes).await?;
+        Ok(self.tree_of(&spans))
+    }
+
+    fn tree_of(&mut self, spans: &[Arc<Span>]) -> TraceTree {
+        let tree = TraceTree::build(spans);
+        if !tree.duplicates().is_empty() {
+            self.notes.add(format!(
+                "{} span ids stand on more than one span of this trace; all of them are shown",
+                tree.duplicates().len()
+            ));
+        }
+        if !tree.cycles().is_empty() {
+            self.notes.add(format!(
+                "{} spans name each other as parents; the circle was cut at the earliest span",
+                tree.cycles().len()
+            ));
+        }
+        tree
+    }
 }
 
 /// The trace that a tool was asked about.
@@ -92,7 +122,6 @@ async fn open(context: &ToolContext, question: TraceQuestion<'_>) -> Result<Open
         }
         Err(error) => return Err(error.into()),
     };
-    let tree = TraceTree::build(&loaded.spans);
     let mut notes = Notes::default();
     notes.extend(loaded.notes.iter().cloned());
     if let Some(window) = asked
@@ -103,21 +132,8 @@ async fn open(context: &ToolContext, question: TraceQuestion<'_>) -> Result<Open
     {
         notes.add("the trace lies outside the asked window; it was found by its id");
     }
-    if !tree.duplicates().is_empty() {
-        notes.add(format!(
-            "{} span ids stand on more than one span of this trace; all of them are shown",
-            tree.duplicates().len()
-        ));
-    }
-    if !tree.cycles().is_empty() {
-        notes.add(format!(
-            "{} spans name each other as parents; the circle was cut at the earliest span",
-            tree.cycles().len()
-        ));
-    }
     Ok(OpenTrace {
         loaded,
-        tree,
         window: asked.map(Window::from),
         notes,
     })

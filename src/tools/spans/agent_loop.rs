@@ -4,9 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{OpenTrace, TraceQuestion, open, whole_spans};
+use super::{OpenTrace, TraceQuestion, open};
 use crate::analysis::agent_loop::{AgentLoop, agent_loop, limit_content};
 use crate::analysis::tree::TraceTree;
+use crate::model::SpanKind;
 use crate::render::{Budget, Shrink, cut_middle, fit, to_json};
 use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
 use crate::tools::args::{self, Count, Text, When};
@@ -106,32 +107,16 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         from: arguments.from.as_ref(),
         to: arguments.to.as_ref(),
     };
-    let OpenTrace {
-        loaded,
-        tree: structure,
-        window,
-        mut notes,
-    } = open(context, question).await?;
+    let mut opened = open(context, question).await?;
     let start = arguments.span_id.as_ref().map(|id| id.0.as_str());
     if let Some(id) = start
-        && structure.find(id).is_none()
+        && !opened
+            .loaded
+            .spans
+            .iter()
+            .any(|span| span.span_id.as_str() == id)
     {
-        let mut error = super::span_not_found(NAME, trace_id, &[id.to_owned()], &structure);
-        let agents: Vec<&str> = structure
-            .tops()
-            .flat_map(|top| structure.walk(top))
-            .map(|node| structure.span(node))
-            .filter(|span| span.kind == crate::model::SpanKind::Agent)
-            .map(|span| span.span_id.as_str())
-            .collect();
-        if !agents.is_empty() {
-            error.hint =
-                "the trace exists and has no such span; `candidates` holds its agents, and \
-                without span_id the outermost ones are followed"
-                    .to_owned();
-            error = error.candidates(agents);
-        }
-        return Err(error.example(NAME, json!({"trace_id": trace_id})));
+        return Err(agent_not_found(trace_id, id, &opened.structure()));
     }
     let budget = Budget::asked(
         arguments.max_tokens.map(|count| count.0),
@@ -153,8 +138,10 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         read_offset(NAME, cursor, &parts, || json!({"trace_id": trace_id}))?
     };
 
-    let spans = whole_spans(context, &loaded, &mut notes).await?;
-    let tree = TraceTree::build(&spans);
+    let tree = opened.whole(context).await?;
+    let OpenTrace {
+        window, mut notes, ..
+    } = opened;
     let mut followed = agent_loop(&tree, start.and_then(|id| tree.find(id)));
     limit_content(&mut followed, length);
     followed.agent_name = cut_middle(&followed.agent_name, 200);
@@ -172,4 +159,23 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     };
     answer.keep(usize::MAX);
     Ok(fit(answer, budget)?)
+}
+
+/// The refusal of a span to start from, with the agents that the trace has.
+fn agent_not_found(trace_id: &str, span_id: &str, tree: &TraceTree) -> ToolError {
+    let mut error = super::span_not_found(NAME, trace_id, &[span_id.to_owned()], tree);
+    let agents: Vec<&str> = tree
+        .tops()
+        .flat_map(|top| tree.walk(top))
+        .map(|node| tree.span(node))
+        .filter(|span| span.kind == SpanKind::Agent)
+        .map(|span| span.span_id.as_str())
+        .collect();
+    if !agents.is_empty() {
+        error.hint = "the trace exists and has no such span; `candidates` holds its agents, and \
+                      without span_id the outermost ones are followed"
+            .to_owned();
+        error = error.candidates(agents);
+    }
+    error.example(NAME, json!({"trace_id": trace_id}))
 }

@@ -109,12 +109,13 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         from: arguments.from.as_ref(),
         to: arguments.to.as_ref(),
     };
+    let mut opened = open(context, question).await?;
+    let tree = opened.structure();
     let OpenTrace {
         loaded,
-        tree,
         window,
         mut notes,
-    } = open(context, question).await?;
+    } = opened;
     let Some(node) = tree.find(span_id) else {
         let mut error = super::span_not_found(NAME, trace_id, std::slice::from_ref(span_id), &tree);
         error.example = Some(json!({"tool": NAME, "arguments": {"trace_id": trace_id,

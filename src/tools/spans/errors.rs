@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::details::ErrorDetails;
 use super::summary::parent_id;
-use super::{OpenTrace, TraceQuestion, open, whole_spans};
+use super::{OpenTrace, TraceQuestion, open};
 use crate::analysis::errors::{error_spans, soft_errors};
 use crate::analysis::tree::TraceTree;
 use crate::model::{SpanId, SpanKind};
@@ -139,12 +139,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         from: arguments.from.as_ref(),
         to: arguments.to.as_ref(),
     };
-    let OpenTrace {
-        loaded,
-        tree: _,
-        window,
-        mut notes,
-    } = open(context, question).await?;
+    let mut opened = open(context, question).await?;
     let budget = Budget::asked(
         arguments.max_tokens.map(|count| count.0),
         Budget::MAX_TOKENS,
@@ -156,8 +151,9 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         || json!({"trace_id": trace_id}),
     )?;
 
-    let spans = whole_spans(context, &loaded, &mut notes).await?;
-    let tree = TraceTree::build(&spans);
+    // Soft errors hide in content, and error details may be a question of their own.
+    let tree = opened.whole(context).await?;
+    let OpenTrace { window, notes, .. } = opened;
 
     let mut hard = hard_errors(&tree);
     let soft = quiet_errors(&tree);

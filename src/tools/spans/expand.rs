@@ -98,12 +98,13 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         from: arguments.from.as_ref(),
         to: arguments.to.as_ref(),
     };
+    let mut opened = open(context, question).await?;
+    let tree = opened.structure();
     let OpenTrace {
         loaded: _,
-        tree,
         window,
         mut notes,
-    } = open(context, question).await?;
+    } = opened;
     let budget = Budget::asked(
         arguments.max_tokens.map(|count| count.0),
         Budget::MAX_TOKENS,
