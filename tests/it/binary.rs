@@ -1,0 +1,384 @@
+//! The program itself: exit codes, what goes to stdout, the same answer by every way in, and no
+//! credential anywhere.
+
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::process::{Child, Command, Stdio};
+
+use assert_cmd::cargo::cargo_bin;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use wiremock::matchers::any;
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+/// The program without the settings of whoever runs the test.
+fn program(home: &TempDir) -> Command {
+    let mut command = Command::new(cargo_bin("llmobs-mcp"));
+    command
+        .env_clear()
+        .env("HOME", home.path())
+        .env("XDG_CONFIG_HOME", home.path().join("config"))
+        .env("XDG_DATA_HOME", home.path().join("data"))
+        .env("APPDATA", home.path())
+        .env("LOCALAPPDATA", home.path());
+    for kept in ["PATH", "SystemRoot", "TEMP", "TMP", "LLVM_PROFILE_FILE"] {
+        if let Some(value) = std::env::var_os(kept) {
+            command.env(kept, value);
+        }
+    }
+    command
+}
+
+/// A process that is ended with its test.
+struct Running {
+    child: Child,
+    url: String,
+}
+
+impl Running {
+    /// Starts a server and reads its address from the line that holds `word`.
+    fn start(mut command: Command, word: &'static str) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (found, url) = std::sync::mpsc::channel();
+        let out: [Box<dyn std::io::Read + Send>; 2] = [
+            Box::new(child.stdout.take().unwrap()),
+            Box::new(child.stderr.take().unwrap()),
+        ];
+        for stream in out {
+            let found = found.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    if let Some(at) = line
+                        .find("http://127.0.0.1:")
+                        .filter(|_| line.contains(word))
+                    {
+                        let url: String = line[at..]
+                            .chars()
+                            .take_while(|c| !c.is_whitespace())
+                            .collect();
+                        let _ = found.send(url);
+                    }
+                }
+            });
+        }
+        let url = url
+            .recv_timeout(std::time::Duration::from_secs(30))
+            .expect("an address");
+        let url = url.trim_end_matches("/mcp").to_owned();
+        Self { child, url }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn demo(home: &TempDir) -> Running {
+    let mut command = program(home);
+    command.args(["demo", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    Running::start(command, "local backend")
+}
+
+/// One request of the stateless kind, by hand.
+fn over_http(url: &str, tool: &str, arguments: &Value) -> String {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": {"name": tool, "arguments": arguments}});
+        let answer = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .unwrap()
+            .post(format!("{url}/mcp"))
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2025-06-18")
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
+        let answer: Value = answer.json().await.unwrap();
+        answer["result"]["content"][0]["text"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    })
+}
+
+fn over_stdio(mut command: Command, tool: &str, arguments: &Value) -> String {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for message in [
+        json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+            "protocolVersion": "2025-06-18", "capabilities": {},
+            "clientInfo": {"name": "test", "version": "1"}}}),
+        json!({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+        json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call",
+            "params": {"name": tool, "arguments": arguments}}),
+    ] {
+        writeln!(stdin, "{message}").unwrap();
+    }
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let answer = lines
+        .map(|line| serde_json::from_str::<Value>(&line.unwrap()).expect("only protocol on stdout"))
+        .find(|message| message["id"] == 2)
+        .unwrap();
+    // End of input is how a client says goodbye.
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+    answer["result"]["content"][0]["text"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+#[test]
+fn every_way_in_gives_the_same_bytes() {
+    let home = TempDir::new().unwrap();
+    let backend = demo(&home);
+    let mut serve = program(&home);
+    serve.args(["serve", "--http", "127.0.0.1:0", "--api-url", &backend.url]);
+    let http = Running::start(serve, "MCP over HTTP");
+
+    let found = program(&home)
+        .args([
+            "call",
+            "search_llmobs_spans",
+            "ml_app=support-agent",
+            "query=@status:error",
+        ])
+        .args([
+            "from=now-7d",
+            "limit=1",
+            "root_spans_only=true",
+            "--api-url",
+            &backend.url,
+        ])
+        .output()
+        .unwrap();
+    assert!(
+        found.status.success(),
+        "{}",
+        String::from_utf8_lossy(&found.stderr)
+    );
+    let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+    let root = &found["spans"][0];
+    let (trace, span) = (&root["trace_id"], &root["span_id"]);
+    let (from, to) = (&found["window"]["from"], &found["window"]["to"]);
+    for (tool, mut arguments) in [
+        ("search_llmobs_spans", json!({"trace_id": trace})),
+        ("search_llmobs_spans", json!({"ml_app": "no-such-app"})),
+        ("get_llmobs_trace", json!({"trace_id": trace})),
+        (
+            "get_llmobs_span_details",
+            json!({"trace_id": trace, "span_ids": [span]}),
+        ),
+        (
+            "get_llmobs_span_content",
+            json!({"trace_id": trace, "span_id": span, "field": "input"}),
+        ),
+        ("find_llmobs_error_spans", json!({"trace_id": trace})),
+        (
+            "expand_llmobs_spans",
+            json!({"trace_id": trace, "span_ids": [span], "max_depth": 2}),
+        ),
+        ("get_llmobs_agent_loop", json!({"trace_id": trace})),
+    ] {
+        arguments["from"] = from.clone();
+        arguments["to"] = to.clone();
+        let called = program(&home)
+            .args([
+                "call",
+                tool,
+                "--json",
+                &arguments.to_string(),
+                "--api-url",
+                &backend.url,
+            ])
+            .output()
+            .unwrap();
+        let shell = String::from_utf8(called.stdout).unwrap();
+        assert_eq!(called.status.code(), Some(0), "{tool}: {shell}");
+        let mut stdio = program(&home);
+        stdio.args(["serve", "--stdio", "--api-url", &backend.url]);
+        assert_eq!(
+            shell.trim_end(),
+            over_http(&http.url, tool, &arguments),
+            "{tool} over HTTP"
+        );
+        assert_eq!(
+            shell.trim_end(),
+            over_stdio(stdio, tool, &arguments),
+            "{tool} over stdio"
+        );
+    }
+}
+
+#[test]
+fn exit_codes_tell_a_tool_error_from_a_wrong_call() {
+    let home = TempDir::new().unwrap();
+    let data = TempDir::new().unwrap();
+    let call = |arguments: &[&str]| {
+        let output = program(&home)
+            .args(arguments)
+            .args(["--local", "--data-dir"])
+            .arg(data.path())
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let (code, answer) = call(&["call", "search_llmobs_spans", "limit=3"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        serde_json::from_str::<Value>(&answer).unwrap()["spans"],
+        json!([])
+    );
+    let (code, answer) = call(&["call", "get_llmobs_trace", "trace_id=none"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        serde_json::from_str::<Value>(&answer).unwrap()["status"],
+        404
+    );
+    for wrong in [
+        vec!["call", "no_such_tool"],
+        vec!["call", "get_llmobs_trace", "no-equals-sign"],
+        vec!["call", "get_llmobs_trace", "--json", "{"],
+        vec!["serve", "--http", "0.0.0.0:8787"],
+        vec!["frobnicate"],
+    ] {
+        let (code, answer) = call(&wrong);
+        assert_eq!((code, answer.as_str()), (Some(2), ""), "{wrong:?}");
+    }
+}
+
+#[test]
+fn no_credential_appears_in_any_output_at_any_level() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let upstream = runtime.block_on(async {
+        let server = MockServer::start().await;
+        // A hostile upstream that says back what it was told.
+        Mock::given(any())
+            .respond_with(|request: &wiremock::Request| {
+                let told: Vec<String> = request
+                    .headers
+                    .iter()
+                    .map(|(name, value)| format!("{name}={}", value.to_str().unwrap_or("")))
+                    .collect();
+                ResponseTemplate::new(403).set_body_json(json!({"errors": [told.join("; ")]}))
+            })
+            .mount(&server)
+            .await;
+        server
+    });
+    // Words that no other text holds; they look like no real key.
+    let secrets = [
+        "first-word-to-hide",
+        "second-word-to-hide",
+        "third-word-to-hide",
+    ];
+    let home = TempDir::new().unwrap();
+    let mut output = Vec::new();
+    for arguments in [
+        vec!["call", "search_llmobs_spans"],
+        vec!["call", "find_llmobs_error_spans", "trace_id=1"],
+        vec!["doctor", "--probe"],
+        vec!["tools", "--json"],
+    ] {
+        for bearer in [false, true] {
+            let mut command = program(&home);
+            command
+                .args(&arguments)
+                .args(["-vvv", "--api-url", &upstream.uri()]);
+            if bearer {
+                command.env("DD_ACCESS_TOKEN", secrets[2]);
+            } else {
+                command
+                    .env("DD_API_KEY", secrets[0])
+                    .env("DD_APPLICATION_KEY", secrets[1]);
+            }
+            let done = command.output().unwrap();
+            output.extend(done.stdout);
+            output.extend(done.stderr);
+        }
+    }
+    let requests = runtime.block_on(upstream.received_requests()).unwrap();
+    let sent = requests.iter().filter(|request| {
+        request
+            .headers
+            .get("dd-api-key")
+            .is_some_and(|value| value == secrets[0])
+    });
+    assert!(sent.count() > 0, "the credentials were in use");
+
+    // An HTTP server that is sent credentials with a request, at its most talkative.
+    let mut serve = program(&home);
+    serve.args([
+        "serve",
+        "--http",
+        "127.0.0.1:0",
+        "-vvv",
+        "--api-url",
+        &upstream.uri(),
+    ]);
+    let mut child = serve
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut url = String::new();
+    while !url.contains("http://127.0.0.1:") || !url.contains("/mcp") {
+        url.clear();
+        assert!(
+            stderr.read_line(&mut url).unwrap() > 0,
+            "the server says where it listens"
+        );
+        output.extend(url.as_bytes());
+    }
+    let at = url.find("http://").unwrap();
+    let url: String = url[at..]
+        .chars()
+        .take_while(|c| !c.is_whitespace())
+        .collect();
+    runtime.block_on(async {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": {"name": "search_llmobs_spans", "arguments": {}}});
+        let answer = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .unwrap()
+            .post(&url)
+            .header("accept", "application/json, text/event-stream")
+            .header("DD_API_KEY", secrets[0])
+            .header("DD_APPLICATION_KEY", secrets[1])
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
+        output.extend(answer.bytes().await.unwrap());
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    stdout.read_to_end(&mut output).unwrap();
+    stderr.read_to_end(&mut output).unwrap();
+
+    let output = String::from_utf8_lossy(&output);
+    assert!(output.contains("403"), "the upstream's refusal was shown");
+    for secret in secrets {
+        assert!(!output.contains(secret), "a credential was shown");
+    }
+}
