@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::answer::{Notes, Window};
 use super::args::{self, When};
 use super::{Tool, ToolContext, ToolError};
-use crate::analysis::tree::TraceTree;
+use crate::analysis::tree::{NodeId, TraceTree};
 use crate::datadog::{ClientError, LoadedTrace, SpanSearch, Upstream, Which};
 use crate::model::{Span, TimeWindow, TraceId};
 use crate::query::combine::SpanFilters;
@@ -81,23 +81,15 @@ impl OpenTrace {
     }
 }
 
-/// The trace that a tool was asked about.
-struct TraceQuestion<'a> {
-    tool: &'static str,
-    trace_id: &'a str,
-    from: Option<&'a When>,
-    to: Option<&'a When>,
-}
-
 /// Loads a trace by id. The id decides, not the window: a trace outside the asked one is still
 /// answered, and the notes say so.
-async fn open(context: &ToolContext, question: TraceQuestion<'_>) -> Result<OpenTrace, ToolError> {
-    let TraceQuestion {
-        tool,
-        trace_id,
-        from,
-        to,
-    } = question;
+async fn open(
+    context: &ToolContext,
+    tool: &'static str,
+    trace_id: &str,
+    from: Option<&When>,
+    to: Option<&When>,
+) -> Result<OpenTrace, ToolError> {
     let example = || json!({"trace_id": trace_id});
     let asked = if from.is_some() || to.is_some() {
         Some(args::window(
@@ -219,6 +211,30 @@ fn trace_url(context: &ToolContext, trace_id: &str) -> Option<String> {
         Upstream::Site(site) => Some(render::trace_url(site.app_base(), trace_id)),
         Upstream::Local | Upstream::Url(_) => None,
     }
+}
+
+/// The nodes of the asked spans, and the ids that the trace does not have.
+///
+/// # Errors
+///
+/// When it has none of them.
+fn asked_spans(
+    tool: &str,
+    trace_id: &str,
+    tree: &TraceTree,
+    ids: &[String],
+) -> Result<(Vec<NodeId>, Vec<String>), ToolError> {
+    let (mut nodes, mut missing) = (Vec::new(), Vec::new());
+    for id in ids {
+        match tree.find(id) {
+            Some(node) => nodes.push(node),
+            None => missing.push(id.clone()),
+        }
+    }
+    if nodes.is_empty() {
+        return Err(span_not_found(tool, trace_id, &missing, tree));
+    }
+    Ok((nodes, missing))
 }
 
 /// The refusal of span ids of which the trace has none, with ids that it does have.

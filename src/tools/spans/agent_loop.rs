@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{OpenTrace, TraceQuestion, open};
+use super::{OpenTrace, open};
 use crate::analysis::agent_loop::{AgentLoop, agent_loop, limit_content};
 use crate::analysis::tree::TraceTree;
 use crate::model::SpanKind;
@@ -101,13 +101,8 @@ impl Shrink for Answer {
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: Arguments = args::parse(NAME, arguments)?;
     let trace_id = &arguments.trace_id.0;
-    let question = TraceQuestion {
-        tool: NAME,
-        trace_id,
-        from: arguments.from.as_ref(),
-        to: arguments.to.as_ref(),
-    };
-    let mut opened = open(context, question).await?;
+    let (from, to) = (arguments.from.as_ref(), arguments.to.as_ref());
+    let mut opened = open(context, NAME, trace_id, from, to).await?;
     let start = arguments.span_id.as_ref().map(|id| id.0.as_str());
     if let Some(id) = start
         && !opened

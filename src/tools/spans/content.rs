@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::details::fill_unlisted;
-use super::{OpenTrace, TraceQuestion, open};
+use super::{OpenTrace, open};
 use crate::analysis::content::{Field, content_info, field_value, select};
 use crate::analysis::tokens_approx;
 use crate::datadog::Which;
@@ -103,13 +103,8 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     let arguments: Arguments = args::parse(NAME, arguments)?;
     let (trace_id, span_id) = (&arguments.trace_id.0, &arguments.span_id.0);
     let field = field_named(&arguments)?;
-    let question = TraceQuestion {
-        tool: NAME,
-        trace_id,
-        from: arguments.from.as_ref(),
-        to: arguments.to.as_ref(),
-    };
-    let mut opened = open(context, question).await?;
+    let (from, to) = (arguments.from.as_ref(), arguments.to.as_ref());
+    let mut opened = open(context, NAME, trace_id, from, to).await?;
     let tree = opened.structure();
     let OpenTrace {
         loaded,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::summary::{evaluations, llm_info, metrics, parent_id, tags};
-use super::{OpenTrace, TraceQuestion, open, trace_url};
+use super::{OpenTrace, asked_spans, open, trace_url};
 use crate::analysis::content::content_info;
 use crate::analysis::tree::{NodeId, TraceTree};
 use crate::datadog::{Gap, LoadedTrace, Which};
@@ -148,13 +148,8 @@ const MAX_STACK: usize = 6_000;
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: Arguments = args::parse(NAME, arguments)?;
     let trace_id = &arguments.trace_id.0;
-    let question = TraceQuestion {
-        tool: NAME,
-        trace_id,
-        from: arguments.from.as_ref(),
-        to: arguments.to.as_ref(),
-    };
-    let mut opened = open(context, question).await?;
+    let (from, to) = (arguments.from.as_ref(), arguments.to.as_ref());
+    let mut opened = open(context, NAME, trace_id, from, to).await?;
     let tree = opened.structure();
     let OpenTrace {
         loaded,
@@ -166,16 +161,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         Budget::MAX_TOKENS,
     );
 
-    let (mut nodes, mut missing) = (Vec::new(), Vec::new());
-    for id in &arguments.span_ids.0 {
-        match tree.find(id) {
-            Some(node) => nodes.push(node),
-            None => missing.push(id.clone()),
-        }
-    }
-    if nodes.is_empty() {
-        return Err(super::span_not_found(NAME, trace_id, &missing, &tree));
-    }
+    let (nodes, missing) = asked_spans(NAME, trace_id, &tree, &arguments.span_ids.0)?;
     let mut question = vec![trace_id.clone()];
     question.extend(arguments.span_ids.0);
     let first = {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::details::ErrorDetails;
 use super::summary::parent_id;
-use super::{OpenTrace, TraceQuestion, open};
+use super::{OpenTrace, open};
 use crate::analysis::errors::{error_spans, soft_errors};
 use crate::analysis::tree::TraceTree;
 use crate::model::{SpanId, SpanKind};
@@ -133,13 +133,8 @@ struct Proof {
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: Arguments = args::parse(NAME, arguments)?;
     let trace_id = &arguments.trace_id.0;
-    let question = TraceQuestion {
-        tool: NAME,
-        trace_id,
-        from: arguments.from.as_ref(),
-        to: arguments.to.as_ref(),
-    };
-    let mut opened = open(context, question).await?;
+    let (from, to) = (arguments.from.as_ref(), arguments.to.as_ref());
+    let mut opened = open(context, NAME, trace_id, from, to).await?;
     let budget = Budget::asked(
         arguments.max_tokens.map(|count| count.0),
         Budget::MAX_TOKENS,

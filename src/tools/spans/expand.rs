@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::forest::{Forest, Node};
-use super::{OpenTrace, TraceQuestion, open};
+use super::{OpenTrace, asked_spans, open};
 use crate::analysis::tree::{NodeId, TraceTree};
 use crate::model::SpanKind;
 use crate::render::{Budget, Shrink, fit};
@@ -92,13 +92,8 @@ impl Shrink for Answer<'_> {
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: Arguments = args::parse(NAME, arguments)?;
     let trace_id = &arguments.trace_id.0;
-    let question = TraceQuestion {
-        tool: NAME,
-        trace_id,
-        from: arguments.from.as_ref(),
-        to: arguments.to.as_ref(),
-    };
-    let mut opened = open(context, question).await?;
+    let (from, to) = (arguments.from.as_ref(), arguments.to.as_ref());
+    let mut opened = open(context, NAME, trace_id, from, to).await?;
     let tree = opened.structure();
     let OpenTrace {
         loaded: _,
@@ -110,20 +105,12 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         Budget::MAX_TOKENS,
     );
 
-    let (mut tops, mut missing) = (Vec::new(), Vec::new());
-    for id in &arguments.span_ids.0 {
-        match tree.find(id) {
-            Some(node) => tops.push(node),
-            None => missing.push(id.clone()),
-        }
-    }
-    if tops.is_empty() {
-        return Err(super::span_not_found(NAME, trace_id, &missing, &tree));
-    }
+    let (tops, missing) = asked_spans(NAME, trace_id, &tree, &arguments.span_ids.0)?;
     let depth = arguments.max_depth.map_or(1, |count| count.0.max(1));
-    let kind = arguments
+    let filter = arguments
         .filter_kind
-        .map(|text| SpanKind::from(text.0.to_ascii_lowercase().as_str()));
+        .map_or_else(String::new, |kind| kind.0.to_ascii_lowercase());
+    let kind = (!filter.is_empty()).then(|| SpanKind::from(filter.as_str()));
     let keep = kind
         .as_ref()
         .map(|kind| leads_to(&tree, &tops, depth, kind));
@@ -137,7 +124,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
             crate::render::candidate(kind.as_str())
         ));
     }
-    let mut question = vec![trace_id.clone(), depth.to_string()];
+    let mut question = vec![trace_id.clone(), depth.to_string(), filter];
     question.extend(arguments.span_ids.0);
     let offset = {
         let parts: Vec<&str> = question.iter().map(String::as_str).collect();
@@ -146,7 +133,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
             NAME,
             cursor,
             &parts,
-            || json!({"trace_id": trace_id, "span_ids": parts.get(2..)}),
+            || json!({"trace_id": trace_id, "span_ids": parts.get(3..)}),
         )?
     };
     let forest = forest.skip(offset);

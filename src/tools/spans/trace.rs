@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::forest::{Forest, Node};
-use super::{OpenTrace, TraceQuestion, open, trace_url};
+use super::{OpenTrace, open, trace_url};
 use crate::analysis::tree::TraceTree;
 use crate::model::SpanKind;
 use crate::render::{Budget, Shrink, fit};
@@ -113,13 +113,8 @@ impl Shrink for Answer<'_> {
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: Arguments = args::parse(NAME, arguments)?;
     let trace_id = &arguments.trace_id.0;
-    let question = TraceQuestion {
-        tool: NAME,
-        trace_id,
-        from: arguments.from.as_ref(),
-        to: arguments.to.as_ref(),
-    };
-    let mut opened = open(context, question).await?;
+    let (from, to) = (arguments.from.as_ref(), arguments.to.as_ref());
+    let mut opened = open(context, NAME, trace_id, from, to).await?;
     let tree = opened.structure();
     let OpenTrace {
         loaded: _,
