@@ -4,17 +4,18 @@
 //! the caches. A [`Client`] is one caller's view of it during one tool call: a credential, a user
 //! agent, a deadline. It is cheap to make and to clone.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use serde_json::Value;
 use url::form_urlencoded;
 
 use super::cache::Caches;
+use super::call::{Answer, Call, Operation};
 use super::credential::{Credential, Fingerprint, FingerprintKey};
 use super::deadline::Deadline;
 use super::error::{ClientError, Refusal, upstream_words};
@@ -26,71 +27,16 @@ use super::site::Upstream;
 use super::text;
 use super::transport::{Limits, Transport, TransportError};
 
-/// What the API's JSON:API routes want.
-pub(crate) const JSON_API: &str = "application/vnd.api+json";
-/// What the other routes want.
-pub(crate) const JSON: &str = "application/json";
 const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, application/vnd.api+json");
 
-/// One thing that can be asked of the API. A constant beside the code that asks it.
-#[derive(Debug)]
-pub struct Operation {
-    /// Its name in messages: a noun, for example `span search`.
-    pub name: &'static str,
-    /// What repeating it would do.
-    pub class: OperationClass,
-    /// The HTTP method.
-    pub method: Method,
-    /// The path, with `{placeholders}` where ids stand: rate limits are per route.
-    pub route: &'static str,
-    /// The `Content-Type` of its body.
-    pub media: &'static str,
-}
-
-/// An operation with its arguments.
-#[derive(Debug)]
-pub struct Call {
-    operation: &'static Operation,
-    path: Cow<'static, str>,
-    query: Vec<(&'static str, String)>,
-    body: Option<Value>,
-}
-
-impl Call {
-    /// A call of an operation whose route has no placeholder.
-    pub fn new(operation: &'static Operation) -> Self {
-        Self {
-            operation,
-            path: Cow::Borrowed(operation.route),
-            query: Vec::new(),
-            body: None,
-        }
-    }
-
-    /// Sends a JSON body.
-    #[must_use]
-    pub fn body(mut self, body: Value) -> Self {
-        self.body = Some(body);
-        self
-    }
-
-    /// Adds a query parameter.
-    #[must_use]
-    pub fn query(mut self, key: &'static str, value: impl Into<String>) -> Self {
-        self.query.push((key, value.into()));
-        self
-    }
-}
-
-/// A good answer.
-#[derive(Debug)]
-pub struct Answer {
-    /// The HTTP status, 2xx.
-    pub status: u16,
-    /// The JSON.
-    pub value: Value,
-    /// Size of the decompressed body in bytes.
-    pub bytes: usize,
+/// Gives a new credential in place of one that the upstream refused.
+pub trait Renew: Send + Sync {
+    /// The new one; `None` when there is no better one. The error says in words for a person why
+    /// there can be none, with the mend.
+    fn renew<'a>(
+        &'a self,
+        refused: &'a Credential,
+    ) -> BoxFuture<'a, Result<Option<Credential>, String>>;
 }
 
 /// What outlives a call: transport, limits, caches. Clones share them.
@@ -140,7 +86,8 @@ impl Hub {
             fingerprint: self.inner.fingerprints.of(&credential, &self.inner.base),
             deadline: Deadline::after(self.inner.settings.call_deadline),
             user_agent: user_agent(caller),
-            credential: Arc::new(credential),
+            credential: Arc::new(RwLock::new(Arc::new(credential))),
+            renewal: None,
             hub: Arc::clone(&self.inner),
         }
     }
@@ -157,14 +104,16 @@ impl fmt::Debug for Hub {
 pub struct Client {
     pub(crate) hub: Arc<HubInner>,
     pub(crate) fingerprint: Fingerprint,
-    credential: Arc<Credential>,
+    /// One for all clones: what one of them renews, the others send.
+    credential: Arc<RwLock<Arc<Credential>>>,
+    renewal: Option<Arc<dyn Renew>>,
     user_agent: HeaderValue,
     pub(crate) deadline: Deadline,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Client({}, {})", self.hub.name, self.credential)
+        write!(f, "Client({}, {})", self.hub.name, self.credential())
     }
 }
 
@@ -176,7 +125,39 @@ impl Client {
 
     /// The kind of credential it sends, in words.
     pub fn credential_kind(&self) -> &'static str {
-        self.credential.kind()
+        self.credential().kind()
+    }
+
+    /// The same client, with somebody who can give a new credential for one that is refused.
+    #[must_use]
+    pub fn with_renewal(self, renewal: Arc<dyn Renew>) -> Self {
+        Self {
+            renewal: Some(renewal),
+            ..self
+        }
+    }
+
+    fn credential(&self) -> Arc<Credential> {
+        self.credential
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Takes a new credential in place of one that was refused. Says why there is none, in words
+    /// to add to the refusal.
+    async fn renew(&self, refused: &Credential) -> Result<bool, String> {
+        let Some(renewal) = &self.renewal else {
+            return Ok(false);
+        };
+        let Some(renewed) = renewal.renew(refused).await? else {
+            return Ok(false);
+        };
+        *self
+            .credential
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(renewed);
+        Ok(true)
     }
 
     /// The answer to a side question that costs requests, worked out at most once a minute for
@@ -230,17 +211,31 @@ impl Client {
         let body = call.body.as_ref().map(|body| Bytes::from(body.to_string()));
         let uri = self.uri(&call);
         let mut attempt = 1;
+        let mut may_renew = self.renewal.is_some();
         loop {
-            let request = self.request(operation, &uri, body.clone())?;
+            let credential = self.credential();
+            let request = self.request(operation, &uri, body.clone(), &credential)?;
             let sent = self.attempt(operation, request, attempt).await?;
             let failure = match &sent.outcome {
                 Ok(response) if response.status().is_success() => {
-                    break self.read(operation, sent).await;
+                    break self.read(operation, sent, call.may_be_empty).await;
                 }
                 Ok(response) => Failure::Status(response.status()),
                 Err(error) => Failure::Transport(error),
             };
             let too_many = failure == Failure::Status(http::StatusCode::TOO_MANY_REQUESTS);
+            if failure == Failure::Status(http::StatusCode::UNAUTHORIZED) && may_renew {
+                // Refused unread, so that even a write may be sent again: once.
+                may_renew = false;
+                match self.renew(&credential).await {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(why) => {
+                        let error = self.failed(operation, sent, Verdict::Failed, &credential);
+                        break Err(error.because(&why));
+                    }
+                }
+            }
             let verdict = operation.class.judge(failure);
             if verdict == Verdict::Again && attempt < attempts {
                 let settings = &self.hub.settings;
@@ -255,7 +250,7 @@ impl Client {
                     continue;
                 }
             }
-            break Err(self.failed(operation, sent, verdict));
+            break Err(self.failed(operation, sent, verdict, &credential));
         }
     }
 
@@ -277,6 +272,7 @@ impl Client {
         operation: &'static Operation,
         uri: &str,
         body: Option<Bytes>,
+        credential: &Credential,
     ) -> Result<Request<Bytes>, ClientError> {
         let mut request = Request::new(Bytes::new());
         *request.method_mut() = operation.method.clone();
@@ -288,7 +284,7 @@ impl Client {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, ACCEPT);
         headers.insert(header::USER_AGENT, self.user_agent.clone());
-        self.credential.apply(headers);
+        credential.apply(headers);
         if let Some(body) = body {
             headers.insert(
                 header::CONTENT_TYPE,
@@ -364,7 +360,12 @@ impl Client {
         }
     }
 
-    async fn read(&self, operation: &'static Operation, sent: Sent) -> Result<Answer, ClientError> {
+    async fn read(
+        &self,
+        operation: &'static Operation,
+        sent: Sent,
+        may_be_empty: bool,
+    ) -> Result<Answer, ClientError> {
         let response = match sent.outcome {
             Ok(response) => response,
             Err(error) => return Err(self.unanswered(operation, error)),
@@ -372,10 +373,23 @@ impl Client {
         let status = response.status().as_u16();
         let body = response.into_body();
         let bytes = body.len();
+        if may_be_empty && body.trim_ascii().is_empty() {
+            return Ok(Answer {
+                status,
+                value: Value::Null,
+                bytes,
+            });
+        }
         match json::parse_body(body).await {
             Ok(value) => Ok(Answer {
                 status,
                 value,
+                bytes,
+            }),
+            // A write may be answered by its status alone.
+            Err(json::JsonError::Empty) if operation.class != OperationClass::Read => Ok(Answer {
+                status,
+                value: Value::Null,
                 bytes,
             }),
             Err(error) => Err(self.unreadable(operation, status, error.to_string())),
@@ -415,11 +429,17 @@ impl Client {
         }
     }
 
-    fn failed(&self, operation: &'static Operation, sent: Sent, verdict: Verdict) -> ClientError {
+    fn failed(
+        &self,
+        operation: &'static Operation,
+        sent: Sent,
+        verdict: Verdict,
+        credential: &Credential,
+    ) -> ClientError {
         let error = match sent.outcome {
             Err(error) => self.unanswered(operation, error),
             Ok(response) => {
-                let words = upstream_words(response.body(), &self.credential);
+                let words = upstream_words(response.body(), credential);
                 match response.status().as_u16() {
                     429 => ClientError::RateLimited {
                         operation: operation.name,
@@ -432,8 +452,8 @@ impl Client {
                         operation: operation.name,
                         upstream: self.upstream_name(),
                         words,
-                        request_id: self.request_id(response.headers()),
-                        credential: self.credential.kind(),
+                        request_id: request_id(response.headers(), credential),
+                        credential: credential.kind(),
                     })),
                 }
             }
@@ -443,14 +463,14 @@ impl Client {
             Verdict::Again | Verdict::Failed => error,
         }
     }
+}
 
-    fn request_id(&self, headers: &HeaderMap) -> Option<String> {
-        ["x-request-id", "dd-request-id", "x-amzn-requestid"]
-            .into_iter()
-            .find_map(|name| headers.get(name)?.to_str().ok())
-            .map(|id| text::excerpt(&self.credential.redact(id), 80))
-            .filter(|id| !id.is_empty())
-    }
+fn request_id(headers: &HeaderMap, credential: &Credential) -> Option<String> {
+    ["x-request-id", "dd-request-id", "x-amzn-requestid"]
+        .into_iter()
+        .find_map(|name| headers.get(name)?.to_str().ok())
+        .map(|id| text::excerpt(&credential.redact(id), 80))
+        .filter(|id| !id.is_empty())
 }
 
 /// What became of one attempt.

@@ -26,6 +26,22 @@ pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
+/// All known names, the nearest to `wrong` first; those that are equally near keep their order.
+pub fn ranked<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let wrong: String = fold(wrong).chars().take(128).collect();
+    let mut names: Vec<(usize, &str)> = known
+        .into_iter()
+        .map(|name| {
+            let folded: String = fold(name).chars().take(128).collect();
+            let contained = folded.contains(&wrong) || wrong.contains(&folded);
+            let edits = distance(&wrong, &folded);
+            (if contained { edits / 2 } else { edits }, name)
+        })
+        .collect();
+    names.sort_by_key(|(edits, _)| *edits);
+    names.into_iter().map(|(_, name)| name).collect()
+}
+
 /// Case and the choice between dash and underscore do not make a name another one.
 fn fold(name: &str) -> String {
     name.trim().to_ascii_lowercase().replace('-', "_")
@@ -78,6 +94,16 @@ mod tests {
         assert_eq!(nearest("list_dashboards", TOOLS), None);
         assert_eq!(nearest("", TOOLS), None);
         assert_eq!(nearest(&"x".repeat(100_000), TOOLS), None);
+    }
+
+    #[test]
+    fn names_are_ranked_by_how_near_they_are() {
+        let labels = ["verdict", "exact_match", "match"];
+        assert_eq!(
+            ranked("exact-mach", labels),
+            ["exact_match", "match", "verdict"]
+        );
+        assert_eq!(ranked("", labels).len(), 3);
     }
 
     #[test]

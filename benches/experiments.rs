@@ -1,0 +1,230 @@
+//! An experiment of 5,000 records, 2 runs and 10 metrics: what its load costs, what the answers
+//! cost once it is loaded, and how the two compare.
+//!
+//! `cargo bench --bench experiments`. The upstream is in this process, so the load has no network
+//! in it: against a site it is longer.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use criterion::{Criterion, criterion_group, criterion_main};
+use llmobs_mcp::datadog::{Credential, Hub, HubSettings, RouterTransport, Upstream};
+use llmobs_mcp::tools::{self, ToolContext};
+use serde_json::{Value, json};
+
+const RECORDS: usize = 5_000;
+/// As many as the client asks for.
+const PAGE: usize = 1_000;
+
+type Pages = Arc<Vec<String>>;
+
+/// The pages of one experiment as text, so that the upstream costs nothing but the copy. Written
+/// span by span, so that what the process held before tells nothing of the load.
+fn pages() -> Pages {
+    let count = (RECORDS * 2).div_ceil(PAGE);
+    let page = |page: usize| {
+        let mut text = String::from(
+            r#"{"data":{"id":"e","type":"experiment_events","attributes":{"summary_metrics":[],"spans":["#,
+        );
+        for at in page * PAGE..((page + 1) * PAGE).min(RECORDS * 2) {
+            text.push_str(&span(at / 2, at % 2 + 1).to_string());
+            text.push(',');
+        }
+        text.pop();
+        let after = if page + 1 < count {
+            json!((page + 1).to_string())
+        } else {
+            Value::Null
+        };
+        text.push_str(&format!(r#"]}}}},"meta":{{"after":{after}}}}}"#));
+        text
+    };
+    Arc::new((0..count).map(page).collect())
+}
+
+fn span(record: usize, run: usize) -> Value {
+    let metrics: Vec<Value> = (0..10)
+        .map(|metric| {
+            let noise = (record * 31 + metric * 17 + run * 7) % 101;
+            let mut one = json!({"id": format!("{record}-{run}-{metric}"), "label": format!("metric_{metric}"),
+                "status": "OK", "assessment": if noise > 50 { "pass" } else { "fail" },
+                "reasoning": "The answer names the capital and nothing else.", "metric_source": "custom",
+                "tags": [], "timestamp_ms": 1_795_223_904_145_i64, "error": null});
+            match metric % 3 {
+                0 => {
+                    one["metric_type"] = json!("score");
+                    one["score_value"] = json!(noise as f64 / 100.0);
+                }
+                1 => {
+                    one["metric_type"] = json!("boolean");
+                    one["boolean_value"] = json!(noise > 50);
+                }
+                _ => {
+                    one["metric_type"] = json!("categorical");
+                    one["categorical_value"] = json!(["good", "fair", "poor"][noise % 3]);
+                }
+            }
+            one
+        })
+        .collect();
+    json!({"span_id": (record * 2 + run).to_string(), "trace_id": format!("{record:032x}"), "parent_id": "undefined",
+        "name": "task", "status": "ok", "start_ns": 1_795_223_904_145_000_000_i64, "duration": 2_000_000 + record,
+        "tags": [format!("dataset_record_id:r{record}"), format!("dataset_record_canonical_id:c{record}"),
+            format!("run_iteration:{run}"), format!("region:{}", ["eu", "asia", "latam", "africa"][record % 4]),
+            format!("difficulty:{}", ["easy", "medium", "hard"][record % 3]), "env:dev", "experiment_id:e"],
+        "meta": {"span": {"kind": "experiment"}, "input": {"question": format!("Capital of country {record}?")},
+            "output": "The capital is a city on a river. ".repeat(6), "expected_output": {"answer": "a city"}, "metadata": {}},
+        "metrics": {"input_tokens": 20, "output_tokens": 3}, "eval_metrics": metrics})
+}
+
+async fn events(
+    State(pages): State<Pages>,
+    Path(_): Path<String>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> impl IntoResponse {
+    let cursor = query.iter().find(|(key, _)| key == "page[cursor]");
+    let at: usize = cursor
+        .and_then(|(_, value)| value.parse().ok())
+        .unwrap_or(0);
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        pages[at].clone(),
+    )
+}
+
+/// Tools that know nothing yet.
+fn fresh(pages: &Pages) -> ToolContext {
+    let router = Router::new()
+        .route("/api/v2/llm-obs/v3/experiments/{id}/events", get(events))
+        .route(
+            "/api/v2/llm-obs/v1/experiments",
+            get(|| async { r#"{"data":[]}"# }),
+        )
+        .with_state(Arc::clone(pages));
+    let settings = HubSettings {
+        experiment_life: Duration::from_secs(3_600),
+        ..HubSettings::default()
+    };
+    let hub = Hub::new(Upstream::Local, Arc::new(RouterTransport(router)), settings);
+    ToolContext {
+        client: hub.client(Credential::None, "bench"),
+        now_ms: 1_795_262_400_000,
+    }
+}
+
+const QUESTIONS: [&str; 3] = ["summary", "metric values by segment", "compare"];
+
+async fn ask(context: &ToolContext, question: &str) -> String {
+    let (tool, arguments) = match question {
+        "summary" => (
+            "get_llmobs_experiment_summary",
+            json!({"experiment_id": "a"}),
+        ),
+        "compare" => (
+            "compare_llmobs_experiments",
+            json!({"baseline_experiment_id": "a", "candidate_experiment_id": "b"}),
+        ),
+        _ => (
+            "get_llmobs_experiment_metric_values",
+            json!({"experiment_id": "a", "metric_label": "metric_0", "segment_by_dimension": "region"}),
+        ),
+    };
+    let context = ToolContext {
+        client: context.client.for_call(),
+        ..context.clone()
+    };
+    let arguments = arguments.as_object().unwrap().clone();
+    let answer = tools::find(tool).unwrap().call(&context, arguments).await;
+    answer.unwrap_or_else(|error| panic!("{}", error.to_json()))
+}
+
+/// The high-water mark of this process's memory, in MB, where the system tells it.
+fn peak_mb() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
+    line.split_whitespace()
+        .nth(1)?
+        .parse::<u64>()
+        .ok()
+        .map(|kb| kb / 1024)
+}
+
+fn experiments(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let pages = pages();
+    let megabytes = pages.iter().map(String::len).sum::<usize>() / (1 << 20);
+    println!(
+        "{RECORDS} records x 2 runs x 10 metrics: {megabytes} MB of JSON in {} pages",
+        pages.len()
+    );
+    let before = peak_mb();
+
+    let context = fresh(&pages);
+    let start = Instant::now();
+    runtime.block_on(ask(&context, "summary"));
+    let load = start.elapsed();
+    println!(
+        "load and summary of one experiment: {load:.2?}; peak memory {before:?} -> {:?} MB",
+        peak_mb()
+    );
+    runtime.block_on(ask(&context, "compare"));
+    println!("with the second experiment: peak memory {:?} MB", peak_mb());
+    for question in QUESTIONS {
+        let start = Instant::now();
+        let answer = runtime.block_on(ask(&context, question));
+        let spent = start.elapsed();
+        let ratio = spent.as_secs_f64() / load.as_secs_f64();
+        println!(
+            "{question}: {spent:.2?}, {ratio:.2} of a load, {} characters",
+            answer.len()
+        );
+    }
+
+    let mut group = criterion.benchmark_group("experiments");
+    group.sample_size(10);
+    group.bench_function("load", |bencher| {
+        bencher.to_async(&runtime).iter_batched(
+            || fresh(&pages),
+            |context| async move {
+                black_box(
+                    context
+                        .client
+                        .experiment("a")
+                        .await
+                        .unwrap()
+                        .data
+                        .events
+                        .len(),
+                )
+            },
+            criterion::BatchSize::PerIteration,
+        );
+    });
+    for question in QUESTIONS {
+        group.bench_function(question, |bencher| {
+            bencher.to_async(&runtime).iter(|| ask(&context, question));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, experiments);
+criterion_main!(benches);

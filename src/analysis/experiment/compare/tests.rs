@@ -1,0 +1,263 @@
+//! Stories of comparisons, and what holds of each.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::{Assessment, ExperimentMetric, ExperimentSpan, Status};
+
+fn metric(label: &str, value: Value) -> ExperimentMetric {
+    ExperimentMetric {
+        label: label.into(),
+        metric_type: match value {
+            Value::Bool(_) => MetricType::Boolean,
+            Value::String(_) => MetricType::Categorical,
+            _ => MetricType::Score,
+        },
+        value: Some(value),
+        ..ExperimentMetric::default()
+    }
+}
+
+/// An event of record `record` with metrics in the order of their labels.
+fn event(id: usize, record: usize, metrics: Vec<ExperimentMetric>) -> ExperimentEvent {
+    let region = ["eu", "asia", "africa"][record % 3];
+    ExperimentEvent {
+        span: ExperimentSpan {
+            span_id: id.to_string().into(),
+            tags: vec![
+                format!("dataset_record_id:r{record:03}"),
+                format!("region:{region}"),
+                format!("run_id:{id}"),
+                "env:dev".into(),
+            ],
+            duration_ns: 1_000_000,
+            ..ExperimentSpan::default()
+        },
+        metrics,
+        ..ExperimentEvent::default()
+    }
+}
+
+fn side(records: usize, value: impl Fn(usize) -> Value) -> Vec<ExperimentEvent> {
+    (0..records)
+        .map(|record| event(record, record, vec![metric("m", value(record))]))
+        .collect()
+}
+
+fn only_metric(comparison: &Comparison) -> &MetricComparison {
+    &comparison.metrics[0]
+}
+
+#[test]
+fn a_candidate_that_fails_in_one_region_regresses_there() {
+    let baseline = side(60, |_| json!(true));
+    let candidate = side(60, |record| json!(record % 3 != 1 || record % 2 == 0));
+    let found = compare(&baseline, &candidate, Options::default());
+    let metric = only_metric(&found);
+    assert_eq!(metric.verdict, Some(Verdict::Regressed));
+    assert_eq!((metric.pass_to_fail, metric.fail_to_pass), (10, 0));
+    assert_eq!(metric.segments.len(), 1);
+    assert_eq!(metric.segments[0].value, "asia");
+    assert_eq!(found.flips[0].change.record_id, "r001");
+    let named = Options {
+        segment_by: Some("region"),
+        ..Options::default()
+    };
+    assert_eq!(
+        only_metric(&compare(&baseline, &candidate, named))
+            .segments
+            .len(),
+        3
+    );
+}
+
+#[test]
+fn few_records_give_no_verdict_and_no_difference_is_no_proof() {
+    let few = compare(
+        &side(5, |_| json!(true)),
+        &side(5, |_| json!(false)),
+        Options::default(),
+    );
+    assert_eq!(only_metric(&few).verdict, Some(Verdict::TooFewRecords));
+    let numbers = compare(
+        &side(9, |_| json!(0.1)),
+        &side(9, |_| json!(0.9)),
+        Options::default(),
+    );
+    assert_eq!(only_metric(&numbers).verdict, Some(Verdict::TooFewRecords));
+    let same = compare(
+        &side(40, |r| json!(r)),
+        &side(40, |r| json!(r)),
+        Options::default(),
+    );
+    assert_eq!(only_metric(&same).verdict, Some(Verdict::NoClearChange));
+    assert_eq!(only_metric(&same).interval, Some((0.0, 0.0)));
+}
+
+#[test]
+fn less_is_better_where_assessments_or_the_caller_say_so() {
+    let judged = |high: bool| {
+        (0..20)
+            .map(|record| {
+                let mut one = metric("m", json!(if high { 0.9 } else { 0.1 }));
+                one.assessment = Some(if high {
+                    Assessment::Fail
+                } else {
+                    Assessment::Pass
+                });
+                event(record, record, vec![one])
+            })
+            .collect::<Vec<_>>()
+    };
+    let found = compare(&judged(true), &judged(false), Options::default());
+    let metric = only_metric(&found);
+    assert_eq!(metric.verdict, Some(Verdict::Improved));
+    assert_eq!(metric.direction_source, DirectionSource::Assessments);
+    assert_eq!(metric.fail_to_pass, 20);
+
+    let labels = ["m".to_owned()];
+    let options = Options {
+        lower_is_better: &labels,
+        ..Options::default()
+    };
+    let (up, down) = (side(20, |_| json!(2)), side(20, |_| json!(1)));
+    assert_eq!(
+        only_metric(&compare(&up, &down, options)).verdict,
+        Some(Verdict::Improved)
+    );
+    assert_eq!(
+        only_metric(&compare(&up, &down, Options::default())).verdict,
+        Some(Verdict::Regressed)
+    );
+}
+
+#[test]
+fn runs_become_one_value_and_an_even_split_cannot_flip() {
+    let runs = |second: bool| {
+        let mut events = side(8, |_| json!(true));
+        events.extend((0..8).map(|r| event(100 + r, r, vec![metric("m", json!(second))])));
+        events
+    };
+    let found = compare(&runs(true), &runs(false), Options::default());
+    let metric = only_metric(&found);
+    assert_eq!(found.runs, (2, 2));
+    assert_eq!((metric.records, metric.tied), (8, 8));
+    assert_eq!((metric.baseline, metric.candidate), (Some(1.0), Some(0.5)));
+    assert_eq!(metric.p_value, Some(1.0));
+}
+
+#[test]
+fn versions_of_a_record_are_paired_by_their_canonical_id() {
+    let version = |prefix: &str, canonical: bool| {
+        (0..12)
+            .map(|record| {
+                let mut one = event(record, record, vec![metric("m", json!(record))]);
+                one.span.tags = vec![format!("dataset_record_id:{prefix}{record}")];
+                if canonical {
+                    one.span
+                        .tags
+                        .push(format!("dataset_record_canonical_id:c{record}"));
+                }
+                one
+            })
+            .collect::<Vec<_>>()
+    };
+    let found = compare(&version("a", true), &version("b", true), Options::default());
+    assert_eq!((found.paired, found.paired_across_versions), (12, 12));
+    // A re-run carries record ids alone.
+    let rerun = compare(
+        &version("a", true),
+        &version("a", false),
+        Options::default(),
+    );
+    assert_eq!((rerun.paired, rerun.paired_across_versions), (12, 0));
+    let strangers = compare(
+        &version("a", true),
+        &version("b", false),
+        Options::default(),
+    );
+    assert_eq!(
+        (strangers.paired, strangers.only_in_baseline.len()),
+        (0, 12)
+    );
+    assert_eq!(
+        only_metric(&strangers).verdict,
+        Some(Verdict::TooFewRecords)
+    );
+}
+
+#[test]
+fn failed_tasks_are_left_out_and_named() {
+    let baseline = side(12, |_| json!(1));
+    let mut candidate = side(12, |_| json!(1));
+    for event in candidate.iter_mut().take(2) {
+        event.span.status = Status::Error;
+        event.metrics[0].value = Some(json!(0));
+    }
+    let found = compare(&baseline, &candidate, Options::default());
+    assert_eq!((found.errors, only_metric(&found).records), ((0, 2), 10));
+    assert_eq!(only_metric(&found).records_without_value, 2);
+    assert_eq!(only_metric(&found).difference, Some(0.0));
+    assert!(
+        found
+            .task_failures
+            .iter()
+            .all(|failure| failure.in_candidate)
+    );
+    let options = Options {
+        include_failed: true,
+        ..Options::default()
+    };
+    assert_eq!(
+        only_metric(&compare(&baseline, &candidate, options)).records,
+        12
+    );
+}
+
+#[test]
+fn words_have_no_order_without_criteria() {
+    let found = compare(
+        &side(20, |_| json!("polite")),
+        &side(20, |r| json!(if r < 5 { "rude" } else { "polite" })),
+        Options::default(),
+    );
+    let metric = only_metric(&found);
+    assert_eq!((metric.measure, metric.verdict), (Measure::Unordered, None));
+    assert_eq!(
+        metric.words,
+        [("polite".into(), 20, 15), ("rude".into(), 0, 5)]
+    );
+}
+
+proptest! {
+    #[test]
+    fn swapping_the_sides_swaps_the_answer(
+        values in prop::collection::vec((any::<bool>(), any::<bool>()), 0..40),
+        numbers in prop::collection::vec((-9.0_f64..9.0, -9.0_f64..9.0), 0..40),
+    ) {
+        let make = |second: bool| {
+            let mut events: Vec<_> = values.iter().enumerate().map(|(r, pair)| {
+                event(r, r, vec![metric("flag", json!(if second { pair.1 } else { pair.0 }))])
+            }).collect();
+            events.extend(numbers.iter().enumerate().map(|(r, pair)| {
+                event(100 + r, 100 + r, vec![metric("number", json!(if second { pair.1 } else { pair.0 }))])
+            }));
+            events
+        };
+        let there = compare(&make(false), &make(true), Options::default());
+        let back = compare(&make(true), &make(false), Options::default());
+        for (one, other) in there.metrics.iter().zip(&back.metrics) {
+            prop_assert_eq!(one.pass_to_fail, other.fail_to_pass);
+            prop_assert_eq!(one.records, other.records);
+            if one.measure == Measure::TrueRate {
+                prop_assert_eq!(one.adjusted_p_value, other.adjusted_p_value);
+            }
+            if let (Some(a), Some(b)) = (one.difference, other.difference) {
+                prop_assert!((a + b).abs() < 1e-9);
+            }
+        }
+        let verdict = |c: &Comparison| c.metrics.iter().map(|m| m.verdict).collect::<Vec<_>>();
+        prop_assert_eq!(verdict(&there).len(), verdict(&back).len());
+    }
+}

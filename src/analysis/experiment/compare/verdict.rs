@@ -1,0 +1,442 @@
+//! One metric on both sides: values, tests, flips, groups.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::pairs::Pairing;
+use super::{
+    Change, Direction, DirectionSource, Flip, Group, Measure, MetricComparison, Options, Outcome,
+    Segment, Verdict, record_name,
+};
+use crate::analysis::experiment::inference::{Bootstrap, holm, mcnemar_exact, paired_bootstrap};
+use crate::analysis::experiment::numbers::{finite, mean, whole};
+use crate::analysis::experiment::stats::LabelInfo;
+use crate::model::{Assessment, ExperimentEvent, ExperimentMetric, MetricType};
+
+/// Beyond chance: the corrected p-value is below this.
+const SIGNIFICANT: f64 = 0.05;
+/// Below so many records a bootstrap's interval means nothing.
+const FEW_NUMBERS: usize = 10;
+/// Below so many records no split of flips has a p-value under 0.05.
+const FEW_FLIPS: usize = 6;
+/// Groups below this are anecdotes.
+const SMALLEST_GROUP: usize = 3;
+/// Groups shown when none was named.
+const WORST_GROUPS: usize = 5;
+/// Records shown that lost most.
+const LARGEST_DROPS: usize = 5;
+
+/// A record with a value on both sides.
+struct Row<'a> {
+    /// Its place in the pairing.
+    at: usize,
+    baseline: f64,
+    candidate: f64,
+    /// What most of its runs say of pass and fail; `None` where they are split or say nothing.
+    verdicts: Option<(bool, bool)>,
+    tied: bool,
+    runs: (&'a [&'a ExperimentEvent], &'a [&'a ExperimentEvent]),
+}
+
+/// Compares one metric.
+pub(super) fn metric(
+    pairing: &Pairing<'_>,
+    info: &LabelInfo,
+    segments: &[Group],
+    options: Options<'_>,
+) -> (MetricComparison, Vec<Flip>) {
+    let reader = Reader::new(pairing, info, options);
+    let rows: Vec<Row<'_>> = pairing
+        .paired
+        .iter()
+        .enumerate()
+        .filter_map(|(at, (_, base, cand))| reader.row(at, base, cand))
+        .collect();
+    let side = |pick: fn(&Row<'_>) -> f64| mean(&rows.iter().map(pick).collect::<Vec<_>>());
+    let (baseline, candidate) = (side(|row| row.baseline), side(|row| row.candidate));
+    let differences: Vec<f64> = rows
+        .iter()
+        .map(|row| row.candidate - row.baseline)
+        .collect();
+    let flips = flips(pairing, info, &rows);
+    let lost = count(&flips, Outcome::PassToFail);
+    let won = flips.len() - lost;
+
+    let (test, p_value, interval) = match reader.measure {
+        Measure::Unordered => (None, None, None),
+        Measure::Mean => {
+            let found = bootstrap(&differences);
+            let interval = found.map(|found| (found.low, found.high));
+            (
+                Some("paired_bootstrap"),
+                found.map(|found| found.p_value),
+                interval,
+            )
+        }
+        Measure::TrueRate | Measure::PassRate => {
+            let p = (!rows.is_empty()).then(|| mcnemar_exact(lost, won));
+            (Some("mcnemar_exact"), p, self::interval(&differences))
+        }
+    };
+    let comparison = MetricComparison {
+        label: info.label.clone(),
+        metric_type: info.metric_type,
+        measure: reader.measure,
+        direction: reader.direction,
+        direction_source: reader.source,
+        records: rows.len(),
+        records_without_value: pairing.paired.len() - rows.len(),
+        baseline,
+        candidate,
+        difference: baseline
+            .zip(candidate)
+            .and_then(|(base, cand)| finite(cand - base)),
+        interval,
+        p_value,
+        adjusted_p_value: None,
+        test: test.filter(|_| p_value.is_some()),
+        verdict: None,
+        pass_to_fail: lost,
+        fail_to_pass: won,
+        tied: rows.iter().filter(|row| row.tied).count(),
+        segments: groups(
+            &rows,
+            segments,
+            reader.direction,
+            options.segment_by.is_some(),
+        ),
+        largest_drops: drops(pairing, &rows, &reader),
+        words: reader.words(pairing),
+    };
+    (comparison, flips)
+}
+
+/// Corrects the p-values of all metrics and gives the verdicts.
+pub(super) fn correct(metrics: &mut [MetricComparison]) {
+    let asked: Vec<f64> = metrics.iter().filter_map(|metric| metric.p_value).collect();
+    let mut corrected = holm(&asked).into_iter();
+    for metric in metrics {
+        if metric.p_value.is_some() {
+            metric.adjusted_p_value = corrected.next();
+        }
+        metric.verdict = verdict(metric);
+    }
+}
+
+fn verdict(metric: &MetricComparison) -> Option<Verdict> {
+    let (few, towards_better) = match metric.measure {
+        Measure::Unordered => return None,
+        Measure::Mean => {
+            let difference = metric.difference.unwrap_or_default();
+            let better = match metric.direction {
+                Direction::Higher => difference > 0.0,
+                Direction::Lower => difference < 0.0,
+            };
+            (FEW_NUMBERS, better)
+        }
+        Measure::TrueRate | Measure::PassRate => {
+            (FEW_FLIPS, metric.fail_to_pass > metric.pass_to_fail)
+        }
+    };
+    Some(match metric.adjusted_p_value {
+        _ if metric.records < few => Verdict::TooFewRecords,
+        Some(p) if p < SIGNIFICANT && towards_better => Verdict::Improved,
+        Some(p) if p < SIGNIFICANT => Verdict::Regressed,
+        _ => Verdict::NoClearChange,
+    })
+}
+
+/// The 95 % bootstrap interval of the mean of differences.
+pub(super) fn interval(differences: &[f64]) -> Option<(f64, f64)> {
+    bootstrap(differences).map(|found| (found.low, found.high))
+}
+
+/// The bootstrap, where there are enough records for it to mean something.
+fn bootstrap(differences: &[f64]) -> Option<Bootstrap> {
+    let enough = differences.len() >= FEW_NUMBERS;
+    enough.then(|| paired_bootstrap(differences, resamples(differences.len())))?
+}
+
+/// How often to resample: 10,000 times, or less for many records, where an interval is steadier.
+fn resamples(records: usize) -> usize {
+    whole(1e7 / records.max(1) as f64).clamp(2_000, 10_000)
+}
+
+/// How a metric of this experiment is read.
+struct Reader<'a> {
+    info: &'a LabelInfo,
+    measure: Measure,
+    direction: Direction,
+    source: DirectionSource,
+    include_failed: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn new(pairing: &Pairing<'_>, info: &'a LabelInfo, options: Options<'_>) -> Self {
+        let mut reader = Self {
+            info,
+            measure: Measure::Unordered,
+            direction: Direction::Higher,
+            source: DirectionSource::Assumed,
+            include_failed: options.include_failed,
+        };
+        // Sums and counts of what was judged as passed, and as failed.
+        let (mut passed, mut failed) = ((0.0, 0_usize), (0.0, 0_usize));
+        for (_, base, cand) in &pairing.paired {
+            for metric in reader.metrics(base).chain(reader.metrics(cand)) {
+                let place = match metric.assessment {
+                    Some(Assessment::Pass) => &mut passed,
+                    Some(Assessment::Fail) => &mut failed,
+                    None => continue,
+                };
+                place.0 += metric.value.as_ref().and_then(number).unwrap_or_default();
+                place.1 += 1;
+            }
+        }
+        let judged = passed.1 + failed.1 > 0;
+        reader.measure = match info.metric_type {
+            MetricType::Score => Measure::Mean,
+            MetricType::Boolean => Measure::TrueRate,
+            _ if judged => Measure::PassRate,
+            _ => Measure::Unordered,
+        };
+        if options.lower_is_better.contains(&info.label) {
+            reader.source = DirectionSource::Argument;
+            reader.direction = Direction::Lower;
+        } else if reader.measure == Measure::PassRate {
+            reader.source = DirectionSource::Assessments;
+        } else if passed.1 > 0 && failed.1 > 0 {
+            let (good, bad) = (passed.0 / passed.1 as f64, failed.0 / failed.1 as f64);
+            // Equal means say nothing.
+            if good < bad {
+                reader.direction = Direction::Lower;
+            }
+            if good != bad {
+                reader.source = DirectionSource::Assessments;
+            }
+        }
+        reader
+    }
+
+    /// The metric on those runs that count.
+    fn metrics<'e>(
+        &self,
+        events: &'e [&'e ExperimentEvent],
+    ) -> impl Iterator<Item = &'e ExperimentMetric> {
+        events
+            .iter()
+            .filter(move |event| self.include_failed || !event.is_error())
+            .filter_map(|event| event.metric(&self.info.label))
+            .filter(|metric| metric.metric_type == self.info.metric_type)
+            .filter(|metric| metric.usable().is_some())
+    }
+
+    fn row<'e>(
+        &self,
+        at: usize,
+        base: &'e [&'e ExperimentEvent],
+        cand: &'e [&'e ExperimentEvent],
+    ) -> Option<Row<'e>> {
+        let (baseline, candidate) = (self.value(base)?, self.value(cand)?);
+        let (before, after) = (self.passes(base), self.passes(cand));
+        Some(Row {
+            at,
+            baseline,
+            candidate,
+            verdicts: before.majority().zip(after.majority()),
+            tied: before.tied() || after.tied(),
+            runs: (base, cand),
+        })
+    }
+
+    /// The runs of a record as one number.
+    fn value(&self, events: &[&ExperimentEvent]) -> Option<f64> {
+        let values: Vec<f64> = match self.measure {
+            Measure::Unordered => return None,
+            Measure::PassRate => self
+                .metrics(events)
+                .filter_map(|metric| metric.assessment)
+                .map(|assessment| f64::from(u8::from(assessment == Assessment::Pass)))
+                .collect(),
+            Measure::Mean | Measure::TrueRate => self
+                .metrics(events)
+                .filter_map(|metric| number(metric.value.as_ref()?))
+                .collect(),
+        };
+        mean(&values)
+    }
+
+    fn passes(&self, events: &[&ExperimentEvent]) -> Votes {
+        let mut votes = Votes::default();
+        for metric in self.metrics(events) {
+            if let Some(good) = self.is_good(metric) {
+                votes.0 += usize::from(good);
+                votes.1 += usize::from(!good);
+            }
+        }
+        votes
+    }
+
+    /// Whether one value is good: by its truth for booleans, else by its assessment.
+    fn is_good(&self, metric: &ExperimentMetric) -> Option<bool> {
+        match self.measure {
+            Measure::TrueRate => {
+                let better = self.direction == Direction::Higher;
+                metric
+                    .value
+                    .as_ref()?
+                    .as_bool()
+                    .map(|value| value == better)
+            }
+            _ => metric.assessment.map(|found| found == Assessment::Pass),
+        }
+    }
+
+    /// How often each word occurs among paired records, the most frequent first.
+    fn words(&self, pairing: &Pairing<'_>) -> Vec<(String, usize, usize)> {
+        if !matches!(
+            self.info.metric_type,
+            MetricType::Categorical | MetricType::Text
+        ) {
+            return Vec::new();
+        }
+        let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for (_, base, cand) in &pairing.paired {
+            for word in self.metrics(base).filter_map(word) {
+                counts.entry(word).or_default().0 += 1;
+            }
+            for word in self.metrics(cand).filter_map(word) {
+                counts.entry(word).or_default().1 += 1;
+            }
+        }
+        let mut words: Vec<_> = counts
+            .into_iter()
+            .map(|(word, (base, cand))| (word.to_owned(), base, cand))
+            .collect();
+        words.sort_by_key(|(_, base, cand)| std::cmp::Reverse(base + cand));
+        words
+    }
+}
+
+fn word(metric: &ExperimentMetric) -> Option<&str> {
+    metric.value.as_ref()?.as_str()
+}
+
+/// Runs for pass, runs for fail.
+#[derive(Default)]
+struct Votes(usize, usize);
+
+impl Votes {
+    fn majority(&self) -> Option<bool> {
+        (self.0 != self.1).then_some(self.0 > self.1)
+    }
+
+    fn tied(&self) -> bool {
+        self.0 == self.1 && self.0 > 0
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
+        other => other.as_f64().filter(|number| number.is_finite()),
+    }
+}
+
+fn count(flips: &[Flip], outcome: Outcome) -> usize {
+    flips.iter().filter(|flip| flip.outcome == outcome).count()
+}
+
+fn flips(pairing: &Pairing<'_>, info: &LabelInfo, rows: &[Row<'_>]) -> Vec<Flip> {
+    rows.iter()
+        .filter_map(|row| {
+            let outcome = match row.verdicts? {
+                (true, false) => Outcome::PassToFail,
+                (false, true) => Outcome::FailToPass,
+                _ => return None,
+            };
+            Some(Flip {
+                label: info.label.clone(),
+                outcome,
+                change: change(pairing, row)?,
+            })
+        })
+        .collect()
+}
+
+fn change(pairing: &Pairing<'_>, row: &Row<'_>) -> Option<Change> {
+    let (key, base, _) = pairing.paired.get(row.at)?;
+    // The run that worked is the one to read.
+    let event = |events: &[&ExperimentEvent]| {
+        let good = events.iter().find(|event| !event.is_error());
+        good.or(events.first())
+            .map(|event| event.span.span_id.clone())
+    };
+    Some(Change {
+        record_id: record_name(key, base),
+        baseline: row.baseline,
+        candidate: row.candidate,
+        baseline_event: event(row.runs.0)?,
+        candidate_event: event(row.runs.1)?,
+    })
+}
+
+/// How much better a record or a group became; negative is worse.
+fn gain(direction: Direction, baseline: f64, candidate: f64) -> f64 {
+    match direction {
+        Direction::Higher => candidate - baseline,
+        Direction::Lower => baseline - candidate,
+    }
+}
+
+fn drops(pairing: &Pairing<'_>, rows: &[Row<'_>], reader: &Reader<'_>) -> Vec<Change> {
+    if reader.measure != Measure::Mean {
+        return Vec::new();
+    }
+    let mut lost: Vec<(f64, &Row<'_>)> = rows
+        .iter()
+        .map(|row| (gain(reader.direction, row.baseline, row.candidate), row))
+        .filter(|(gain, _)| *gain < 0.0)
+        .collect();
+    lost.sort_by(|a, b| a.0.total_cmp(&b.0));
+    lost.into_iter()
+        .take(LARGEST_DROPS)
+        .filter_map(|(_, row)| change(pairing, row))
+        .collect()
+}
+
+/// Groups of records, the worst first: all of a named dimension, else the few worst of any.
+fn groups(rows: &[Row<'_>], groups: &[Group], direction: Direction, named: bool) -> Vec<Segment> {
+    let mut found: Vec<(f64, Segment)> = Vec::new();
+    for group in groups {
+        let members: Vec<&Row<'_>> = rows
+            .iter()
+            .filter(|row| group.records.contains(&row.at))
+            .collect();
+        let side = |pick: fn(&&Row<'_>) -> f64| mean(&members.iter().map(pick).collect::<Vec<_>>());
+        let (Some(baseline), Some(candidate)) =
+            (side(|row| row.baseline), side(|row| row.candidate))
+        else {
+            continue;
+        };
+        let gain = gain(direction, baseline, candidate);
+        if named || gain < 0.0 && members.len() >= SMALLEST_GROUP {
+            found.push((
+                gain,
+                Segment {
+                    dimension: group.dimension.clone(),
+                    value: group.value.clone(),
+                    records: members.len(),
+                    baseline,
+                    candidate,
+                },
+            ));
+        }
+    }
+    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+    if !named {
+        found.truncate(WORST_GROUPS);
+    }
+    found.into_iter().map(|(_, segment)| segment).collect()
+}
