@@ -1,18 +1,22 @@
 //! Sample data: what real SDKs sent, moved in time so that its newest moment is minutes ago.
 //!
-//! The fixtures are recorded requests, and are taken in as the requests were.
+//! The fixtures are recorded requests, and are taken in as the requests were. Where the backend
+//! chooses what a request is answered, such as the id of an experiment, later requests name it: such
+//! answers are recorded too, and given again.
 
 use serde_json::Value;
 
 use super::LocalBackend;
+use super::api::control::{self, Body, Call, Given};
 use super::intake::{Dialect, accept};
 
 /// The recorded requests, in the order they are replayed.
-const FIXTURES: [&[u8]; 4] = [
+const FIXTURES: [&[u8]; 5] = [
     include_bytes!("../../fixtures/demo/01-support-agent.json.zst"),
     include_bytes!("../../fixtures/demo/02-docs-assistant.json.zst"),
     include_bytes!("../../fixtures/demo/03-code-agent.json.zst"),
     include_bytes!("../../fixtures/demo/04-code-agent-frameworks.json.zst"),
+    include_bytes!("../../fixtures/demo/05-experiments.json.zst"),
 ];
 
 /// How long ago the newest moment of the sample data is, in milliseconds.
@@ -35,8 +39,19 @@ pub struct DemoSummary {
 pub struct DemoError(String);
 
 struct Record {
-    dialect: Dialect,
+    route: Route,
     body: Value,
+}
+
+enum Route {
+    Intake(Dialect),
+    /// The control plane: what was asked, its moment and what was answered.
+    Control {
+        method: String,
+        path: String,
+        at_ms: i64,
+        given: Given,
+    },
 }
 
 /// Loads the sample data. Blocks. Loading it again moves the same spans to the new time.
@@ -89,7 +104,7 @@ impl Recording {
     pub fn newest_ms(&mut self) -> Option<i64> {
         let mut newest = None;
         for record in &mut self.records {
-            each_moment(&mut record.body, &mut |ms| {
+            record.each_moment(&mut |ms| {
                 newest = newest.max(Some(ms));
                 0
             });
@@ -100,7 +115,7 @@ impl Recording {
     /// Moves every moment by so many milliseconds.
     pub fn shift(&mut self, offset_ms: i64) {
         for record in &mut self.records {
-            each_moment(&mut record.body, &mut |_| offset_ms);
+            record.each_moment(&mut |_| offset_ms);
         }
     }
 
@@ -110,9 +125,23 @@ impl Recording {
             skipped_requests: self.skipped_requests,
             ..DemoSummary::default()
         };
-        for record in self.records {
+        for Record { route, body } in self.records {
+            let dialect = match route {
+                Route::Intake(dialect) => dialect,
+                Route::Control {
+                    method,
+                    path,
+                    at_ms,
+                    given,
+                } => {
+                    let call = Call::replayed(&method, &path, Body::Json(body), at_ms, given);
+                    control::perform(&backend.inner, call)
+                        .map_err(|error| DemoError(error.detail))?;
+                    continue;
+                }
+            };
             let store = backend.inner.store.as_ref();
-            let accepted = accept(store, None, record.dialect, record.body, now_ms)
+            let accepted = accept(store, &backend.inner.options, dialect, body, now_ms)
                 .map_err(|error| DemoError(error.detail))?;
             if let Some(reason) = accepted.refused.into_iter().next() {
                 return Err(DemoError(reason));
@@ -133,10 +162,31 @@ fn read(fixture: &[u8]) -> Result<Vec<Option<Record>>, DemoError> {
 }
 
 fn record_of(mut record: Value) -> Option<Record> {
-    let writes = matches!(record.get("method")?.as_str()?, "POST" | "PUT");
-    let dialect = Dialect::of_path(record.get("path")?.as_str()?)?;
+    let method = record.get("method")?.as_str()?.to_owned();
+    let path = record.get("path")?.as_str()?.to_owned();
+    let writes = matches!(method.as_str(), "POST" | "PUT" | "PATCH");
+    let route = match Dialect::of_path(&path) {
+        Some(dialect) => Route::Intake(dialect),
+        // Only with its moment and its answer can it be given again.
+        None if control::knows(&method, &path) => Route::Control {
+            at_ms: record.get("at_ms")?.as_i64()?,
+            given: Given::of_answer(record.get("answer")?),
+            method,
+            path,
+        },
+        None => return None,
+    };
     let body = record.get_mut("body")?.take();
-    writes.then_some(Record { dialect, body })
+    writes.then_some(Record { route, body })
+}
+
+impl Record {
+    fn each_moment(&mut self, shift: &mut impl FnMut(i64) -> i64) {
+        if let Route::Control { at_ms, .. } = &mut self.route {
+            *at_ms += shift(*at_ms);
+        }
+        each_moment(&mut self.body, shift);
+    }
 }
 
 const NS_PER_MS: i64 = 1_000_000;
@@ -199,8 +249,8 @@ mod tests {
         let backend = LocalBackend::open(LocalOptions::new(DataDir::Temporary)).unwrap();
         let first = load(&backend, NOW).unwrap();
         let stats = backend.stats().unwrap();
-        assert_eq!((first.spans, stats.spans), (2_000, 2_000));
-        assert_eq!(stats.traces, 202);
+        assert_eq!((first.spans, stats.spans), (2_288, 2_288));
+        assert_eq!(stats.traces, 346);
         assert_eq!(first.skipped_requests, 0);
         let newest = stats.newest_start_ns.unwrap() / NS_PER_MS;
         assert!(newest <= NOW - NEWEST_AGE_MS);

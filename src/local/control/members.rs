@@ -1,0 +1,108 @@
+//! Notes which spans belong to which experiment, as they are stored.
+//!
+//! Spans of an experiment arrive like any others and say by a tag what they belong to. Reading an
+//! experiment must not look through all spans ever kept, so their memberships are kept apart.
+
+use std::sync::Arc;
+
+use super::{Change, ControlStore, Member};
+use crate::local::store::{
+    Ack, Outcome, Search, SpanStore, StoreError, StoreStats, TargetedEvaluation, Visit,
+};
+use crate::model::{Span, SpanId, SpanKind, TraceId};
+
+/// A span store whose experiment spans are noted in the control plane.
+pub(in crate::local) struct Membered {
+    spans: Arc<dyn SpanStore>,
+    control: Arc<dyn ControlStore>,
+}
+
+impl Membered {
+    pub(in crate::local) fn new(spans: Arc<dyn SpanStore>, control: Arc<dyn ControlStore>) -> Self {
+        Self { spans, control }
+    }
+}
+
+impl SpanStore for Membered {
+    fn append(&self, spans: Vec<Span>) -> Result<Ack, StoreError> {
+        let members: Vec<Change> = spans
+            .iter()
+            .filter_map(member_of)
+            .map(Change::Member)
+            .collect();
+        let ack = self.spans.append(spans)?;
+        // Acknowledged only with both: a sender that hears of a failure sends the spans again.
+        if !members.is_empty() {
+            self.control.apply(members)?;
+        }
+        Ok(ack)
+    }
+
+    fn attach_evaluations(&self, evaluations: Vec<TargetedEvaluation>) -> Result<Ack, StoreError> {
+        self.spans.attach_evaluations(evaluations)
+    }
+
+    fn search(&self, search: &Search, each: Visit<'_>) -> Result<Outcome, StoreError> {
+        self.spans.search(search, each)
+    }
+
+    fn trace(&self, id: &TraceId) -> Result<Vec<Span>, StoreError> {
+        self.spans.trace(id)
+    }
+
+    fn span(&self, trace: &TraceId, span: &SpanId) -> Result<Option<Span>, StoreError> {
+        self.spans.span(trace, span)
+    }
+
+    fn stats(&self) -> Result<StoreStats, StoreError> {
+        self.spans.stats()
+    }
+}
+
+/// What a span says of its experiment; `None` when it belongs to none.
+fn member_of(span: &Span) -> Option<Member> {
+    if span.scope.as_deref() != Some("experiments") {
+        return None;
+    }
+    let metric = |name: &str| span.metrics.get(name).copied().unwrap_or(0.0);
+    let (input, output) = (metric("input_tokens"), metric("output_tokens"));
+    // Agents' metrics repeat those of the model calls below them.
+    let counts = matches!(span.kind, SpanKind::Llm | SpanKind::Embedding);
+    let only = |number: f64| if counts { number } else { 0.0 };
+    let total = span.metrics.get("total_tokens").copied();
+    let cost = span.metrics.get("estimated_total_cost").copied();
+    Some(Member {
+        experiment: span.tag("experiment_id")?.to_owned(),
+        trace: span.trace_id.as_str().to_owned(),
+        span: span.span_id.as_str().to_owned(),
+        run: span.kind == SpanKind::Experiment,
+        start_ns: span.start_ns,
+        duration_ns: span.duration_ns,
+        failed: span.is_error(),
+        input_tokens: only(input),
+        output_tokens: only(output),
+        total_tokens: only(total.unwrap_or(input + output)),
+        cost_usd: only(cost.unwrap_or_else(|| metric("total_cost"))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_spans_of_experiments_are_members_and_only_model_calls_cost() {
+        let mut span = Span {
+            kind: SpanKind::Agent,
+            tags: vec!["experiment_id:e1".into()],
+            metrics: [("input_tokens".to_owned(), 5.0)].into(),
+            ..Span::default()
+        };
+        assert_eq!(member_of(&span), None);
+        span.scope = Some("experiments".into());
+        assert_eq!(member_of(&span).unwrap().total_tokens, 0.0);
+        span.kind = SpanKind::Llm;
+        let member = member_of(&span).unwrap();
+        assert_eq!((member.total_tokens, member.run), (5.0, false));
+    }
+}
