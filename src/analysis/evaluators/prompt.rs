@@ -1,0 +1,226 @@
+//! What placeholders see of a span, a trace or a session, and a whole prompt filled with it.
+
+use serde_json::{Map, Value, json};
+
+use super::placeholders::{Filled, Template};
+use crate::model::{Evaluator, Io, ROOT_PARENT, Span, SpanKind};
+
+/// A prompt as the judge would get it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RenderedPrompt {
+    /// `{role, content}`.
+    pub messages: Vec<(String, String)>,
+    /// Placeholders that brought nothing, as written.
+    pub empty: Vec<String>,
+    /// Placeholders that brought more than is sent.
+    pub cut: Vec<String>,
+}
+
+/// The context of a span-scoped evaluator: the span, with `span_input` and `span_output`.
+pub fn span_context(span: &Span) -> Value {
+    let mut context = span_value(span);
+    if let Some(map) = context.as_object_mut() {
+        map.insert("span_input".to_owned(), side(span, &span.input));
+        map.insert("span_output".to_owned(), side(span, &span.output));
+    }
+    context
+}
+
+/// The context of a trace-scoped evaluator; spans by start.
+pub fn trace_context<'a>(trace_id: &str, spans: impl Iterator<Item = &'a Span>) -> Value {
+    json!({"trace_id": trace_id, "spans": spans.map(span_value).collect::<Vec<_>>()})
+}
+
+/// The context of a session-scoped evaluator, of the contexts of its traces.
+pub fn session_context(session_id: &str, traces: &[Value]) -> Value {
+    json!({"session_id": session_id, "traces": traces})
+}
+
+/// Messages of an LLM call as the list of their contents; the value of any other span.
+fn side(span: &Span, io: &Io) -> Value {
+    if span.kind == SpanKind::Llm {
+        let contents = io.messages.iter().filter_map(|m| m.0.get("content"));
+        return Value::Array(contents.cloned().collect());
+    }
+    io.value.clone().unwrap_or_default()
+}
+
+/// A span as the wire writes it, which is what paths lead through.
+fn span_value(span: &Span) -> Value {
+    let io = |io: &Io| {
+        let mut map = Map::new();
+        if let Some(value) = &io.value {
+            map.insert("value".to_owned(), value.clone());
+        }
+        if !io.messages.is_empty() {
+            map.insert("messages".to_owned(), json!(io.messages));
+        }
+        if !io.documents.is_empty() {
+            map.insert("documents".to_owned(), json!(io.documents));
+        }
+        if let Some(prompt) = &io.prompt {
+            map.insert("prompt".to_owned(), prompt.clone());
+        }
+        map.extend(io.extra.clone());
+        Value::Object(map)
+    };
+    let error = span.error.as_ref().map(
+        |error| json!({"type": error.error_type, "message": error.message, "stack": error.stack}),
+    );
+    let mut meta = Map::new();
+    for (key, value) in [
+        ("kind", json!(span.kind.as_str())),
+        ("span", json!({"kind": span.kind.as_str()})),
+        ("input", io(&span.input)),
+        ("output", io(&span.output)),
+        ("expected_output", json!(span.expected_output)),
+        ("metadata", json!(span.metadata)),
+        ("model_name", json!(span.model_name)),
+        ("model_provider", json!(span.model_provider)),
+        ("tool_definitions", json!(span.tool_definitions)),
+        ("intent", json!(span.intent)),
+        ("error", json!(error)),
+    ] {
+        meta.insert(key.to_owned(), value);
+    }
+    meta.extend(span.meta_extra.clone());
+    let empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    };
+    meta.retain(|_, value| !empty(value));
+    let parent = span
+        .parent_id
+        .as_ref()
+        .map_or(ROOT_PARENT, |id| id.as_str());
+    json!({
+        "name": span.name,
+        "span_id": span.span_id,
+        "trace_id": span.trace_id,
+        "parent_id": parent,
+        "session_id": span.session_id,
+        "ml_app": span.ml_app,
+        "service": span.service,
+        "status": span.status.as_str(),
+        "start_ns": span.start_ns,
+        "duration": span.duration_ns,
+        "tags": span.tags,
+        "metrics": span.metrics,
+        "meta": meta,
+    })
+}
+
+/// The texts of a message: its content, or the text parts of its contents.
+pub(super) fn texts(message: &Value) -> Vec<&str> {
+    if let Some(text) = message.get("content").and_then(Value::as_str) {
+        return vec![text];
+    }
+    let parts = message.get("contents").and_then(Value::as_array);
+    parts
+        .into_iter()
+        .flatten()
+        .filter_map(|part| part.pointer("/value/text").and_then(Value::as_str))
+        .collect()
+}
+
+/// Fills a valid evaluator's prompt. Placeholders are filled in user messages only.
+pub fn render_prompt(evaluator: &Evaluator, context: &Value) -> RenderedPrompt {
+    let mut whole = context.clone();
+    if let Some(map) = whole.as_object_mut() {
+        map.shift_remove("span_input");
+        map.shift_remove("span_output");
+    }
+    let mut rendered = RenderedPrompt::default();
+    for message in &evaluator.llm_judge_config.prompt_template {
+        let role = message
+            .get("role")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let mut content = Vec::new();
+        for text in texts(message) {
+            let template = if role == "user" {
+                Template::parse(text).ok()
+            } else {
+                None
+            };
+            let Some(template) = template else {
+                content.push(text.to_owned());
+                continue;
+            };
+            let Filled { text, empty, cut } = template.fill(context, &whole);
+            content.push(text);
+            for (all, found) in [(&mut rendered.empty, empty), (&mut rendered.cut, cut)] {
+                for written in found {
+                    if !all.contains(&written) {
+                        all.push(written);
+                    }
+                }
+            }
+        }
+        rendered
+            .messages
+            .push((role.to_owned(), content.join("\n")));
+    }
+    rendered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::JudgeConfig;
+
+    fn judge(content: &str) -> Evaluator {
+        Evaluator {
+            llm_judge_config: JudgeConfig {
+                prompt_template: vec![
+                    json!({"role": "system", "content": "{{span_input}} stays"}),
+                    json!({"role": "user", "content": content}),
+                ],
+                ..JudgeConfig::default()
+            },
+            ..Evaluator::default()
+        }
+    }
+
+    fn span(kind: SpanKind) -> Span {
+        Span {
+            kind,
+            name: "ask".into(),
+            input: Io {
+                value: Some(json!("the value")),
+                messages: serde_json::from_value(json!([
+                    {"role": "system", "content": "be brief"}, {"role": "user", "content": "why?"}]))
+                .unwrap(),
+                ..Io::default()
+            },
+            ..Span::default()
+        }
+    }
+
+    #[test]
+    fn span_input_is_the_messages_of_an_llm_call_and_the_value_of_all_else() {
+        let prompt = judge("Q: {{span_input}} A: {{span_output}}");
+        let llm = render_prompt(&prompt, &span_context(&span(SpanKind::Llm)));
+        assert_eq!(llm.messages[0].1, "{{span_input}} stays");
+        assert_eq!(llm.messages[1].1, "Q: be brief\nwhy? A: ");
+        assert_eq!(llm.empty, ["span_output"]);
+        let task = render_prompt(&prompt, &span_context(&span(SpanKind::Task)));
+        assert_eq!(task.messages[1].1, "Q: the value A: ");
+    }
+
+    #[test]
+    fn traces_and_sessions_are_read_through_their_spans() {
+        let spans = [span(SpanKind::Agent), span(SpanKind::Llm)];
+        let trace = trace_context("t1", spans.iter());
+        let kinds = render_prompt(&judge("{{spans[*].meta.span.kind}} {{trace_id}}"), &trace);
+        assert_eq!(kinds.messages[1].1, "agent\nllm t1");
+        let session = session_context("s1", &[trace.clone(), trace]);
+        let names = render_prompt(
+            &judge("{{session_id}} {{traces[*].spans[0].name}}"),
+            &session,
+        );
+        assert_eq!(names.messages[1].1, "s1 ask\nask");
+    }
+}

@@ -1,0 +1,252 @@
+//! What the evaluations of one name add up to.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::model::{Assessment, EvalStatus, MetricType, Span};
+
+/// Values that are listed by name at most.
+const TOP_VALUES: usize = 10;
+
+/// Sums over evaluations of one name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Stats {
+    /// `boolean`, `score`, `categorical` or `json`, by most of them; none when there are none.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub metric_type: Option<&'static str>,
+    /// All evaluations, those without a value included.
+    pub total_count: u64,
+    /// How many passed; absent when none was assessed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pass_count: Option<u64>,
+    /// How many failed; absent when none was assessed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fail_count: Option<u64>,
+    /// Passed among assessed, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pass_rate: Option<f64>,
+    /// The distribution of the scores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<Scores>,
+    /// The commonest values of a boolean or categorical evaluation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub top_values: Vec<ValueCount>,
+    /// How many different values there are, when more than are listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distinct_values: Option<usize>,
+    /// How many have each status, when some are not `OK`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_status: BTreeMap<&'static str, u64>,
+}
+
+/// The distribution of scores; percentiles are values that occur.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Scores {
+    /// Their mean.
+    pub mean: f64,
+    /// The lowest.
+    pub min: f64,
+    /// The highest.
+    pub max: f64,
+    /// Half of them are at most this.
+    pub p50: f64,
+    /// Nine of ten are at most this.
+    pub p90: f64,
+}
+
+/// A value and how often it occurs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ValueCount {
+    /// The value.
+    pub value: Value,
+    /// How often.
+    pub count: u64,
+}
+
+/// Counts evaluations of one name, span by span.
+#[derive(Debug, Default)]
+pub struct Tally {
+    label: String,
+    sessions: HashSet<String>,
+    types: BTreeMap<&'static str, u64>,
+    statuses: BTreeMap<&'static str, u64>,
+    passed: u64,
+    failed: u64,
+    scores: Vec<f64>,
+    values: BTreeMap<String, (Value, u64)>,
+}
+
+impl Tally {
+    /// A count of evaluations with that label.
+    pub fn new(label: &str) -> Self {
+        Self {
+            label: label.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes a span's evaluation, if it has one of that label. The evaluation of a session stands
+    /// on the roots of all its traces and counts once.
+    pub fn add(&mut self, span: &Span) {
+        let Some(evaluation) = span.evaluations.get(&self.label) else {
+            return;
+        };
+        let of_session =
+            evaluation.extra.get("eval_scope").and_then(Value::as_str) == Some("session");
+        if of_session
+            && let Some(session) = &span.session_id
+            && !self.sessions.insert(session.clone())
+        {
+            return;
+        }
+        let metric_type = evaluation.metric_type;
+        *self.types.entry(metric_type.as_str()).or_default() += 1;
+        *self.statuses.entry(evaluation.status.as_str()).or_default() += 1;
+        match evaluation.assessment {
+            Some(Assessment::Pass) => self.passed += 1,
+            Some(Assessment::Fail) => self.failed += 1,
+            None => {}
+        }
+        match (&evaluation.value, metric_type) {
+            (Some(Value::Number(number)), MetricType::Score) => self.scores.extend(number.as_f64()),
+            (Some(value), MetricType::Boolean | MetricType::Categorical) => {
+                let entry = self.values.entry(value.to_string());
+                entry.or_insert_with(|| (value.clone(), 0)).1 += 1;
+            }
+            _ => {}
+        }
+    }
+
+    /// The sums.
+    pub fn finish(mut self) -> Stats {
+        let assessed = self.passed + self.failed;
+        let common = |counts: &BTreeMap<&'static str, u64>| {
+            counts
+                .iter()
+                .max_by_key(|(_, count)| **count)
+                .map(|(name, _)| *name)
+        };
+        let distinct = self.values.len();
+        let mut top_values: Vec<ValueCount> = self
+            .values
+            .into_values()
+            .map(|(value, count)| ValueCount { value, count })
+            .collect();
+        top_values.sort_by_key(|value| std::cmp::Reverse(value.count));
+        top_values.truncate(TOP_VALUES);
+        let not_ok = self
+            .statuses
+            .keys()
+            .any(|status| *status != EvalStatus::Ok.as_str());
+        self.scores.sort_by(f64::total_cmp);
+        Stats {
+            metric_type: common(&self.types),
+            total_count: self.types.values().sum(),
+            pass_count: (assessed > 0).then_some(self.passed),
+            fail_count: (assessed > 0).then_some(self.failed),
+            pass_rate: (assessed > 0).then(|| rounded(self.passed as f64 / assessed as f64)),
+            score: distribution(&self.scores),
+            distinct_values: (distinct > TOP_VALUES).then_some(distinct),
+            top_values,
+            by_status: if not_ok {
+                self.statuses
+            } else {
+                BTreeMap::new()
+            },
+        }
+    }
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 10_000.0).round() / 10_000.0
+}
+
+/// Of sorted scores; percentiles by nearest rank.
+fn distribution(sorted: &[f64]) -> Option<Scores> {
+    let rank = |percent: usize| {
+        let rank = (sorted.len() * percent).div_ceil(100).max(1);
+        sorted.get(rank - 1).copied()
+    };
+    Some(Scores {
+        mean: rounded(sorted.iter().sum::<f64>() / sorted.len() as f64),
+        min: *sorted.first()?,
+        max: *sorted.last()?,
+        p50: rank(50)?,
+        p90: rank(90)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Evaluation;
+    use serde_json::json;
+
+    fn judged(value: Value, metric_type: MetricType, verdict: Option<Assessment>) -> Span {
+        let evaluation = Evaluation {
+            label: "tone".into(),
+            value: Some(value),
+            metric_type,
+            assessment: verdict,
+            ..Evaluation::default()
+        };
+        Span {
+            evaluations: [("tone".to_owned(), evaluation)].into(),
+            ..Span::default()
+        }
+    }
+
+    fn sums(spans: &[Span]) -> Value {
+        let mut tally = Tally::new("tone");
+        spans.iter().for_each(|span| tally.add(span));
+        serde_json::to_value(tally.finish()).unwrap()
+    }
+
+    #[test]
+    fn scores_have_a_distribution_and_a_pass_rate() {
+        let spans: Vec<Span> = (1..=10)
+            .map(|n| {
+                let verdict = if n > 4 {
+                    Assessment::Pass
+                } else {
+                    Assessment::Fail
+                };
+                judged(json!(n), MetricType::Score, Some(verdict))
+            })
+            .collect();
+        assert_eq!(
+            sums(&spans),
+            json!({"type": "score", "total_count": 10, "pass_count": 6, "fail_count": 4,
+                "pass_rate": 0.6, "score": {"mean": 5.5, "min": 1.0, "max": 10.0, "p50": 5.0, "p90": 9.0}})
+        );
+    }
+
+    #[test]
+    fn words_are_counted_and_pass_counts_need_criteria() {
+        let word = |word: &str| judged(json!(word), MetricType::Categorical, None);
+        assert_eq!(
+            sums(&[word("a"), word("b"), word("b"), Span::default()]),
+            json!({"type": "categorical", "total_count": 3,
+                "top_values": [{"value": "b", "count": 2}, {"value": "a", "count": 1}]})
+        );
+        assert_eq!(sums(&[]), json!({"total_count": 0}));
+    }
+
+    #[test]
+    fn the_evaluation_of_a_session_counts_once() {
+        let mut root = judged(json!(true), MetricType::Boolean, None);
+        root.session_id = Some("s".into());
+        let evaluation = root.evaluations.get_mut("tone").unwrap();
+        evaluation
+            .extra
+            .insert("eval_scope".into(), json!("session"));
+        evaluation.status = EvalStatus::Warn;
+        assert_eq!(
+            sums(&[root.clone(), root]),
+            json!({"type": "boolean", "total_count": 1, "top_values": [{"value": true, "count": 1}],
+                "by_status": {"WARN": 1}})
+        );
+    }
+}
