@@ -52,6 +52,13 @@ impl ApiError {
         }
     }
 
+    /// Tells the caller when to come again, if that helps.
+    pub(super) fn add_retry_after(&self, headers: &mut HeaderMap) {
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+    }
+
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
@@ -60,7 +67,9 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = json!({"errors": [{"title": "Generic Error", "detail": self.detail}]});
-        json_api(self.status, &body)
+        let mut answer = json_api(self.status, &body);
+        self.add_retry_after(answer.headers_mut());
+        answer
     }
 }
 
@@ -121,17 +130,61 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Reads a whole body as it is on the wire.
 pub(super) async fn read_body(body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {
-    let body = Limited::new(body, limits.wire).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, body).await {
+    read_body_counted(body, limits, |_| Ok(())).await
+}
+
+/// The same, asking `may` before each part whether so many bytes more may be kept.
+pub(super) async fn read_body_counted(
+    body: Body,
+    limits: BodyLimits,
+    mut may: impl FnMut(usize) -> Result<(), ApiError>,
+) -> Result<Bytes, ApiError> {
+    let mut body = Limited::new(body, limits.wire);
+    let mut parts = Vec::new();
+    let arrive = async {
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => {
+                    let Ok(part) = frame.into_data() else {
+                        continue;
+                    };
+                    may(part.len())?;
+                    parts.push(part);
+                }
+                Err(error) if error.is::<LengthLimitError>() => {
+                    return Err(too_large(limits.wire, ""));
+                }
+                Err(_) => {
+                    return Err(ApiError::bad_request(
+                        "the request body ended before it was complete; send it again",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(BODY_TIMEOUT, arrive).await {
         Err(_) => Err(ApiError::new(
             StatusCode::REQUEST_TIMEOUT,
             "the request body did not arrive in time; send it again",
         )),
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limits.wire, "")),
-        Ok(Err(_)) => Err(ApiError::bad_request(
-            "the request body ended before it was complete; send it again",
-        )),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(())) => Ok(match <[Bytes; 1]>::try_from(parts) {
+            Ok([whole]) => whole,
+            Err(parts) => Bytes::from(parts.concat()),
+        }),
+    }
+}
+
+/// Most bytes read to nowhere, and how long that may take.
+const DRAINED: (usize, Duration) = (16 << 20, Duration::from_secs(10));
+
+/// Reads a body to nowhere, so that the connection can be used again.
+pub(super) async fn drain(body: Body) {
+    let mut body = Limited::new(body, DRAINED.0);
+    let all = async { while let Some(Ok(_)) = body.frame().await {} };
+    if tokio::time::timeout(DRAINED.1, all).await.is_err() {
+        tracing::debug!("a request body that nobody wants did not end in time");
     }
 }
 
@@ -186,6 +239,7 @@ pub(super) fn decompress(
 
 /// Parses JSON. serde_json's own depth limit keeps the parser and the drop from overflowing.
 pub(super) fn parse_json(body: &[u8]) -> Result<Value, ApiError> {
+    super::values::check_json(body)?;
     let value: Value = serde_json::from_slice(body).map_err(|error| {
         ApiError::bad_request(format!("the request body is not valid JSON: {error}"))
     })?;

@@ -4,14 +4,17 @@
 //! A batch may hold good and bad items. The good ones are kept and the answer says what was wrong
 //! with the others; when all are bad the whole request is refused.
 
+mod admission;
 mod apm;
 mod evaluations;
 mod fields;
 mod http_api;
 mod io;
 mod msgpack;
+pub(super) mod otlp;
 mod sdk;
 mod span;
+mod update;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,16 +25,24 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::http::{ApiError, blocking, decompress, json_api, json_plain, parse_json, read_body};
+use super::http::{
+    ApiError, blocking, decompress, drain, json_api, json_plain, parse_json, read_body_counted,
+};
 use super::store::{SpanStore, TargetedEvaluation};
-use super::{Backend, now_ms};
-use crate::model::Span;
+use super::{Backend, LocalOptions, now_ms};
+use crate::model::{Io, Span};
+
+pub use admission::IntakeLimits;
+
+pub(super) use admission::Admission;
 
 /// The forms in which spans and evaluations arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// What the SDKs send to the LLM Observability intake or through the Agent's proxy.
     Sdk,
+    /// The same form, about spans that are kept already.
+    SdkUpdate,
     /// APM traces with LLM Observability data inside.
     Apm,
     /// The documented HTTP API for spans.
@@ -42,9 +53,10 @@ pub(super) enum Dialect {
 
 impl Dialect {
     /// The dialects with their paths; all but APM also stand under the Agent's proxy prefixes.
-    pub(super) const PATHS: [(&'static str, Dialect); 5] = [
+    pub(super) const PATHS: [(&'static str, Dialect); 6] = [
         ("/v0.4/traces", Dialect::Apm),
         ("/api/v2/llmobs", Dialect::Sdk),
+        ("/api/v2/llmobs/update", Dialect::SdkUpdate),
         ("/api/intake/llm-obs/v1/trace/spans", Dialect::HttpApi),
         ("/api/intake/llm-obs/v1/eval-metric", Dialect::Evaluations),
         ("/api/intake/llm-obs/v2/eval-metric", Dialect::Evaluations),
@@ -66,6 +78,8 @@ impl Dialect {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) spans: Vec<Span>,
+    /// What changed about spans that are kept.
+    updates: Vec<update::Update>,
     pub(super) evaluations: Vec<TargetedEvaluation>,
     /// The evaluations as they were sent, for the answer.
     pub(super) echo: Vec<Value>,
@@ -88,19 +102,35 @@ const REFUSALS_SHOWN: usize = 20;
 /// Maps a decoded body and keeps what it holds.
 pub(super) fn accept(
     store: &dyn SpanStore,
-    max_age: Option<Duration>,
+    options: &LocalOptions,
     dialect: Dialect,
     body: Value,
     now_ms: i64,
 ) -> Result<Accepted, ApiError> {
-    let mut batch = match dialect {
-        Dialect::Sdk => sdk::read(body),
+    let batch = match dialect {
+        Dialect::Sdk => sdk::read(body, false),
+        Dialect::SdkUpdate => sdk::read(body, true),
         Dialect::Apm => apm::read(body),
         Dialect::HttpApi => http_api::read(body),
         Dialect::Evaluations => evaluations::read(body),
     }?;
-    if let Some(max_age) = max_age {
+    keep(store, options, batch, now_ms)
+}
+
+/// Keeps what a request holds, as far as the limits set allow.
+fn keep(
+    store: &dyn SpanStore,
+    options: &LocalOptions,
+    mut batch: Batch,
+    now_ms: i64,
+) -> Result<Accepted, ApiError> {
+    let updates = std::mem::take(&mut batch.updates);
+    update::apply(updates, store, &mut batch.spans, &mut batch.refused)?;
+    if let Some(max_age) = options.max_span_age {
         refuse_older(&mut batch, max_age, now_ms);
+    }
+    if let Some(most) = options.max_span_bytes {
+        batch.spans.iter_mut().for_each(|span| drop_io(span, most));
     }
     if batch.spans.is_empty() && batch.evaluations.is_empty() && !batch.refused.is_empty() {
         return Err(ApiError::bad_request(shown(&batch.refused).join("; ")));
@@ -118,6 +148,25 @@ pub(super) fn accept(
         echo: batch.echo,
         refused: batch.refused,
     })
+}
+
+/// What Datadog's SDKs put in the place of content that is too large.
+const DROPPED: &str =
+    "[This value has been dropped because this span's size exceeds the 5MB size limit.]";
+
+/// Takes the content out of a span that is as large as the limit, as Datadog's SDKs do.
+fn drop_io(span: &mut Span, most: usize) {
+    let size = serde_json::to_vec(span).map_or(0, |written| written.len());
+    if size < most {
+        return;
+    }
+    for side in [&mut span.input, &mut span.output] {
+        *side = Io {
+            value: Some(Value::from(DROPPED)),
+            ..Io::default()
+        };
+    }
+    span.collection_errors.push("dropped_io".to_owned());
 }
 
 fn refuse_older(batch: &mut Batch, max_age: Duration, now_ms: i64) {
@@ -166,24 +215,40 @@ async fn receive(
     dialect: Dialect,
     request: Request,
 ) -> Result<Accepted, ApiError> {
-    let (parts, body) = request.into_parts();
-    let limits = backend.options.body_limits;
-    let body = read_body(body, limits).await?;
-    // Few at once: a body in the making takes many times its size.
-    let _slot = backend.intake_slots.acquire().await.map_err(|_| {
-        ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the backend is shutting down",
-        )
-    })?;
     let worker = backend.clone();
-    blocking(move || {
-        let body = decompress(&parts.headers, body, limits)?;
-        let body = decode(&parts.headers, dialect, &body)?;
-        let max_age = worker.options.max_span_age;
-        accept(worker.store.as_ref(), max_age, dialect, body, now_ms())
+    admitted(&backend, request, move |headers, body| {
+        let body = decompress(headers, body, worker.options.body_limits)?;
+        let body = decode(headers, dialect, &body)?;
+        accept(
+            worker.store.as_ref(),
+            &worker.options,
+            dialect,
+            body,
+            now_ms(),
+        )
     })
     .await
+}
+
+/// Reads a request and works on it when its turn has come, within the bounds of the intake.
+async fn admitted<T: Send + 'static>(
+    backend: &Backend,
+    request: Request,
+    work: impl FnOnce(&HeaderMap, Bytes) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let (parts, body) = request.into_parts();
+    let mut ticket = match backend.admission.enter() {
+        Ok(ticket) => ticket,
+        Err(error) => {
+            // A client that is still writing would see a lost connection instead of the answer.
+            drain(body).await;
+            return Err(error);
+        }
+    };
+    let limits = backend.options.body_limits;
+    let body = read_body_counted(body, limits, |bytes| ticket.charge(bytes)).await?;
+    let _turn = ticket.turn().await?;
+    blocking(move || work(&parts.headers, body)).await
 }
 
 fn decode(headers: &HeaderMap, dialect: Dialect, body: &Bytes) -> Result<Value, ApiError> {
@@ -194,6 +259,7 @@ fn decode(headers: &HeaderMap, dialect: Dialect, body: &Bytes) -> Result<Value, 
     if !content_type.contains("msgpack") {
         return parse_json(body);
     }
+    super::values::check_msgpack(body)?;
     let value = msgpack::parse(body)?;
     match dialect {
         Dialect::Apm => apm::unpack(&value),
@@ -221,7 +287,9 @@ fn acknowledge(dialect: Dialect, accepted: &Accepted) -> Response {
     match dialect {
         Dialect::Apm => json_plain(StatusCode::OK, &with_errors(json!({"rate_by_service": {}}))),
         Dialect::HttpApi if errors.is_empty() => StatusCode::ACCEPTED.into_response(),
-        Dialect::Sdk | Dialect::HttpApi => json_api(StatusCode::ACCEPTED, &with_errors(json!({}))),
+        Dialect::Sdk | Dialect::SdkUpdate | Dialect::HttpApi => {
+            json_api(StatusCode::ACCEPTED, &with_errors(json!({})))
+        }
         Dialect::Evaluations => {
             let data = json!({
                 "id": uuid::Uuid::new_v4().to_string(),

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 
 from mcp import StdioServerParameters
@@ -50,6 +51,10 @@ class Process:
             time.sleep(0.02)
         self.stop()
         raise AssertionError(f"llmobs-mcp named no address within {seconds} s:\n{self.log.read_text(errors='replace')}")
+
+    def ports(self):
+        """The ports of all listeners, in the order named."""
+        return [int(port) for port in dict.fromkeys(re.findall(ADDRESS, self.log.read_text(errors="replace")))]
 
     def wait_until_answering(self, path, seconds=30):
         deadline = time.monotonic() + seconds
@@ -118,6 +123,13 @@ def run_app(name, mode, api, home, argument=None):
     assert done.returncode == 0, done.stderr
     assert "failed to send" not in done.stderr and "Traceback" not in done.stderr, done.stderr
     return json.loads(done.stdout)
+
+
+def spans_of(api, app):
+    """All spans of an application by start, as the documented search answers them."""
+    filters = urllib.parse.urlencode({"filter[ml_app]": app, "filter[from]": "now-1h", "sort": "timestamp", "page[limit]": 100})
+    with urllib.request.urlopen(f"{api.url}/api/v2/llm-obs/v1/spans/events?{filters}", timeout=10) as answer:
+        return [item["attributes"] for item in json.load(answer)["data"]]
 
 
 # --- the tools, called in three ways --------------------------------------------------------------

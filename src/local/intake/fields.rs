@@ -93,6 +93,11 @@ impl Fields {
         }
     }
 
+    /// All that nobody has taken yet.
+    pub(super) fn map_mut(&mut self) -> &mut Map<String, Value> {
+        &mut self.map
+    }
+
     /// What is left, and the notes.
     pub(super) fn rest(self) -> (Map<String, Value>, Vec<String>) {
         (self.map, self.problems)

@@ -68,7 +68,8 @@ fn float(number: f64) -> Value {
     Number::from_f64(number).map_or_else(|| Value::from(number.to_string()), Value::Number)
 }
 
-fn binary(bytes: &[u8]) -> Value {
+/// Bytes as JSON.
+pub(super) fn binary(bytes: &[u8]) -> Value {
     let text = base64::engine::general_purpose::STANDARD.encode(bytes);
     Value::Object(Map::from_iter([("$base64".to_owned(), Value::from(text))]))
 }

@@ -7,12 +7,14 @@ use serde_json::{Map, Value};
 use super::Batch;
 use super::fields::{Fields, kind_of_json, text_of};
 use super::span::{Defaults, span_of};
+use super::update::{Update, is_partial};
 use crate::local::http::ApiError;
 
 /// Keys of an envelope that say nothing about its spans.
 const CARRIER_KEYS: [&str; 3] = ["_dd.stage", "_dd.tracer_version", "event_type"];
 
-pub(super) fn read(body: Value) -> Result<Batch, ApiError> {
+/// `updating` says that the spans are kept already and these are changes to them.
+pub(super) fn read(body: Value, updating: bool) -> Result<Batch, ApiError> {
     let envelopes = match body {
         Value::Array(envelopes) => envelopes,
         one @ Value::Object(_) => vec![one],
@@ -26,7 +28,7 @@ pub(super) fn read(body: Value) -> Result<Batch, ApiError> {
     let mut batch = Batch::default();
     for (at, envelope) in envelopes.into_iter().enumerate() {
         match envelope {
-            Value::Object(map) => read_envelope(map, at, &mut batch),
+            Value::Object(map) => read_envelope(map, at, updating, &mut batch),
             other => batch.refused.push(format!(
                 "envelope {at} must be an object, not {}",
                 kind_of_json(&other)
@@ -36,7 +38,7 @@ pub(super) fn read(body: Value) -> Result<Batch, ApiError> {
     Ok(batch)
 }
 
-fn read_envelope(map: Map<String, Value>, at: usize, batch: &mut Batch) {
+fn read_envelope(map: Map<String, Value>, at: usize, updating: bool, batch: &mut Batch) {
     let mut fields = Fields::new(map, "");
     let Some(spans) = fields.list("spans") else {
         batch
@@ -61,11 +63,17 @@ fn read_envelope(map: Map<String, Value>, at: usize, batch: &mut Batch) {
     };
     defaults.extra = fields.rest().0;
     for (number, span) in spans.into_iter().enumerate() {
-        match span_of(span, &defaults) {
-            Ok(span) => batch.spans.push(span),
-            Err(reason) => batch
-                .refused
-                .push(format!("envelope {at}, span {number}: {reason}")),
+        let place = || format!("envelope {at}, span {number}");
+        match span {
+            Value::Object(sent) if updating || is_partial(&sent) => batch.updates.push(Update {
+                sent,
+                defaults: defaults.clone(),
+                place: place(),
+            }),
+            span => match span_of(span, &defaults) {
+                Ok(span) => batch.spans.push(span),
+                Err(reason) => batch.refused.push(format!("{}: {reason}", place())),
+            },
         }
     }
 }

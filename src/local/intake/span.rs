@@ -181,7 +181,7 @@ fn read_tags(fields: &mut Fields, span: &mut Span, common: &[String]) {
 }
 
 /// Datadog shows the application, the session and the service as tags too, wherever they stood.
-fn complete_tags(span: &mut Span) {
+pub(super) fn complete_tags(span: &mut Span) {
     let shown = [
         ("ml_app", Some(span.ml_app.clone())),
         ("session_id", span.session_id.clone()),

@@ -1,0 +1,31 @@
+// Opens a consent page in a real browser, reads it, presses a button, and tells where that led.
+//   node consent.mjs URL allow|deny
+import { chromium } from "playwright-core";
+
+const [url, decision] = process.argv.slice(2);
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM,
+  args: ["--no-sandbox", "--no-proxy-server"],
+});
+try {
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  const complaints = [];
+  page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
+  await page.goto(url);
+  const asked = await page.innerText("body");
+  await page.click(`#${decision}`);
+  await page.waitForURL(/\/oauth\/callback\?/);
+  const at = new URL(page.url());
+  console.log(
+    JSON.stringify({
+      asked,
+      path: at.pathname,
+      parameters: [...at.searchParams.keys()].sort(),
+      told: await page.innerText("body"),
+      complaints: complaints.filter((text) => !text.includes("favicon")),
+    }),
+  );
+} finally {
+  await browser.close();
+}

@@ -1,0 +1,93 @@
+"""The Datadog test agent's `lapdog` records a session of a coding agent and forwards it here."""
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.request
+
+import msgpack
+import pytest
+
+import support
+
+PYTHON = support.HERE / ".venv-lapdog" / "bin" / "python"
+SESSION = "lapdog-session"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def lapdog(local, home, tmp_path_factory):
+    port = free_port()
+    env = support.clean_environment(home)
+    arguments = ["--port", str(port), "--otlp-http-port", str(free_port()), "--otlp-grpc-port", str(free_port()), "--agent-url", local.url]
+    folder = tmp_path_factory.mktemp("lapdog")
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen([str(PYTHON), "-m", "lapdog.server", *arguments], cwd=folder, env=env, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                urllib.request.urlopen(url + "/info", timeout=5).read()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+    text = (folder / "log").read_text()
+    assert "Failed to forward" not in text and "Error trying to" not in text, text
+
+
+def post(url, body, **headers):
+    data = json.dumps(body).encode() if isinstance(body, dict) else body
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers})
+    return urllib.request.urlopen(request, timeout=30).read()
+
+
+def test_the_agent_is_found_valid(local):
+    """What the test agent asks before it forwards."""
+    with urllib.request.urlopen(local.url + "/evp_proxy/v2/api/v1/validate", timeout=10) as answer:
+        assert json.load(answer) == {"valid": True}
+
+
+def test_a_session_of_a_coding_agent(lapdog, local):
+    def hook(name, **more):
+        post(lapdog + "/claude/hooks", {"session_id": SESSION, "hook_event_name": name, **more})
+    hook("SessionStart", model="some-model", cwd=os.sep + "project")
+    hook("UserPromptSubmit", prompt="List the files")
+    hook("PreToolUse", tool_name="Bash", tool_input={"command": "ls"}, tool_use_id="toolu_1")
+    hook("PostToolUse", tool_name="Bash", tool_use_id="toolu_1", tool_response={"stdout": "a.txt"})
+    hook("PreToolUse", tool_name="Read", tool_input={"file_path": "b.txt"}, tool_use_id="toolu_2")
+    hook("PostToolUseFailure", tool_name="Read", tool_use_id="toolu_2", error="no such file")
+    hook("Stop")
+    spans = support.spans_of(local, "claude-code")
+    assert [(s["span_kind"], s["status"]) for s in spans] == [("agent", "ok"), ("tool", "ok"), ("tool", "error")]
+    root, bash, read = spans
+    assert root["parent_id"] == "undefined" and {bash["parent_id"], read["parent_id"]} == {root["span_id"]}
+    assert all(s["session_id"] == SESSION and "lapdog_forwarded:true" in s["tags"] for s in spans)
+    assert bash["metadata"]["tool_id"] == "toolu_1" and read["error"]["message"] == "no such file"
+
+
+def test_a_running_step_is_updated(lapdog, local):
+    """Not compressed: what is, the test agent unpacks, and forwards under its old length, cut."""
+    def send(path, **span):
+        body = msgpack.packb({"_dd.stage": "raw", "event_type": "span", "spans": [{"trace_id": "ab" * 16, "span_id": "77", **span}]})
+        post(lapdog + path, body, **{"Content-Type": "application/msgpack"})
+    send("/evp_proxy/v2/api/v2/llmobs", name="inference-1", parent_id="undefined", start_ns=time.time_ns(), duration=-1, status="ok",
+         tags=["ml_app:steps"], meta={"span": {"kind": "step"}, "input": {"value": "go"}}, metrics={"input_tokens": 3})
+    (running,) = support.spans_of(local, "steps")
+    assert (running["span_kind"], running["duration"]) == ("step", -1)
+    send("/evp_proxy/v2/api/v2/llmobs/update", duration=5_000_000, meta={"output": {"value": "done"}}, metrics={"output_tokens": 4})
+    (done,) = support.spans_of(local, "steps")
+    assert (done["name"], done["span_kind"], done["duration"]) == ("inference-1", "step", 5_000_000)
+    assert done["input"]["value"] == "go" and done["output"]["value"] == "done"
+    assert done["metrics"] == {"input_tokens": 3, "output_tokens": 4}

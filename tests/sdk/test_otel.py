@@ -1,0 +1,61 @@
+"""OpenTelemetry's own exporter over HTTP, gzip protobuf: spans written by hand, of OpenInference and of OpenLLMetry."""
+import json
+import subprocess
+import sys
+
+import pytest
+
+import support
+
+SOURCES = ("by_hand", "openinference", "openllmetry")
+CALL = [{"name": "weather", "arguments": {"city": "Zürich"}, "tool_id": "call_1", "type": "function"}]
+
+
+@pytest.fixture(scope="module")
+def otlp(home, tmp_path_factory):
+    """A backend with the second listener, and what was sent to it."""
+    with support.local(home, tmp_path_factory.mktemp("otlp"), "--otlp-listen", "127.0.0.1:0") as api:
+        port = api.ports()[1]
+        for source in SOURCES:
+            # One through each listener.
+            base = api.url if source == "openinference" else f"http://127.0.0.1:{port}"
+            env = support.clean_environment(home)
+            env.update(OTLP_ENDPOINT=base + "/v1/traces", TRACELOOP_TELEMETRY="false")
+            done = subprocess.run([sys.executable, str(support.HERE / "apps" / "otel_app.py"), source], env=env, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0 and "Failed to export" not in done.stderr, done.stderr
+        yield api
+
+
+def test_spans_written_by_hand(otlp):
+    agent, chat, tool = support.spans_of(otlp, "otel-by_hand")
+    assert [s["span_kind"] for s in (agent, chat, tool)] == ["agent", "llm", "tool"]
+    # The spans of the web server are not kept, and the links lead across them.
+    assert agent["parent_id"] == "undefined" and agent["session_id"] == "conv-1"
+    assert chat["parent_id"] == tool["parent_id"] == agent["span_id"]
+    assert chat["input"]["messages"] == [{"role": "user", "content": "Weather?"}]
+    assert chat["output"]["messages"][0]["tool_calls"] == [{**CALL[0], "tool_id": "c1"}]
+    assert tool["name"] == "weather" and tool["input"]["value"] == '{"city":"Zürich"}' and tool["metadata"]["tool_call_id"] == "c1"
+    assert tool["error"]["type"] == "TimeoutError" and tool["error"]["message"] == "weather service timed out"
+    assert tool["span_links"] == [{"span_id": chat["span_id"], "trace_id": chat["trace_id"], "attributes": {"from": "output", "to": "input"}}]
+    assert len(agent["trace_id"]) == 32 and agent["span_id"].isdigit()
+
+
+@pytest.mark.parametrize("source, tokens", [("openinference", ("prompt_tokens", "completion_tokens")), ("openllmetry", ("input_tokens", "output_tokens"))])
+def test_instrumentations(source, tokens, otlp):
+    agent, first, second, failed = support.spans_of(otlp, f"otel-{source}")
+    assert agent["span_kind"] == "agent" and {s["span_kind"] for s in (first, second, failed)} == {"llm"}
+    assert first["model_name"] == "gpt-4.1-2026" and first["model_provider"] == "openai"
+    assert first["input"]["messages"] == [{"role": "user", "content": "Weather in Zürich?"}]
+    assert first["output"]["messages"][0]["tool_calls"] == CALL
+    assert first["tool_definitions"][0]["name"] == "weather" and first["metadata"]["temperature"] == 0.5
+    assert [first["metrics"][t] for t in tokens] == [12, 7] and first["metrics"]["total_tokens"] == 19
+    results = [r for m in second["input"]["messages"] for r in m.get("tool_results", [])]
+    assert [(r["tool_id"], r["result"]) for r in results] == [("call_1", "18")]
+    assert second["output"]["messages"][0]["content"] == "18 degrees ☀"
+    assert failed["status"] == "error" and "the model is down" in failed["error"]["message"] and failed["error"]["stack"]
+
+
+def test_the_agent_loop_is_understood(otlp, home):
+    agent = support.spans_of(otlp, "otel-openllmetry")[0]
+    loop = json.loads(support.over_call(otlp, home, "get_llmobs_agent_loop", {"trace_id": agent["trace_id"]}))
+    assert len(loop["iterations"]) == 3
