@@ -39,6 +39,7 @@ mod parser;
 mod print;
 pub mod text;
 pub mod time;
+mod values;
 mod warnings;
 mod wildcard;
 
@@ -53,4 +54,5 @@ pub use error::ParseError;
 pub use eval::SpanContext;
 pub use number::{Number, TimeUnit};
 pub use parser::{MAX_DEPTH, parse};
+pub use values::facet_values;
 pub use wildcard::{Glyph, Wildcard};

@@ -4,25 +4,27 @@
 //! it does not bring and a tool needs is asked for at the private endpoints behind the official
 //! tools, and if those refuse, the answer is given all the same with a [`Gap`] that says so.
 
+mod aggregate;
 mod contents;
 mod evaluation;
 mod gaps;
 mod request;
 mod search;
 mod trace;
-mod wire;
+pub(super) mod wire;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::Method;
 
-use super::client::{JSON_API, Operation};
+use super::call::{JSON_API, Operation};
 use super::retry::OperationClass;
 use crate::model::{Span, SpanId, TimeWindow, TraceId};
 use crate::query::combine::SpanFilters;
 
 pub(crate) use gaps::ErrorDetails;
+pub(super) use gaps::PrivateError;
 pub(crate) use gaps::{FIND_ERROR_SPANS, PRIVATE_SEARCH, SPAN_CONTENT};
 
 /// The documented search.

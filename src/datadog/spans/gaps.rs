@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use super::wire::{read_error_object, scalar_text};
 use super::{Gap, LoadedTrace, SpanSearch, Which};
 use crate::datadog::cache::FieldShelf;
-use crate::datadog::client::{Call, Client, JSON, Operation};
+use crate::datadog::call::{Call, JSON, Operation};
+use crate::datadog::client::Client;
 use crate::datadog::error::ClientError;
 use crate::datadog::retry::OperationClass;
 use crate::model::{Span, SpanError, SpanId, TimeWindow, TraceId};
@@ -259,7 +260,7 @@ impl Client {
     }
 
     /// Asks a private endpoint, for a part of the call's time only.
-    async fn private(
+    pub(in crate::datadog) async fn private(
         &self,
         operation: &'static Operation,
         body: Map<String, Value>,
@@ -286,7 +287,7 @@ impl Client {
         };
         if let ClientError::Refused(refusal) = &error {
             let words = refusal.words.to_lowercase();
-            let about_the_thing = ["span not found", "no spans found", "field"]
+            let about_the_thing = ["span not found", "no spans found", "field", "evaluat"]
                 .into_iter()
                 .any(|known| words.contains(known));
             if refusal.status == 404 && about_the_thing {
@@ -306,7 +307,7 @@ impl Client {
 }
 
 /// Why a private endpoint gave nothing.
-enum PrivateError {
+pub(in crate::datadog) enum PrivateError {
     /// It works, and has no such span or field.
     NoSuchThing,
     /// It does not work.

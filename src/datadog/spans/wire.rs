@@ -298,7 +298,7 @@ fn read_io(value: Option<Value>, kind: &SpanKind) -> Io {
     }
 }
 
-fn read_tags(value: Option<Value>) -> Vec<String> {
+pub(in crate::datadog) fn read_tags(value: Option<Value>) -> Vec<String> {
     match value {
         Some(Value::Object(map)) => map
             .into_iter()
@@ -308,7 +308,7 @@ fn read_tags(value: Option<Value>) -> Vec<String> {
     }
 }
 
-fn read_metrics(map: Map<String, Value>) -> BTreeMap<String, f64> {
+pub(in crate::datadog) fn read_metrics(map: Map<String, Value>) -> BTreeMap<String, f64> {
     map.into_iter()
         .filter_map(|(name, value)| {
             let number = match &value {
@@ -340,7 +340,7 @@ fn read_link(value: Value) -> Option<SpanLink> {
 }
 
 /// `start_ns` as nanoseconds: the documentation's own example has milliseconds (13 digits) there.
-fn nanoseconds(value: i64) -> i64 {
+pub(in crate::datadog) fn nanoseconds(value: i64) -> i64 {
     if (1_000_000_000_000..10_000_000_000_000).contains(&value) {
         value.saturating_mul(1_000_000)
     } else {
@@ -349,7 +349,7 @@ fn nanoseconds(value: i64) -> i64 {
 }
 
 /// Text, or a number in all its digits.
-pub(super) fn scalar_text(value: &Value) -> Option<String> {
+pub(in crate::datadog) fn scalar_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -359,7 +359,7 @@ pub(super) fn scalar_text(value: &Value) -> Option<String> {
 }
 
 /// A whole number, however it is written; fractions are cut off.
-pub(super) fn integer(value: &Value) -> Option<i64> {
+pub(in crate::datadog) fn integer(value: &Value) -> Option<i64> {
     match value {
         // A float's cast saturates, which is what an absurd time deserves.
         Value::Number(number) => number
@@ -379,14 +379,14 @@ pub(super) fn take_text(map: &mut Map<String, Value>, key: &str) -> Option<Strin
     map.remove(key).as_ref().and_then(scalar_text)
 }
 
-pub(super) fn take_map(map: &mut Map<String, Value>, key: &str) -> Map<String, Value> {
+pub(in crate::datadog) fn take_map(map: &mut Map<String, Value>, key: &str) -> Map<String, Value> {
     match map.remove(key) {
         Some(Value::Object(inner)) => inner,
         _ => Map::new(),
     }
 }
 
-pub(super) fn text_list(value: Option<Value>) -> Vec<String> {
+pub(in crate::datadog) fn text_list(value: Option<Value>) -> Vec<String> {
     match value {
         Some(Value::Array(items)) => items
             .into_iter()

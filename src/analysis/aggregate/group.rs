@@ -1,0 +1,231 @@
+//! The figures of one group, gathered unit by unit.
+
+use serde_json::{Map, Number, Value};
+
+use super::Figures;
+use super::measure::{Judge, JudgeStat, Measure, Stat, Usage};
+use super::usage::Adds;
+
+/// A sum that does not depend on the order of its parts: pages and stores give spans in different
+/// orders, and the answer must not. Kept to 1e-12, finer than the price of a token.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sum(i128);
+
+impl Sum {
+    const SCALE: f64 = 1e12;
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "what is larger becomes the largest"
+    )]
+    pub(super) fn add(&mut self, value: f64) {
+        self.0 = self.0.saturating_add((value * Self::SCALE).round() as i128);
+    }
+
+    pub(super) fn value(self) -> f64 {
+        self.0 as f64 / Self::SCALE
+    }
+}
+
+/// Sums of one usage within a unit or a group.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct UsageSum {
+    sum: Sum,
+    /// Calls with a value, and without.
+    known: u64,
+    unknown: u64,
+    /// Units with a value.
+    units: u64,
+}
+
+impl UsageSum {
+    /// Adds what a call adds.
+    pub(super) fn add(&mut self, adds: Adds) {
+        match adds {
+            Adds::Nothing => {}
+            Adds::Unknown => self.unknown += 1,
+            Adds::Value(value) => {
+                self.sum.add(value);
+                self.known += 1;
+            }
+        }
+    }
+}
+
+/// A judgement of a unit by one label: its score, if it is a number, and its verdict.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Verdict {
+    pub(super) score: Option<f64>,
+    pub(super) passed: Option<bool>,
+}
+
+/// One span or one trace.
+#[derive(Debug, Clone, Default)]
+pub(super) struct UnitFacts {
+    pub(super) has_error: bool,
+    pub(super) failed: bool,
+    pub(super) duration_ns: i64,
+    pub(super) usage: [UsageSum; 4],
+    /// By label, in the order of the question's labels.
+    pub(super) verdicts: Vec<Verdict>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct LabelSum {
+    scored: u64,
+    score: Sum,
+    assessed: u64,
+    passed: u64,
+}
+
+/// A group on the way.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Gathered {
+    pub(super) count: u64,
+    errors: u64,
+    failures: u64,
+    durations_ns: Vec<i64>,
+    usage: [UsageSum; 4],
+    labels: Vec<LabelSum>,
+}
+
+impl Gathered {
+    pub(super) fn add(&mut self, unit: &UnitFacts, keep_durations: bool) {
+        self.count += 1;
+        self.errors += u64::from(unit.has_error);
+        self.failures += u64::from(unit.failed);
+        if keep_durations {
+            self.durations_ns.push(unit.duration_ns);
+        }
+        for (sum, part) in self.usage.iter_mut().zip(&unit.usage) {
+            sum.sum.0 = sum.sum.0.saturating_add(part.sum.0);
+            sum.known += part.known;
+            sum.unknown += part.unknown;
+            sum.units += u64::from(part.known > 0);
+        }
+        self.labels.resize(unit.verdicts.len(), LabelSum::default());
+        for (sum, verdict) in self.labels.iter_mut().zip(&unit.verdicts) {
+            if let Some(score) = verdict.score {
+                sum.scored += 1;
+                sum.score.add(score);
+            }
+            if let Some(passed) = verdict.passed {
+                sum.assessed += 1;
+                sum.passed += u64::from(passed);
+            }
+        }
+    }
+
+    /// The figures that the measures ask for; `labels` in the order of the verdicts.
+    pub(super) fn figures(mut self, measures: &[Measure], labels: &[(Judge, String)]) -> Figures {
+        self.durations_ns.sort_unstable();
+        let mut values = Map::new();
+        for measure in measures {
+            let label = match measure {
+                Measure::Judged(judge, label, _) => labels
+                    .iter()
+                    .position(|(by, name)| by == judge && name == label)
+                    .and_then(|at| self.labels.get(at))
+                    .copied()
+                    .unwrap_or_default(),
+                _ => LabelSum::default(),
+            };
+            let Some((value, known, all)) = self.figure(measure, label) else {
+                continue;
+            };
+            values.insert(measure.to_string(), value);
+            if known < all
+                && let Some(source) = measure.source()
+            {
+                let known_for = Value::from(format!("{known} of {all}"));
+                values.insert(format!("{source}.known_for"), known_for);
+            }
+        }
+        Figures {
+            count: self.count,
+            values,
+        }
+    }
+
+    /// The value of a measure, and of how many of how many it is known.
+    fn figure(&self, measure: &Measure, label: LabelSum) -> Option<(Value, u64, u64)> {
+        let whole = |value| Some((value, 0, 0));
+        match measure {
+            // It stands beside the others whether asked for or not.
+            Measure::Count => None,
+            Measure::ErrorRate => whole(ratio(self.errors as f64, self.count)),
+            Measure::FailureRate => whole(ratio(self.failures as f64, self.count)),
+            Measure::Duration(percent) => whole(match self.percentile(*percent) {
+                Some(ns) => rounded(ns as f64 / 1e6),
+                None => Value::Null,
+            }),
+            Measure::Usage(usage, stat) => {
+                let sum = self.usage_of(*usage);
+                let value = match stat {
+                    Stat::Sum => sum_or_null(&sum),
+                    Stat::Mean => ratio(sum.sum.value(), sum.units),
+                };
+                Some((value, sum.known, sum.known + sum.unknown))
+            }
+            Measure::CostPerSuccess => {
+                let sum = self.usage_of(Usage::Cost);
+                let value = match sum_or_null(&sum) {
+                    Value::Null => Value::Null,
+                    _ => ratio(sum.sum.value(), self.count - self.failures),
+                };
+                Some((value, sum.known, sum.known + sum.unknown))
+            }
+            Measure::Judged(_, _, stat) => {
+                let known = label.scored.max(label.assessed);
+                let value = match stat {
+                    JudgeStat::Mean => ratio(label.score.value(), label.scored),
+                    JudgeStat::PassRate => ratio(label.passed as f64, label.assessed),
+                };
+                Some((value, known, self.count))
+            }
+        }
+    }
+
+    fn usage_of(&self, usage: Usage) -> UsageSum {
+        self.usage.get(usage as usize).copied().unwrap_or_default()
+    }
+
+    /// By nearest rank, of sorted durations.
+    fn percentile(&self, percent: u8) -> Option<i64> {
+        let rank = (self.durations_ns.len() * usize::from(percent)).div_ceil(100);
+        self.durations_ns.get(rank.saturating_sub(1)).copied()
+    }
+}
+
+/// The sum; null if there were calls and none had a value.
+fn sum_or_null(sum: &UsageSum) -> Value {
+    if sum.known == 0 && sum.unknown > 0 {
+        Value::Null
+    } else {
+        rounded(sum.sum.value())
+    }
+}
+
+/// A part of a whole; null of nothing.
+pub(super) fn ratio(part: f64, whole: u64) -> Value {
+    if whole == 0 {
+        return Value::Null;
+    }
+    rounded(part / whole as f64)
+}
+
+/// Six significant digits or three decimals, whichever is more: what sums of the same numbers in
+/// any order share. Whole numbers stand without a decimal point.
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
+fn rounded(value: f64) -> Value {
+    let value = if value.abs() >= 1_000.0 {
+        (value * 1_000.0).round() / 1_000.0
+    } else {
+        format!("{value:.5e}").parse().unwrap_or(value)
+    };
+    if value.fract() == 0.0 && value.abs() < 9e15 {
+        Value::from(value as i64)
+    } else {
+        Number::from_f64(value).map_or(Value::Null, Value::Number)
+    }
+}

@@ -1,0 +1,281 @@
+//! What can be measured of a group, and how it is written.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// One figure of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Measure {
+    /// Number of units; always worked out.
+    Count,
+    /// Part of the units with an error: spans with status `error`, traces with any such span.
+    ErrorRate,
+    /// Part of the units that failed: spans with status `error`, traces whose root has it.
+    FailureRate,
+    /// A percentile of the durations, in milliseconds. A trace lasts from its first start to its
+    /// last end.
+    Duration(u8),
+    /// Tokens or cost of model calls.
+    Usage(Usage, Stat),
+    /// Cost of all units by those that did not fail, in USD.
+    CostPerSuccess,
+    /// Evaluations or feedback of one label.
+    Judged(Judge, String, JudgeStat),
+}
+
+/// What a model call uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// `input_tokens`.
+    InputTokens,
+    /// `output_tokens`.
+    OutputTokens,
+    /// `total_tokens`, else input and output.
+    TotalTokens,
+    /// `estimated_total_cost`, else `total_cost`, in USD.
+    Cost,
+}
+
+/// A sum, or a mean over the units that have a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stat {
+    /// The sum.
+    Sum,
+    /// The mean by unit.
+    Mean,
+}
+
+/// Who judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Judge {
+    /// An evaluator.
+    Evaluation,
+    /// An end user.
+    Feedback,
+}
+
+/// What is worked out of judgements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JudgeStat {
+    /// The mean score; true counts 1, false 0. A trace has the mean of its spans.
+    Mean,
+    /// Part of those assessed that passed. A trace passes if nothing in it failed.
+    PassRate,
+}
+
+/// A text that is no measure.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a measure is one of count, error_rate, failure_rate, duration.p50 (or p95, p99), \
+     input_tokens, output_tokens, total_tokens or cost with .sum or .mean, cost.per_success, \
+     evaluation.<label>.mean, evaluation.<label>.pass_rate, feedback.<label>.mean"
+)]
+pub struct MeasureError;
+
+impl Usage {
+    /// All of them, in the order in which they are kept.
+    pub(super) const ALL: [Self; 4] = [
+        Self::InputTokens,
+        Self::OutputTokens,
+        Self::TotalTokens,
+        Self::Cost,
+    ];
+
+    /// Its name in a measure.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InputTokens => "input_tokens",
+            Self::OutputTokens => "output_tokens",
+            Self::TotalTokens => "total_tokens",
+            Self::Cost => "cost",
+        }
+    }
+}
+
+impl Judge {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Evaluation => "evaluation",
+            Self::Feedback => "feedback",
+        }
+    }
+}
+
+impl Measure {
+    /// The measures that a caller's text asks for: one, or a family by its short name
+    /// (`duration`, `cost`, `evaluation.tone`).
+    ///
+    /// # Errors
+    ///
+    /// A text that is neither.
+    pub fn family(text: &str) -> Result<Vec<Self>, MeasureError> {
+        let text = text.trim();
+        if let Ok(one) = text.parse() {
+            return Ok(vec![one]);
+        }
+        let usage = |usage| {
+            vec![
+                Self::Usage(usage, Stat::Sum),
+                Self::Usage(usage, Stat::Mean),
+            ]
+        };
+        Ok(match text {
+            "duration" | "latency" | "duration_ms" => [50, 95, 99].map(Self::Duration).to_vec(),
+            "errors" | "error" => vec![Self::ErrorRate],
+            "tokens" | "total_tokens" => usage(Usage::TotalTokens),
+            "input_tokens" => usage(Usage::InputTokens),
+            "output_tokens" => usage(Usage::OutputTokens),
+            "cost" | "total_cost" | "estimated_total_cost" => usage(Usage::Cost),
+            _ => {
+                let (judge, label) = judged(text).ok_or(MeasureError)?;
+                [JudgeStat::Mean, JudgeStat::PassRate]
+                    .map(|stat| Self::Judged(judge, label.to_owned(), stat))
+                    .to_vec()
+            }
+        })
+    }
+
+    /// The start of the name that figures of one source share: `cost`, `evaluation.tone`.
+    pub(super) fn source(&self) -> Option<String> {
+        match self {
+            Self::Usage(usage, _) => Some(usage.as_str().to_owned()),
+            Self::CostPerSuccess => Some(Usage::Cost.as_str().to_owned()),
+            Self::Judged(judge, label, _) => Some(format!("{}.{label}", judge.as_str())),
+            Self::Count | Self::ErrorRate | Self::FailureRate | Self::Duration(_) => None,
+        }
+    }
+}
+
+fn judged(text: &str) -> Option<(Judge, &str)> {
+    let (family, label) = text.split_once('.')?;
+    let judge = match family {
+        "evaluation" | "evaluations" => Judge::Evaluation,
+        "feedback" => Judge::Feedback,
+        _ => return None,
+    };
+    let label = label.strip_prefix("custom.").unwrap_or(label);
+    (!label.is_empty()).then_some((judge, label))
+}
+
+impl FromStr for Measure {
+    type Err = MeasureError;
+
+    fn from_str(text: &str) -> Result<Self, MeasureError> {
+        match text {
+            "count" => return Ok(Self::Count),
+            "error_rate" => return Ok(Self::ErrorRate),
+            "failure_rate" => return Ok(Self::FailureRate),
+            "cost.per_success" | "cost_per_success" => return Ok(Self::CostPerSuccess),
+            _ => {}
+        }
+        if let Some(percentile) = percentile(text) {
+            return Ok(Self::Duration(percentile));
+        }
+        let (source, stat) = text.rsplit_once('.').ok_or(MeasureError)?;
+        if let Some(usage) = Usage::ALL
+            .into_iter()
+            .find(|usage| usage.as_str() == source)
+        {
+            return match stat {
+                "sum" | "total" => Ok(Self::Usage(usage, Stat::Sum)),
+                "mean" | "avg" => Ok(Self::Usage(usage, Stat::Mean)),
+                _ => Err(MeasureError),
+            };
+        }
+        let stat = match stat {
+            "mean" | "avg" => JudgeStat::Mean,
+            "pass_rate" => JudgeStat::PassRate,
+            _ => return Err(MeasureError),
+        };
+        let (judge, label) = judged(source).ok_or(MeasureError)?;
+        Ok(Self::Judged(judge, label.to_owned(), stat))
+    }
+}
+
+/// `duration.p95`, `duration_p95`, `p95`.
+fn percentile(text: &str) -> Option<u8> {
+    let rest = text.strip_prefix("duration").unwrap_or(text);
+    let rest = rest.strip_prefix(['.', '_']).unwrap_or(rest);
+    let percent = rest.strip_prefix('p')?.parse().ok()?;
+    (1..=99).contains(&percent).then_some(percent)
+}
+
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count => f.write_str("count"),
+            Self::ErrorRate => f.write_str("error_rate"),
+            Self::FailureRate => f.write_str("failure_rate"),
+            Self::Duration(percent) => write!(f, "duration.p{percent}"),
+            Self::Usage(usage, Stat::Sum) => write!(f, "{}.sum", usage.as_str()),
+            Self::Usage(usage, Stat::Mean) => write!(f, "{}.mean", usage.as_str()),
+            Self::CostPerSuccess => f.write_str("cost.per_success"),
+            Self::Judged(judge, label, JudgeStat::Mean) => {
+                write!(f, "{}.{label}.mean", judge.as_str())
+            }
+            Self::Judged(judge, label, JudgeStat::PassRate) => {
+                write!(f, "{}.{label}.pass_rate", judge.as_str())
+            }
+        }
+    }
+}
+
+impl From<Measure> for String {
+    fn from(measure: Measure) -> Self {
+        measure.to_string()
+    }
+}
+
+impl TryFrom<String> for Measure {
+    type Error = MeasureError;
+
+    fn try_from(text: String) -> Result<Self, MeasureError> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_measure_reads_back_as_itself() {
+        for text in [
+            "count",
+            "error_rate",
+            "failure_rate",
+            "duration.p50",
+            "duration.p99",
+            "input_tokens.sum",
+            "output_tokens.mean",
+            "total_tokens.sum",
+            "cost.mean",
+            "cost.per_success",
+            "evaluation.faithfulness.mean",
+            "evaluation.tone.of.voice.pass_rate",
+            "feedback.thumbs.mean",
+        ] {
+            assert_eq!(text.parse::<Measure>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn short_names_stand_for_families_and_other_texts_for_nothing() {
+        let names = |text: &str| -> Vec<String> {
+            let family = Measure::family(text).unwrap();
+            family.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(names("p95"), ["duration.p95"]);
+        assert_eq!(names("cost"), ["cost.sum", "cost.mean"]);
+        assert_eq!(
+            names("evaluation.tone"),
+            ["evaluation.tone.mean", "evaluation.tone.pass_rate"]
+        );
+        for text in ["", "p100", "speed", "cost.max", "evaluation.", "x.y.mean"] {
+            assert!(Measure::family(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! Takes spans one by one and turns them into groups.
+//!
+//! A week of a busy application is a million spans: of each only the parts that the question
+//! needs are kept, and what repeats (trace ids, values) is kept once.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::group::{Gathered, Sum, UnitFacts, UsageSum, Verdict, ratio};
+use super::measure::{Judge, Measure};
+use super::usage::{Adds, Call, resolve};
+use super::{Aggregation, Dimension, Group, Question, Unit};
+use crate::model::{Assessment, Evaluation, Span};
+use crate::query::{Field, ParseError, SpanContext, facet_values};
+
+/// Values of one facet kept of one span or trace.
+const MAX_VALUES: usize = 100;
+/// Groups that one unit is put in.
+const MAX_GROUPS_OF_UNIT: usize = 1_000;
+/// Groups kept at all; a question that makes more groups by something unique.
+const MAX_GROUPS: usize = 100_000;
+
+/// A value that is not there.
+const NONE: u32 = u32::MAX;
+
+/// A span that is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// The span.
+    pub span: &'a Span,
+    /// Whether it answers the question's query and tags.
+    pub selected: bool,
+    /// The buckets it is in, a bit for each by its place in the question.
+    pub buckets: u32,
+}
+
+/// An aggregation on the way.
+pub struct Tally {
+    question: Question,
+    /// The fields to group by; `None` stands for the buckets.
+    fields: Vec<Option<Field>>,
+    labels: Vec<(Judge, String)>,
+    needs_calls: bool,
+    needs_durations: bool,
+    values: Interner,
+    traces: Interner,
+    keys: HashMap<Vec<Vec<u32>>, u32>,
+    facts: Vec<Fact>,
+    calls: Vec<Call>,
+    clipped: bool,
+}
+
+/// Equal texts as equal numbers.
+#[derive(Default)]
+struct Interner {
+    numbers: HashMap<String, u32>,
+}
+
+impl Interner {
+    fn number(&mut self, text: &str) -> u32 {
+        if let Some(number) = self.numbers.get(text) {
+            return *number;
+        }
+        let number = u32::try_from(self.numbers.len()).unwrap_or(NONE);
+        self.numbers.insert(text.to_owned(), number);
+        number
+    }
+
+    fn texts(&self) -> HashMap<u32, &str> {
+        let entries = self.numbers.iter();
+        entries
+            .map(|(text, number)| (*number, text.as_str()))
+            .collect()
+    }
+}
+
+/// What is kept of a span.
+#[derive(Debug)]
+struct Fact {
+    trace: u32,
+    /// Which set of values, by its number.
+    keys: u32,
+    start_ns: i64,
+    end_ns: i64,
+    is_error: bool,
+    is_root: bool,
+    selected: bool,
+    verdicts: Box<[Verdict]>,
+}
+
+impl Tally {
+    /// Starts an aggregation.
+    ///
+    /// # Errors
+    ///
+    /// A facet whose name cannot be read.
+    pub fn new(question: &Question) -> Result<Self, ParseError> {
+        let fields = question.group_by.iter().map(|dimension| match dimension {
+            Dimension::Facet(name) => Field::parse(name).map(Some),
+            Dimension::Buckets(_) => Ok(None),
+        });
+        let mut labels: Vec<(Judge, String)> = Vec::new();
+        for measure in &question.measures {
+            if let Measure::Judged(judge, label, _) = measure
+                && !labels.iter().any(|(by, name)| by == judge && name == label)
+            {
+                labels.push((*judge, label.clone()));
+            }
+        }
+        let needs = |test: fn(&Measure) -> bool| question.measures.iter().any(test);
+        Ok(Self {
+            fields: fields.collect::<Result<_, _>>()?,
+            labels,
+            needs_calls: needs(|m| matches!(m, Measure::Usage(..) | Measure::CostPerSuccess)),
+            needs_durations: needs(|m| matches!(m, Measure::Duration(_))),
+            question: question.clone(),
+            values: Interner::default(),
+            traces: Interner::default(),
+            keys: HashMap::new(),
+            facts: Vec::new(),
+            calls: Vec::new(),
+            clipped: false,
+        })
+    }
+
+    /// Takes a span. With unit `span` only those that are selected count.
+    pub fn add(&mut self, seen: Seen<'_>) {
+        let span = seen.span;
+        if self.question.unit == Unit::Span && !seen.selected {
+            return;
+        }
+        let trace = self.traces.number(span.trace_id.as_str());
+        if self.needs_calls
+            && let Some(call) = Call::of(span, self.facts.len(), trace)
+        {
+            self.calls.push(call);
+        }
+        let verdicts = self.labels.iter().map(|(judge, label)| {
+            let judgements = match judge {
+                Judge::Evaluation => &span.evaluations,
+                Judge::Feedback => &span.feedback,
+            };
+            judgements.get(label).map(verdict).unwrap_or_default()
+        });
+        let verdicts = verdicts.collect();
+        let keys = self.keys_of(seen);
+        self.facts.push(Fact {
+            trace,
+            keys,
+            start_ns: span.start_ns,
+            end_ns: span.end_ns(),
+            is_error: span.is_error(),
+            is_root: span.is_root(),
+            selected: seen.selected,
+            verdicts,
+        });
+    }
+
+    /// The number of the span's set of values, dimension by dimension.
+    fn keys_of(&mut self, seen: Seen<'_>) -> u32 {
+        let context = SpanContext::of(seen.span);
+        let mut set = Vec::with_capacity(self.fields.len());
+        for field in &self.fields {
+            let mut values: Vec<u32> = match field {
+                None => (0..u32::BITS)
+                    .filter(|bit| seen.buckets & (1 << bit) != 0)
+                    .collect(),
+                Some(field) => {
+                    let found = facet_values(field, &context);
+                    found.iter().map(|text| self.values.number(text)).collect()
+                }
+            };
+            self.clipped |= values.len() > MAX_VALUES;
+            values.truncate(MAX_VALUES);
+            set.push(values);
+        }
+        let next = u32::try_from(self.keys.len()).unwrap_or(NONE);
+        *self.keys.entry(set).or_insert(next)
+    }
+
+    /// The answer to the question, its page cut out.
+    pub fn finish(self, rows_read: u64, sampled: bool) -> Aggregation {
+        let matched = self.facts.iter().filter(|fact| fact.selected).count() as u64;
+        let units = self.units();
+        let mut groups: HashMap<(i64, Vec<u32>), Gathered> = HashMap::new();
+        let mut wholes: HashMap<(i64, Vec<u32>), u64> = HashMap::new();
+        let mut total = Gathered::default();
+        let mut answer = Aggregation {
+            rows_read,
+            rows_matched: (!sampled).then_some(matched),
+            sampled,
+            has_values: vec![false; self.fields.len()],
+            ..Aggregation::default()
+        };
+        let mut clipped = self.clipped;
+        for (start_ns, keys, facts) in &units {
+            total.add(facts, self.needs_durations);
+            for (has, values) in answer.has_values.iter_mut().zip(keys) {
+                *has |= !values.is_empty();
+            }
+            if self.fields.is_empty() && self.question.interval_ms.is_none() {
+                continue;
+            }
+            let time = self.time_bucket(*start_ns);
+            let combined = combinations(keys);
+            answer.in_several += u64::from(combined.len() > 1);
+            clipped |= combined.len() >= MAX_GROUPS_OF_UNIT;
+            let mut parts: BTreeSet<Vec<u32>> = BTreeSet::new();
+            for mut key in combined {
+                if groups.len() >= MAX_GROUPS && !groups.contains_key(&(time, key.clone())) {
+                    clipped = true;
+                    continue;
+                }
+                let gathered = groups.entry((time, key.clone())).or_default();
+                gathered.add(facts, self.needs_durations);
+                key.pop();
+                parts.insert(key);
+            }
+            for part in parts {
+                *wholes.entry((time, part)).or_default() += 1;
+            }
+        }
+        if clipped {
+            answer.notes.push(
+                "some units have so many values, or there are so many groups, that not all were kept; group by something with fewer values"
+                    .to_owned(),
+            );
+        }
+        answer.total = total.figures(&self.question.measures, &self.labels);
+        answer.total_groups = groups.len();
+        answer.groups = self.page(groups, &wholes);
+        answer
+    }
+
+    /// Start of the time bucket that a moment is in, in milliseconds; 0 without an interval.
+    fn time_bucket(&self, start_ns: i64) -> i64 {
+        let Some(interval) = self.question.interval_ms.filter(|ms| *ms > 0) else {
+            return 0;
+        };
+        let from = self.question.window.from_ms;
+        let since = start_ns.div_euclid(1_000_000).saturating_sub(from);
+        from + since.div_euclid(interval) * interval
+    }
+
+    /// The asked page of the groups: by time, the largest first, then by key.
+    fn page(
+        &self,
+        groups: HashMap<(i64, Vec<u32>), Gathered>,
+        wholes: &HashMap<(i64, Vec<u32>), u64>,
+    ) -> Vec<Group> {
+        let texts = self.values.texts();
+        let text_of = |field: &Option<Field>, number: u32| -> Option<String> {
+            if number == NONE {
+                return None;
+            }
+            match field {
+                Some(_) => texts.get(&number).map(|text| (*text).to_owned()),
+                None => {
+                    let bucket = self.question.buckets().get(usize::try_from(number).ok()?);
+                    bucket.map(|bucket| bucket.name.clone())
+                }
+            }
+        };
+        let mut rows: Vec<_> = groups
+            .into_iter()
+            .map(|((time, numbers), gathered)| {
+                let key = self.fields.iter().zip(&numbers);
+                let key: Vec<_> = key.map(|(field, number)| text_of(field, *number)).collect();
+                // None after every value.
+                let order: Vec<_> = key.iter().map(|k| (k.is_none(), k.clone())).collect();
+                (
+                    time,
+                    std::cmp::Reverse(gathered.count),
+                    order,
+                    key,
+                    numbers,
+                    gathered,
+                )
+            })
+            .collect();
+        rows.sort_by(|a, b| (a.0, a.1, &a.2).cmp(&(b.0, b.1, &b.2)));
+        let page = rows
+            .into_iter()
+            .skip(self.question.offset)
+            .take(self.question.limit);
+        page.map(|(time, _, _, key, mut numbers, gathered)| {
+            numbers.pop();
+            let whole = wholes.get(&(time, numbers)).copied().unwrap_or_default();
+            let share = ratio(gathered.count as f64, whole);
+            Group {
+                time_ms: self.question.interval_ms.map(|_| time),
+                share: (!key.is_empty()).then(|| share.as_f64()).flatten(),
+                key,
+                figures: gathered.figures(&self.question.measures, &self.labels),
+            }
+        })
+        .collect()
+    }
+
+    /// The units that count: when each began, its values by dimension, and its facts.
+    fn units(&self) -> Vec<(i64, Vec<Vec<u32>>, UnitFacts)> {
+        let mut adds: Vec<Vec<[Adds; 4]>> = Vec::new();
+        adds.resize_with(self.facts.len(), Vec::new);
+        for (call, row) in self.calls.iter().zip(resolve(&self.calls)) {
+            if let Some(rows) = adds.get_mut(call.fact) {
+                rows.push(row);
+            }
+        }
+        let sets: HashMap<u32, &Vec<Vec<u32>>> = self
+            .keys
+            .iter()
+            .map(|(set, number)| (*number, set))
+            .collect();
+        let parts: Vec<Part<'_>> = self
+            .facts
+            .iter()
+            .zip(&adds)
+            .map(|(fact, adds)| Part {
+                fact,
+                adds,
+                keys: sets.get(&fact.keys).copied(),
+            })
+            .collect();
+        if self.question.unit == Unit::Span {
+            return parts.iter().filter_map(|part| unit_of(&[part])).collect();
+        }
+        let mut traces: HashMap<u32, Vec<&Part<'_>>> = HashMap::new();
+        for part in &parts {
+            traces.entry(part.fact.trace).or_default().push(part);
+        }
+        traces.values().filter_map(|parts| unit_of(parts)).collect()
+    }
+}
+
+/// A span of a unit.
+struct Part<'a> {
+    fact: &'a Fact,
+    adds: &'a [[Adds; 4]],
+    keys: Option<&'a Vec<Vec<u32>>>,
+}
+
+/// The unit of these spans, if one of them is selected.
+fn unit_of(parts: &[&Part<'_>]) -> Option<(i64, Vec<Vec<u32>>, UnitFacts)> {
+    let facts = || parts.iter().map(|part| part.fact);
+    if !facts().any(|fact| fact.selected) {
+        return None;
+    }
+    let start_ns = facts().map(|fact| fact.start_ns).min()?;
+    let end_ns = facts().map(|fact| fact.end_ns).max()?;
+    let has_error = facts().any(|fact| fact.is_error);
+    let has_root = facts().any(|fact| fact.is_root);
+    let root_failed = facts().any(|fact| fact.is_root && fact.is_error);
+    let mut usage = [UsageSum::default(); 4];
+    for adds in parts.iter().flat_map(|part| part.adds) {
+        for (sum, add) in usage.iter_mut().zip(adds) {
+            sum.add(*add);
+        }
+    }
+    let dimensions = parts.first().and_then(|part| part.keys).map_or(0, Vec::len);
+    let keys = (0..dimensions).map(|dimension| {
+        let sets = parts.iter().filter_map(|part| part.keys);
+        let mut values: Vec<u32> = sets
+            .filter_map(|set| set.get(dimension))
+            .flatten()
+            .copied()
+            .collect();
+        values.sort_unstable();
+        values.dedup();
+        values
+    });
+    let labels = parts.first().map_or(0, |part| part.fact.verdicts.len());
+    let verdicts = (0..labels).map(|label| {
+        combined(
+            parts
+                .iter()
+                .filter_map(|part| part.fact.verdicts.get(label)),
+        )
+    });
+    let facts = UnitFacts {
+        has_error,
+        failed: if has_root { root_failed } else { has_error },
+        duration_ns: end_ns.saturating_sub(start_ns),
+        usage,
+        verdicts: verdicts.collect(),
+    };
+    Some((start_ns, keys.collect(), facts))
+}
+
+/// The judgement of several spans together.
+fn combined<'a>(verdicts: impl Iterator<Item = &'a Verdict> + Clone) -> Verdict {
+    let mut sum = Sum::default();
+    let mut count = 0_u32;
+    for score in verdicts.clone().filter_map(|verdict| verdict.score) {
+        sum.add(score);
+        count += 1;
+    }
+    Verdict {
+        score: (count > 0).then(|| sum.value() / f64::from(count)),
+        passed: verdicts
+            .filter_map(|verdict| verdict.passed)
+            .reduce(|a, b| a && b),
+    }
+}
+
+fn verdict(evaluation: &Evaluation) -> Verdict {
+    let value = evaluation.value.as_ref();
+    let truth = value.and_then(serde_json::Value::as_bool);
+    let number = value.and_then(serde_json::Value::as_f64);
+    Verdict {
+        score: number.or(truth.map(|truth| if truth { 1.0 } else { 0.0 })),
+        passed: evaluation
+            .assessment
+            .map(|assessment| assessment == Assessment::Pass),
+    }
+}
+
+/// Every choice of one value per dimension; a dimension without values is one choice.
+fn combinations(keys: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let mut all: Vec<Vec<u32>> = vec![Vec::new()];
+    for values in keys {
+        let values: &[u32] = if values.is_empty() { &[NONE] } else { values };
+        let longer = all.iter().flat_map(|key| {
+            values.iter().map(move |value| {
+                let mut key = key.clone();
+                key.push(*value);
+                key
+            })
+        });
+        all = longer.take(MAX_GROUPS_OF_UNIT).collect();
+    }
+    all
+}
