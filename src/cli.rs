@@ -12,14 +12,19 @@ mod completions;
 mod demo;
 mod doctor;
 mod error;
+mod leaks;
 mod local;
 mod logging;
+mod login;
+mod logout;
 mod output;
 mod serve;
 mod settings;
 mod signals;
+mod status;
 mod tools;
 mod upstream;
+mod whoami;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,7 +40,11 @@ const WIND_DOWN: Duration = Duration::from_millis(500);
 
 /// Runs the command line of this process and says how it ended.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse_from(args::hoist(std::env::args_os().collect())) {
+    let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if let Some(remark) = leaks::remark(&words) {
+        output::tell(&remark);
+    }
+    let cli = match Cli::try_parse_from(args::hoist(words)) {
         Ok(cli) => cli,
         Err(message) => {
             // Help and versions go to standard output, complaints to standard error.
@@ -66,7 +75,10 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         return completions::run(args);
     }
     let need = match &command {
-        Command::Demo(_) | Command::Local(_) | Command::Tools(_) => Need::NoUpstream,
+        Command::Demo(_) | Command::Local(_) | Command::Tools(_) | Command::Logout(_) => {
+            Need::NoUpstream
+        }
+        Command::Login(_) => Need::SignIn,
         _ => Need::Upstream,
     };
     let settings = Settings::resolve(&cli.shared, &Environment::of_process(), need)?;
@@ -81,6 +93,10 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Call(args) => call::run(settings, &args).await,
         Command::Tools(args) => tools::run(&settings, &args),
         Command::Doctor(args) => doctor::run(settings, &args).await,
+        Command::Login(args) => login::run(&settings, &args).await,
+        Command::Logout(args) => logout::run(&cli.shared, &settings, &args).await,
+        Command::Status => status::run(&settings),
+        Command::Whoami(args) => whoami::run(&settings, &args),
         Command::Completions(args) => completions::run(&args),
     }
 }

@@ -16,7 +16,6 @@ mod guard;
 mod handler;
 mod http;
 mod instructions;
-mod nearest;
 mod resources;
 mod scope;
 mod selection;
@@ -28,11 +27,11 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use credentials::{CredentialSource, FixedCredential, HeaderCredentials};
+pub use crate::analysis::nearest::nearest;
+pub use credentials::{CredentialSource, FixedCredential, HeaderCredentials, NotReady};
 pub use dispatch::{CALL_DEADLINE, Outcome};
 pub use handler::definitions;
 pub use http::{HttpError, MCP_PATHS, require_loopback, router, serve_http};
-pub use nearest::nearest;
 pub use resources::{TOOLSETS_URI, WHOAMI_URI};
 pub use scope::Scope;
 pub use selection::{Catalogue, Entry, Hidden, Selection, Wish};

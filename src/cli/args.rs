@@ -33,8 +33,9 @@ Environment (flags win over it, it wins over the config file):
   DD_ACCESS_TOKEN          an access token instead of the pair
   DD_API_KEY_FILE, …       each of these may be read from a file; it is read again when it changes
   LLMOBS_MCP_TOOLSETS, LLMOBS_MCP_OMIT_TOOLS, LLMOBS_MCP_READ_ONLY, LLMOBS_MCP_DATA_DIR,
-  LLMOBS_MCP_CA_FILE, LLMOBS_MCP_LOG, LLMOBS_MCP_CONFIG
+  LLMOBS_MCP_CA_FILE, LLMOBS_MCP_LOG, LLMOBS_MCP_CONFIG, LLMOBS_MCP_PROFILE
                            as the flags of these names; DD_LLMOBS_READ_ONLY also makes read-only
+  LLMOBS_MCP_STATE_DIR     folder of stored logins (see `login`)
   HTTPS_PROXY, NO_PROXY    as usual
 
 Exit codes:
@@ -92,6 +93,14 @@ pub(crate) struct Shared {
         conflicts_with = "site"
     )]
     pub(crate) api_url: Option<String>,
+    /// Stored login to use (see `login`), also beside keys in the environment
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Where the data is",
+        value_name = "NAME"
+    )]
+    pub(crate) profile: Option<String>,
     /// Folder of the embedded backend's data
     #[arg(
         long,
@@ -163,6 +172,14 @@ pub(crate) enum Command {
     Tools(ToolsArgs),
     /// Tell what is configured, what answers and what is missing
     Doctor(DoctorArgs),
+    /// Sign in at Datadog in the browser and keep the login
+    Login(LoginArgs),
+    /// Revoke a stored login and forget it
+    Logout(LogoutArgs),
+    /// List the stored logins and say which credential is in force
+    Status,
+    /// Say which upstream answers and which credential is used, never its value
+    Whoami(WhoamiArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -204,6 +221,17 @@ pub(crate) struct LocalArgs {
     /// Where to listen [default: 127.0.0.1:8126, the Agent's address, or a free port if it is taken]
     #[arg(long, value_name = "ADDR", value_parser = loopback)]
     pub(crate) listen: Option<SocketAddr>,
+    /// Take in OpenTelemetry traces here too, at /v1/traces; without an address, where exporters
+    /// send by default: 127.0.0.1:4318
+    #[arg(long, value_name = "ADDR", value_parser = loopback, num_args = 0..=1,
+        default_missing_value = "127.0.0.1:4318")]
+    pub(crate) otlp_listen: Option<SocketAddr>,
+    /// Hold to Datadog's limits on what is sent: refuse spans and evaluations older than 24 hours,
+    /// drop input and output of spans of 5 MB and more [default: any age, any size that fits a
+    /// request]. The limits on answers always hold: 10 spans a page unless asked for up to 5,000,
+    /// 50 MB a page, the last 15 minutes
+    #[arg(long)]
+    pub(crate) datadog_limits: bool,
     /// Leave undocumented attributes out of search answers, as a Datadog site may (for tests)
     #[arg(long, hide = true)]
     pub(crate) documented_only: bool,
@@ -257,6 +285,66 @@ pub(crate) struct DoctorArgs {
     /// Try each endpoint that the tools need with one small read
     #[arg(long)]
     pub(crate) probe: bool,
+}
+
+/// Flags of `login`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  llmobs-mcp login --site datadoghq.eu
+  llmobs-mcp login --site us5 --profile work --read-only
+  llmobs-mcp login --no-browser        prints the address; the answer may be pasted
+
+Keys in the environment win over a stored login unless --profile names one.")]
+pub(crate) struct LoginArgs {
+    /// Scopes to ask for, separated by commas or given several times
+    /// [default: llm_observability_read and, without --read-only, llm_observability_write]
+    #[arg(long, value_name = "SCOPE")]
+    pub(crate) scope: Vec<String>,
+    /// Print the address instead of opening a browser
+    #[arg(long)]
+    pub(crate) no_browser: bool,
+    /// Organisation that must be signed in to, by its id
+    #[arg(long, value_name = "UUID")]
+    pub(crate) org: Option<String>,
+    /// Port of 127.0.0.1 that the browser comes back to; 0 takes any free one
+    /// [default: the first free one of 8000, 8080, 8888, 9000]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) callback_port: Option<u16>,
+    /// Name to register under [default: llmobs-mcp]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) client_name: Option<String>,
+    /// Where the tokens are kept
+    #[arg(long, value_enum, default_value_t = Storage::File)]
+    pub(crate) storage: Storage,
+    /// Seconds to wait for the browser
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) timeout: u64,
+}
+
+/// Where tokens are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Storage {
+    /// A file that only you can read
+    File,
+    /// The system's keyring, if this build and this session have one; else the file, with a warning
+    Keyring,
+}
+
+/// Flags of `logout`.
+#[derive(Debug, Args)]
+pub(crate) struct LogoutArgs {
+    /// Every stored login, not only the current one
+    #[arg(long, conflicts_with = "profile")]
+    pub(crate) all: bool,
+}
+
+/// Flags of `whoami`.
+#[derive(Debug, Args)]
+pub(crate) struct WhoamiArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `completions`.

@@ -108,6 +108,18 @@ fn configuration(report: &mut Report, settings: &Settings) {
 }
 
 fn credential(report: &mut Report, settings: &Settings) {
+    if settings.login.is_some() {
+        let (kind, origin) = settings.in_force();
+        report.say(Level::Ok, &format!("credential: {kind} from {origin}"));
+        if settings.profile.is_some() && !settings.secrets.labels().is_empty() {
+            let others = settings.secrets.labels().join(", ");
+            report.say(
+                Level::Note,
+                &format!("{others} not used: a profile was named"),
+            );
+        }
+        return;
+    }
     let set = settings.secrets.labels();
     let current = settings.secrets.credential().unwrap_or(Credential::None);
     match settings.half {
@@ -138,7 +150,7 @@ fn credential(report: &mut Report, settings: &Settings) {
                 "credential: none is set, and local data needs none",
             );
             report
-                .mend("to read a Datadog site: export DD_SITE=… DD_API_KEY=… DD_APPLICATION_KEY=…");
+                .mend("to read a Datadog site: `llmobs-mcp login`, or export DD_SITE=… DD_API_KEY=… DD_APPLICATION_KEY=…");
         }
         None => report.say(
             Level::Ok,
@@ -278,7 +290,15 @@ async fn probe(report: &mut Report, settings: Settings, in_full: bool) -> Result
         Choice::Local | Choice::Unchosen(_) => Upstream::Local.name().into_owned(),
     };
     let Connected { upstreams, backend } = connect(settings).await?;
-    let results = upstreams.own_client("cli doctor").probe().await;
+    let results = match upstreams.own_client("cli doctor").await {
+        Ok(client) => client.probe().await,
+        Err(not_ready) => {
+            report.say(Level::Problem, &format!("credential: {}", not_ready.error));
+            report.mend(&not_ready.hint);
+            Connected::close(backend).await;
+            return Ok(());
+        }
+    };
     let answered = results.iter().filter(|result| result.is_ok()).count();
     let level = if answered == 0 {
         Level::Problem

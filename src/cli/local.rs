@@ -1,23 +1,32 @@
 //! `local`: the local backend alone, for SDKs to send to and for other processes to attach to.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::local::owner::{AGENT_ADDRESS, Listen};
+use crate::local::serve;
 
 use super::args::LocalArgs;
-use super::backend::{Backend, in_folder};
+use super::backend::{Backend, bind, in_folder};
 use super::error::CliError;
 use super::output;
 use super::settings::Settings;
 use super::signals::stop_on_signal;
 
+/// How long requests that are running may take to end.
+const GRACE: Duration = Duration::from_secs(3);
+
 pub(crate) async fn run(settings: &Settings, args: &LocalArgs) -> Result<ExitCode, CliError> {
     let stop = stop_on_signal();
     let listen = args.listen.map_or(Listen::Default, Listen::Exactly);
     let folder = &settings.data_dir;
-    let backend = Backend::share(in_folder(folder, args.documented_only), listen).await?;
+    let mut options = in_folder(folder, args.documented_only);
+    if args.datadog_limits {
+        options = options.with_datadog_limits();
+    }
+    let backend = Backend::share(options, listen).await?;
     let url = backend.url();
-    if backend.owned().is_none() {
+    let Some(owned) = backend.owned() else {
         backend.close().await;
         return Err(CliError::failed(
             format!("{} is already served at {url}", folder.display()),
@@ -26,14 +35,38 @@ pub(crate) async fn run(settings: &Settings, args: &LocalArgs) -> Result<ExitCod
                 folder.display()
             ),
         ));
+    };
+    let mut otlp = None;
+    if let Some(address) = args.otlp_listen {
+        let listener = match bind(Some(address), 0..0).await {
+            Ok(listener) => listener,
+            Err(error) => {
+                backend.close().await;
+                return Err(error);
+            }
+        };
+        let url = listener.local_addr().unwrap_or(address);
+        let told = stop.clone().cancelled_owned();
+        otlp = Some((url, tokio::spawn(serve(owned, listener, told))));
     }
-    output::print(&greeting(&url, &folder.display().to_string()))?;
+    let also = otlp
+        .as_ref()
+        .map(|(address, _)| format!("http://{address}"));
+    let folder = folder.display().to_string();
+    output::print(&greeting(&url, also.as_deref(), &folder))?;
     stop.cancelled().await;
+    if let Some((_, serving)) = otlp {
+        // What it takes in is durable before it is acknowledged: nothing is lost if it is late.
+        if tokio::time::timeout(GRACE, serving).await.is_err() {
+            tracing::debug!("the listener for OpenTelemetry did not end in time");
+        }
+    }
     backend.close().await;
     Ok(ExitCode::SUCCESS)
 }
 
-fn greeting(url: &str, folder: &str) -> String {
+/// `also` is where a second listener takes OpenTelemetry traces.
+fn greeting(url: &str, also: Option<&str>, folder: &str) -> String {
     // SDKs look for an Agent at its own address; anywhere else they must be told.
     let tell = if url.ends_with(&AGENT_ADDRESS.to_string()) {
         String::new()
@@ -41,10 +74,13 @@ fn greeting(url: &str, folder: &str) -> String {
         format!("DD_TRACE_AGENT_URL={url} ")
     };
     let program = output::program();
+    let otlp = also.unwrap_or(url);
     format!(
         "Local backend at {url}, data in {folder}\n\n\
          Send traces of a Python application that uses ddtrace:\n  \
          {tell}DD_LLMOBS_ENABLED=1 DD_LLMOBS_ML_APP=my-app ddtrace-run python app.py\n\n\
+         Send OpenTelemetry traces (GenAI, OpenLLMetry, OpenInference):\n  \
+         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={otlp}/v1/traces OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf …\n\n\
          Read them:\n  \
          {program} call search_llmobs_spans --api-url {url}\n\n\
          Ctrl-C stops it."

@@ -6,6 +6,7 @@
 
 mod environment;
 mod file;
+mod logins;
 mod secrets;
 
 use std::path::{Path, PathBuf};
@@ -13,12 +14,15 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use tracing::level_filters::LevelFilter;
 
-use crate::datadog::{ApiUrlError, CredentialError, Site, SiteError, Upstream};
-use crate::server::Wish;
+use crate::datadog::login::{Kept, StoreError};
+use crate::datadog::{ApiUrlError, Credential, CredentialError, Site, SiteError, Upstream};
+use crate::server::{CredentialSource, Wish};
 
 use super::args::Shared;
 
 pub(crate) use environment::Environment;
+pub(crate) use logins::DEFAULT_PROFILE;
+use logins::Logins;
 pub(crate) use secrets::Secrets;
 
 /// The site for requests that bring credentials when no site was named.
@@ -31,6 +35,8 @@ pub(crate) enum Need {
     Upstream,
     /// It does not, so wrong credentials must not stop it.
     NoUpstream,
+    /// It signs in there, so what is there already does not count.
+    SignIn,
 }
 
 /// Where calls go.
@@ -57,6 +63,12 @@ pub(crate) struct Settings {
     /// Why that upstream, in words.
     pub(crate) because: String,
     pub(crate) secrets: Secrets,
+    /// The stored login that is in force, if one is.
+    pub(crate) login: Option<Kept>,
+    /// The profile that was named.
+    pub(crate) profile: Option<Said<String>>,
+    /// Where logins are kept, if this user has a place for them.
+    pub(crate) state_dir: Option<PathBuf>,
     /// The half of a pair that is missing, if one is.
     pub(crate) half: Option<CredentialError>,
     pub(crate) data_dir: PathBuf,
@@ -99,6 +111,12 @@ pub(crate) enum SettingsError {
     /// A secret's file.
     #[error("{by} names a file that cannot be read: {why}")]
     SecretFile { by: String, why: String },
+    /// A stored login that does not fit.
+    #[error("{by}: {why}")]
+    Profile { by: String, why: String },
+    /// Stored logins that cannot be read.
+    #[error("{error}")]
+    Logins { error: StoreError },
     /// A value of a variable.
     #[error("{name}: {why}")]
     Value { name: String, why: String },
@@ -124,6 +142,8 @@ impl SettingsError {
             Self::Site { .. } | Self::ApiUrl(_) | Self::Credential { .. } | Self::Value { .. } => {
                 return None;
             }
+            Self::Profile { .. } => "`llmobs-mcp status` lists the stored logins".to_owned(),
+            Self::Logins { error } => error.hint(),
             Self::Contradiction { one, .. } => format!("unset all but one of them, such as all but {one}"),
             Self::SecretFile { by, .. } => {
                 format!("let {by} name a readable file that holds the secret and nothing else")
@@ -153,7 +173,10 @@ impl Settings {
         let secrets = match need {
             Need::Upstream => Secrets::resolve(env, file)?,
             Need::NoUpstream => Secrets::default(),
+            Need::SignIn => Secrets::resolve(env, file).unwrap_or_default(),
         };
+        let state_dir = logins::state_dir(env);
+        let profile = logins::named_profile(flags.profile.as_deref(), env);
         let credential = secrets.credential();
         if let Err(error @ CredentialError::BadCharacters(_)) = credential {
             return Err(SettingsError::Credential { error });
@@ -161,14 +184,24 @@ impl Settings {
         let half = credential.as_ref().err().copied();
         let complete = credential.is_ok_and(|credential| !credential.is_none());
 
-        let (choice, because) = match need {
-            Need::NoUpstream => (Choice::Local, "this command uses local data".to_owned()),
-            Need::Upstream => choose(flags, env, file, complete)?,
+        let Chosen {
+            choice,
+            because,
+            login,
+        } = match need {
+            Need::NoUpstream => {
+                Chosen::without_login(Choice::Local, "this command uses local data")
+            }
+            Need::SignIn => choose(flags, env, file, true, None)?,
+            Need::Upstream => {
+                let logins = Logins::read(state_dir.as_ref(), profile.clone(), &mut notes)?;
+                choose(flags, env, file, complete, Some(&logins))?
+            }
         };
         if let (Choice::Unchosen(_), Some(site)) = (&choice, &flags.site) {
             notes.push(format!(
                 "--site {site} has no effect yet: no complete credential is set, so the data is \
-                 local; set DD_API_KEY and DD_APPLICATION_KEY"
+                 local; set DD_API_KEY and DD_APPLICATION_KEY, or sign in with `llmobs-mcp login`"
             ));
         }
         match (half, &choice) {
@@ -176,7 +209,7 @@ impl Settings {
                 "an application key without an API key does not select Datadog: set DD_API_KEY too"
                     .to_owned(),
             ),
-            (Some(error), Choice::Datadog(_)) => {
+            (Some(error), Choice::Datadog(_)) if login.is_none() && need == Need::Upstream => {
                 notes.push(format!("calls are sent without a credential: {error}"));
             }
             _ => {}
@@ -220,6 +253,9 @@ impl Settings {
             choice,
             because,
             secrets,
+            login,
+            profile,
+            state_dir,
             half,
             data_dir,
             data_dir_named,
@@ -232,21 +268,63 @@ impl Settings {
     }
 }
 
-/// Chooses the upstream: flags, then a site named `local`, then whether a credential is complete.
+impl Settings {
+    /// The kind of the credential in force and where it comes from. Never its value.
+    pub(crate) fn in_force(&self) -> (&'static str, String) {
+        match (&self.choice, &self.login) {
+            (Choice::Local | Choice::Unchosen(_), _) => (
+                Credential::None.kind(),
+                "nowhere, none is needed".to_owned(),
+            ),
+            (Choice::Datadog(_), Some(login)) => (
+                Credential::Bearer(String::new().into()).kind(),
+                format!("the stored login of profile {}", login.name),
+            ),
+            (Choice::Datadog(_), None) => (self.secrets.current().kind(), self.secrets.origin()),
+        }
+    }
+}
+
+/// Where calls go, why, and with which stored login.
+struct Chosen {
+    choice: Choice,
+    because: String,
+    login: Option<Kept>,
+}
+
+impl Chosen {
+    fn without_login(choice: Choice, because: &str) -> Self {
+        Self {
+            choice,
+            because: because.to_owned(),
+            login: None,
+        }
+    }
+}
+
+/// Chooses the upstream: flags, then a site named `local`, then whether a credential is complete,
+/// then a stored login. A profile that was named wins over keys of the environment.
 fn choose(
     flags: &Shared,
     env: &Environment,
     file: &file::Values,
     complete: bool,
-) -> Result<(Choice, String), SettingsError> {
+    logins: Option<&Logins>,
+) -> Result<Chosen, SettingsError> {
+    let logins = logins.filter(|logins| !complete || logins.named.is_some());
     if flags.local {
-        return Ok((Choice::Local, "--local".to_owned()));
+        return Ok(Chosen::without_login(Choice::Local, "--local"));
     }
     if let Some(url) = &flags.api_url {
-        return Ok((
-            Choice::Datadog(Upstream::from_api_url(url)?),
-            "--api-url".to_owned(),
-        ));
+        let upstream = Upstream::from_api_url(url)?;
+        let login = match logins {
+            Some(logins) => logins.at(&upstream)?,
+            None => None,
+        };
+        return Ok(Chosen {
+            login,
+            ..Chosen::without_login(Choice::Datadog(upstream), "--api-url")
+        });
     }
     let said = |value: Option<String>, by: &str| {
         value.map(|value| Said {
@@ -260,7 +338,18 @@ fn choose(
     if let Some(site) = &site
         && site.value.trim().eq_ignore_ascii_case("local")
     {
-        return Ok((Choice::Local, format!("{} is local", site.by)));
+        let because = format!("{} is local", site.by);
+        return Ok(Chosen::without_login(Choice::Local, &because));
+    }
+    if site.is_none()
+        && let Some(logins) = logins
+        && let Some((login, upstream)) = logins.anywhere()?
+    {
+        return Ok(Chosen {
+            choice: Choice::Datadog(upstream),
+            because: format!("the stored login of profile {}", login.name),
+            login: Some(login),
+        });
     }
     let site = site.unwrap_or_else(|| Said {
         value: DEFAULT_SITE.to_owned(),
@@ -270,13 +359,26 @@ fn choose(
         by: site.by.clone(),
         error,
     })?;
+    let upstream = Upstream::Site(parsed);
+    if let Some(logins) = logins
+        && let Some(login) = logins.at(&upstream)?
+    {
+        return Ok(Chosen {
+            choice: Choice::Datadog(upstream),
+            because: format!(
+                "the stored login of profile {}; the site is from {}",
+                login.name, site.by
+            ),
+            login: Some(login),
+        });
+    }
     Ok(if complete {
         let because = format!("a complete credential is set; the site is from {}", site.by);
-        (Choice::Datadog(Upstream::Site(parsed)), because)
+        Chosen::without_login(Choice::Datadog(upstream), &because)
     } else {
-        (
+        Chosen::without_login(
             Choice::Unchosen(parsed),
-            "no complete Datadog credential is set".to_owned(),
+            "no complete Datadog credential is set",
         )
     })
 }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use crate::datadog::login::{Place, StoredLogin};
 use crate::datadog::{
     HttpTransport, HttpTransportOptions, Hub, HubSettings, Site, Transport, Upstream,
 };
 use crate::local::owner::Listen;
-use crate::server::{Described, Upstreams};
+use crate::server::{CredentialSource, Described, Upstreams};
 
 use super::backend::{Backend, in_folder};
 use super::error::CliError;
+use super::login::store;
 use super::settings::{Choice, Settings};
 
 /// Upstreams, and the local backend if one was opened for them.
@@ -28,10 +30,25 @@ impl Connected {
 }
 
 /// Connects to what the settings chose. The secrets move into the upstream.
-pub(crate) async fn connect(settings: Settings) -> Result<Connected, CliError> {
+pub(crate) async fn connect(mut settings: Settings) -> Result<Connected, CliError> {
     match &settings.choice {
         Choice::Datadog(upstream) => {
-            let hub = datadog_hub(upstream.clone(), &settings)?;
+            let transport = http_transport(&settings).map_err(|error| {
+                CliError::usage(
+                    error,
+                    "the file is named by --ca-file, LLMOBS_MCP_CA_FILE or ca_file",
+                )
+            })?;
+            let own: Arc<dyn CredentialSource> = match &settings.login {
+                Some(login) => Arc::new(StoredLogin::open(
+                    store(&settings)?,
+                    &login.name,
+                    &Place::of(upstream)?,
+                    transport.clone(),
+                )?),
+                None => Arc::new(std::mem::take(&mut settings.secrets)),
+            };
+            let hub = Hub::new(upstream.clone(), transport, HubSettings::default());
             let described = Described {
                 site: match upstream {
                     Upstream::Site(site) => Some(site.domain().to_owned()),
@@ -40,7 +57,7 @@ pub(crate) async fn connect(settings: Settings) -> Result<Connected, CliError> {
                 url: Some(upstream.api_base().into_owned()),
             };
             Ok(Connected {
-                upstreams: Upstreams::datadog(hub, Arc::new(settings.secrets), described),
+                upstreams: Upstreams::datadog(hub, own, described),
                 backend: None,
             })
         }
@@ -81,16 +98,6 @@ pub(crate) fn described(backend: &Backend) -> Described {
         site: None,
         url: Some(backend.url()),
     }
-}
-
-fn datadog_hub(upstream: Upstream, settings: &Settings) -> Result<Hub, CliError> {
-    let transport = http_transport(settings).map_err(|error| {
-        CliError::usage(
-            error,
-            "the file is named by --ca-file, LLMOBS_MCP_CA_FILE or ca_file",
-        )
-    })?;
-    Ok(Hub::new(upstream, transport, HubSettings::default()))
 }
 
 /// The transport to a host, with the user's certificates.

@@ -4,8 +4,14 @@
 //! examples send `DD-API-KEY`, and some proxies drop names with underscores. Both are accepted. An
 //! empty value is absent, because plugins send `"${DD_API_KEY:-}"` whether or not it is set.
 
-use crate::datadog::Credential;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::HeaderMap;
+
+use crate::datadog::login::StoredLogin;
+use crate::datadog::{Credential, Renew};
 
 const API_KEY: [&str; 2] = ["dd-api-key", "dd_api_key"];
 const APP_KEY: [&str; 2] = ["dd-application-key", "dd_application_key"];
@@ -18,6 +24,50 @@ pub trait CredentialSource: Send + Sync {
     fn current(&self) -> Credential;
     /// Where it comes from, in words for a person; never its value.
     fn origin(&self) -> String;
+
+    /// The credential for a call that begins now. A source that can renew does so first where
+    /// needed.
+    fn ready(&self) -> BoxFuture<'_, Result<Credential, NotReady>> {
+        std::future::ready(Ok(self.current())).boxed()
+    }
+
+    /// Who gives a new credential when this one is refused.
+    fn renewal(&self) -> Option<Arc<dyn Renew>> {
+        None
+    }
+}
+
+/// Why a source has no usable credential at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotReady {
+    /// What is wrong.
+    pub error: String,
+    /// The mend.
+    pub hint: String,
+}
+
+impl CredentialSource for StoredLogin {
+    fn current(&self) -> Credential {
+        StoredLogin::current(self)
+    }
+
+    fn origin(&self) -> String {
+        format!("the stored login of profile {}", self.state().name)
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<Credential, NotReady>> {
+        async move {
+            StoredLogin::ready(self).await.map_err(|error| NotReady {
+                error: error.to_string(),
+                hint: error.hint(),
+            })
+        }
+        .boxed()
+    }
+
+    fn renewal(&self) -> Option<Arc<dyn Renew>> {
+        Some(Arc::new(self.clone()))
+    }
 }
 
 /// A credential that never changes.

@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 
 use crate::tools;
 
-use super::nearest::nearest;
 use super::selection::Catalogue;
 use super::{McpServer, Scope, VERSION};
+use crate::analysis::nearest::nearest;
 
 /// The toolsets, their tools and which are enabled for the reader.
 pub const TOOLSETS_URI: &str = "datadog://mcp/toolsets";

@@ -7,7 +7,7 @@
 
 use crate::tools::{self, Access};
 
-use super::nearest::nearest;
+use crate::analysis::nearest::nearest;
 
 /// The toolsets served when nobody names one.
 const DEFAULT_TOOLSETS: [&str; 1] = ["llmobs"];

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::datadog::{Client, Credential, Hub};
 
-use super::credentials::{CredentialSource, HeaderCredentials};
+use super::credentials::{CredentialSource, HeaderCredentials, NotReady};
 
 /// Why calls go to the local backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub(crate) struct Refused {
     /// What was wrong.
     pub error: String,
     /// The mend.
-    pub hint: &'static str,
+    pub hint: String,
 }
 
 impl Upstreams {
@@ -134,15 +134,28 @@ impl Upstreams {
     }
 
     /// A client with the process's own credential.
-    pub fn own_client(&self, caller: &str) -> Client {
+    ///
+    /// # Errors
+    /// The credential is over and cannot be renewed.
+    pub async fn own_client(&self, caller: &str) -> Result<Client, NotReady> {
         match &self.choice {
-            Choice::Local { hub, .. } => hub.client(Credential::None, caller),
-            Choice::Datadog { hub, own } => hub.client(own.current(), caller),
+            Choice::Local { hub, .. } => Ok(hub.client(Credential::None, caller)),
+            Choice::Datadog { hub, own } => {
+                let client = hub.client(own.ready().await?, caller);
+                Ok(match own.renewal() {
+                    Some(renewal) => client.with_renewal(renewal),
+                    None => client,
+                })
+            }
         }
     }
 
     /// The client for one call.
-    pub(crate) fn client(&self, sent: &HeaderCredentials, caller: &str) -> Result<Client, Refused> {
+    pub(crate) async fn client(
+        &self,
+        sent: &HeaderCredentials,
+        caller: &str,
+    ) -> Result<Client, Refused> {
         match (&self.choice, sent) {
             (
                 Choice::Local {
@@ -158,7 +171,8 @@ impl Upstreams {
             (_, HeaderCredentials::Unusable(why)) => Err(Refused {
                 error: why.clone(),
                 hint: "send both headers DD_API_KEY and DD_APPLICATION_KEY, or one header \
-                       'Authorization: Bearer TOKEN', or neither",
+                       'Authorization: Bearer TOKEN', or neither"
+                    .to_owned(),
             }),
             (
                 Choice::Local {
@@ -170,8 +184,12 @@ impl Upstreams {
             (Choice::Datadog { hub, .. }, HeaderCredentials::Complete(credential)) => {
                 Ok(hub.client(credential.clone(), caller))
             }
-            (Choice::Datadog { hub, own }, HeaderCredentials::Absent) => {
-                Ok(hub.client(own.current(), caller))
+            (Choice::Datadog { .. }, HeaderCredentials::Absent) => {
+                let NotReady { error, hint } = match self.own_client(caller).await {
+                    Ok(client) => return Ok(client),
+                    Err(not_ready) => not_ready,
+                };
+                Err(Refused { error, hint })
             }
         }
     }
@@ -229,7 +247,9 @@ impl Lazy {
         // Two callers may both make one; the first stays, and nothing has been sent through either.
         let made = (self.make)().map_err(|error| Refused {
             error: format!("the client for {} could not be made: {error}", self.site),
-            hint: "check LLMOBS_MCP_CA_FILE and the proxy variables; `llmobs-mcp doctor` tells more",
+            hint:
+                "check LLMOBS_MCP_CA_FILE and the proxy variables; `llmobs-mcp doctor` tells more"
+                    .to_owned(),
         })?;
         Ok(self.hub.get_or_init(|| made))
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::server::nearest;
 
 /// The variables of ours that exist besides Datadog's.
-const OURS: [&str; 7] = [
+const OURS: [&str; 9] = [
     "LLMOBS_MCP_TOOLSETS",
     "LLMOBS_MCP_OMIT_TOOLS",
     "LLMOBS_MCP_READ_ONLY",
@@ -13,6 +13,8 @@ const OURS: [&str; 7] = [
     "LLMOBS_MCP_CA_FILE",
     "LLMOBS_MCP_LOG",
     "LLMOBS_MCP_CONFIG",
+    "LLMOBS_MCP_PROFILE",
+    "LLMOBS_MCP_STATE_DIR",
 ];
 
 /// A snapshot of environment variables.

@@ -25,7 +25,10 @@ fn resolve_in(
         .expect("flags")
         .shared;
     shared.config.get_or_insert(path);
-    Settings::resolve(&shared, &Environment::of(env), Need::Upstream)
+    let state = folder.join("state");
+    let mut env = env.to_vec();
+    env.push(("LLMOBS_MCP_STATE_DIR", state.to_str().expect("text")));
+    Settings::resolve(&shared, &Environment::of(&env), Need::Upstream)
 }
 
 fn upstream(settings: &Settings) -> String {
@@ -190,4 +193,75 @@ fn a_command_without_an_upstream_is_not_stopped_by_wrong_credentials() {
         ..Shared::default()
     };
     assert!(Settings::resolve(&shared, &Environment::of(&env), Need::NoUpstream).is_ok());
+}
+
+/// Keeps logins named so, each at that place; the last one is current.
+async fn keep(folder: &Path, logins: &[(&str, &str)]) {
+    use crate::datadog::login::{LoginStore, Place, Profile, Safe};
+    let store = LoginStore::new(folder.join("state"));
+    let lock = store.lock().await.expect("a lock");
+    for (name, place) in logins {
+        let profile = Profile {
+            place: Place::from_key(place).expect("a place"),
+            client_id: "c".to_owned(),
+            access: "access-secret".into(),
+            refresh: None,
+            issued_at_ms: 0,
+            expires_at_ms: 1,
+            scope: String::new(),
+            org_id: None,
+            org_name: None,
+        };
+        store
+            .put(&lock, name, &profile, Safe::File, true)
+            .expect("kept");
+    }
+}
+
+const HERE: &str = "http://127.0.0.1:9";
+
+#[rstest]
+#[case::it_chooses_its_site(&[("a", "datadoghq.eu")], &[], &[], "https://api.datadoghq.eu a")]
+#[case::the_current_one(&[("a", "datadoghq.eu"), ("b", "us5.datadoghq.com")], &[], &[], "https://api.us5.datadoghq.com b")]
+#[case::a_profile(&[("a", "datadoghq.eu"), ("b", "us5.datadoghq.com")], &["--profile", "a"], &[], "https://api.datadoghq.eu a")]
+#[case::a_profile_of_the_environment(&[("a", "datadoghq.eu"), ("b", "us5.datadoghq.com")], &[], &[("LLMOBS_MCP_PROFILE", "a")], "https://api.datadoghq.eu a")]
+#[case::the_one_of_the_site(&[("a", "datadoghq.eu"), ("b", "us5.datadoghq.com")], &["--site", "eu"], &[], "https://api.datadoghq.eu a")]
+#[case::none_of_the_site(&[("a", "datadoghq.eu")], &["--site", "us5"], &[], "unchosen, us5.datadoghq.com for headers -")]
+#[case::keys_come_first(&[("a", "datadoghq.eu")], &[], &PAIR, "https://api.datadoghq.com -")]
+#[case::a_named_profile_before_keys(&[("a", "datadoghq.eu")], &["--profile", "a"], &PAIR, "https://api.datadoghq.eu a")]
+#[case::half_a_pair_is_none(&[("a", "datadoghq.eu")], &[], &[PAIR[0]], "https://api.datadoghq.eu a")]
+#[case::local_is_local(&[("a", "datadoghq.eu")], &["--local"], &[], "local -")]
+#[case::a_server_here_chooses_nothing(&[("a", HERE)], &[], &[], "unchosen, datadoghq.com for headers -")]
+#[case::a_server_here_that_is_named(&[("a", HERE)], &["--api-url", HERE], &[], "http://127.0.0.1:9 a")]
+#[case::another_server_here(&[("a", HERE)], &["--api-url", "http://127.0.0.1:10"], &[], "http://127.0.0.1:10 -")]
+#[case::a_proxy_gets_no_login(&[("a", "datadoghq.eu")], &["--api-url", "https://proxy.example.com"], &[], "https://proxy.example.com -")]
+#[tokio::test]
+async fn which_stored_login_counts(
+    #[case] kept: &[(&str, &str)],
+    #[case] flags: &[&str],
+    #[case] env: &[(&str, &str)],
+    #[case] expected: &str,
+) {
+    let folder = tempfile::tempdir().expect("a folder");
+    keep(folder.path(), kept).await;
+    let settings = resolve_in(folder.path(), flags, env, "").expect("resolves");
+    let login = settings.login.as_ref().map_or("-", |login| &login.name);
+    assert_eq!(format!("{} {login}", upstream(&settings)), expected);
+    let (_, origin) = settings.in_force();
+    assert_eq!(origin.contains("stored login"), login != "-", "{origin}");
+}
+
+#[rstest]
+#[case::no_such(&["--profile", "x"], "no stored login has that name; there are a, b, c")]
+#[case::other_site(&["--profile", "a", "--site", "us5"], "is for datadoghq.eu, and this is us5.datadoghq.com")]
+#[case::here_unnamed(&["--profile", "c"], "add --api-url http://127.0.0.1:9")]
+#[case::proxy(&["--profile", "a", "--api-url", "https://proxy.example.com"], "for a Datadog site")]
+#[case::several(&["--site", "eu"], "several stored logins are for it: a, b; name one with --profile")]
+#[tokio::test]
+async fn stored_logins_that_do_not_fit_are_refused(#[case] flags: &[&str], #[case] words: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kept = [("a", "datadoghq.eu"), ("b", "datadoghq.eu"), ("c", HERE)];
+    keep(folder.path(), &kept).await;
+    let error = resolve_in(folder.path(), flags, &[], "").expect_err("refused");
+    assert!(error.to_string().contains(words), "{error}");
 }

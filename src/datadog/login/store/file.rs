@@ -1,0 +1,123 @@
+//! A small secret file: read only if nobody else can have written or read it, written whole.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::path::Path;
+
+use super::StoreError;
+
+/// No file of logins is larger.
+const MOST_BYTES: u64 = 1 << 20;
+
+fn failed(path: &Path, verb: &'static str, error: &std::io::Error) -> StoreError {
+    StoreError::File {
+        path: path.to_owned(),
+        verb,
+        why: error.to_string(),
+    }
+}
+
+/// Makes the folder for its owner alone.
+pub(super) fn create_folder(folder: &Path) -> Result<(), StoreError> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+        .create(folder)
+        .map_err(|error| failed(folder, "written", &error))
+}
+
+/// Opens the lock file.
+pub(super) fn open_lock(path: &Path) -> Result<File, std::io::Error> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// The text of the file; `None` if there is no such file.
+pub(super) fn read(path: &Path) -> Result<Option<String>, StoreError> {
+    let unreadable = |error: &std::io::Error| failed(path, "read", error);
+    let seen = match std::fs::symlink_metadata(path) {
+        Ok(seen) => seen,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(&error)),
+    };
+    let exposed = |why| StoreError::Exposed {
+        path: path.to_owned(),
+        why,
+    };
+    if !seen.is_file() {
+        return Err(exposed("it is a link or something else that is no file"));
+    }
+    let file = File::open(path).map_err(|error| unreadable(&error))?;
+    #[cfg(unix)]
+    check(&seen, &file, path)?;
+    let mut text = String::new();
+    file.take(MOST_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|error| unreadable(&error))?;
+    Ok(Some(text))
+}
+
+/// Whether the file that was opened is the one that was looked at, and its owner's alone, in a
+/// folder that only the same owner writes to.
+#[cfg(unix)]
+fn check(seen: &std::fs::Metadata, file: &File, path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::MetadataExt;
+    let exposed = |why| {
+        Err(StoreError::Exposed {
+            path: path.to_owned(),
+            why,
+        })
+    };
+    let opened = file
+        .metadata()
+        .map_err(|error| failed(path, "read", &error))?;
+    if (opened.dev(), opened.ino()) != (seen.dev(), seen.ino()) {
+        return exposed("it was replaced while it was opened");
+    }
+    if opened.mode() & 0o077 != 0 {
+        return exposed("other users can read or write it");
+    }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = std::fs::metadata(folder).map_err(|error| failed(path, "read", &error))?;
+    if folder.mode() & 0o022 != 0 {
+        return exposed("other users can write to its folder");
+    }
+    if folder.uid() != opened.uid() {
+        return exposed("it belongs to another user than its folder");
+    }
+    Ok(())
+}
+
+/// Writes aside, to the disk, and renames.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), StoreError> {
+    let unwritable = |error: std::io::Error| failed(path, "written", &error);
+    let aside = path.with_extension(format!("{}.new", uuid::Uuid::new_v4()));
+    let mut options = OpenOptions::new();
+    options.create_new(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options
+        .open(&aside)
+        .and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        })
+        .and_then(|()| std::fs::rename(&aside, path));
+    if let Err(error) = written {
+        let _ = std::fs::remove_file(&aside);
+        return Err(unwritable(error));
+    }
+    // The name is safe once the folder is.
+    #[cfg(unix)]
+    if let Some(folder) = path.parent() {
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(unwritable)?;
+    }
+    Ok(())
+}
