@@ -1,13 +1,19 @@
-//! Pure functions over the spans of one trace: the tree, the origins of errors, failures that no
-//! status shows, the agent's loop, and the content of a span.
+//! Pure functions: over the spans of one trace (the tree, the origins of errors, failures that no
+//! status shows, the agent's loop, the content of a span), over many spans (groups and figures),
+//! over the events of experiments, and over evaluators (what a valid one is, what a write would
+//! change, what its judge would read).
 //!
 //! Nothing here reads a clock, the network or the disk. The spans come from strangers: ids repeat,
 //! parents are missing or go in circles, chains are thousands deep. So nothing here recurses along
 //! the tree, and all of it is linear, or n log n, in the number of spans.
 
 pub mod agent_loop;
+pub mod aggregate;
 pub mod content;
 pub mod errors;
+pub mod evaluators;
+pub mod experiment;
+pub mod nearest;
 pub mod tree;
 
 #[cfg(test)]

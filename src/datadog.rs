@@ -10,12 +10,17 @@
 //! of credential and upstream.
 
 mod cache;
+mod call;
 mod client;
 mod credential;
+mod datasets;
 mod deadline;
 mod error;
+mod evaluators;
+mod experiments;
 mod json;
 mod limiter;
+pub mod login;
 mod pager;
 mod probe;
 mod retry;
@@ -28,10 +33,14 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Answer, Call, Client, Hub, Operation};
+pub use call::{Answer, Call, Operation};
+pub use client::{Client, Hub, Renew};
 pub use credential::{Credential, CredentialError};
+pub use datasets::{DatasetList, NewRecord, RecordFilter};
 pub use deadline::Deadline;
 pub use error::{ClientError, Refusal};
+pub use evaluators::{EvaluatorList, EvaluatorRow, PutEvaluator};
+pub use experiments::{ExperimentChange, ExperimentFilter, LoadedExperiment, NewExperiment, Page};
 pub use probe::ProbeResult;
 pub use retry::OperationClass;
 pub use settings::HubSettings;

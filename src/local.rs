@@ -5,6 +5,7 @@
 //!
 //! - `intake`: one file per dialect of spans and evaluations.
 //! - `api`: the reading side, one file per family.
+//! - `oauth`: Datadog's sign-in for programs.
 //! - [`store`]: where it is kept.
 //! - [`owner`]: one process owns a data folder; others attach to it.
 //! - [`demo`]: sample data.
@@ -14,14 +15,17 @@
 
 mod agent;
 mod api;
+mod control;
 mod counters;
 pub mod demo;
 mod folder;
 mod guard;
 mod http;
 mod intake;
+mod oauth;
 pub mod owner;
 pub mod store;
+mod values;
 
 #[cfg(test)]
 mod tests;
@@ -34,21 +38,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 pub use counters::RequestCounts;
 pub use folder::DataDir;
 pub use http::BodyLimits;
+pub use intake::IntakeLimits;
 
+use control::{Control, ControlStore, Membered, SqliteControl};
 use counters::Counters;
 use folder::Folder;
-use store::{Durability, SpanStore, SqliteStore, StoreError, StoreStats};
+use store::{Durability, EvaluatorStore, SpanStore, SqliteStore, StoreError, StoreStats};
 
 /// The Agent's proxy puts these before the paths it forwards.
 const PROXY_PREFIXES: [&str; 2] = ["/evp_proxy/v2", "/evp_proxy/v4"];
-
-/// Requests of the intake worked on at once; further ones wait.
-const INTAKE_SLOTS: usize = 8;
 
 /// How the backend behaves.
 #[derive(Debug, Clone)]
@@ -60,8 +62,13 @@ pub struct LocalOptions {
     /// Refuse spans and evaluations older than this. Datadog does after 24 hours; by default any
     /// age is taken, so that old data can be looked at.
     pub max_span_age: Option<Duration>,
+    /// Take the content out of spans that are this large as JSON, as Datadog's SDKs do from
+    /// 5,000,000 bytes on. By default all content is kept.
+    pub max_span_bytes: Option<usize>,
     /// Bounds of request bodies.
     pub body_limits: BodyLimits,
+    /// Bounds of what the intake holds at once.
+    pub intake_limits: IntakeLimits,
     /// A search that takes longer answers what it has, with `meta.status` `timeout` and a cursor.
     /// Default 20 seconds.
     pub search_budget: Duration,
@@ -72,13 +79,26 @@ pub struct LocalOptions {
 }
 
 impl LocalOptions {
+    /// Datadog's own limits on what is sent: spans and evaluations of the last 24 hours, and
+    /// content only in spans under 5,000,000 bytes.
+    #[must_use]
+    pub fn with_datadog_limits(self) -> Self {
+        Self {
+            max_span_age: Some(Duration::from_secs(24 * 60 * 60)),
+            max_span_bytes: Some(5_000_000),
+            ..self
+        }
+    }
+
     /// The defaults, on the given data.
     pub fn new(data_dir: DataDir) -> Self {
         Self {
             data_dir,
             documented_only: false,
             max_span_age: None,
+            max_span_bytes: None,
             body_limits: BodyLimits::default(),
+            intake_limits: IntakeLimits::default(),
             search_budget: Duration::from_secs(20),
             page_bytes: 50_000_000,
             count_reads: false,
@@ -95,10 +115,14 @@ pub struct LocalBackend {
 /// What all handlers share. The store is closed before its folder goes.
 struct Backend {
     store: Arc<dyn SpanStore>,
+    control: Control,
+    evaluators: EvaluatorStore,
     store_id: String,
     options: LocalOptions,
     counters: Counters,
-    intake_slots: Semaphore,
+    authority: oauth::Authority,
+    admission: intake::Admission,
+    ancestry: intake::otlp::Ancestry,
     folder: Folder,
 }
 
@@ -165,12 +189,18 @@ impl LocalBackend {
             DataDir::Temporary => Durability::Process,
         };
         let store = SqliteStore::open(folder.path(), durability)?;
+        let control: Arc<dyn ControlStore> =
+            Arc::new(SqliteControl::open(folder.path(), durability)?);
         Ok(Self {
             inner: Arc::new(Backend {
                 store_id: store.store_id().to_owned(),
-                store: Arc::new(store),
+                store: Arc::new(Membered::new(Arc::new(store), control.clone())),
+                control: Control::new(control),
+                evaluators: EvaluatorStore::open(folder.path(), durability)?,
                 counters: Counters::new(options.count_reads),
-                intake_slots: Semaphore::new(INTAKE_SLOTS),
+                authority: oauth::Authority::new(),
+                admission: intake::Admission::new(options.intake_limits),
+                ancestry: intake::otlp::Ancestry::default(),
                 options,
                 folder,
             }),
@@ -182,7 +212,13 @@ impl LocalBackend {
         let routes = Router::new()
             .merge(agent::routes(&self.inner))
             .merge(intake_routes(&self.inner))
-            .merge(api::routes(&self.inner));
+            .merge(
+                api::routes(&self.inner).layer(axum::middleware::from_fn_with_state(
+                    self.inner.clone(),
+                    oauth::check_bearer,
+                )),
+            )
+            .merge(oauth::routes(&self.inner));
         guard::guarded(routes, &self.inner)
     }
 
@@ -223,7 +259,8 @@ impl Backend {
 }
 
 fn intake_routes(backend: &Arc<Backend>) -> Router {
-    let mut router = Router::new();
+    let otlp = axum::routing::post(intake::otlp::take_in).with_state(backend.clone());
+    let mut router = Router::new().route(intake::otlp::PATH, otlp);
     for (path, dialect) in intake::Dialect::PATHS {
         let state = (backend.clone(), dialect);
         let post = axum::routing::post(intake::take_in);

@@ -4,14 +4,20 @@
 //! every cost is in USD; every token count is what the model's provider billed.
 
 mod content;
+mod dataset;
 mod evaluation;
+mod evaluator;
+mod experiment;
 mod ids;
 mod rollup;
 mod span;
 mod window;
 
 pub use content::{Io, Message, ToolCall, ToolResult};
+pub use dataset::{Dataset, DatasetRecord, Project};
 pub use evaluation::{Assessment, EvalStatus, Evaluation, EventKind, MetricType};
+pub use evaluator::{EvalScope, Evaluator, EvaluatorTarget, JudgeConfig, JudgeModel};
+pub use experiment::{Experiment, ExperimentEvent, ExperimentMetric, ExperimentSpan, Usage};
 pub use ids::{ROOT_PARENT, SpanId, TraceId};
 pub use rollup::TraceRollup;
 pub use span::{AgentAttribution, Span, SpanError, SpanKind, SpanLink, Status};

@@ -11,6 +11,6 @@ mod squeeze;
 mod untrusted;
 
 pub use budget::{Budget, Shrink, fit};
-pub use links::trace_url;
+pub use links::{experiment_url, trace_url};
 pub use squeeze::{cut_middle, squeeze};
 pub use untrusted::{candidate, to_json};

@@ -7,7 +7,11 @@
 mod answer;
 mod args;
 mod error;
+mod evaluators;
+mod experiments;
 mod spans;
+
+use std::sync::LazyLock;
 
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
@@ -51,16 +55,20 @@ pub struct Toolset {
 /// Every toolset there is. All of them are served when a client names none.
 pub const TOOLSETS: &[Toolset] = &[Toolset {
     name: "llmobs",
-    description: "LLM observability: search spans, open traces, find errors, follow agent loops",
+    description: "LLM observability: spans, traces, errors, agent loops, experiments and datasets",
 }];
 
 /// Names that older servers and skills use, and the tools that answer to them.
-pub const ALIASES: &[(&str, &str)] = &[("search_datadog_llmobs_spans", "search_llmobs_spans")];
+pub const ALIASES: &[(&str, &str)] = &[
+    ("search_datadog_llmobs_spans", "search_llmobs_spans"),
+    ("get_llmobs_eval_config", "get_llmobs_evaluator"),
+];
 
 type Run =
     for<'a> fn(&'a ToolContext, Map<String, Value>) -> BoxFuture<'a, Result<String, ToolError>>;
 
 /// One tool.
+#[derive(Clone, Copy)]
 pub struct Tool {
     /// The name that clients call; `[a-z_]`, unique.
     pub name: &'static str,
@@ -104,7 +112,9 @@ impl Tool {
 
 /// All tools, in the fixed order in which they are listed.
 pub fn all() -> &'static [Tool] {
-    spans::TOOLS
+    static ALL: LazyLock<Vec<Tool>> =
+        LazyLock::new(|| [spans::TOOLS, experiments::TOOLS, evaluators::TOOLS].concat());
+    &ALL
 }
 
 /// The tool of that name, or of that old name.

@@ -1,4 +1,5 @@
-//! What is kept of traces between calls, and how calls that want the same thing share its load.
+//! What is kept of traces and experiments between calls, and how calls that want the same thing
+//! share its load.
 //!
 //! An entry belongs to one trace, one credential and one upstream (both in the fingerprint). Each
 //! of its parts stands behind an asynchronous mutex: who comes while a load runs waits for it and
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -20,6 +22,7 @@ use tokio::time::Instant;
 use super::credential::Fingerprint;
 use super::deadline::Deadline;
 use super::error::ClientError;
+use super::experiments::LoadedExperiment;
 use super::settings::HubSettings;
 use super::spans::{ErrorDetails, Gap, LoadedTrace};
 use crate::model::{Span, SpanId, TraceId};
@@ -34,11 +37,13 @@ const IDLE: Duration = Duration::from_secs(900);
 const ANSWERED_LIFE: Duration = Duration::from_secs(60);
 
 type TraceKey = (Fingerprint, TraceId);
+type ExperimentKey = (Fingerprint, String);
 type ApmKey = (Fingerprint, String, i64, i64);
 
 /// All that a hub keeps.
 pub(crate) struct Caches {
     traces: Cache<TraceKey, Arc<TraceEntry>>,
+    experiments: Cache<ExperimentKey, Arc<ExperimentEntry>>,
     /// Private endpoints that refused a credential lately, with the reason.
     pub(crate) refusals: Cache<(Fingerprint, &'static str), String>,
     /// APM trace ids that were resolved lately.
@@ -54,6 +59,15 @@ impl Caches {
                 .max_capacity(settings.cache_bytes)
                 .weigher(|_, entry: &Arc<TraceEntry>| entry.bytes().try_into().unwrap_or(u32::MAX))
                 .time_to_idle(IDLE)
+                .build(),
+            // The one just read is the one that is asked about next, however large it is.
+            experiments: Cache::builder()
+                .max_capacity(settings.experiment_cache_bytes)
+                .weigher(|_, entry: &Arc<ExperimentEntry>| {
+                    entry.bytes().try_into().unwrap_or(u32::MAX)
+                })
+                .eviction_policy(EvictionPolicy::lru())
+                .time_to_live(settings.experiment_life * 2)
                 .build(),
             refusals: Cache::builder()
                 .max_capacity(10_000)
@@ -75,6 +89,37 @@ impl Caches {
         self.traces
             .get_with((who, id.clone()), async { Arc::default() })
             .await
+    }
+
+    /// The entry of an experiment, empty at first.
+    pub(crate) async fn experiment(&self, who: Fingerprint, id: &str) -> Arc<ExperimentEntry> {
+        self.experiments
+            .get_with((who, id.to_owned()), async { Arc::default() })
+            .await
+    }
+
+    /// Tells the cache how large an experiment is, once it is read.
+    pub(crate) async fn weigh_experiment(
+        &self,
+        who: Fingerprint,
+        id: &str,
+        entry: &Arc<ExperimentEntry>,
+        bytes: usize,
+    ) {
+        if entry.bytes.swap(bytes, Ordering::Relaxed) == bytes {
+            return;
+        }
+        let key = (who, id.to_owned());
+        // What was forgotten while it was read must not come back.
+        let held = self.experiments.get(&key).await;
+        if held.is_some_and(|held| Arc::ptr_eq(&held, entry)) {
+            self.experiments.insert(key, Arc::clone(entry)).await;
+        }
+    }
+
+    /// Forgets an experiment: it was written to.
+    pub(crate) async fn forget_experiment(&self, who: Fingerprint, id: &str) {
+        self.experiments.invalidate(&(who, id.to_owned())).await;
     }
 
     /// Tells the cache how large an entry has become.
@@ -110,6 +155,19 @@ pub(crate) struct TraceEntry {
     pub(crate) errors: Joined<Arc<ErrorDetails>>,
     pub(crate) fields: Mutex<FieldShelf>,
     structure_bytes: AtomicUsize,
+}
+
+/// What is kept of one experiment.
+#[derive(Default)]
+pub(crate) struct ExperimentEntry {
+    pub(crate) loaded: Joined<Arc<LoadedExperiment>>,
+    bytes: AtomicUsize,
+}
+
+impl ExperimentEntry {
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES.saturating_add(self.bytes.load(Ordering::Relaxed))
+    }
 }
 
 /// Single fields that gaps were filled with.

@@ -97,6 +97,15 @@ pub enum ClientError {
     /// The trace has no such span.
     #[error("span not found: {0}")]
     SpanNotFound(SpanId),
+    /// There is no such experiment, or none that this credential may see.
+    #[error("experiment not found: {0}")]
+    ExperimentNotFound(String),
+    /// An id that cannot stand in a path; nothing was sent.
+    #[error("{operation} was not sent: one of its ids is empty or made of dots")]
+    BadId {
+        /// What was asked.
+        operation: &'static str,
+    },
     /// The query text was refused before anything was sent.
     #[error("the query cannot be sent: {} (at byte {} of it)", .0.message, .0.position)]
     BadQuery(#[from] ParseError),
@@ -120,7 +129,10 @@ impl ClientError {
             Self::RateLimited { .. } => Some(429),
             Self::Unreadable { status, .. } => Some(*status),
             Self::OutcomeUnknown { cause, .. } => cause.status(),
-            Self::TraceNotFound(_) | Self::SpanNotFound(_) => Some(404),
+            Self::TraceNotFound(_) | Self::SpanNotFound(_) | Self::ExperimentNotFound(_) => {
+                Some(404)
+            }
+            Self::BadId { .. } => Some(400),
             Self::Transport { .. }
             | Self::Deadline { .. }
             | Self::BadQuery(_)
@@ -137,6 +149,15 @@ impl ClientError {
             } => *retry_after_seconds,
             _ => None,
         }
+    }
+
+    /// The same refusal, with our own reason why it could not be helped.
+    pub(crate) fn because(mut self, why: &str) -> Self {
+        if let Self::Refused(refusal) = &mut self {
+            let gap = if refusal.words.is_empty() { "" } else { "; " };
+            refusal.words.push_str(&format!("{gap}{why}"));
+        }
+        self
     }
 
     /// Whether a write may or may not have happened.
@@ -178,6 +199,8 @@ impl ClientError {
             Self::OutcomeUnknown { .. } => "Do not send it again before you have read the list or the item that it would have changed.".to_owned(),
             Self::TraceNotFound(_) => "Check that this is the LLM Observability trace id (32 hexadecimal digits, from search_llmobs_spans), not the APM trace id; for an APM one search with apm_trace_id. Spans are kept for a limited time.".to_owned(),
             Self::SpanNotFound(_) => "Check the span id with get_llmobs_trace: a span id counts only within its own trace.".to_owned(),
+            Self::ExperimentNotFound(_) => "Check the id with list_llmobs_experiments: it is the experiment's UUID, not its name. The site and the organisation must be the ones it ran on.".to_owned(),
+            Self::BadId { .. } => "Send the id as the list gave it.".to_owned(),
             Self::BadQuery(error) => error.hint.clone(),
             Self::SearchTimedOut { .. } => "Narrow the window (for example from: now-1d) or add a filter such as ml_app, then ask again.".to_owned(),
         }

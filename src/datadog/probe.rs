@@ -8,7 +8,8 @@ use http::Method;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::client::{Call, Client, JSON, Operation};
+use super::call::{Call, JSON, Operation};
+use super::client::Client;
 use super::retry::OperationClass;
 use super::spans::{FIND_ERROR_SPANS, PRIVATE_SEARCH, SEARCH, SPAN_CONTENT};
 use super::text;

@@ -30,6 +30,8 @@ pub struct HubSettings {
     pub content_page: usize,
     /// Largest page of a search. Default: 500.
     pub search_page: usize,
+    /// Spans read for one aggregation before it counts as a sample. Default: 20,000.
+    pub aggregate_rows: usize,
     /// Pages read for one trace. Default: 200.
     pub max_pages: usize,
     /// Bytes read for one trace's structure, or one reading of its contents. Default: 256 MiB.
@@ -46,6 +48,13 @@ pub struct HubSettings {
     pub young_age: Duration,
     /// Bytes of all cached traces, estimated by the size of the answers. Default: 256 MiB.
     pub cache_bytes: u64,
+    /// Spans asked for per page of an experiment's events. Default: 1,000 of the API's 5,000: the
+    /// tree of a page of 5,000 takes more memory than all events of a large experiment.
+    pub experiment_page: usize,
+    /// Life of an experiment's events: metrics come after it is completed. Default: 30 s.
+    pub experiment_life: Duration,
+    /// Bytes of all cached experiments, estimated by the size of the answers. Default: 128 MiB.
+    pub experiment_cache_bytes: u64,
     /// How long a refused private endpoint is not asked again. Default: 1 min.
     pub refusal_life: Duration,
     /// Traces up to this many spans are read whole when contents are needed. Default: 64.
@@ -70,6 +79,7 @@ impl Default for HubSettings {
             structure_page: 5_000,
             content_page: 1_000,
             search_page: 500,
+            aggregate_rows: 20_000,
             max_pages: 200,
             max_trace_bytes: 256 * MIB,
             lookback: Duration::from_secs(90 * 24 * 3_600),
@@ -78,6 +88,9 @@ impl Default for HubSettings {
             content_life: Duration::from_secs(600),
             young_age: Duration::from_secs(300),
             cache_bytes: 256 * MIB as u64,
+            experiment_page: 1_000,
+            experiment_life: Duration::from_secs(30),
+            experiment_cache_bytes: 128 * MIB as u64,
             refusal_life: Duration::from_secs(60),
             small_trace: 64,
             ids_per_query: 200,

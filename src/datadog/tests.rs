@@ -1,6 +1,7 @@
 //! Scenarios of the client against servers that behave, misbehave, and count.
 
 mod contents;
+mod evaluators;
 mod fake;
 mod faults;
 mod gaps;

@@ -4,19 +4,18 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use http::StatusCode;
-use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
 
-use super::http::json_plain;
+use super::http::{drain, json_plain};
 use super::{Backend, route_with_prefixes};
 
-const ENDPOINTS: [&str; 6] = [
+const ENDPOINTS: [&str; 7] = [
+    "/v1/traces",
     "/v0.4/traces",
     "/evp_proxy/v2/",
     "/evp_proxy/v4/",
@@ -51,10 +50,4 @@ async fn validate() -> Json<Value> {
 async fn taken(request: Request) -> Response {
     drain(request.into_body()).await;
     json_plain(StatusCode::OK, &json!({}))
-}
-
-/// Reads a body to nowhere, so that the connection can be used again.
-async fn drain(body: Body) {
-    let mut body = Limited::new(body, 16 << 20);
-    while let Some(Ok(_)) = body.frame().await {}
 }

@@ -13,6 +13,7 @@
 
 mod cursor;
 mod evaluations;
+mod evaluators;
 mod join;
 mod narrow;
 mod rows;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 pub use cursor::{Cursor, CursorError};
 pub use evaluations::{EvaluationTarget, TargetedEvaluation};
+pub use evaluators::EvaluatorStore;
 pub use sqlite::{Durability, SqliteStore};
 
 use crate::model::{Span, SpanId, TimeWindow, TraceId};

@@ -1,10 +1,15 @@
 //! The backend as its clients see it: requests in, answers out, through the router.
 
+mod control;
 mod hostile;
 mod intake;
 mod limits;
+mod oauth;
+mod otlp;
+mod overload;
 mod search;
 mod served;
+mod update;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -159,6 +164,13 @@ fn capture_records(capture: &str) -> Vec<Value> {
     );
     let json = zstd::decode_all(std::fs::File::open(file).unwrap()).unwrap();
     serde_json::from_slice(&json).unwrap()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::read::GzEncoder::new(bytes, flate2::Compression::fast());
+    let mut packed = Vec::new();
+    std::io::Read::read_to_end(&mut encoder, &mut packed).unwrap();
+    packed
 }
 
 /// A span in the HTTP API's form; `more` is merged in.

@@ -12,8 +12,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use super::ToolError;
+use crate::analysis::nearest::nearest;
 use crate::model::TimeWindow;
 use crate::query::time;
+use crate::render;
 
 /// Reads the arguments of a reading tool. Unknown keys are ignored: skills send a few that only
 /// their own helpers know.
@@ -23,7 +25,8 @@ pub(super) fn parse<A: DeserializeOwned>(
 ) -> Result<A, ToolError> {
     strip_intent(&mut arguments);
     arguments.retain(|_, value| !is_blank(value));
-    let trace_id = arguments.get("trace_id").and_then(text_of);
+    let id = |key: &str| arguments.get(key).and_then(text_of);
+    let (trace_id, experiment_id) = (id("trace_id"), id("experiment_id"));
     serde_path_to_error::deserialize(Value::Object(arguments)).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner().to_string();
@@ -32,7 +35,81 @@ pub(super) fn parse<A: DeserializeOwned>(
         } else {
             format!("argument `{path}` of {tool} cannot be read: {inner}")
         };
-        call_that_works(ToolError::arguments(message, ""), trace_id.as_deref())
+        let error = ToolError::arguments(message, "");
+        match experiment_id {
+            Some(id) => ToolError {
+                hint: "mend that argument; get_llmobs_experiment_summary shows the metrics and \
+                       dimensions there are"
+                    .to_owned(),
+                ..error
+            }
+            .example(
+                "get_llmobs_experiment_summary",
+                json!({"experiment_id": render::candidate(&id)}),
+            ),
+            None if ["experiment", "dataset", "project"]
+                .into_iter()
+                .any(|family| tool.contains(family)) =>
+            {
+                ToolError {
+                    hint: "mend that argument; list_llmobs_projects begins the way to its ids"
+                        .to_owned(),
+                    ..error
+                }
+                .example("list_llmobs_projects", json!({}))
+            }
+            None => call_that_works(error, trace_id.as_deref()),
+        }
+    })
+}
+
+/// Reads the arguments of a writing tool. A key that the tool does not know is refused: what was
+/// meant to be written would be lost without a word.
+pub(super) fn parse_strict<A: DeserializeOwned + JsonSchema>(
+    tool: &str,
+    mut arguments: Map<String, Value>,
+    example: Value,
+) -> Result<A, ToolError> {
+    strip_intent(&mut arguments);
+    arguments.retain(|_, value| !value.is_null());
+    let schema = schema::<A>();
+    let known: Vec<&str> = schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(Map::keys)
+        .map(String::as_str)
+        .filter(|key| *key != "telemetry")
+        .collect();
+    if let Some(key) = arguments.keys().find(|key| !known.contains(&key.as_str())) {
+        let meant = nearest(key, known.iter().copied());
+        let hint = meant.map_or_else(
+            || format!("its arguments are {}", known.join(", ")),
+            |meant| {
+                format!(
+                    "`{meant}` was probably meant; its arguments are {}",
+                    known.join(", ")
+                )
+            },
+        );
+        let key = render::candidate(key);
+        return Err(ToolError::arguments(
+            format!("{tool} has no argument `{key}`; nothing was written"),
+            hint,
+        )
+        .example(tool, example));
+    }
+    serde_path_to_error::deserialize(Value::Object(arguments)).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner().to_string();
+        let message = match path.as_str() {
+            "." => format!("the arguments of {tool} cannot be read: {inner}; nothing was written"),
+            path => {
+                format!("argument `{path}` of {tool} cannot be read: {inner}; nothing was written")
+            }
+        };
+        ToolError::arguments(message, "mend that argument and send the call again")
+            .example(tool, example)
     })
 }
 
@@ -43,7 +120,7 @@ fn call_that_works(error: ToolError, trace_id: Option<&str>) -> ToolError {
         Some(id) => (
             "mend that argument; get_llmobs_trace shows the spans there are",
             "get_llmobs_trace",
-            json!({"trace_id": crate::render::candidate(id)}),
+            json!({"trace_id": render::candidate(id)}),
         ),
         None => (
             "mend that argument; search_llmobs_spans finds the ids there are",
@@ -59,7 +136,7 @@ fn call_that_works(error: ToolError, trace_id: Option<&str>) -> ToolError {
 }
 
 /// Takes out the intent block that clients add to every call; it is never part of a question.
-fn strip_intent(arguments: &mut Map<String, Value>) {
+pub(super) fn strip_intent(arguments: &mut Map<String, Value>) {
     arguments.remove("telemetry");
     if arguments.get("intent").is_some_and(Value::is_string) {
         arguments.remove("intent");
@@ -297,6 +374,62 @@ impl<'de> Deserialize<'de> for Tags {
         };
         tags.map(Self)
             .ok_or_else(|| wrong("an object of tags", "{\"env\": \"prod\"}", &value))
+    }
+}
+
+/// A JSON object, also as its text.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Object(pub(super) Map<String, Value>);
+
+argument_schema!(Object, "Object", { "type": "object" });
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let parsed = match &value {
+            Value::String(text) => serde_json::from_str(text).ok(),
+            other => Some(other.clone()),
+        };
+        match parsed {
+            Some(Value::Object(map)) => Ok(Self(map)),
+            _ => Err(wrong("an object", "{\"model\": \"gpt-5\"}", &value)),
+        }
+    }
+}
+
+/// A list of objects, also as its text, or one object alone.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Objects(pub(super) Vec<Map<String, Value>>);
+
+argument_schema!(Objects, "Objects", { "type": "array", "items": { "type": "object" } });
+
+impl<'de> Deserialize<'de> for Objects {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let parsed = match &value {
+            Value::String(text) => serde_json::from_str(text).ok(),
+            other => Some(other.clone()),
+        };
+        let items = match parsed {
+            Some(Value::Array(items)) => Some(items),
+            Some(object @ Value::Object(_)) => Some(vec![object]),
+            _ => None,
+        };
+        let objects: Option<Vec<Map<String, Value>>> = items.and_then(|items| {
+            let object = |item| match item {
+                Value::Object(map) => Some(map),
+                _ => None,
+            };
+            items.into_iter().map(object).collect()
+        });
+        match objects {
+            Some(objects) if !objects.is_empty() => Ok(Self(objects)),
+            _ => Err(wrong(
+                "a list of objects",
+                "[{\"input\": {\"question\": \"…\"}}]",
+                &value,
+            )),
+        }
     }
 }
 

@@ -1,9 +1,10 @@
-//! The seven trace and span tools.
+//! The trace and span tools: seven of the hosted set, and one of ours that counts.
 //!
 //! Each loads what it needs through the client (whose cache and joining make forty parallel calls
 //! on one trace cost one load), hands it to `analysis`, and lets `render` fit the answer.
 
 mod agent_loop;
+mod aggregate;
 mod content;
 mod details;
 mod errors;
@@ -36,6 +37,7 @@ pub(super) const TOOLS: &[Tool] = &[
     errors::TOOL,
     expand::TOOL,
     agent_loop::TOOL,
+    aggregate::TOOL,
 ];
 
 /// How far back an id is looked for, whatever window was asked: data do not live longer.
@@ -269,7 +271,7 @@ fn millis(duration_ns: i64) -> f64 {
 
 /// A number as JSON people write it: whole numbers without a decimal point.
 #[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
-fn number(value: f64) -> Value {
+pub(super) fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 9e15 {
         Value::from(value as i64)
     } else {

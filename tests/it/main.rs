@@ -8,14 +8,20 @@
     clippy::string_slice
 )]
 
+mod aggregate;
 mod architecture;
 mod bad_input;
 mod binary;
 mod burst;
 mod captures;
+mod control_double;
 mod demo;
+mod evaluators;
+mod experiments;
+mod login;
 mod readme;
 mod search;
 mod shapes;
+mod statistics;
 mod support;
 mod tool_list;

@@ -25,7 +25,7 @@ const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 500;
 
 /// Why a private endpoint refuses.
-enum Refusal {
+pub(super) enum Refusal {
     Api(ApiError),
     /// 404 with a `detail`.
     NotFound(String),
@@ -37,10 +37,10 @@ impl<E: Into<ApiError>> From<E> for Refusal {
     }
 }
 
-type Answer = Result<Value, Refusal>;
+pub(super) type Answer = Result<Value, Refusal>;
 
 /// Reads the arguments, works on them where blocking is fine, and answers.
-async fn answer(
+pub(super) async fn answer(
     backend: Arc<Backend>,
     request: Request,
     work: fn(&Backend, &Arguments) -> Answer,
@@ -72,11 +72,16 @@ async fn answer(
     }
 }
 
-struct Arguments(Map<String, Value>);
+pub(super) struct Arguments(Map<String, Value>);
 
 impl Arguments {
+    /// All of them.
+    pub(super) fn all(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
     /// A text argument; a number counts as its digits.
-    fn text(&self, key: &str) -> Option<String> {
+    pub(super) fn text(&self, key: &str) -> Option<String> {
         match self.0.get(key)? {
             Value::String(text) if !text.trim().is_empty() => Some(text.clone()),
             Value::Number(number) => Some(number.to_string()),
@@ -84,7 +89,7 @@ impl Arguments {
         }
     }
 
-    fn required(&self, key: &str) -> Result<String, ApiError> {
+    pub(super) fn required(&self, key: &str) -> Result<String, ApiError> {
         self.text(key)
             .ok_or_else(|| ApiError::bad_request(format!("`{key}` is required, as text")))
     }

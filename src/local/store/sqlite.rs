@@ -35,6 +35,16 @@ pub enum Durability {
     Process,
 }
 
+impl Durability {
+    /// The value of `PRAGMA synchronous`.
+    pub(super) fn synchronous(self) -> &'static str {
+        match self {
+            Durability::Full => "FULL",
+            Durability::Process => "OFF",
+        }
+    }
+}
+
 /// Spans in one SQLite file.
 pub struct SqliteStore {
     file: PathBuf,
@@ -53,11 +63,7 @@ impl SqliteStore {
     /// Opens the store in a folder that exists, and makes it if there is none.
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, StoreError> {
         let file = folder.join(FILE_NAME);
-        let synchronous = match durability {
-            Durability::Full => "FULL",
-            Durability::Process => "OFF",
-        };
-        let connection = open_writer(&file, synchronous)?;
+        let connection = open_writer(&file, durability.synchronous())?;
         let store_id = connection
             .query_row("SELECT value FROM meta WHERE key = 'store_id'", [], |row| {
                 row.get(0)

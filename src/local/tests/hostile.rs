@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{START, span};
 use crate::local::intake::{Dialect, accept};
 use crate::local::store::{Durability, SpanStore as _, SqliteStore};
+use crate::local::{DataDir, LocalOptions};
 
 /// JSON that looks like what SDKs send, with anything anywhere.
 fn hostile_json() -> impl Strategy<Value = Value> {
@@ -91,6 +92,7 @@ proptest! {
     ) {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(folder.path(), Durability::Process).unwrap();
+        let options = LocalOptions::new(DataDir::Temporary);
         let mut span = span(1, START, json!({"meta": meta}));
         for (at, (key, value)) in parts.into_iter().enumerate() {
             let known = ["tags", "metrics", "span_links", "_dd", "status", "session_id"];
@@ -108,7 +110,7 @@ proptest! {
             (Dialect::Apm, json!([[meta]])),
         ];
         for (dialect, body) in bodies {
-            if let Ok(accepted) = accept(&store, None, dialect, body, 0)
+            if let Ok(accepted) = accept(&store, &options, dialect, body, 0)
                 && accepted.spans > 0
             {
                 // What was kept reads back.

@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Local, START, capture_records, span};
+use super::{Local, START, capture_records, gzip, span};
 
 /// Ids and times that another run of the same application draws anew.
 fn without_identity(spans: Vec<Value>) -> Vec<Value> {
@@ -163,13 +163,6 @@ fn msgpack_of(value: &Value) -> rmpv::Value {
 fn pack(value: &Value) -> Vec<u8> {
     let mut packed = Vec::new();
     rmpv::encode::write_value(&mut packed, &msgpack_of(value)).unwrap();
-    packed
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::read::GzEncoder::new(bytes, flate2::Compression::fast());
-    let mut packed = Vec::new();
-    std::io::Read::read_to_end(&mut encoder, &mut packed).unwrap();
     packed
 }
 
