@@ -33,6 +33,7 @@ mod cursor;
 mod error;
 mod eval;
 mod facets;
+pub mod index;
 mod json;
 mod number;
 mod parser;

@@ -14,6 +14,7 @@
 mod cursor;
 mod evaluations;
 mod evaluators;
+mod index;
 mod join;
 mod narrow;
 mod rows;
@@ -33,6 +34,7 @@ use std::time::Duration;
 pub use cursor::{Cursor, CursorError};
 pub use evaluations::{EvaluationTarget, TargetedEvaluation};
 pub use evaluators::EvaluatorStore;
+pub use index::IndexProgress;
 pub use sqlite::{Durability, SqliteStore};
 
 use crate::model::{Span, SpanId, TimeWindow, TraceId};

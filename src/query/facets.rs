@@ -299,7 +299,10 @@ fn evaluation<'a>(
 
 /// `<label>`, `<label>.value`, `<label>.assessment` and the other keys of a judgement. A path into
 /// a JSON value works with and without `value`.
-fn judgement<'a>(path: &str, judgements: &'a BTreeMap<String, Evaluation>) -> Vec<FacetValue<'a>> {
+pub(super) fn judgement<'a>(
+    path: &str,
+    judgements: &'a BTreeMap<String, Evaluation>,
+) -> Vec<FacetValue<'a>> {
     let mut values = Vec::new();
     for (label, judgement) in judgements {
         let Some(rest) = path.strip_prefix(label.as_str()) else {

@@ -54,6 +54,19 @@ fn walk(store: &dyn SpanStore, search: &Search) -> Vec<Span> {
 enum Write {
     Spans(Vec<Span>),
     Evaluations(Vec<TargetedEvaluation>),
+    /// Nothing: the derived index catches up, and what follows is behind it.
+    Settle,
+    /// Nothing: the derived index is built anew.
+    Rebuild,
+}
+
+/// Waits until the index has all that was written.
+fn settle(store: &SqliteStore) {
+    assert!(
+        store.settle(std::time::Duration::from_secs(60)),
+        "{:?}",
+        store.index_progress()
+    );
 }
 
 fn word(words: &'static [&'static str]) -> impl Strategy<Value = String> {
@@ -76,7 +89,10 @@ prop_compose! {
         start in prop_oneof![Just(1_700_000_000_000_000_000i64), Just(0), Just(-7),
                              1_700_000_000_000_000_000i64..1_700_000_000_003_000_000],
         tier in proptest::option::of(word(&["gold", "free"])),
-        text in word(&["refund please", "weather"]),
+        text in word(&["refund please", "weather", "please say refund"]),
+        (duration, tokens, model) in (prop_oneof![Just(0), Just(5_000_000_000i64), 0..9i64],
+                                      proptest::option::of(0..9u32), proptest::option::of(word(&["gpt-4o", "o3"]))),
+        plan in proptest::option::of(prop_oneof![Just(json!("gold")), Just(json!(7)), Just(json!({"a": ["x", 2]}))]),
     ) -> Span {
         Span {
             trace_id: TraceId::from(trace),
@@ -90,6 +106,10 @@ prop_compose! {
             start_ns: start,
             tags: tier.map(|tier| format!("tier:{tier}")).into_iter().collect(),
             input: Io { value: Some(text.into()), ..Io::default() },
+            duration_ns: duration,
+            metrics: tokens.map(|tokens| ("total_tokens".to_owned(), f64::from(tokens))).into_iter().collect(),
+            model_name: model,
+            metadata: plan.map(|plan| ("plan".to_owned(), plan)).into_iter().collect(),
             ..Span::default()
         }
     }
@@ -134,8 +154,10 @@ fn history() -> impl Strategy<Value = Vec<Write>> {
     let write = prop_oneof![
         proptest::collection::vec(span(), 1..6).prop_map(Write::Spans),
         proptest::collection::vec(evaluation(), 1..4).prop_map(Write::Evaluations),
+        Just(Write::Settle),
+        Just(Write::Rebuild),
     ];
-    proptest::collection::vec(write, 1..6)
+    proptest::collection::vec(write, 1..8)
 }
 
 prop_compose! {
@@ -150,7 +172,14 @@ prop_compose! {
         query in proptest::option::of(word(&[
             "refund", "@status:error", "-@name:a", "tier:gold @ml_app:shop", "@session_id:s1",
             "@evaluations.custom.tone:*", "@trace.llm_calls:>0", "@child.@meta.span.kind:tool",
-            "@parent_id:undefined", "@trace_id:t2", "@meta.span.kind:tool",
+            "@parent_id:undefined", "@trace_id:t2", "@meta.span.kind:tool", "ref*", "\"say refund\"",
+            "-refund", "-(refund OR @status:error)", "@duration:>=5s", "@duration:<3", "@metrics.total_tokens:[2 TO 5]",
+            "-@metrics.total_tokens:>4", "@meta.model_name:gpt*", "_missing_:@meta.model_name", "tier:*",
+            "@evaluation.tone.value:<50", "-@evaluation.tone.value:<50 @evaluations.tone:*", "@feedback.done.value:>10",
+            "@evaluations.custom.tone.assessment:fail", "@meta.metadata.plan:gold", "@meta.metadata.plan.a:2",
+            "@meta.input.value:*please*", "nothing:here", "@trace.number_of_errors:>0 OR @name:b",
+            "(@ml_app:shop OR @ml_app:bank) -tier:free", "@meta.model_name:(o3 OR gpt-4o) weather", "-@ml_app:*",
+            "@event_kind:feedback", "@child.@status:error -@name:a", "*",
         ])),
         window in prop_oneof![Just(ALL), Just(TimeWindow {
             from_ms: 1_700_000_000_001, to_ms: 1_700_000_000_002 })],
@@ -190,14 +219,21 @@ proptest! {
         for write in &history {
             for store in stores {
                 match write.clone() {
-                    Write::Spans(spans) => store.append(spans).unwrap(),
-                    Write::Evaluations(list) => store.attach_evaluations(list).unwrap(),
-                };
+                    Write::Spans(spans) => store.append(spans).map(drop).unwrap(),
+                    Write::Evaluations(list) => store.attach_evaluations(list).map(drop).unwrap(),
+                    Write::Settle => settle(&sqlite),
+                    Write::Rebuild => sqlite.rebuild_index(),
+                }
+            }
+            for search in &searches {
+                let [found, expected] = stores.map(|store| walk(store, search));
+                prop_assert_eq!(found, expected, "{:?}", search);
             }
         }
+        settle(&sqlite);
         for search in &searches {
             let [found, expected] = stores.map(|store| walk(store, search));
-            prop_assert_eq!(found, expected, "{:?}", search);
+            prop_assert_eq!(found, expected, "by the index alone: {:?}", search);
         }
         for trace in ["t1", "t2", "t3", "none"] {
             let trace = TraceId::from(trace);

@@ -61,6 +61,28 @@ fn key_of(scope: &str, parts: &[&str]) -> String {
     key
 }
 
+/// The scope and the parts of a key.
+pub(super) fn parse_key(key: &str) -> (&str, Vec<String>) {
+    let (scope, rest) = key.split_once(SEPARATOR).unwrap_or((key, ""));
+    let mut parts = vec![String::new()];
+    let mut characters = rest.chars();
+    while let Some(c) = characters.next() {
+        match c {
+            SEPARATOR => parts.push(String::new()),
+            // What follows is meant literally.
+            '\\' => push_last(&mut parts, characters.next()),
+            c => push_last(&mut parts, Some(c)),
+        }
+    }
+    (scope, parts)
+}
+
+fn push_last(parts: &mut [String], c: Option<char>) {
+    if let Some(last) = parts.last_mut() {
+        last.extend(c);
+    }
+}
+
 impl TargetedEvaluation {
     /// The key under which this evaluation is kept.
     pub(super) fn key(&self) -> String {
@@ -142,6 +164,15 @@ pub(super) fn put(span: &mut Span, evaluation: Evaluation) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn a_key_is_read_back(parts in proptest::collection::vec("[ab\\\\\u{1f}]{0,4}", 1..4)) {
+            let texts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            let key = key_of("tag", &texts);
+            proptest::prop_assert_eq!(parse_key(&key), ("tag", parts.clone()));
+        }
+    }
 
     #[test]
     fn parts_of_a_key_cannot_run_into_each_other() {

@@ -11,10 +11,11 @@ use super::Search;
 use crate::model::{ROOT_PARENT, Span};
 use crate::query::{Expr, Field, Pattern, Term};
 
-/// A selection of rows of `spans`, and its parameters in order.
+/// Conditions on rows of `spans` with their parameters, and the order asked for.
 pub(super) struct Narrowed {
-    pub(super) sql: String,
-    pub(super) parameters: Vec<Sql>,
+    conditions: String,
+    order: String,
+    parameters: Vec<Sql>,
 }
 
 /// A condition on one column.
@@ -57,13 +58,47 @@ impl Column {
 
 impl Narrowed {
     fn and(&mut self, condition: &str, values: impl IntoIterator<Item = Sql>) {
-        self.sql.push_str(" AND ");
-        self.sql.push_str(condition);
+        self.conditions.push_str(" AND ");
+        self.conditions.push_str(condition);
         self.parameters.extend(values);
+    }
+
+    /// Selects key and start of all rows that meet the conditions, in order.
+    pub(super) fn scan(&self) -> (String, Vec<Sql>) {
+        let sql = format!(
+            "SELECT id, start FROM spans WHERE 1{}{}",
+            self.conditions, self.order
+        );
+        (sql, self.parameters.clone())
+    }
+
+    /// Selects the start of one row if it meets the conditions.
+    pub(super) fn check(&self, id: i64) -> (String, Vec<Sql>) {
+        let sql = format!("SELECT start FROM spans WHERE id = ?{}", self.conditions);
+        let id = std::iter::once(Sql::Integer(id));
+        (sql, id.chain(self.parameters.iter().cloned()).collect())
     }
 }
 
-/// The rows that a search has to look at, in its order.
+/// Whether an index of the rows leads to what a search asks for, with little left to judge: an id
+/// was given, or nothing but the application and the time.
+pub(super) fn rows_lead_there(search: &Search) -> bool {
+    let filters = of_filters(search);
+    let parts = search.query.as_ref().map_or(0, |query| match &query.root {
+        Expr::All => 0,
+        Expr::And(parts) => parts.len(),
+        _ => 1,
+    });
+    let asked = search.query.as_ref().map(|query| of_query(&query.root));
+    let asked = asked.unwrap_or_default();
+    let all_are_columns = parts == asked.len() && search.filters.tags.is_empty();
+    let mut conditions = filters.iter().chain(&asked);
+    let by_id = |condition: &Condition| matches!(condition, Condition::Text(column, _) if column.is_selective());
+    let by_app = |condition: &Condition| matches!(condition, Condition::Text(Column::App, _));
+    conditions.clone().any(by_id) || all_are_columns && conditions.all(by_app)
+}
+
+/// Which rows a search has to look at, and in which order.
 pub(super) fn narrow(search: &Search) -> Narrowed {
     let mut conditions = of_filters(search);
     if let Some(query) = &search.query {
@@ -74,8 +109,10 @@ pub(super) fn narrow(search: &Search) -> Narrowed {
         .iter()
         .any(|condition| matches!(condition, Condition::Text(column, _) if column.is_selective()));
     let start = if selective { "+start" } else { "start" };
+    let direction = if search.newest_first { "DESC" } else { "ASC" };
     let mut narrowed = Narrowed {
-        sql: String::from("SELECT id, start FROM spans WHERE 1"),
+        conditions: String::new(),
+        order: format!(" ORDER BY {start} {direction}, id {direction}"),
         parameters: Vec::new(),
     };
     let from = search.window.from_ms.saturating_mul(1_000_000);
@@ -109,9 +146,6 @@ pub(super) fn narrow(search: &Search) -> Narrowed {
             [Sql::Integer(after.start_ns), Sql::Integer(after.id)],
         );
     }
-    let direction = if search.newest_first { "DESC" } else { "ASC" };
-    let order = format!(" ORDER BY {start} {direction}, id {direction}");
-    narrowed.sql.push_str(&order);
     narrowed
 }
 
@@ -239,13 +273,11 @@ mod tests {
                 to_ms: 1,
             })
         };
-        let narrowed = narrow(&search);
+        let (sql, parameters) = narrow(&search).scan();
         let plan: String = connection
-            .prepare(&format!("EXPLAIN QUERY PLAN {}", narrowed.sql))
+            .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
             .unwrap()
-            .query_row(rusqlite::params_from_iter(narrowed.parameters), |row| {
-                row.get(3)
-            })
+            .query_row(rusqlite::params_from_iter(parameters), |row| row.get(3))
             .unwrap();
         assert!(plan.contains(expected), "{plan}");
     }

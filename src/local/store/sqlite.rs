@@ -4,11 +4,12 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 
+use super::index::{self, Index, IndexProgress, Shared, View};
 use super::join::Joiner;
 use super::rows::{Row, span_of};
 use super::schema::{from_sqlite, open_reader, open_writer};
@@ -49,7 +50,9 @@ impl Durability {
 pub struct SqliteStore {
     file: PathBuf,
     store_id: String,
+    // Dropped in this order: the index follows the writer.
     writer: Writer,
+    index: Index,
     readers: Mutex<Readers>,
     returned: Condvar,
 }
@@ -64,15 +67,18 @@ impl SqliteStore {
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, StoreError> {
         let file = folder.join(FILE_NAME);
         let connection = open_writer(&file, durability.synchronous())?;
-        let store_id = connection
+        let store_id: String = connection
             .query_row("SELECT value FROM meta WHERE key = 'store_id'", [], |row| {
                 row.get(0)
             })
             .map_err(|e| from_sqlite(&e))?;
+        let shared = Arc::new(Shared::new());
+        let writer = Writer::start(connection, shared.indexed())?;
         Ok(Self {
+            writer,
+            index: Index::start(&file, &store_id, shared)?,
             file,
             store_id,
-            writer: Writer::start(connection)?,
             readers: Mutex::new(Readers {
                 idle: Vec::new(),
                 open: 0,
@@ -84,6 +90,40 @@ impl SqliteStore {
     /// The id that this store was given when it was made.
     pub fn store_id(&self) -> &str {
         &self.store_id
+    }
+
+    fn write(&self, write: Write) -> Result<Ack, StoreError> {
+        let ack = self.writer.write(write)?;
+        self.index.written(ack);
+        Ok(ack)
+    }
+
+    /// What the index has, if it helps with a search.
+    fn view_for(&self, search: &Search) -> Option<Arc<View>> {
+        if index::is_worth_it(search) {
+            self.index.view()
+        } else {
+            None
+        }
+    }
+
+    /// How far the index is behind the spans.
+    pub fn index_progress(&self) -> IndexProgress {
+        self.index.progress()
+    }
+
+    /// Waits until the index has everything that was acknowledged before; whether it has.
+    pub fn settle(&self, timeout: Duration) -> bool {
+        let last = self.read(|connection| {
+            let sql = "SELECT coalesce(max(seq), 0) FROM outbox";
+            Ok(connection.query_row(sql, [], |row| row.get(0))?)
+        });
+        last.is_ok_and(|last| self.index.wait_for(last, timeout))
+    }
+
+    /// Builds the index anew, behind the searches.
+    pub fn rebuild_index(&self) {
+        self.index.rebuild();
     }
 
     fn lock_readers(&self) -> MutexGuard<'_, Readers> {
@@ -103,13 +143,7 @@ impl SqliteStore {
                 .and_then(|()| work(connection)),
             None => Err(ReadError::Content("no reader".to_owned())),
         };
-        result.map_err(|error| match error {
-            ReadError::Sqlite(error) => from_sqlite(&error),
-            ReadError::Content(reason) => StoreError::Damaged {
-                file: FILE_NAME.to_owned(),
-                reason,
-            },
-        })
+        result.map_err(StoreError::from)
     }
 }
 
@@ -159,9 +193,30 @@ impl Drop for Reader<'_> {
     }
 }
 
-enum ReadError {
+/// Why rows, or the index over them, cannot be read.
+pub(super) enum ReadError {
     Sqlite(rusqlite::Error),
     Content(String),
+    Index(tantivy::TantivyError),
+}
+
+impl From<tantivy::TantivyError> for ReadError {
+    fn from(error: tantivy::TantivyError) -> Self {
+        ReadError::Index(error)
+    }
+}
+
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Sqlite(error) => from_sqlite(&error),
+            ReadError::Content(reason) => StoreError::Damaged {
+                file: FILE_NAME.to_owned(),
+                reason,
+            },
+            ReadError::Index(error) => StoreError::Unavailable(error.to_string()),
+        }
+    }
 }
 
 impl From<rusqlite::Error> for ReadError {
@@ -170,7 +225,12 @@ impl From<rusqlite::Error> for ReadError {
     }
 }
 
-fn load_span(connection: &Connection, joiner: &Joiner, id: i64) -> Result<Span, ReadError> {
+/// One span with its evaluations.
+pub(super) fn load_span(
+    connection: &Connection,
+    joiner: &Joiner,
+    id: i64,
+) -> Result<Span, ReadError> {
     let mut span = connection
         .prepare_cached("SELECT z FROM content WHERE id = ?1")?
         .query_row([id], |row| Ok(span_of(row.get_ref(0)?.as_blob()?)))?
@@ -200,54 +260,17 @@ impl SpanStore for SqliteStore {
             .map(Row::of)
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|e| StoreError::Unavailable(e.to_string()))?;
-        self.writer.write(Write::Spans(rows))
+        self.write(Write::Spans(rows))
     }
 
     fn attach_evaluations(&self, evaluations: Vec<TargetedEvaluation>) -> Result<Ack, StoreError> {
-        self.writer.write(Write::Evaluations(evaluations))
+        self.write(Write::Evaluations(evaluations))
     }
 
     fn search(&self, search: &Search, each: Visit<'_>) -> Result<Outcome, StoreError> {
-        self.read(|connection| {
-            let started = Instant::now();
-            let joiner = Joiner::new(connection)?;
-            let mut contexts = TraceContexts::new();
-            let narrowed = narrow::narrow(search);
-            let mut statement = connection.prepare_cached(&narrowed.sql)?;
-            let mut rows = statement.query(params_from_iter(narrowed.parameters))?;
-            let mut last: Option<Position> = search.after;
-            let mut delivered = 0;
-            while let Some(row) = rows.next()? {
-                let out_of_time = last != search.after && started.elapsed() > search.budget;
-                if delivered >= search.limit || out_of_time {
-                    return Ok(Outcome {
-                        next: last,
-                        partial: out_of_time,
-                    });
-                }
-                let here = Position {
-                    id: row.get(0)?,
-                    start_ns: row.get(1)?,
-                };
-                let span = load_span(connection, &joiner, here.id)?;
-                if matches(search, &span, &mut contexts, |id| {
-                    load_trace(connection, &joiner, id)
-                })? {
-                    if let ControlFlow::Break(()) = each(span) {
-                        return Ok(Outcome {
-                            next: last,
-                            partial: false,
-                        });
-                    }
-                    delivered += 1;
-                }
-                last = Some(here);
-            }
-            Ok(Outcome {
-                next: None,
-                partial: false,
-            })
-        })
+        // Before the transaction: what the index has, the rows then have, too.
+        let view = self.view_for(search);
+        self.read(|connection| Delivery::of(connection, search, each)?.run(view, &self.index))
     }
 
     fn trace(&self, id: &TraceId) -> Result<Vec<Span>, StoreError> {
@@ -284,6 +307,119 @@ impl SpanStore for SqliteStore {
         })
     }
 }
+
+/// One search on its way: what was handed out, and how far it came.
+struct Delivery<'a> {
+    connection: &'a Connection,
+    search: &'a Search,
+    each: Visit<'a>,
+    joiner: Joiner,
+    contexts: TraceContexts,
+    started: Instant,
+    last: Option<Position>,
+    delivered: usize,
+}
+
+impl<'a> Delivery<'a> {
+    fn of(
+        connection: &'a Connection,
+        search: &'a Search,
+        each: Visit<'a>,
+    ) -> rusqlite::Result<Self> {
+        Ok(Self {
+            connection,
+            search,
+            each,
+            joiner: Joiner::new(connection)?,
+            contexts: TraceContexts::new(),
+            started: Instant::now(),
+            last: search.after,
+            delivered: 0,
+        })
+    }
+
+    fn run(mut self, view: Option<Arc<View>>, index: &Index) -> Result<Outcome, ReadError> {
+        if let Some(view) = view {
+            match self.by_index(view) {
+                Ok(Some(outcome)) => return Ok(outcome),
+                Ok(None) => {}
+                Err(ReadError::Index(error)) => {
+                    tracing::warn!(%error, "the index of the local store cannot be read; it is built anew");
+                    index.rebuild();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.by_rows()
+    }
+
+    /// `None`: the index cannot help with this search.
+    fn by_index(&mut self, view: Arc<View>) -> Result<Option<Outcome>, ReadError> {
+        let Some(mut found) = index::search(self.connection, view, self.search)? else {
+            return Ok(None);
+        };
+        while let Some(place) = found.next()? {
+            if let Some(outcome) = self.take(place)? {
+                return Ok(Some(outcome));
+            }
+        }
+        Ok(Some(FINISHED))
+    }
+
+    /// All rows behind the last one that was looked at.
+    fn by_rows(mut self) -> Result<Outcome, ReadError> {
+        let rest = Search {
+            after: self.last,
+            ..self.search.clone()
+        };
+        let (sql, parameters) = narrow::narrow(&rest).scan();
+        let connection = self.connection;
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(parameters))?;
+        while let Some(row) = rows.next()? {
+            let place = Position {
+                id: row.get(0)?,
+                start_ns: row.get(1)?,
+            };
+            if let Some(outcome) = self.take(place)? {
+                return Ok(outcome);
+            }
+        }
+        Ok(FINISHED)
+    }
+
+    /// Looks at the row at a place; an outcome when the search is over before it.
+    fn take(&mut self, place: Position) -> Result<Option<Outcome>, ReadError> {
+        let late = self.last != self.search.after && self.started.elapsed() > self.search.budget;
+        if self.delivered >= self.search.limit || late {
+            return Ok(Some(Outcome {
+                next: self.last,
+                partial: late,
+            }));
+        }
+        let (connection, joiner) = (self.connection, &self.joiner);
+        let span = load_span(connection, joiner, place.id)?;
+        if matches(self.search, &span, &mut self.contexts, |id| {
+            load_trace(connection, joiner, id)
+        })? {
+            if let ControlFlow::Break(()) = (self.each)(span) {
+                return Ok(Some(Outcome {
+                    next: self.last,
+                    partial: false,
+                }));
+            }
+            self.delivered += 1;
+        }
+        self.last = Some(place);
+        Ok(None)
+    }
+}
+
+/// Nothing is left.
+const FINISHED: Outcome = Outcome {
+    next: None,
+    partial: false,
+};
 
 /// Whether a span answers what rows could not: its tags and the query.
 pub(super) fn matches<E>(

@@ -6,6 +6,8 @@
 //! store and none of the others down.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -21,15 +23,17 @@ const QUEUE: usize = 64;
 /// A commit takes no further request once it holds this many rows.
 const ROWS_PER_COMMIT: usize = 5_000;
 
-/// The outbox keeps this many of the latest changes. An index further behind is rebuilt.
+/// The outbox keeps this many of the latest changes, and all that the index does not have yet.
 const OUTBOX_KEPT: i64 = 100_000;
 
 /// Entries of the in-memory dictionary and key hints before they are started afresh.
 const CACHE_ENTRIES: usize = 10_000;
 
 /// Kinds of changes in the outbox. A span that is no longer there has moved to another key.
-const CHANGED_SPAN: i64 = 0;
-const CHANGED_EVALUATION: i64 = 1;
+pub(super) const CHANGED_SPAN: i64 = 0;
+pub(super) const CHANGED_EVALUATION: i64 = 1;
+/// A span under a key that was free before.
+pub(super) const NEW_SPAN: i64 = 2;
 
 pub(super) enum Write {
     Spans(Vec<Row>),
@@ -57,9 +61,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection) -> Result<Self, StoreError> {
+    /// `indexed` is the last change that the index has.
+    pub(super) fn start(
+        connection: Connection,
+        indexed: Arc<AtomicI64>,
+    ) -> Result<Self, StoreError> {
         let (jobs, queue) = sync_channel(QUEUE);
-        let mut state = State::new(connection)?;
+        let mut state = State::new(connection, indexed)?;
         let thread = std::thread::Builder::new()
             .name("llmobs-store-writer".to_owned())
             .spawn(move || state.run(&queue))
@@ -95,6 +103,8 @@ impl Drop for Writer {
 
 struct State {
     connection: Connection,
+    /// The last change that the index has.
+    indexed: Arc<AtomicI64>,
     /// Number of the last change.
     seq: i64,
     /// Text to number; only what is committed or in the running transaction.
@@ -104,9 +114,10 @@ struct State {
 }
 
 impl State {
-    fn new(connection: Connection) -> Result<Self, StoreError> {
+    fn new(connection: Connection, indexed: Arc<AtomicI64>) -> Result<Self, StoreError> {
         let mut state = Self {
             connection,
+            indexed,
             seq: 0,
             dict: HashMap::new(),
             full: HashMap::new(),
@@ -178,7 +189,7 @@ impl State {
     fn finish(&mut self) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached("DELETE FROM outbox WHERE seq <= ?1")?
-            .execute([self.seq - OUTBOX_KEPT])?;
+            .execute([(self.seq - OUTBOX_KEPT).min(self.indexed.load(Ordering::Acquire))])?;
         self.connection.execute_batch("COMMIT")
     }
 
@@ -224,14 +235,14 @@ impl State {
             })
             .optional()?;
         let start_ms = row.start.div_euclid(1_000_000);
-        let id = match known {
-            Some((id, start)) if start.div_euclid(1_000_000) == start_ms => id,
+        let (id, change) = match known {
+            Some((id, start)) if start.div_euclid(1_000_000) == start_ms => (id, CHANGED_SPAN),
             Some((id, _)) => {
                 // Its key would lie about its time.
                 self.remove(id)?;
-                self.free_key(start_ms)?
+                (self.free_key(start_ms)?, NEW_SPAN)
             }
-            None => self.free_key(start_ms)?,
+            None => (self.free_key(start_ms)?, NEW_SPAN),
         };
         self.connection
             .prepare_cached(
@@ -261,7 +272,7 @@ impl State {
         self.connection
             .prepare_cached("INSERT OR REPLACE INTO content (id, z) VALUES (?1, ?2)")?
             .execute(params![id, row.content])?;
-        self.changed(CHANGED_SPAN, id)
+        self.changed(change, id)
     }
 
     fn remove(&mut self, id: i64) -> rusqlite::Result<()> {
@@ -405,7 +416,7 @@ mod tests {
         connection
             .pragma_update(None, "max_page_count", 200)
             .unwrap();
-        let writer = Writer::start(connection).unwrap();
+        let writer = Writer::start(connection, Arc::new(AtomicI64::new(i64::MAX))).unwrap();
         let count = || -> i64 {
             let reader = schema::open_reader(&file).unwrap();
             reader
@@ -431,7 +442,7 @@ mod tests {
                 [OUTBOX_KEPT + 5],
             )
             .unwrap();
-        let writer = Writer::start(connection).unwrap();
+        let writer = Writer::start(connection, Arc::new(AtomicI64::new(i64::MAX))).unwrap();
         let ack = writer.write(rows(0..3, 1)).unwrap();
         assert_eq!(ack.seq, OUTBOX_KEPT + 8);
         let reader = schema::open_reader(&file).unwrap();

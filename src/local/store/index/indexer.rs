@@ -1,0 +1,477 @@
+//! The thread that builds the index from the outbox and keeps it up to date.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tantivy::indexer::IndexWriterOptions;
+use tantivy::{IndexReader, IndexWriter, ReloadPolicy, Term};
+
+use super::changes::{Made, since};
+use super::document::document;
+use super::files::{self, Mark};
+use super::schema::Fields;
+use super::{Slot, View};
+use crate::local::store::StoreError;
+use crate::local::store::join::Joiner;
+use crate::local::store::sqlite::{ReadError, load_span};
+
+/// Memory that documents take before they are written, in bytes.
+const ARENA: usize = 64 * 1024 * 1024;
+
+/// Commits come no closer than this: each costs some flushes of the disk, whatever its size.
+const PAUSE: Duration = Duration::from_millis(150);
+
+/// How long a broken index is left alone before it is built anew.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Rows read in one transaction while building.
+const ROWS_PER_READ: usize = 1_000;
+
+/// Rows after which a build that is interrupted goes on.
+const ROWS_PER_MARK: usize = 50_000;
+
+/// Nothing of the outbox may be forgotten.
+const NOTHING: i64 = -1;
+
+/// Nobody needs the outbox: the index will be built from the rows.
+const EVERYTHING: i64 = i64::MAX;
+
+/// Why the index cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum IndexError {
+    #[error("the engine failed: {0}")]
+    Engine(#[from] tantivy::TantivyError),
+    #[error("its files cannot be used: {0}")]
+    Files(String),
+    #[error("the store cannot be read: {0}")]
+    Store(StoreError),
+}
+
+impl From<ReadError> for IndexError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Index(error) => IndexError::Engine(error),
+            error => IndexError::Store(error.into()),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for IndexError {
+    fn from(error: rusqlite::Error) -> Self {
+        ReadError::from(error).into()
+    }
+}
+
+/// How far the index is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IndexProgress {
+    /// It is being built: spans in it, and spans to be in it.
+    Building {
+        /// Spans in it.
+        done: u64,
+        /// Spans that the store has.
+        total: u64,
+    },
+    /// It has all changes up to this one.
+    UpTo(i64),
+    /// It does not work, for this reason, and is tried again.
+    Failed(String),
+}
+
+/// What the thread, the store and its writer share.
+pub(in crate::local::store) struct Shared {
+    slot: Slot,
+    /// The last change in the index, or how much of the outbox may be forgotten.
+    seq: Arc<AtomicI64>,
+    progress: Mutex<IndexProgress>,
+    committed: Condvar,
+    rebuild: AtomicBool,
+}
+
+impl Shared {
+    pub(in crate::local::store) fn new() -> Self {
+        Self {
+            slot: Slot::default(),
+            seq: Arc::new(AtomicI64::new(NOTHING)),
+            progress: Mutex::new(IndexProgress::Building { done: 0, total: 0 }),
+            committed: Condvar::new(),
+            rebuild: AtomicBool::new(false),
+        }
+    }
+
+    /// The number up to which the outbox may be forgotten.
+    pub(in crate::local::store) fn indexed(&self) -> Arc<AtomicI64> {
+        self.seq.clone()
+    }
+
+    pub(super) fn view(&self) -> Option<Arc<View>> {
+        self.slot.get()
+    }
+
+    pub(super) fn seq(&self) -> i64 {
+        self.seq.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_searchable(&self) -> bool {
+        self.slot.get().is_some()
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(*self.lock(), IndexProgress::Failed(_))
+    }
+
+    pub(super) fn progress(&self) -> IndexProgress {
+        self.lock().clone()
+    }
+
+    pub(super) fn ask_for_rebuild(&self) {
+        self.rebuild.store(true, Ordering::Release);
+        self.slot.set(None);
+        self.tell(IndexProgress::Building { done: 0, total: 0 });
+    }
+
+    pub(super) fn wait_for_commit(&self, until: Instant) {
+        let left = until.saturating_duration_since(Instant::now());
+        let progress = self.lock();
+        // Spurious wake-ups are the caller's loop's.
+        drop(self.committed.wait_timeout(progress, left.min(PAUSE)));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, IndexProgress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, progress: IndexProgress) {
+        *self.lock() = progress;
+        self.committed.notify_all();
+    }
+
+    fn publish(&self, view: View) {
+        let seq = view.seq;
+        self.slot.set(Some(view));
+        self.seq.store(seq, Ordering::Release);
+        self.tell(IndexProgress::UpTo(seq));
+    }
+}
+
+/// The hand to the thread; dropping it ends the thread.
+pub(super) struct Indexer {
+    wake: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Indexer {
+    pub(super) fn start(
+        folder: PathBuf,
+        store_id: String,
+        connection: Connection,
+        shared: Arc<Shared>,
+    ) -> Result<Self, StoreError> {
+        let (wake, woken) = sync_channel(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut work = Work {
+            folder,
+            store_id,
+            connection,
+            shared,
+            woken,
+            stop: stop.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("llmobs-indexer".to_owned())
+            .spawn(move || work.run())
+            .map_err(|e| StoreError::Unavailable(e.to_string()))?;
+        Ok(Self {
+            wake: Some(wake),
+            thread: Some(thread),
+            stop,
+        })
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some(Err(TrySendError::Disconnected(()))) =
+            self.wake.as_ref().map(|wake| wake.try_send(()))
+        {
+            tracing::debug!("the indexer has ended");
+        }
+    }
+}
+
+impl Drop for Indexer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake = None;
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has left the searches to the rows.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    folder: PathBuf,
+    store_id: String,
+    connection: Connection,
+    shared: Arc<Shared>,
+    woken: Receiver<()>,
+    stop: Arc<AtomicBool>,
+}
+
+/// An index that is open for writing.
+struct Open {
+    writer: IndexWriter,
+    reader: IndexReader,
+    fields: Fields,
+    mark: Mark,
+}
+
+/// Why the work on an open index ended.
+enum End {
+    Stopped,
+    BuildAnew,
+}
+
+impl Work {
+    fn run(&mut self) {
+        let mut anew = false;
+        while !self.stopped() {
+            match self.work(anew) {
+                Ok(End::Stopped) => return,
+                Ok(End::BuildAnew) => anew = true,
+                Err(error) => {
+                    tracing::warn!(%error, "the index of the local store does not work; searches are slower until it is built again");
+                    self.shared.slot.set(None);
+                    self.shared.tell(IndexProgress::Failed(error.to_string()));
+                    self.shared.seq.store(EVERYTHING, Ordering::Release);
+                    anew = true;
+                    let until = Instant::now() + RETRY;
+                    while Instant::now() < until && !self.stopped() {
+                        self.wait(until.saturating_duration_since(Instant::now()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Waits for a change, or for the end.
+    fn wait(&self, longest: Duration) {
+        match self.woken.recv_timeout(longest) {
+            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => self.stop.store(true, Ordering::Release),
+        }
+    }
+
+    fn work(&mut self, anew: bool) -> Result<End, IndexError> {
+        self.shared.slot.set(None);
+        self.shared.rebuild.store(false, Ordering::Release);
+        self.shared.seq.store(NOTHING, Ordering::Release);
+        let mut open = self.open(anew)?;
+        if open.mark.building.is_some() && !self.build(&mut open)? {
+            return Ok(End::Stopped);
+        }
+        // Searches judge every change that is not in it: none of them sees it before it is near.
+        if !self.catch_up(&mut open)? {
+            return Ok(End::BuildAnew);
+        }
+        self.publish(&open);
+        loop {
+            let begun = Instant::now();
+            if self.shared.rebuild.load(Ordering::Acquire) || !self.catch_up(&mut open)? {
+                return Ok(End::BuildAnew);
+            }
+            self.wait(Duration::from_secs(1));
+            // What comes in a burst goes into one commit.
+            while begun.elapsed() < PAUSE && !self.stopped() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            if self.stopped() {
+                return Ok(End::Stopped);
+            }
+        }
+    }
+
+    fn open(&mut self, anew: bool) -> Result<Open, IndexError> {
+        let there = if anew {
+            None
+        } else {
+            files::open(&self.folder, &self.store_id)
+        };
+        let (index, fields, mark) = match there {
+            Some(there) => there,
+            None => {
+                let (index, fields) = files::create(&self.folder)?;
+                let seq = self.last_change()?;
+                (index, fields, Mark::fresh(&self.store_id, seq))
+            }
+        };
+        let options = IndexWriterOptions::builder()
+            .num_worker_threads(1)
+            .memory_budget_per_thread(ARENA)
+            .num_merge_threads(1)
+            .build();
+        let writer = index.writer_with_options(options)?;
+        let reader = index
+            .reader_builder()
+            .reload_policy(ReloadPolicy::Manual)
+            .try_into()?;
+        Ok(Open {
+            writer,
+            reader,
+            fields,
+            mark,
+        })
+    }
+
+    fn last_change(&self) -> Result<i64, IndexError> {
+        let sql = "SELECT coalesce(max(seq), 0) FROM outbox";
+        Ok(self.connection.query_row(sql, [], |row| row.get(0))?)
+    }
+
+    fn publish(&self, open: &Open) {
+        self.shared.publish(View {
+            searcher: open.reader.searcher(),
+            fields: open.fields,
+            seq: open.mark.seq,
+        });
+    }
+
+    /// Puts every row into the index, in order of keys. Rows that change meanwhile are in the
+    /// outbox behind the mark. Whether it came to the end.
+    fn build(&mut self, open: &mut Open) -> Result<bool, IndexError> {
+        let total: i64 = self
+            .connection
+            .query_row("SELECT count(*) FROM spans", [], |row| row.get(0))?;
+        let total = total.unsigned_abs();
+        let mut done = open.reader.searcher().num_docs();
+        let mut unmarked = 0;
+        if total > ROWS_PER_MARK as u64 {
+            tracing::info!("building the index of the local store: {done} of {total} spans");
+        }
+        while let Some(after) = open.mark.building {
+            if self.stopped() {
+                return Ok(false);
+            }
+            self.shared.tell(IndexProgress::Building { done, total });
+            let last = self.build_some(open, after)?;
+            if let Some((last, count)) = last {
+                done += count as u64;
+                unmarked += count;
+                open.mark.building = Some(last);
+            } else {
+                open.mark.building = None;
+                open.mark.careful = self.last_change()?;
+            }
+            if unmarked >= ROWS_PER_MARK || open.mark.building.is_none() {
+                unmarked = 0;
+                commit(open)?;
+                if total > ROWS_PER_MARK as u64 {
+                    tracing::info!(
+                        "building the index of the local store: {done} of {total} spans"
+                    );
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The next rows behind `after`: the last of them and how many.
+    fn build_some(
+        &mut self,
+        open: &mut Open,
+        after: i64,
+    ) -> Result<Option<(i64, usize)>, IndexError> {
+        let snapshot = Snapshot::begin(&self.connection)?;
+        let ids: Vec<i64> = snapshot
+            .0
+            .prepare_cached("SELECT id FROM spans WHERE id > ?1 ORDER BY id LIMIT ?2")?
+            .query_map([after, ROWS_PER_READ as i64], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let joiner = Joiner::new(snapshot.0)?;
+        for id in &ids {
+            let span = load_span(snapshot.0, &joiner, *id)?;
+            open.writer
+                .add_document(document(&open.fields, *id, &span))?;
+        }
+        Ok(ids.last().map(|last| (*last, ids.len())))
+    }
+
+    /// Brings the index up to the last change. `false`: it must be built anew.
+    fn catch_up(&mut self, open: &mut Open) -> Result<bool, IndexError> {
+        if self.last_change()? == open.mark.seq {
+            return Ok(true);
+        }
+        {
+            let snapshot = Snapshot::begin(&self.connection)?;
+            let searcher = open.reader.searcher();
+            let changes = since(snapshot.0, &searcher, &open.fields, open.mark.seq)?;
+            let Some(changes) = changes else {
+                return Ok(false);
+            };
+            let careful = open.mark.seq < open.mark.careful;
+            let joiner = Joiner::new(snapshot.0)?;
+            for (id, made) in &changes.spans {
+                if careful || *made == Made::Before {
+                    open.writer
+                        .delete_term(Term::from_field_i64(open.fields.id, *id));
+                }
+                if let Some(span) = load_if_there(snapshot.0, &joiner, *id)? {
+                    open.writer
+                        .add_document(document(&open.fields, *id, &span))?;
+                }
+            }
+            open.mark.seq = changes.upto;
+        }
+        commit(open)?;
+        self.publish(open);
+        Ok(true)
+    }
+}
+
+fn load_if_there(
+    connection: &Connection,
+    joiner: &Joiner,
+    id: i64,
+) -> Result<Option<crate::model::Span>, IndexError> {
+    match load_span(connection, joiner, id) {
+        Ok(span) => Ok(Some(span)),
+        Err(ReadError::Sqlite(rusqlite::Error::QueryReturnedNoRows)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn commit(open: &mut Open) -> Result<(), IndexError> {
+    let mark = open.mark.text()?;
+    let mut prepared = open.writer.prepare_commit()?;
+    prepared.set_payload(&mark);
+    prepared.commit()?;
+    open.reader.reload()?;
+    Ok(())
+}
+
+/// One moment of the store; over when dropped.
+struct Snapshot<'a>(&'a Connection);
+
+impl<'a> Snapshot<'a> {
+    fn begin(connection: &'a Connection) -> rusqlite::Result<Self> {
+        connection.execute_batch("BEGIN")?;
+        Ok(Self(connection))
+    }
+}
+
+impl Drop for Snapshot<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.execute_batch("ROLLBACK") {
+            tracing::debug!(%error, "a read of the indexer did not end cleanly");
+        }
+    }
+}

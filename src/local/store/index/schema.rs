@@ -1,0 +1,132 @@
+//! The fields of a document, and how text is cut.
+
+use std::borrow::Cow;
+
+use tantivy::schema::{
+    Field, IndexRecordOption, JsonObjectOptions, NumericOptions, Schema, TextFieldIndexing,
+    TextOptions,
+};
+use tantivy::tokenizer::{TextAnalyzer, Token, TokenStream, Tokenizer, TokenizerManager};
+
+use crate::query::text;
+
+/// Version of fields and facts: an index of another one is built anew.
+pub(super) const VERSION: u32 = 1;
+
+pub(super) const START: &str = "start";
+pub(super) const ID: &str = "id";
+pub(super) const DURATION: &str = "duration";
+pub(super) const FAILED: &str = "failed";
+pub(super) const NUMBERS: &str = "numbers";
+pub(super) const GROUPS: &str = "groups";
+
+const WORDS_TOKENIZER: &str = "llmobs_words";
+const RAW_TOKENIZER: &str = "raw";
+
+/// The fields of a document.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fields {
+    /// The key of the span's row.
+    pub(super) id: Field,
+    /// Start in nanoseconds since the Unix epoch.
+    pub(super) start: Field,
+    /// Length in nanoseconds.
+    pub(super) duration: Field,
+    /// Whether the span's status is error.
+    pub(super) failed: Field,
+    /// The exact keys of its facts.
+    pub(super) keys: Field,
+    /// The words of its texts, with their positions.
+    pub(super) words: Field,
+    /// The numbers of its facts, a column each.
+    pub(super) numbers: Field,
+    /// The values to group by, a column each.
+    pub(super) groups: Field,
+}
+
+/// The schema of the index.
+pub(super) fn schema() -> (Schema, Fields) {
+    let mut builder = Schema::builder();
+    let column = NumericOptions::default().set_fast();
+    let text = |tokenizer: &str, option| {
+        TextOptions::default().set_indexing_options(
+            TextFieldIndexing::default()
+                .set_tokenizer(tokenizer)
+                .set_index_option(option)
+                .set_fieldnorms(false),
+        )
+    };
+    let columns = JsonObjectOptions::default().set_fast(RAW_TOKENIZER);
+    let fields = Fields {
+        id: builder.add_i64_field(ID, column.clone().set_indexed()),
+        start: builder.add_i64_field(START, column.clone()),
+        duration: builder.add_i64_field(DURATION, column.clone()),
+        failed: builder.add_bool_field(FAILED, column),
+        keys: builder.add_text_field("keys", text(RAW_TOKENIZER, IndexRecordOption::Basic)),
+        words: builder.add_text_field(
+            "words",
+            text(WORDS_TOKENIZER, IndexRecordOption::WithFreqsAndPositions),
+        ),
+        numbers: builder.add_json_field(NUMBERS, columns.clone()),
+        groups: builder.add_json_field(GROUPS, columns),
+    };
+    (builder.build(), fields)
+}
+
+/// How the fields are cut: keys stay whole, texts are cut as the query language says.
+pub(super) fn tokenizers() -> TokenizerManager {
+    // The engine also asks for a tokenizer of fields that hold no text: its default ones stay.
+    let tokenizers = TokenizerManager::default();
+    tokenizers.register(WORDS_TOKENIZER, TextAnalyzer::from(Words));
+    tokenizers
+}
+
+/// The name of a column within a field of columns: dots and control characters mean something to
+/// the engine, so they are written as characters that nobody sends.
+pub(super) fn column_name(name: &str) -> String {
+    let plain = |c: char| match c {
+        '.' | '\\' | '\0'..='\u{1f}' => char::from_u32(0xf0000 + u32::from(c)).unwrap_or(c),
+        c => c,
+    };
+    name.chars().map(plain).collect()
+}
+
+/// Cuts text as [`text::tokens`] does.
+#[derive(Clone)]
+struct Words;
+
+struct WordStream<'a> {
+    words: Box<dyn Iterator<Item = Cow<'a, str>> + 'a>,
+    token: Token,
+}
+
+impl Tokenizer for Words {
+    type TokenStream<'a> = WordStream<'a>;
+
+    fn token_stream<'a>(&'a mut self, text: &'a str) -> WordStream<'a> {
+        WordStream {
+            words: Box::new(text::tokens(text)),
+            token: Token::default(),
+        }
+    }
+}
+
+impl TokenStream for WordStream<'_> {
+    fn advance(&mut self) -> bool {
+        let Some(word) = self.words.next() else {
+            return false;
+        };
+        self.token.position = self.token.position.wrapping_add(1);
+        self.token.text.clear();
+        self.token.text.push_str(&word);
+        true
+    }
+
+    fn token(&self) -> &Token {
+        &self.token
+    }
+
+    fn token_mut(&mut self) -> &mut Token {
+        &mut self.token
+    }
+}
