@@ -2,8 +2,8 @@
 //!
 //! What is asked is a [`Question`], what comes out an [`Aggregation`]; both travel as JSON between
 //! the client and a backend that aggregates by itself, and the client works out the same from
-//! pages of spans where a backend does not. Either way a [`Tally`] takes the spans one by one and
-//! keeps of each only what the question needs.
+//! pages of spans where a backend does not. A [`Tally`] takes the spans one by one and keeps of
+//! each only what the question needs; a [`Gatherer`] takes rows of an index, where those suffice.
 //!
 //! The rules, the same everywhere:
 //! - A span is looked at if it starts within the window and is of the application. With unit
@@ -15,6 +15,7 @@
 //!   `llm` span below an `llm` span, counts once: the outer value if it has one.
 //! - Percentiles are exact, by nearest rank: the smallest value that at least p % do not exceed.
 
+mod gather;
 mod group;
 mod measure;
 mod tally;
@@ -26,6 +27,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use gather::{Gatherer, SpanRow, Verdict};
 pub use measure::{Judge, JudgeStat, Measure, MeasureError, Stat, Usage};
 pub use tally::{Seen, Tally};
 

@@ -34,9 +34,10 @@ use std::time::Duration;
 pub use cursor::{Cursor, CursorError};
 pub use evaluations::{EvaluationTarget, TargetedEvaluation};
 pub use evaluators::EvaluatorStore;
-pub use index::IndexProgress;
+pub use index::{IndexCheck, IndexProgress};
 pub use sqlite::{Durability, SqliteStore};
 
+use crate::analysis::aggregate::Gatherer;
 use crate::model::{Span, SpanId, TimeWindow, TraceId};
 use crate::query::Query;
 use crate::query::combine::SpanFilters;
@@ -54,6 +55,12 @@ pub trait SpanStore: Send + Sync {
     /// Hands matching spans to `each` in the order asked for, until the limit, the time budget or
     /// a `Break`. A span that was answered with `Break` counts as not delivered.
     fn search(&self, search: &Search, each: Visit<'_>) -> Result<Outcome, StoreError>;
+
+    /// Gives all spans of a search, whatever its limit, to an aggregation. `false`: this store, or
+    /// this question, needs the spans one by one, and nothing was given.
+    fn gather(&self, _: &Search, _: &[Query], _: &mut Gatherer) -> Result<bool, StoreError> {
+        Ok(false)
+    }
 
     /// All spans of a trace by start; empty when there is none.
     fn trace(&self, id: &TraceId) -> Result<Vec<Span>, StoreError>;

@@ -33,6 +33,17 @@ pub struct Evaluation {
     pub extra: Map<String, Value>,
 }
 
+impl Evaluation {
+    /// The value as a number, if it is one; true is 1 and false is 0.
+    pub fn score(&self) -> Option<f64> {
+        match self.value.as_ref()? {
+            Value::Bool(true) => Some(1.0),
+            Value::Bool(false) => Some(0.0),
+            value => value.as_f64(),
+        }
+    }
+}
+
 /// Whether a judgement is an evaluation or end-user feedback.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

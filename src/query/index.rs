@@ -22,6 +22,8 @@ mod tests;
 pub use facts::{Facts, facts};
 pub use plan::{Node, NumberTest, Plan, group_columns, plan, plan_filters};
 
+use crate::model::EventKind;
+
 /// Attributes whose values are kept whole.
 const EXACT: &[&str] = &[
     "ml_app",
@@ -172,6 +174,15 @@ fn number_column(name: &str) -> String {
 /// The column of texts that are read as numbers.
 fn text_number_column(name: &str) -> String {
     format!("t{name}")
+}
+
+/// The columns of what spans were judged under a label: the score, and 1 if it passed, 0 if not.
+pub fn verdict_columns(kind: EventKind, label: &str) -> [String; 2] {
+    let family = match kind {
+        EventKind::Evaluation => EVALUATION,
+        EventKind::Feedback => FEEDBACK,
+    };
+    [format!("s{family}{label}"), format!("a{family}{label}")]
 }
 
 /// Whether a number of this name is also kept as it is written, for wildcards.

@@ -52,11 +52,13 @@ impl UsageSum {
     }
 }
 
-/// A judgement of a unit by one label: its score, if it is a number, and its verdict.
+/// A judgement of a unit by one label.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Verdict {
-    pub(super) score: Option<f64>,
-    pub(super) passed: Option<bool>,
+pub struct Verdict {
+    /// Its score, if it is a number; true is 1 and false is 0.
+    pub score: Option<f64>,
+    /// Whether it passed, if it was assessed.
+    pub passed: Option<bool>,
 }
 
 /// One span or one trace.
@@ -103,8 +105,26 @@ impl Gathered {
             sum.unknown += part.unknown;
             sum.units += u64::from(part.known > 0);
         }
-        self.labels.resize(unit.verdicts.len(), LabelSum::default());
-        for (sum, verdict) in self.labels.iter_mut().zip(&unit.verdicts) {
+        self.add_verdicts(&unit.verdicts);
+    }
+
+    /// Adds a unit that is one span.
+    pub(super) fn add_span(
+        &mut self,
+        failed: bool,
+        duration_ns: Option<i64>,
+        verdicts: &[Verdict],
+    ) {
+        self.count += 1;
+        self.errors += u64::from(failed);
+        self.failures += u64::from(failed);
+        self.durations_ns.extend(duration_ns);
+        self.add_verdicts(verdicts);
+    }
+
+    fn add_verdicts(&mut self, verdicts: &[Verdict]) {
+        self.labels.resize(verdicts.len(), LabelSum::default());
+        for (sum, verdict) in self.labels.iter_mut().zip(verdicts) {
             if let Some(score) = verdict.score {
                 sum.scored += 1;
                 sum.score.add(score);
@@ -116,9 +136,26 @@ impl Gathered {
         }
     }
 
+    /// Adds all units of another group of single spans.
+    pub(super) fn add_all(&mut self, other: &Self) {
+        self.count += other.count;
+        self.errors += other.errors;
+        self.failures += other.failures;
+        self.durations_ns.extend_from_slice(&other.durations_ns);
+        self.labels.resize(
+            other.labels.len().max(self.labels.len()),
+            LabelSum::default(),
+        );
+        for (sum, part) in self.labels.iter_mut().zip(&other.labels) {
+            sum.scored += part.scored;
+            sum.score.0 = sum.score.0.saturating_add(part.score.0);
+            sum.assessed += part.assessed;
+            sum.passed += part.passed;
+        }
+    }
+
     /// The figures that the measures ask for; `labels` in the order of the verdicts.
     pub(super) fn figures(mut self, measures: &[Measure], labels: &[(Judge, String)]) -> Figures {
-        self.durations_ns.sort_unstable();
         let mut values = Map::new();
         for measure in measures {
             let label = match measure {
@@ -148,7 +185,7 @@ impl Gathered {
     }
 
     /// The value of a measure, and of how many of how many it is known.
-    fn figure(&self, measure: &Measure, label: LabelSum) -> Option<(Value, u64, u64)> {
+    fn figure(&mut self, measure: &Measure, label: LabelSum) -> Option<(Value, u64, u64)> {
         let whole = |value| Some((value, 0, 0));
         match measure {
             // It stands beside the others whether asked for or not.
@@ -190,10 +227,12 @@ impl Gathered {
         self.usage.get(usage as usize).copied().unwrap_or_default()
     }
 
-    /// By nearest rank, of sorted durations.
-    fn percentile(&self, percent: u8) -> Option<i64> {
+    /// By nearest rank.
+    fn percentile(&mut self, percent: u8) -> Option<i64> {
         let rank = (self.durations_ns.len() * usize::from(percent)).div_ceil(100);
-        self.durations_ns.get(rank.saturating_sub(1)).copied()
+        let at = rank.saturating_sub(1);
+        // Sorting all of them would cost more than finding the one.
+        (at < self.durations_ns.len()).then(|| *self.durations_ns.select_nth_unstable(at).1)
     }
 }
 

@@ -15,12 +15,12 @@ use crate::query::{Field, ParseError, SpanContext, facet_values};
 /// Values of one facet kept of one span or trace.
 const MAX_VALUES: usize = 100;
 /// Groups that one unit is put in.
-const MAX_GROUPS_OF_UNIT: usize = 1_000;
+pub(super) const MAX_GROUPS_OF_UNIT: usize = 1_000;
 /// Groups kept at all; a question that makes more groups by something unique.
-const MAX_GROUPS: usize = 100_000;
+pub(super) const MAX_GROUPS: usize = 100_000;
 
 /// A value that is not there.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
 /// A span that is looked at.
 #[derive(Debug, Clone, Copy)]
@@ -33,14 +33,24 @@ pub struct Seen<'a> {
     pub buckets: u32,
 }
 
+/// A question with its names read.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) question: Question,
+    /// The fields to group by; `None` stands for the buckets.
+    pub(super) fields: Vec<Option<Field>>,
+    /// What was judged, each once.
+    pub(super) labels: Vec<(Judge, String)>,
+    pub(super) needs_calls: bool,
+    pub(super) needs_durations: bool,
+}
+
+/// Groups on the way, by time bucket and the numbers of their values.
+pub(super) type Groups = HashMap<(i64, Vec<u32>), Gathered>;
+
 /// An aggregation on the way.
 pub struct Tally {
-    question: Question,
-    /// The fields to group by; `None` stands for the buckets.
-    fields: Vec<Option<Field>>,
-    labels: Vec<(Judge, String)>,
-    needs_calls: bool,
-    needs_durations: bool,
+    asked: Asked,
     values: Interner,
     traces: Interner,
     keys: HashMap<Vec<Vec<u32>>, u32>,
@@ -50,13 +60,13 @@ pub struct Tally {
 }
 
 /// Equal texts as equal numbers.
-#[derive(Default)]
-struct Interner {
+#[derive(Debug, Default)]
+pub(super) struct Interner {
     numbers: HashMap<String, u32>,
 }
 
 impl Interner {
-    fn number(&mut self, text: &str) -> u32 {
+    pub(super) fn number(&mut self, text: &str) -> u32 {
         if let Some(number) = self.numbers.get(text) {
             return *number;
         }
@@ -65,7 +75,7 @@ impl Interner {
         number
     }
 
-    fn texts(&self) -> HashMap<u32, &str> {
+    pub(super) fn texts(&self) -> HashMap<u32, &str> {
         let entries = self.numbers.iter();
         entries
             .map(|(text, number)| (*number, text.as_str()))
@@ -87,13 +97,8 @@ struct Fact {
     verdicts: Box<[Verdict]>,
 }
 
-impl Tally {
-    /// Starts an aggregation.
-    ///
-    /// # Errors
-    ///
-    /// A facet whose name cannot be read.
-    pub fn new(question: &Question) -> Result<Self, ParseError> {
+impl Asked {
+    pub(super) fn new(question: &Question) -> Result<Self, ParseError> {
         let fields = question.group_by.iter().map(|dimension| match dimension {
             Dimension::Facet(name) => Field::parse(name).map(Some),
             Dimension::Buckets(_) => Ok(None),
@@ -113,126 +118,11 @@ impl Tally {
             needs_calls: needs(|m| matches!(m, Measure::Usage(..) | Measure::CostPerSuccess)),
             needs_durations: needs(|m| matches!(m, Measure::Duration(_))),
             question: question.clone(),
-            values: Interner::default(),
-            traces: Interner::default(),
-            keys: HashMap::new(),
-            facts: Vec::new(),
-            calls: Vec::new(),
-            clipped: false,
         })
     }
 
-    /// Takes a span. With unit `span` only those that are selected count.
-    pub fn add(&mut self, seen: Seen<'_>) {
-        let span = seen.span;
-        if self.question.unit == Unit::Span && !seen.selected {
-            return;
-        }
-        let trace = self.traces.number(span.trace_id.as_str());
-        if self.needs_calls
-            && let Some(call) = Call::of(span, self.facts.len(), trace)
-        {
-            self.calls.push(call);
-        }
-        let verdicts = self.labels.iter().map(|(judge, label)| {
-            let judgements = match judge {
-                Judge::Evaluation => &span.evaluations,
-                Judge::Feedback => &span.feedback,
-            };
-            judgements.get(label).map(verdict).unwrap_or_default()
-        });
-        let verdicts = verdicts.collect();
-        let keys = self.keys_of(seen);
-        self.facts.push(Fact {
-            trace,
-            keys,
-            start_ns: span.start_ns,
-            end_ns: span.end_ns(),
-            is_error: span.is_error(),
-            is_root: span.is_root(),
-            selected: seen.selected,
-            verdicts,
-        });
-    }
-
-    /// The number of the span's set of values, dimension by dimension.
-    fn keys_of(&mut self, seen: Seen<'_>) -> u32 {
-        let context = SpanContext::of(seen.span);
-        let mut set = Vec::with_capacity(self.fields.len());
-        for field in &self.fields {
-            let mut values: Vec<u32> = match field {
-                None => (0..u32::BITS)
-                    .filter(|bit| seen.buckets & (1 << bit) != 0)
-                    .collect(),
-                Some(field) => {
-                    let found = facet_values(field, &context);
-                    found.iter().map(|text| self.values.number(text)).collect()
-                }
-            };
-            self.clipped |= values.len() > MAX_VALUES;
-            values.truncate(MAX_VALUES);
-            set.push(values);
-        }
-        let next = u32::try_from(self.keys.len()).unwrap_or(NONE);
-        *self.keys.entry(set).or_insert(next)
-    }
-
-    /// The answer to the question, its page cut out.
-    pub fn finish(self, rows_read: u64, sampled: bool) -> Aggregation {
-        let matched = self.facts.iter().filter(|fact| fact.selected).count() as u64;
-        let units = self.units();
-        let mut groups: HashMap<(i64, Vec<u32>), Gathered> = HashMap::new();
-        let mut wholes: HashMap<(i64, Vec<u32>), u64> = HashMap::new();
-        let mut total = Gathered::default();
-        let mut answer = Aggregation {
-            rows_read,
-            rows_matched: (!sampled).then_some(matched),
-            sampled,
-            has_values: vec![false; self.fields.len()],
-            ..Aggregation::default()
-        };
-        let mut clipped = self.clipped;
-        for (start_ns, keys, facts) in &units {
-            total.add(facts, self.needs_durations);
-            for (has, values) in answer.has_values.iter_mut().zip(keys) {
-                *has |= !values.is_empty();
-            }
-            if self.fields.is_empty() && self.question.interval_ms.is_none() {
-                continue;
-            }
-            let time = self.time_bucket(*start_ns);
-            let combined = combinations(keys);
-            answer.in_several += u64::from(combined.len() > 1);
-            clipped |= combined.len() >= MAX_GROUPS_OF_UNIT;
-            let mut parts: BTreeSet<Vec<u32>> = BTreeSet::new();
-            for mut key in combined {
-                if groups.len() >= MAX_GROUPS && !groups.contains_key(&(time, key.clone())) {
-                    clipped = true;
-                    continue;
-                }
-                let gathered = groups.entry((time, key.clone())).or_default();
-                gathered.add(facts, self.needs_durations);
-                key.pop();
-                parts.insert(key);
-            }
-            for part in parts {
-                *wholes.entry((time, part)).or_default() += 1;
-            }
-        }
-        if clipped {
-            answer.notes.push(
-                "some units have so many values, or there are so many groups, that not all were kept; group by something with fewer values"
-                    .to_owned(),
-            );
-        }
-        answer.total = total.figures(&self.question.measures, &self.labels);
-        answer.total_groups = groups.len();
-        answer.groups = self.page(groups, &wholes);
-        answer
-    }
-
     /// Start of the time bucket that a moment is in, in milliseconds; 0 without an interval.
-    fn time_bucket(&self, start_ns: i64) -> i64 {
+    pub(super) fn time_bucket(&self, start_ns: i64) -> i64 {
         let Some(interval) = self.question.interval_ms.filter(|ms| *ms > 0) else {
             return 0;
         };
@@ -241,13 +131,59 @@ impl Tally {
         from + since.div_euclid(interval) * interval
     }
 
-    /// The asked page of the groups: by time, the largest first, then by key.
-    fn page(
+    /// Whether there is anything to tell groups apart by.
+    pub(super) fn has_groups(&self) -> bool {
+        !self.fields.is_empty() || self.question.interval_ms.is_some()
+    }
+
+    /// What a span was judged, label by label.
+    pub(super) fn verdicts(&self, span: &Span) -> Box<[Verdict]> {
+        let verdicts = self.labels.iter().map(|(judge, label)| {
+            let judgements = match judge {
+                Judge::Evaluation => &span.evaluations,
+                Judge::Feedback => &span.feedback,
+            };
+            judgements.get(label).map(verdict).unwrap_or_default()
+        });
+        verdicts.collect()
+    }
+
+    /// The numbers of a span's values, dimension by dimension, and whether there were too many.
+    pub(super) fn values(
         &self,
-        groups: HashMap<(i64, Vec<u32>), Gathered>,
+        span: &Span,
+        buckets: u32,
+        numbers: &mut Interner,
+    ) -> (Vec<Vec<u32>>, bool) {
+        let context = SpanContext::of(span);
+        let mut clipped = false;
+        let mut set = Vec::with_capacity(self.fields.len());
+        for field in &self.fields {
+            let mut values: Vec<u32> = match field {
+                None => (0..u32::BITS)
+                    .filter(|bit| buckets & (1 << bit) != 0)
+                    .collect(),
+                Some(field) => {
+                    let found = facet_values(field, &context);
+                    found.iter().map(|text| numbers.number(text)).collect()
+                }
+            };
+            clipped |= values.len() > MAX_VALUES;
+            values.truncate(MAX_VALUES);
+            set.push(values);
+        }
+        (set, clipped)
+    }
+
+    /// The asked page of the groups: by time, the largest first, then by key. `wholes` are the
+    /// units of all groups whose keys differ in the last value only.
+    pub(super) fn page(
+        &self,
+        values: &Interner,
+        groups: Groups,
         wholes: &HashMap<(i64, Vec<u32>), u64>,
     ) -> Vec<Group> {
-        let texts = self.values.texts();
+        let texts = values.texts();
         let text_of = |field: &Option<Field>, number: u32| -> Option<String> {
             if number == NONE {
                 return None;
@@ -295,6 +231,113 @@ impl Tally {
         })
         .collect()
     }
+}
+
+/// What is said when not all groups were kept.
+pub(super) const CLIPPED: &str = "some units have so many values, or there are so many groups, that not all were kept; group by something with fewer values";
+
+impl Tally {
+    /// Starts an aggregation.
+    ///
+    /// # Errors
+    ///
+    /// A facet whose name cannot be read.
+    pub fn new(question: &Question) -> Result<Self, ParseError> {
+        Ok(Self {
+            asked: Asked::new(question)?,
+            values: Interner::default(),
+            traces: Interner::default(),
+            keys: HashMap::new(),
+            facts: Vec::new(),
+            calls: Vec::new(),
+            clipped: false,
+        })
+    }
+
+    /// Takes a span. With unit `span` only those that are selected count.
+    pub fn add(&mut self, seen: Seen<'_>) {
+        let span = seen.span;
+        if self.asked.question.unit == Unit::Span && !seen.selected {
+            return;
+        }
+        let trace = self.traces.number(span.trace_id.as_str());
+        if self.asked.needs_calls
+            && let Some(call) = Call::of(span, self.facts.len(), trace)
+        {
+            self.calls.push(call);
+        }
+        let verdicts = self.asked.verdicts(span);
+        let keys = self.keys_of(seen);
+        self.facts.push(Fact {
+            trace,
+            keys,
+            start_ns: span.start_ns,
+            end_ns: span.end_ns(),
+            is_error: span.is_error(),
+            is_root: span.is_root(),
+            selected: seen.selected,
+            verdicts,
+        });
+    }
+
+    /// The number of the span's set of values, dimension by dimension.
+    fn keys_of(&mut self, seen: Seen<'_>) -> u32 {
+        let (set, clipped) = self.asked.values(seen.span, seen.buckets, &mut self.values);
+        self.clipped |= clipped;
+        let next = u32::try_from(self.keys.len()).unwrap_or(NONE);
+        *self.keys.entry(set).or_insert(next)
+    }
+
+    /// The answer to the question, its page cut out.
+    pub fn finish(self, rows_read: u64, sampled: bool) -> Aggregation {
+        let matched = self.facts.iter().filter(|fact| fact.selected).count() as u64;
+        let units = self.units();
+        let mut groups = Groups::new();
+        let mut wholes: HashMap<(i64, Vec<u32>), u64> = HashMap::new();
+        let mut total = Gathered::default();
+        let mut answer = Aggregation {
+            rows_read,
+            rows_matched: (!sampled).then_some(matched),
+            sampled,
+            has_values: vec![false; self.asked.fields.len()],
+            ..Aggregation::default()
+        };
+        let mut clipped = self.clipped;
+        for (start_ns, keys, facts) in &units {
+            total.add(facts, self.asked.needs_durations);
+            for (has, values) in answer.has_values.iter_mut().zip(keys) {
+                *has |= !values.is_empty();
+            }
+            if !self.asked.has_groups() {
+                continue;
+            }
+            let time = self.asked.time_bucket(*start_ns);
+            let combined = combinations(keys);
+            answer.in_several += u64::from(combined.len() > 1);
+            clipped |= combined.len() >= MAX_GROUPS_OF_UNIT;
+            let mut parts: BTreeSet<Vec<u32>> = BTreeSet::new();
+            for mut key in combined {
+                if groups.len() >= MAX_GROUPS && !groups.contains_key(&(time, key.clone())) {
+                    clipped = true;
+                    continue;
+                }
+                let gathered = groups.entry((time, key.clone())).or_default();
+                gathered.add(facts, self.asked.needs_durations);
+                key.pop();
+                parts.insert(key);
+            }
+            for part in parts {
+                *wholes.entry((time, part)).or_default() += 1;
+            }
+        }
+        if clipped {
+            answer.notes.push(CLIPPED.to_owned());
+        }
+        answer.total = total.figures(&self.asked.question.measures, &self.asked.labels);
+        answer.total_groups = groups.len();
+        answer.groups = self.asked.page(&self.values, groups, &wholes);
+        answer
+    }
 
     /// The units that count: when each began, its values by dimension, and its facts.
     fn units(&self) -> Vec<(i64, Vec<Vec<u32>>, UnitFacts)> {
@@ -320,7 +363,7 @@ impl Tally {
                 keys: sets.get(&fact.keys).copied(),
             })
             .collect();
-        if self.question.unit == Unit::Span {
+        if self.asked.question.unit == Unit::Span {
             return parts.iter().filter_map(|part| unit_of(&[part])).collect();
         }
         let mut traces: HashMap<u32, Vec<&Part<'_>>> = HashMap::new();
@@ -402,11 +445,8 @@ fn combined<'a>(verdicts: impl Iterator<Item = &'a Verdict> + Clone) -> Verdict 
 }
 
 fn verdict(evaluation: &Evaluation) -> Verdict {
-    let value = evaluation.value.as_ref();
-    let truth = value.and_then(serde_json::Value::as_bool);
-    let number = value.and_then(serde_json::Value::as_f64);
     Verdict {
-        score: number.or(truth.map(|truth| if truth { 1.0 } else { 0.0 })),
+        score: evaluation.score(),
         passed: evaluation
             .assessment
             .map(|assessment| assessment == Assessment::Pass),
@@ -414,7 +454,7 @@ fn verdict(evaluation: &Evaluation) -> Verdict {
 }
 
 /// Every choice of one value per dimension; a dimension without values is one choice.
-fn combinations(keys: &[Vec<u32>]) -> Vec<Vec<u32>> {
+pub(super) fn combinations(keys: &[Vec<u32>]) -> Vec<Vec<u32>> {
     let mut all: Vec<Vec<u32>> = vec![Vec::new()];
     for values in keys {
         let values: &[u32] = if values.is_empty() { &[NONE] } else { values };

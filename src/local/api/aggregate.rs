@@ -14,7 +14,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::spans::parse_query;
-use crate::analysis::aggregate::{Aggregation, Question, Seen, Tally, Unit};
+use crate::analysis::aggregate::{Aggregation, Gatherer, Question, Seen, Tally, Unit};
 use crate::local::Backend;
 use crate::local::http::{ApiError, blocking, json_plain, parse_json, read_body};
 use crate::local::store::Search;
@@ -78,8 +78,9 @@ fn answer(backend: &Backend, mut question: Question) -> Result<Aggregation, ApiE
             "there are more than {MAX_BUCKETS} buckets"
         )));
     }
-    let mut tally = Tally::new(&question)
-        .map_err(|error| ApiError::bad_request(format!("`group_by` cannot be read: {error}")))?;
+    let unreadable = |error| ApiError::bad_request(format!("`group_by` cannot be read: {error}"));
+    let gatherer = Gatherer::new(&question).map_err(unreadable)?;
+    let mut tally = Tally::new(&question).map_err(unreadable)?;
     let mut scan = Scan {
         backend,
         question: &question,
@@ -94,9 +95,17 @@ fn answer(backend: &Backend, mut question: Question) -> Result<Aggregation, ApiE
         Some(text) => Some(parse_query(&text)?),
         None => None,
     };
+    let parsed = question.buckets().iter();
+    let parsed = parsed.map(|bucket| parse_query(&bucket.query));
+    let parsed: Vec<Query> = parsed.collect::<Result<_, _>>()?;
+    if let Some(mut gatherer) = gatherer
+        && scan.gather(selection.clone(), &parsed, &mut gatherer)?
+    {
+        return Ok(gatherer.finish());
+    }
     let mut buckets = Vec::new();
-    for bucket in question.buckets() {
-        buckets.push(scan.judge(parse_query(&bucket.query)?)?);
+    for query in parsed {
+        buckets.push(scan.judge(query)?);
     }
     let mut rows = 0;
     let mut take = |span: &Span, selected: bool| {
@@ -160,6 +169,21 @@ impl Scan<'_> {
         })?;
         self.partial |= outcome.partial;
         Ok(())
+    }
+
+    /// Has the store count what it can count without reading spans; whether it did.
+    fn gather(
+        &self,
+        query: Option<Query>,
+        buckets: &[Query],
+        gatherer: &mut Gatherer,
+    ) -> Result<bool, ApiError> {
+        let search = Search {
+            filters: self.question.scope(),
+            query,
+            ..Search::within(self.question.window)
+        };
+        Ok(self.backend.store.gather(&search, buckets, gatherer)?)
     }
 
     fn judge(&mut self, query: Query) -> Result<Judge, ApiError> {

@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use super::{Change, ControlStore, Member};
+use crate::analysis::aggregate::Gatherer;
 use crate::local::store::{
     Ack, Outcome, Search, SpanStore, StoreError, StoreStats, TargetedEvaluation, Visit,
 };
 use crate::model::{Span, SpanId, SpanKind, TraceId};
+use crate::query::Query;
 
 /// A span store whose experiment spans are noted in the control plane.
 pub(in crate::local) struct Membered {
@@ -44,6 +46,15 @@ impl SpanStore for Membered {
 
     fn search(&self, search: &Search, each: Visit<'_>) -> Result<Outcome, StoreError> {
         self.spans.search(search, each)
+    }
+
+    fn gather(
+        &self,
+        search: &Search,
+        buckets: &[Query],
+        gatherer: &mut Gatherer,
+    ) -> Result<bool, StoreError> {
+        self.spans.gather(search, buckets, gatherer)
     }
 
     fn trace(&self, id: &TraceId) -> Result<Vec<Span>, StoreError> {

@@ -10,10 +10,14 @@ use super::{
     Durability, EvaluationTarget, Outcome, Position, Search, SpanStore, SqliteStore,
     TargetedEvaluation,
 };
+use crate::analysis::aggregate::{
+    Aggregation, Bucket, Dimension, Gatherer, Question, Seen, Tally, Unit,
+};
 use crate::model::{
     Assessment, Evaluation, EventKind, Io, Span, SpanId, SpanKind, Status, TimeWindow, TraceId,
 };
 use crate::query::combine::SpanFilters;
+use crate::query::{Query, SpanContext};
 
 const ALL: TimeWindow = TimeWindow {
     from_ms: i64::MIN,
@@ -231,6 +235,9 @@ proptest! {
             }
         }
         settle(&sqlite);
+        let check = sqlite.verify_index(std::time::Duration::from_secs(60)).unwrap().unwrap();
+        prop_assert!(check.is_clean(), "{:?}", check);
+        prop_assert_eq!(check.agreeing, sqlite.stats().unwrap().spans);
         for search in &searches {
             let [found, expected] = stores.map(|store| walk(store, search));
             prop_assert_eq!(found, expected, "by the index alone: {:?}", search);
@@ -245,6 +252,153 @@ proptest! {
         }
         let [found, expected] = stores.map(|store| store.stats().unwrap());
         prop_assert_eq!(found, expected);
+    }
+}
+
+const QUERIES: &[&str] = &[
+    "@status:error",
+    "-@name:a",
+    "refund",
+    "@duration:<3",
+    "@evaluation.tone.value:<50",
+    "tier:*",
+    "@meta.model_name:gpt*",
+    "@parent_id:undefined",
+    "@metrics.total_tokens:>1 weather",
+];
+
+prop_compose! {
+    fn question()(
+        app in proptest::option::of(word(&["shop", "bank"])),
+        query in proptest::option::of(word(QUERIES)),
+        facets in proptest::collection::vec(
+            word(&["@ml_app", "tier", "@meta.span.kind", "@meta.model_name", "@name", "@status", "@event_kind"]), 0..3),
+        buckets in proptest::collection::vec(word(QUERIES), 0..3),
+        interval_ms in proptest::option::of(Just(1)),
+        narrow: bool,
+        limit in 1..20usize,
+    ) -> Question {
+        let mut group_by: Vec<Dimension> = facets.into_iter().map(Dimension::Facet).collect();
+        if !buckets.is_empty() {
+            group_by.push(Dimension::Buckets(buckets.iter().enumerate().map(|(at, query)| Bucket {
+                name: format!("bucket {at}"), query: query.clone(),
+            }).collect()));
+        }
+        let measures = ["error_rate", "duration.p50", "duration.p95", "evaluation.tone.mean",
+            "evaluation.tone.pass_rate", "feedback.done.mean"];
+        Question {
+            query, ml_app: app, tags: Vec::new(), unit: Unit::Span, group_by, interval_ms, offset: 0, limit,
+            window: if narrow {
+                TimeWindow { from_ms: 1_700_000_000_000, to_ms: 1_700_000_000_001 }
+            } else {
+                TimeWindow { from_ms: 0, to_ms: 1_700_000_000_010 }
+            },
+            measures: measures.iter().map(|text| text.parse().unwrap()).collect(),
+        }
+    }
+}
+
+/// The answer span by span.
+fn tallied(store: &dyn SpanStore, question: &Question) -> Aggregation {
+    let search = asked(question);
+    let buckets = parsed_buckets(question);
+    let mut tally = Tally::new(question).unwrap();
+    let spans = walk(store, &search);
+    for span in &spans {
+        let context = SpanContext::of(span);
+        let held = buckets
+            .iter()
+            .enumerate()
+            .filter(|(_, query)| query.matches(&context));
+        tally.add(Seen {
+            span,
+            selected: true,
+            buckets: held.fold(0, |bits, (at, _)| bits | 1 << at),
+        });
+    }
+    tally.finish(spans.len() as u64, false)
+}
+
+fn asked(question: &Question) -> Search {
+    Search {
+        filters: question.scope(),
+        query: question
+            .query
+            .as_ref()
+            .map(|text| crate::query::parse(text).unwrap()),
+        ..Search::within(question.window)
+    }
+}
+
+fn parsed_buckets(question: &Question) -> Vec<Query> {
+    let buckets = question.buckets().iter();
+    buckets
+        .map(|bucket| crate::query::parse(&bucket.query).unwrap())
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_the_index_counts_is_what_the_spans_add_up_to(
+        history in history(),
+        questions in proptest::collection::vec(question(), 1..8)
+    ) {
+        let (_folder, store) = open();
+        for write in history {
+            match write {
+                Write::Spans(spans) => drop(store.append(spans).unwrap()),
+                Write::Evaluations(list) => drop(store.attach_evaluations(list).unwrap()),
+                Write::Settle => settle(&store),
+                Write::Rebuild => store.rebuild_index(),
+            }
+        }
+        settle(&store);
+        for question in &questions {
+            let mut gatherer = Gatherer::new(question).unwrap().unwrap();
+            let gathered = store.gather(&asked(question), &parsed_buckets(question), &mut gatherer).unwrap();
+            prop_assert!(gathered, "not answered by the index: {:?}", question);
+            prop_assert_eq!(gatherer.finish(), tallied(&store, question), "{:?}", question);
+        }
+    }
+}
+
+#[test]
+fn what_is_not_indexed_yet_is_counted_all_the_same() {
+    let (_folder, store) = open();
+    let question = Question {
+        query: None,
+        ml_app: None,
+        tags: Vec::new(),
+        window: TimeWindow {
+            from_ms: 0,
+            to_ms: 10,
+        },
+        unit: Unit::Span,
+        group_by: vec![Dimension::Facet("@name".to_owned())],
+        measures: Vec::new(),
+        interval_ms: None,
+        offset: 0,
+        limit: 10,
+    };
+    let count = |store: &SqliteStore| {
+        let mut gatherer = Gatherer::new(&question).unwrap().unwrap();
+        assert!(store.gather(&asked(&question), &[], &mut gatherer).unwrap());
+        gatherer.finish().total.count
+    };
+    store
+        .append((0..20).map(|n| at(n, &n.to_string())).collect())
+        .unwrap();
+    settle(&store);
+    for n in 20..60 {
+        store
+            .append(vec![
+                at(n, &n.to_string()),
+                at(n - 20, &(n - 20).to_string()),
+            ])
+            .unwrap();
+        assert_eq!(count(&store), n as u64 + 1);
     }
 }
 

@@ -13,10 +13,12 @@ mod changes;
 mod compile;
 mod document;
 mod files;
+mod gather;
 mod indexer;
 mod schema;
 mod search;
 mod top;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -24,9 +26,12 @@ use std::time::{Duration, Instant};
 
 use tantivy::Searcher;
 
+pub(super) use gather::gather;
 pub use indexer::IndexProgress;
 pub(super) use indexer::Shared;
 pub(super) use search::{is_worth_it, search};
+pub use verify::IndexCheck;
+pub(super) use verify::verify;
 
 use super::schema::open_reader;
 use super::{Ack, StoreError};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 
-use super::index::{self, Index, IndexProgress, Shared, View};
+use super::index::{self, Index, IndexCheck, IndexProgress, Shared, View};
 use super::join::Joiner;
 use super::rows::{Row, span_of};
 use super::schema::{from_sqlite, open_reader, open_writer};
@@ -18,14 +18,18 @@ use super::{
     Ack, Outcome, Position, Search, SpanStore, StoreError, StoreStats, TargetedEvaluation,
     TraceContexts, Visit, narrow,
 };
+use crate::analysis::aggregate::Gatherer;
 use crate::model::{Span, SpanId, TraceId};
-use crate::query::SpanContext;
+use crate::query::{Query, SpanContext};
 
 /// The file in the data folder.
 pub(super) const FILE_NAME: &str = "llmobs.db";
 
 /// Readers that may be open at once; further ones wait.
 const READERS: usize = 4;
+
+/// How long an aggregation waits for the index.
+const INDEX_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How much a write has to survive before it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +123,21 @@ impl SqliteStore {
             Ok(connection.query_row(sql, [], |row| row.get(0))?)
         });
         last.is_ok_and(|last| self.index.wait_for(last, timeout))
+    }
+
+    /// Holds the index against the rows, after it has caught up; `None` while it has not.
+    ///
+    /// # Errors
+    ///
+    /// Rows or index that cannot be read.
+    pub fn verify_index(&self, patience: Duration) -> Result<Option<IndexCheck>, StoreError> {
+        if !self.settle(patience) {
+            return Ok(None);
+        }
+        let Some(view) = self.index.view() else {
+            return Ok(None);
+        };
+        self.read(|connection| index::verify(connection, &view))
     }
 
     /// Builds the index anew, behind the searches.
@@ -271,6 +290,29 @@ impl SpanStore for SqliteStore {
         // Before the transaction: what the index has, the rows then have, too.
         let view = self.view_for(search);
         self.read(|connection| Delivery::of(connection, search, each)?.run(view, &self.index))
+    }
+
+    fn gather(
+        &self,
+        search: &Search,
+        buckets: &[Query],
+        gatherer: &mut Gatherer,
+    ) -> Result<bool, StoreError> {
+        // Few spans that the index lacks are judged by their rows; many would cost more than this.
+        self.settle(INDEX_PATIENCE);
+        let Some(view) = self.index.view() else {
+            return Ok(false);
+        };
+        self.read(|connection| {
+            let joiner = Joiner::new(connection)?;
+            let load = |id| load_span(connection, &joiner, id);
+            let gathered = index::gather(connection, &view, search, buckets, load, gatherer);
+            if let Err(ReadError::Index(_)) = &gathered {
+                // The next question is answered from the rows.
+                self.index.rebuild();
+            }
+            gathered
+        })
     }
 
     fn trace(&self, id: &TraceId) -> Result<Vec<Span>, StoreError> {

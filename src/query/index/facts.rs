@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 use super::{
     EVALUATION, EXACT, FEEDBACK, MAX_VALUE, Marker, PRESENT, RESERVED, Side, is_grouped,
     keeps_number_text, long_key, number_column, number_key, present_key, text_key,
-    text_number_column,
+    text_number_column, verdict_columns,
 };
-use crate::model::{Evaluation, Span};
+use crate::model::{Assessment, Evaluation, Span};
 use crate::query::SpanContext;
 use crate::query::facets::{self, FacetValue};
 use crate::query::number::decimal;
@@ -198,6 +198,18 @@ impl<'a> Collector<'a> {
     fn put_judgements(&mut self, judgements: &BTreeMap<String, Evaluation>, family: &str) {
         let mut names: BTreeSet<String> = BTreeSet::new();
         for (label, judgement) in judgements {
+            let [score, passed] = verdict_columns(judgement.event_kind, label);
+            let assessed = judgement
+                .assessment
+                .map(|verdict| verdict == Assessment::Pass);
+            let assessed = assessed.map(|passed| if passed { 1.0 } else { 0.0 });
+            let numbers = [(score, judgement.score()), (passed, assessed)];
+            let known = numbers
+                .into_iter()
+                .filter_map(|(column, value)| Some((column, value?)));
+            self.facts
+                .numbers
+                .extend(known.filter(|(_, value)| value.is_finite()));
             names.insert(label.clone());
             for key in [
                 "value",

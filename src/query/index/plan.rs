@@ -81,6 +81,11 @@ impl NumberTest {
 }
 
 impl Plan {
+    /// Finds every span.
+    pub fn everything() -> Self {
+        Self::exactly(Node::All)
+    }
+
     fn exactly(node: Node) -> Self {
         Self { node, exact: true }
     }

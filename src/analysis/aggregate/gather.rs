@@ -1,0 +1,242 @@
+//! Gathers single spans into groups as they come, row by row of an index.
+//!
+//! A [`super::Tally`] takes whole spans and can answer everything. Most questions need less: spans
+//! are counted, not traces, and no tokens, which would have to be told apart by call. Then a span
+//! is a start, a length, whether it failed, the numbers of its values and its verdicts; an index
+//! has those in columns, and nothing has to be kept of the span. The answer is the same.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::group::Gathered;
+pub use super::group::Verdict;
+use super::measure::Judge;
+use super::tally::{
+    Asked, CLIPPED, Groups, Interner, MAX_GROUPS, MAX_GROUPS_OF_UNIT, NONE, combinations,
+};
+use super::{Aggregation, Question, Unit};
+use crate::model::Span;
+use crate::query::{Field, ParseError};
+
+/// A span as a row of an index.
+#[derive(Debug, Clone, Copy)]
+pub struct SpanRow<'a> {
+    /// Start in nanoseconds since the Unix epoch.
+    pub start_ns: i64,
+    /// Length in nanoseconds.
+    pub duration_ns: i64,
+    /// Whether its status is error.
+    pub is_error: bool,
+    /// Its values in each dimension, by [`Gatherer::number`]; for buckets their place in the
+    /// question. Each once.
+    pub values: &'a [Vec<u32>],
+    /// What it was judged, in the order of [`Gatherer::labels`].
+    pub verdicts: &'a [Verdict],
+}
+
+/// An aggregation of single spans on the way.
+#[derive(Debug)]
+pub struct Gatherer {
+    asked: Asked,
+    values: Interner,
+    groups: Vec<((i64, Vec<u32>), Gathered)>,
+    /// Where a group stands, by its key.
+    places: HashMap<(i64, Vec<u32>), usize>,
+    /// Where a group stands that is known by one value alone: the value, [`NONE`] being 0.
+    by_value: Vec<usize>,
+    /// All spans, while they are not the sum of the groups.
+    total: Option<Gathered>,
+    /// How often spans were counted twice among groups that differ in the last value only.
+    doubled: HashMap<(i64, Vec<u32>), u64>,
+    count: u64,
+    in_several: u64,
+    has_values: Vec<bool>,
+    clipped: bool,
+}
+
+/// No place yet.
+const NOWHERE: usize = usize::MAX;
+
+impl Gatherer {
+    /// Starts an aggregation; `None` if the question needs whole spans.
+    ///
+    /// # Errors
+    ///
+    /// A facet whose name cannot be read.
+    pub fn new(question: &Question) -> Result<Option<Self>, ParseError> {
+        let asked = Asked::new(question)?;
+        if asked.question.unit != Unit::Span || asked.needs_calls {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            has_values: vec![false; asked.fields.len()],
+            // Without groups nothing else adds up to the whole.
+            total: (!asked.has_groups()).then(Gathered::default),
+            asked,
+            values: Interner::default(),
+            groups: Vec::new(),
+            places: HashMap::new(),
+            by_value: Vec::new(),
+            doubled: HashMap::new(),
+            count: 0,
+            in_several: 0,
+            clipped: false,
+        }))
+    }
+
+    /// The fields to group by; `None` stands for the question's buckets.
+    pub fn fields(&self) -> &[Option<Field>] {
+        &self.asked.fields
+    }
+
+    /// The labels whose verdicts are needed.
+    pub fn labels(&self) -> &[(Judge, String)] {
+        &self.asked.labels
+    }
+
+    /// The number that stands for a value.
+    pub fn number(&mut self, text: &str) -> u32 {
+        self.values.number(text)
+    }
+
+    /// Takes a span that an index does not have; `buckets` has a bit for each that it is in.
+    pub fn add_span(&mut self, span: &Span, buckets: u32) {
+        let (values, clipped) = self.asked.values(span, buckets, &mut self.values);
+        self.clipped |= clipped;
+        let verdicts = self.asked.verdicts(span);
+        self.add(SpanRow {
+            start_ns: span.start_ns,
+            duration_ns: span.duration_ns,
+            is_error: span.is_error(),
+            values: &values,
+            verdicts: &verdicts,
+        });
+    }
+
+    /// Takes a span.
+    pub fn add(&mut self, row: SpanRow<'_>) {
+        self.count += 1;
+        let needs_durations = self.asked.needs_durations;
+        let duration = needs_durations.then(|| row.duration_ns.max(0));
+        let put = |gathered: &mut Gathered| gathered.add_span(row.is_error, duration, row.verdicts);
+        for (has, values) in self.has_values.iter_mut().zip(row.values) {
+            *has |= !values.is_empty();
+        }
+        if !self.asked.has_groups() {
+            self.total.iter_mut().for_each(put);
+            return;
+        }
+        let time = self.asked.time_bucket(row.start_ns);
+        if row.values.iter().all(|values| values.len() <= 1) {
+            let place = self.place_of(time, row.values);
+            match self.groups.get_mut(place) {
+                Some((_, gathered)) => put(gathered),
+                None => self.count_apart(),
+            }
+            self.total.iter_mut().for_each(put);
+            return;
+        }
+        self.count_apart();
+        self.total.iter_mut().for_each(put);
+        let keys = combinations(row.values);
+        self.in_several += u64::from(keys.len() > 1);
+        self.clipped |= keys.len() >= MAX_GROUPS_OF_UNIT;
+        let mut parts = BTreeSet::new();
+        for mut key in keys {
+            let place = self.place_by_key((time, key.clone()));
+            if let Some((_, gathered)) = self.groups.get_mut(place) {
+                put(gathered);
+                key.pop();
+                if !parts.insert(key.clone()) {
+                    *self.doubled.entry((time, key)).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    /// From here on the whole is not the sum of the groups.
+    fn count_apart(&mut self) {
+        if self.total.is_none() {
+            self.total = Some(self.sum());
+        }
+    }
+
+    fn sum(&self) -> Gathered {
+        let mut sum = Gathered::default();
+        for (_, group) in &self.groups {
+            sum.add_all(group);
+        }
+        sum
+    }
+
+    /// The place of the group of a span with at most one value in each dimension.
+    fn place_of(&mut self, time: i64, values: &[Vec<u32>]) -> usize {
+        let number = |values: &Vec<u32>| values.first().copied().unwrap_or(NONE);
+        let ([only], None) = (values, self.asked.question.interval_ms) else {
+            return self.place_by_key((time, values.iter().map(number).collect()));
+        };
+        let value = number(only);
+        let slot = usize::try_from(value.wrapping_add(1)).unwrap_or(NOWHERE);
+        match self.by_value.get(slot) {
+            Some(place) if *place != NOWHERE => *place,
+            _ => {
+                let place = self.place_by_key((time, vec![value]));
+                if place != NOWHERE {
+                    if self.by_value.len() <= slot {
+                        self.by_value.resize(slot + 1, NOWHERE);
+                    }
+                    if let Some(known) = self.by_value.get_mut(slot) {
+                        *known = place;
+                    }
+                }
+                place
+            }
+        }
+    }
+
+    /// The place of a group, made if it is new; [`NOWHERE`] when there are too many.
+    fn place_by_key(&mut self, key: (i64, Vec<u32>)) -> usize {
+        if let Some(place) = self.places.get(&key) {
+            return *place;
+        }
+        if self.groups.len() >= MAX_GROUPS {
+            self.clipped = true;
+            return NOWHERE;
+        }
+        let place = self.groups.len();
+        self.places.insert(key.clone(), place);
+        self.groups.push((key, Gathered::default()));
+        place
+    }
+
+    /// The answer to the question, its page cut out.
+    pub fn finish(self) -> Aggregation {
+        let total = self.total.clone().unwrap_or_else(|| self.sum());
+        let mut wholes: HashMap<(i64, Vec<u32>), u64> = HashMap::new();
+        for ((time, key), group) in &self.groups {
+            let mut part = key.clone();
+            part.pop();
+            *wholes.entry((*time, part)).or_default() += group.count;
+        }
+        for (part, twice) in &self.doubled {
+            if let Some(whole) = wholes.get_mut(part) {
+                *whole = whole.saturating_sub(*twice);
+            }
+        }
+        let groups: Groups = self.groups.into_iter().collect();
+        Aggregation {
+            total: total.figures(&self.asked.question.measures, &self.asked.labels),
+            total_groups: groups.len(),
+            rows_read: self.count,
+            rows_matched: Some(self.count),
+            sampled: false,
+            in_several: self.in_several,
+            has_values: self.has_values,
+            notes: self
+                .clipped
+                .then(|| CLIPPED.to_owned())
+                .into_iter()
+                .collect(),
+            groups: self.asked.page(&self.values, groups, &wholes),
+        }
+    }
+}
