@@ -3,7 +3,8 @@
 //! What is asked is a [`Question`], what comes out an [`Aggregation`]; both travel as JSON between
 //! the client and a backend that aggregates by itself, and the client works out the same from
 //! pages of spans where a backend does not. A [`Tally`] takes the spans one by one and keeps of
-//! each only what the question needs; a [`Gatherer`] takes rows of an index, where those suffice.
+//! each only what the question needs. Both it and the quicker [`Gatherer`] also take the [`Rows`]
+//! of an index, where those suffice.
 //!
 //! The rules, the same everywhere:
 //! - A span is looked at if it starts within the window and is of the application. With unit
@@ -27,9 +28,10 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use gather::{Gatherer, SpanRow, Verdict};
+pub use gather::{Gatherer, RelatedRow, Rows, SpanRow, Verdict};
 pub use measure::{Judge, JudgeStat, Measure, MeasureError, Stat, Usage};
 pub use tally::{Seen, Tally};
+pub use usage::{CALL_METRICS, CallRow};
 
 use crate::model::TimeWindow;
 use crate::query::combine::{SpanFilters, combine};

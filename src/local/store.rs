@@ -37,7 +37,7 @@ pub use evaluators::EvaluatorStore;
 pub use index::{IndexCheck, IndexProgress};
 pub use sqlite::{Durability, SqliteStore};
 
-use crate::analysis::aggregate::Gatherer;
+use crate::analysis::aggregate::Rows;
 use crate::model::{Span, SpanId, TimeWindow, TraceId};
 use crate::query::Query;
 use crate::query::combine::SpanFilters;
@@ -56,10 +56,10 @@ pub trait SpanStore: Send + Sync {
     /// a `Break`. A span that was answered with `Break` counts as not delivered.
     fn search(&self, search: &Search, each: Visit<'_>) -> Result<Outcome, StoreError>;
 
-    /// Gives all spans of a search, whatever its limit, to an aggregation. `false`: this store, or
-    /// this question, needs the spans one by one, and nothing was given.
-    fn gather(&self, _: &Search, _: &[Query], _: &mut Gatherer) -> Result<bool, StoreError> {
-        Ok(false)
+    /// Gives all spans of a search, whatever its limit, to an aggregation, and says how many those
+    /// were. `None`: this store, or this question, needs the spans one by one; nothing was given.
+    fn gather(&self, _: &Search, _: &[Query], _: &mut dyn Rows) -> Result<Option<u64>, StoreError> {
+        Ok(None)
     }
 
     /// All spans of a trace by start; empty when there is none.

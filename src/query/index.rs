@@ -176,6 +176,11 @@ fn text_number_column(name: &str) -> String {
     format!("t{name}")
 }
 
+/// The column of a metric.
+pub fn metric_column(metric: &str) -> String {
+    number_column(&Side::Both.of(&format!("metrics.{metric}")))
+}
+
 /// The columns of what spans were judged under a label: the score, and 1 if it passed, 0 if not.
 pub fn verdict_columns(kind: EventKind, label: &str) -> [String; 2] {
     let family = match kind {

@@ -10,11 +10,12 @@ use std::collections::{BTreeSet, HashMap};
 use super::group::Gathered;
 pub use super::group::Verdict;
 use super::measure::Judge;
+use super::tally::Seen;
 use super::tally::{
     Asked, CLIPPED, Groups, Interner, MAX_GROUPS, MAX_GROUPS_OF_UNIT, NONE, combinations,
 };
+use super::usage::CallRow;
 use super::{Aggregation, Question, Unit};
-use crate::model::Span;
 use crate::query::{Field, ParseError};
 
 /// A span as a row of an index.
@@ -26,11 +27,53 @@ pub struct SpanRow<'a> {
     pub duration_ns: i64,
     /// Whether its status is error.
     pub is_error: bool,
-    /// Its values in each dimension, by [`Gatherer::number`]; for buckets their place in the
+    /// Its values in each dimension, by [`Rows::number`]; for buckets their place in the
     /// question. Each once.
     pub values: &'a [Vec<u32>],
-    /// What it was judged, in the order of [`Gatherer::labels`].
+    /// What it was judged, in the order of [`Rows::labels`].
     pub verdicts: &'a [Verdict],
+}
+
+/// A span as a row of an index, with what tells it apart from others of its trace.
+#[derive(Debug, Clone, Copy)]
+pub struct RelatedRow<'a> {
+    /// Its trace, by [`Rows::trace_number`].
+    pub trace: u32,
+    /// Whether no other span encloses it.
+    pub is_root: bool,
+    /// Whether it answers the question's query and tags.
+    pub selected: bool,
+    /// The model call that it is, if it is one and calls are asked for.
+    pub call: Option<CallRow<'a>>,
+    /// The rest.
+    pub span: SpanRow<'a>,
+}
+
+/// An aggregation that takes the rows of an index.
+pub trait Rows {
+    /// The fields to group by; `None` stands for the question's buckets.
+    fn fields(&self) -> &[Option<Field>];
+
+    /// The labels whose verdicts are needed.
+    fn labels(&self) -> &[(Judge, String)];
+
+    /// Whether traces and calls must be told apart; if not, those parts of a row are not read.
+    fn needs_relations(&self) -> bool;
+
+    /// Whether spans that are not selected are wanted, too.
+    fn needs_every_span(&self) -> bool;
+
+    /// The number that stands for a value.
+    fn number(&mut self, text: &str) -> u32;
+
+    /// The number that stands for a trace.
+    fn trace_number(&mut self, id: &str) -> u32;
+
+    /// Takes a span.
+    fn add_row(&mut self, row: RelatedRow<'_>);
+
+    /// Takes a span that the index does not have.
+    fn add_span(&mut self, seen: Seen<'_>);
 }
 
 /// An aggregation of single spans on the way.
@@ -83,37 +126,7 @@ impl Gatherer {
         }))
     }
 
-    /// The fields to group by; `None` stands for the question's buckets.
-    pub fn fields(&self) -> &[Option<Field>] {
-        &self.asked.fields
-    }
-
-    /// The labels whose verdicts are needed.
-    pub fn labels(&self) -> &[(Judge, String)] {
-        &self.asked.labels
-    }
-
-    /// The number that stands for a value.
-    pub fn number(&mut self, text: &str) -> u32 {
-        self.values.number(text)
-    }
-
-    /// Takes a span that an index does not have; `buckets` has a bit for each that it is in.
-    pub fn add_span(&mut self, span: &Span, buckets: u32) {
-        let (values, clipped) = self.asked.values(span, buckets, &mut self.values);
-        self.clipped |= clipped;
-        let verdicts = self.asked.verdicts(span);
-        self.add(SpanRow {
-            start_ns: span.start_ns,
-            duration_ns: span.duration_ns,
-            is_error: span.is_error(),
-            values: &values,
-            verdicts: &verdicts,
-        });
-    }
-
-    /// Takes a span.
-    pub fn add(&mut self, row: SpanRow<'_>) {
+    fn add(&mut self, row: SpanRow<'_>) {
         self.count += 1;
         let needs_durations = self.asked.needs_durations;
         let duration = needs_durations.then(|| row.duration_ns.max(0));
@@ -238,5 +251,53 @@ impl Gatherer {
                 .collect(),
             groups: self.asked.page(&self.values, groups, &wholes),
         }
+    }
+}
+
+impl Rows for Gatherer {
+    fn fields(&self) -> &[Option<Field>] {
+        &self.asked.fields
+    }
+
+    fn labels(&self) -> &[(Judge, String)] {
+        &self.asked.labels
+    }
+
+    fn needs_relations(&self) -> bool {
+        false
+    }
+
+    fn needs_every_span(&self) -> bool {
+        false
+    }
+
+    fn number(&mut self, text: &str) -> u32 {
+        self.values.number(text)
+    }
+
+    fn trace_number(&mut self, _: &str) -> u32 {
+        NONE
+    }
+
+    fn add_row(&mut self, row: RelatedRow<'_>) {
+        if row.selected {
+            self.add(row.span);
+        }
+    }
+
+    fn add_span(&mut self, seen: Seen<'_>) {
+        if !seen.selected {
+            return;
+        }
+        let (values, clipped) = self.asked.values(seen.span, seen.buckets, &mut self.values);
+        self.clipped |= clipped;
+        let verdicts = self.asked.verdicts(seen.span);
+        self.add(SpanRow {
+            start_ns: seen.span.start_ns,
+            duration_ns: seen.span.duration_ns,
+            is_error: seen.span.is_error(),
+            values: &values,
+            verdicts: &verdicts,
+        });
     }
 }

@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::gather::{RelatedRow, Rows, SpanRow};
 use super::group::{Gathered, Sum, UnitFacts, UsageSum, Verdict, ratio};
 use super::measure::{Judge, Measure};
-use super::usage::{Adds, Call, resolve};
+use super::usage::{Adds, Call, CallRow, resolve};
 use super::{Aggregation, Dimension, Group, Question, Unit};
 use crate::model::{Assessment, Evaluation, Span};
 use crate::query::{Field, ParseError, SpanContext, facet_values};
@@ -260,38 +261,28 @@ impl Tally {
         if self.asked.question.unit == Unit::Span && !seen.selected {
             return;
         }
-        let trace = self.traces.number(span.trace_id.as_str());
-        if self.asked.needs_calls
-            && let Some(call) = Call::of(span, self.facts.len(), trace)
-        {
-            self.calls.push(call);
-        }
+        let (values, clipped) = self.asked.values(span, seen.buckets, &mut self.values);
+        self.clipped |= clipped;
         let verdicts = self.asked.verdicts(span);
-        let keys = self.keys_of(seen);
-        self.facts.push(Fact {
+        let trace = self.traces.number(span.trace_id.as_str());
+        self.add_row(RelatedRow {
             trace,
-            keys,
-            start_ns: span.start_ns,
-            end_ns: span.end_ns(),
-            is_error: span.is_error(),
             is_root: span.is_root(),
             selected: seen.selected,
-            verdicts,
+            call: CallRow::of(span),
+            span: SpanRow {
+                start_ns: span.start_ns,
+                duration_ns: span.duration_ns,
+                is_error: span.is_error(),
+                values: &values,
+                verdicts: &verdicts,
+            },
         });
-    }
-
-    /// The number of the span's set of values, dimension by dimension.
-    fn keys_of(&mut self, seen: Seen<'_>) -> u32 {
-        let (set, clipped) = self.asked.values(seen.span, seen.buckets, &mut self.values);
-        self.clipped |= clipped;
-        let next = u32::try_from(self.keys.len()).unwrap_or(NONE);
-        *self.keys.entry(set).or_insert(next)
     }
 
     /// The answer to the question, its page cut out.
     pub fn finish(self, rows_read: u64, sampled: bool) -> Aggregation {
         let matched = self.facts.iter().filter(|fact| fact.selected).count() as u64;
-        let units = self.units();
         let mut groups = Groups::new();
         let mut wholes: HashMap<(i64, Vec<u32>), u64> = HashMap::new();
         let mut total = Gathered::default();
@@ -303,16 +294,16 @@ impl Tally {
             ..Aggregation::default()
         };
         let mut clipped = self.clipped;
-        for (start_ns, keys, facts) in &units {
-            total.add(facts, self.asked.needs_durations);
-            for (has, values) in answer.has_values.iter_mut().zip(keys) {
+        self.each_unit(|start_ns, keys, facts| {
+            total.add(&facts, self.asked.needs_durations);
+            for (has, values) in answer.has_values.iter_mut().zip(&keys) {
                 *has |= !values.is_empty();
             }
             if !self.asked.has_groups() {
-                continue;
+                return;
             }
-            let time = self.asked.time_bucket(*start_ns);
-            let combined = combinations(keys);
+            let time = self.asked.time_bucket(start_ns);
+            let combined = combinations(&keys);
             answer.in_several += u64::from(combined.len() > 1);
             clipped |= combined.len() >= MAX_GROUPS_OF_UNIT;
             let mut parts: BTreeSet<Vec<u32>> = BTreeSet::new();
@@ -322,14 +313,14 @@ impl Tally {
                     continue;
                 }
                 let gathered = groups.entry((time, key.clone())).or_default();
-                gathered.add(facts, self.asked.needs_durations);
+                gathered.add(&facts, self.asked.needs_durations);
                 key.pop();
                 parts.insert(key);
             }
             for part in parts {
                 *wholes.entry((time, part)).or_default() += 1;
             }
-        }
+        });
         if clipped {
             answer.notes.push(CLIPPED.to_owned());
         }
@@ -339,8 +330,8 @@ impl Tally {
         answer
     }
 
-    /// The units that count: when each began, its values by dimension, and its facts.
-    fn units(&self) -> Vec<(i64, Vec<Vec<u32>>, UnitFacts)> {
+    /// Hands out the units that count: when each began, its values by dimension, and its facts.
+    fn each_unit(&self, mut each: impl FnMut(i64, Vec<Vec<u32>>, UnitFacts)) {
         let mut adds: Vec<Vec<[Adds; 4]>> = Vec::new();
         adds.resize_with(self.facts.len(), Vec::new);
         for (call, row) in self.calls.iter().zip(resolve(&self.calls)) {
@@ -363,14 +354,80 @@ impl Tally {
                 keys: sets.get(&fact.keys).copied(),
             })
             .collect();
+        let mut take = |parts: &[&Part<'_>]| {
+            if let Some((start_ns, keys, facts)) = unit_of(parts) {
+                each(start_ns, keys, facts);
+            }
+        };
         if self.asked.question.unit == Unit::Span {
-            return parts.iter().filter_map(|part| unit_of(&[part])).collect();
+            parts.iter().for_each(|part| take(&[part]));
+            return;
         }
         let mut traces: HashMap<u32, Vec<&Part<'_>>> = HashMap::new();
         for part in &parts {
             traces.entry(part.fact.trace).or_default().push(part);
         }
-        traces.values().filter_map(|parts| unit_of(parts)).collect()
+        traces.values().for_each(|parts| take(parts));
+    }
+}
+
+impl Rows for Tally {
+    fn fields(&self) -> &[Option<Field>] {
+        &self.asked.fields
+    }
+
+    fn labels(&self) -> &[(Judge, String)] {
+        &self.asked.labels
+    }
+
+    fn needs_relations(&self) -> bool {
+        self.asked.needs_calls || self.asked.question.unit == Unit::Trace
+    }
+
+    fn needs_every_span(&self) -> bool {
+        self.asked.question.unit == Unit::Trace
+    }
+
+    fn number(&mut self, text: &str) -> u32 {
+        self.values.number(text)
+    }
+
+    fn trace_number(&mut self, id: &str) -> u32 {
+        self.traces.number(id)
+    }
+
+    fn add_span(&mut self, seen: Seen<'_>) {
+        self.add(seen);
+    }
+
+    fn add_row(&mut self, row: RelatedRow<'_>) {
+        if self.asked.question.unit == Unit::Span && !row.selected {
+            return;
+        }
+        if self.asked.needs_calls
+            && let Some(call) = row.call
+        {
+            self.calls
+                .push(Call::new(call, self.facts.len(), row.trace));
+        }
+        let next = u32::try_from(self.keys.len()).unwrap_or(NONE);
+        let keys = match self.keys.get(row.span.values) {
+            Some(keys) => *keys,
+            None => *self.keys.entry(row.span.values.to_vec()).or_insert(next),
+        };
+        self.facts.push(Fact {
+            trace: row.trace,
+            keys,
+            start_ns: row.span.start_ns,
+            end_ns: row
+                .span
+                .start_ns
+                .saturating_add(row.span.duration_ns.max(0)),
+            is_error: row.span.is_error,
+            is_root: row.is_root,
+            selected: row.selected,
+            verdicts: row.span.verdicts.into(),
+        });
     }
 }
 

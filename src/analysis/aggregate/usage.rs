@@ -36,33 +36,68 @@ pub(super) enum Adds {
     Unknown,
 }
 
-impl Call {
+/// A model call as a row of an index.
+#[derive(Debug, Clone, Copy)]
+pub struct CallRow<'a> {
+    /// The span's id.
+    pub span_id: &'a str,
+    /// Its parent's id.
+    pub parent_id: Option<&'a str>,
+    /// Whether its kind is `llm`; `embedding` is the other kind that calls a model.
+    pub is_llm: bool,
+    /// Its metrics, in the order of [`CALL_METRICS`].
+    pub metrics: [Option<f64>; 5],
+}
+
+/// The metrics that tokens and cost are read from.
+pub const CALL_METRICS: [&str; 5] = [
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "estimated_total_cost",
+    "total_cost",
+];
+
+impl<'a> CallRow<'a> {
     /// The call that a span is, if it is one.
-    pub(super) fn of(span: &Span, fact: usize, trace: u32) -> Option<Self> {
+    pub(super) fn of(span: &'a Span) -> Option<Self> {
         let is_llm = match span.kind {
             SpanKind::Llm => true,
             SpanKind::Embedding => false,
             _ => return None,
         };
-        let metric = |name| span.metric(name).filter(|value: &f64| value.is_finite());
-        let (input, output) = (metric("input_tokens"), metric("output_tokens"));
+        Some(Self {
+            span_id: span.span_id.as_str(),
+            parent_id: span.parent_id.as_ref().map(|id| id.as_str()),
+            is_llm,
+            metrics: CALL_METRICS.map(|name| span.metric(name)),
+        })
+    }
+}
+
+impl Call {
+    pub(super) fn new(row: CallRow<'_>, fact: usize, trace: u32) -> Self {
+        let finite = row
+            .metrics
+            .map(|value| value.filter(|value| value.is_finite()));
+        let [input, output, total, estimated_cost, cost] = finite;
         let both = match (input, output) {
             (None, None) => None,
             _ => Some(input.unwrap_or_default() + output.unwrap_or_default()),
         };
-        Some(Self {
+        Self {
             fact,
             trace,
-            span: span.span_id.as_str().into(),
-            parent: span.parent_id.as_ref().map(|id| id.as_str().into()),
-            is_llm,
+            span: row.span_id.into(),
+            parent: row.parent_id.map(Into::into),
+            is_llm: row.is_llm,
             values: Usage::ALL.map(|usage| match usage {
                 Usage::InputTokens => input,
                 Usage::OutputTokens => output,
-                Usage::TotalTokens => metric("total_tokens").or(both),
-                Usage::Cost => metric("estimated_total_cost").or_else(|| metric("total_cost")),
+                Usage::TotalTokens => total.or(both),
+                Usage::Cost => estimated_cost.or(cost),
             }),
-        })
+        }
     }
 
     fn value(&self, usage: Usage) -> Option<f64> {
@@ -151,7 +186,7 @@ mod tests {
                 .collect(),
             ..Span::default()
         };
-        Call::of(&span, 0, 0).unwrap()
+        Call::new(CallRow::of(&span).unwrap(), 0, 0)
     }
 
     fn input(calls: &[Call]) -> Vec<Adds> {

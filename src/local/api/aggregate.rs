@@ -14,7 +14,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::spans::parse_query;
-use crate::analysis::aggregate::{Aggregation, Gatherer, Question, Seen, Tally, Unit};
+use crate::analysis::aggregate::{Aggregation, Gatherer, Question, Rows, Seen, Tally, Unit};
 use crate::local::Backend;
 use crate::local::http::{ApiError, blocking, json_plain, parse_json, read_body};
 use crate::local::store::Search;
@@ -98,10 +98,16 @@ fn answer(backend: &Backend, mut question: Question) -> Result<Aggregation, ApiE
     let parsed = question.buckets().iter();
     let parsed = parsed.map(|bucket| parse_query(&bucket.query));
     let parsed: Vec<Query> = parsed.collect::<Result<_, _>>()?;
-    if let Some(mut gatherer) = gatherer
-        && scan.gather(selection.clone(), &parsed, &mut gatherer)?
-    {
-        return Ok(gatherer.finish());
+    // Single spans are counted as they come; traces and calls must be put together first.
+    if let Some(mut gatherer) = gatherer {
+        if scan
+            .gather(selection.clone(), &parsed, &mut gatherer)?
+            .is_some()
+        {
+            return Ok(gatherer.finish());
+        }
+    } else if let Some(rows) = scan.gather(selection.clone(), &parsed, &mut tally)? {
+        return Ok(tally.finish(rows, false));
     }
     let mut buckets = Vec::new();
     for query in parsed {
@@ -171,19 +177,19 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Has the store count what it can count without reading spans; whether it did.
+    /// Has the store give its spans without reading them, if it can: how many it gave.
     fn gather(
         &self,
         query: Option<Query>,
         buckets: &[Query],
-        gatherer: &mut Gatherer,
-    ) -> Result<bool, ApiError> {
+        rows: &mut dyn Rows,
+    ) -> Result<Option<u64>, ApiError> {
         let search = Search {
             filters: self.question.scope(),
             query,
             ..Search::within(self.question.window)
         };
-        Ok(self.backend.store.gather(&search, buckets, gatherer)?)
+        Ok(self.backend.store.gather(&search, buckets, rows)?)
     }
 
     fn judge(&mut self, query: Query) -> Result<Judge, ApiError> {

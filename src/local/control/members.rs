@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{Change, ControlStore, Member};
-use crate::analysis::aggregate::Gatherer;
+use crate::analysis::aggregate::Rows;
 use crate::local::store::{
     Ack, Outcome, Search, SpanStore, StoreError, StoreStats, TargetedEvaluation, Visit,
 };
@@ -52,9 +52,9 @@ impl SpanStore for Membered {
         &self,
         search: &Search,
         buckets: &[Query],
-        gatherer: &mut Gatherer,
-    ) -> Result<bool, StoreError> {
-        self.spans.gather(search, buckets, gatherer)
+        rows: &mut dyn Rows,
+    ) -> Result<Option<u64>, StoreError> {
+        self.spans.gather(search, buckets, rows)
     }
 
     fn trace(&self, id: &TraceId) -> Result<Vec<Span>, StoreError> {

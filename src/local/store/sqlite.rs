@@ -18,7 +18,7 @@ use super::{
     Ack, Outcome, Position, Search, SpanStore, StoreError, StoreStats, TargetedEvaluation,
     TraceContexts, Visit, narrow,
 };
-use crate::analysis::aggregate::Gatherer;
+use crate::analysis::aggregate::Rows;
 use crate::model::{Span, SpanId, TraceId};
 use crate::query::{Query, SpanContext};
 
@@ -296,17 +296,17 @@ impl SpanStore for SqliteStore {
         &self,
         search: &Search,
         buckets: &[Query],
-        gatherer: &mut Gatherer,
-    ) -> Result<bool, StoreError> {
+        rows: &mut dyn Rows,
+    ) -> Result<Option<u64>, StoreError> {
         // Few spans that the index lacks are judged by their rows; many would cost more than this.
         self.settle(INDEX_PATIENCE);
         let Some(view) = self.index.view() else {
-            return Ok(false);
+            return Ok(None);
         };
         self.read(|connection| {
             let joiner = Joiner::new(connection)?;
             let load = |id| load_span(connection, &joiner, id);
-            let gathered = index::gather(connection, &view, search, buckets, load, gatherer);
+            let gathered = index::gather(connection, &view, search, buckets, load, rows);
             if let Err(ReadError::Index(_)) = &gathered {
                 // The next question is answered from the rows.
                 self.index.rebuild();

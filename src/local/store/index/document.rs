@@ -6,7 +6,7 @@ use tantivy::TantivyDocument;
 use tantivy::schema::OwnedValue;
 
 use super::schema::{Fields, column_name};
-use crate::model::Span;
+use crate::model::{Span, SpanKind};
 use crate::query::index::facts;
 use crate::query::text::segments;
 
@@ -18,6 +18,14 @@ pub(super) fn document(fields: &Fields, id: i64, span: &Span) -> TantivyDocument
     document.add_i64(fields.start, span.start_ns);
     document.add_i64(fields.duration, span.duration_ns);
     document.add_bool(fields.failed, span.is_error());
+    document.add_bool(fields.root, span.is_root());
+    document.add_text(fields.trace, span.trace_id.as_str());
+    if matches!(span.kind, SpanKind::Llm | SpanKind::Embedding) {
+        document.add_text(fields.call, span.span_id.as_str());
+        if let Some(parent) = &span.parent_id {
+            document.add_text(fields.call_parent, parent.as_str());
+        }
+    }
     for key in &facts.keys {
         document.add_text(fields.keys, key);
     }

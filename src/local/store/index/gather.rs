@@ -12,37 +12,41 @@ use tantivy::{BitSet, DocSet as _, TERMINATED};
 use super::View;
 use super::changes::{Made, since};
 use super::compile::{compile, number_columns, occurs};
-use super::schema::{DURATION, FAILED, GROUPS, ID, NUMBERS, START, column_name};
-use crate::analysis::aggregate::{Gatherer, Judge, SpanRow, Verdict};
+use super::schema::{
+    CALL, CALL_PARENT, DURATION, FAILED, GROUPS, ID, NUMBERS, ROOT, START, TRACE, column_name,
+};
+use crate::analysis::aggregate::{
+    CALL_METRICS, CallRow, Judge, RelatedRow, Rows, Seen, SpanRow, Verdict,
+};
 use crate::local::store::Search;
-use crate::local::store::narrow::tags_match;
 use crate::local::store::sqlite::ReadError;
-use crate::model::{EventKind, Span};
+use crate::model::{EventKind, Span, SpanKind};
 use crate::query::combine::SpanFilters;
-use crate::query::index::{Plan, group_columns, plan, verdict_columns};
+use crate::query::index::{Plan, group_columns, metric_column, plan, verdict_columns};
 use crate::query::{Expr, Field, Pattern, Query, SpanContext, Term};
 
 /// A value that has no number yet.
 const UNNUMBERED: u32 = u32::MAX;
 
-/// Gives all spans of a search to an aggregation. `false`: the question cannot be answered from
-/// columns, and nothing was given.
+/// Gives all spans of a search to an aggregation, and says how many those were. `None`: the
+/// question cannot be answered from columns, and nothing was given.
 pub(in crate::local::store) fn gather(
     connection: &Connection,
     view: &Arc<View>,
     search: &Search,
     buckets: &[Query],
     load: impl Fn(i64) -> Result<Span, ReadError>,
-    gatherer: &mut Gatherer,
-) -> Result<bool, ReadError> {
-    let Some(question) = Question::of(view, search, buckets, gatherer) else {
-        return Ok(false);
+    rows: &mut dyn Rows,
+) -> Result<Option<u64>, ReadError> {
+    let Some(question) = Question::of(view, search, buckets, rows) else {
+        return Ok(None);
     };
     let Some(changes) = since(connection, &view.searcher, &view.fields, view.seq)? else {
-        return Ok(false);
+        return Ok(None);
     };
+    let mut count = 0;
     for reader in view.searcher.segment_readers() {
-        question.read(reader, &changes.spans, gatherer)?;
+        count += question.read(reader, &changes.spans, rows)?;
     }
     for id in changes.spans.keys() {
         let span = match load(*id) {
@@ -50,13 +54,19 @@ pub(in crate::local::store) fn gather(
             Err(ReadError::Sqlite(rusqlite::Error::QueryReturnedNoRows)) => continue,
             Err(error) => return Err(error),
         };
-        if question.selects(&span) {
+        let selected = question.selects(&span);
+        if selected || question.every_span && question.scopes(&span) {
             let in_buckets = buckets.iter().enumerate();
             let in_buckets = in_buckets.filter(|(_, query)| query.matches(&SpanContext::of(&span)));
-            gatherer.add_span(&span, in_buckets.fold(0, |bits, (at, _)| bits | 1 << at));
+            rows.add_span(Seen {
+                span: &span,
+                selected,
+                buckets: in_buckets.fold(0, |bits, (at, _)| bits | 1 << at),
+            });
+            count += 1;
         }
     }
-    Ok(true)
+    Ok(Some(count))
 }
 
 /// A question whose every part the index answers exactly.
@@ -64,8 +74,13 @@ struct Question<'a> {
     search: &'a Search,
     /// The application as a condition, for spans that are judged by themselves.
     app: Option<Expr>,
-    selection: Box<dyn Weight>,
+    /// What is read.
+    scope: Box<dyn Weight>,
+    /// What of it is selected, if not all.
+    selection: Option<Box<dyn Weight>>,
     buckets: Vec<Box<dyn Weight>>,
+    every_span: bool,
+    relations: bool,
     /// Columns of each dimension; none stands for the buckets.
     dimensions: Vec<Option<[String; 2]>>,
     /// Columns of score and verdict of each label.
@@ -75,7 +90,7 @@ struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    fn of(view: &View, search: &'a Search, buckets: &[Query], gatherer: &Gatherer) -> Option<Self> {
+    fn of(view: &View, search: &'a Search, buckets: &[Query], rows: &dyn Rows) -> Option<Self> {
         let known = |key: &str| occurs(&view.searcher, &view.fields, key);
         // Other filters than the application are asked for as a query.
         let only_app = SpanFilters {
@@ -91,9 +106,13 @@ impl<'a> Question<'a> {
                 pattern: Pattern::Literal(app.clone()),
             })
         });
-        let parts = [app.as_ref(), search.query.as_ref().map(|query| &query.root)];
-        let parts = parts.into_iter().flatten().map(|part| plan(part, &known));
-        let selection = parts.fold(Plan::everything(), Plan::and);
+        let plan_of = |part: Option<&Expr>| match part {
+            Some(part) => plan(part, &known),
+            None => Plan::everything(),
+        };
+        let scope = plan_of(app.as_ref());
+        let query = search.query.as_ref().map(|query| &query.root);
+        let selection = scope.clone().and(plan_of(query));
         let buckets: Vec<Plan> = buckets
             .iter()
             .map(|query| plan(&query.root, &known))
@@ -108,23 +127,30 @@ impl<'a> Question<'a> {
                 .ok()
         };
         let mut dimensions = Vec::new();
-        for field in gatherer.fields() {
+        for field in rows.fields() {
             dimensions.push(match field {
                 None => None,
                 Some(field) => Some(group_columns(field, &known)?.map(|name| path(GROUPS, &name))),
             });
         }
-        let labels = gatherer.labels().iter().map(|(judge, label)| {
+        let labels = rows.labels().iter().map(|(judge, label)| {
             let kind = match judge {
                 Judge::Evaluation => EventKind::Evaluation,
                 Judge::Feedback => EventKind::Feedback,
             };
             verdict_columns(kind, label).map(|name| path(NUMBERS, &name))
         });
+        let every_span = rows.needs_every_span();
         Some(Self {
             search,
             app,
-            selection: weigh(&selection)?,
+            scope: weigh(if every_span { &scope } else { &selection })?,
+            selection: match query {
+                Some(_) if every_span => Some(weigh(&selection)?),
+                _ => None,
+            },
+            every_span,
+            relations: rows.needs_relations(),
             buckets: buckets.iter().map(weigh).collect::<Option<_>>()?,
             dimensions,
             labels: labels.collect(),
@@ -137,31 +163,40 @@ impl<'a> Question<'a> {
         })
     }
 
-    /// Whether a span that was read is one of those asked for.
-    fn selects(&self, span: &Span) -> bool {
-        let context = SpanContext::of(span);
+    /// Whether a span that was read is of the application and the time.
+    fn scopes(&self, span: &Span) -> bool {
+        let app = self.app.as_ref();
         (self.from_ns..=self.to_ns).contains(&span.start_ns)
-            && tags_match(self.search, span)
-            && self.app.as_ref().is_none_or(|app| app.matches(&context))
-            && self
-                .search
-                .query
-                .as_ref()
-                .is_none_or(|query| query.matches(&context))
+            && app.is_none_or(|app| app.matches(&SpanContext::of(span)))
     }
 
-    /// Gives the spans of one segment, but those that changed.
+    /// Whether a span that was read is one of those asked for.
+    fn selects(&self, span: &Span) -> bool {
+        let query = self.search.query.as_ref();
+        self.scopes(span) && query.is_none_or(|query| query.matches(&SpanContext::of(span)))
+    }
+
+    /// Gives the spans of one segment, but those that changed; how many those were.
     fn read(
         &self,
         reader: &SegmentReader,
         changed: &BTreeMap<i64, Made>,
-        gatherer: &mut Gatherer,
-    ) -> Result<(), ReadError> {
+        rows: &mut dyn Rows,
+    ) -> Result<u64, ReadError> {
         let mut columns = Columns::open(self, reader)?;
+        let mut relations = match self.relations {
+            true => Some(Relations::open(reader)?),
+            false => None,
+        };
+        let selected = match &self.selection {
+            Some(selection) => Some(members(&**selection, reader)?),
+            None => None,
+        };
         let mut verdicts = vec![Verdict::default(); self.labels.len()];
         let mut values: Vec<Vec<u32>> = vec![Vec::new(); self.dimensions.len()];
         let alive = reader.alive_bitset();
-        self.selection.for_each_no_score(reader, &mut |docs| {
+        let mut count = 0;
+        self.scope.for_each_no_score(reader, &mut |docs| {
             for doc in docs {
                 if alive.is_some_and(|alive| !alive.is_alive(*doc)) {
                     continue;
@@ -173,18 +208,35 @@ impl<'a> Question<'a> {
                 {
                     continue;
                 }
-                columns.put_values(*doc, &mut values, gatherer);
+                count += 1;
+                columns.put_values(*doc, &mut values, rows);
                 columns.put_verdicts(*doc, &mut verdicts);
-                gatherer.add(SpanRow {
-                    start_ns,
-                    duration_ns: columns.duration.get_val(*doc),
-                    is_error: columns.failed.get_val(*doc),
-                    values: &values,
-                    verdicts: &verdicts,
-                });
+                let mut row = RelatedRow {
+                    trace: 0,
+                    is_root: false,
+                    selected: selected.as_ref().is_none_or(|set| set.contains(*doc)),
+                    call: None,
+                    span: SpanRow {
+                        start_ns,
+                        duration_ns: columns.duration.get_val(*doc),
+                        is_error: columns.failed.get_val(*doc),
+                        values: &values,
+                        verdicts: &verdicts,
+                    },
+                };
+                match &mut relations {
+                    None => rows.add_row(row),
+                    Some(relations) => {
+                        let call = relations.read(*doc, rows);
+                        row.trace = relations.trace;
+                        row.is_root = relations.root.get_val(*doc);
+                        row.call = call.then(|| relations.call());
+                        rows.add_row(row);
+                    }
+                }
             }
         })?;
-        Ok(())
+        Ok(count)
     }
 }
 
@@ -251,14 +303,15 @@ impl Columns {
         })
     }
 
-    fn put_values(&mut self, doc: u32, values: &mut [Vec<u32>], gatherer: &mut Gatherer) {
+    fn put_values(&mut self, doc: u32, values: &mut [Vec<u32>], rows: &mut dyn Rows) {
         for (dimension, values) in self.dimensions.iter_mut().zip(values) {
             values.clear();
             match dimension {
                 Dimension::Facet(columns) => {
                     for (column, numbers) in columns {
                         for ordinal in column.term_ords(doc) {
-                            let number = number_of(column, numbers, ordinal, gatherer);
+                            let number =
+                                number_of(column, numbers, ordinal, |text| rows.number(text));
                             if !values.contains(&number) {
                                 values.push(number);
                             }
@@ -286,12 +339,12 @@ impl Columns {
     }
 }
 
-/// The aggregation's number of a value, looked up once for each value of a segment.
+/// A number of a value, asked for once for each value of a segment.
 fn number_of(
     column: &StrColumn,
     numbers: &mut [u32],
     ordinal: u64,
-    gatherer: &mut Gatherer,
+    number: impl FnOnce(&str) -> u32,
 ) -> u32 {
     let slot = usize::try_from(ordinal)
         .ok()
@@ -300,18 +353,115 @@ fn number_of(
         Some(slot) if *slot != UNNUMBERED => *slot,
         slot => {
             let mut text = String::new();
-            // What cannot be read is the empty text, which no span has as a value.
-            if !matches!(column.ord_to_str(ordinal, &mut text), Ok(true)) {
-                tracing::warn!("a value in the index of the local store cannot be read");
-                text.clear();
-            }
-            let number = gatherer.number(&text);
+            read_text(column, ordinal, &mut text);
+            let number = number(&text);
             if let Some(slot) = slot {
                 *slot = number;
             }
             number
         }
     }
+}
+
+/// The text of a value; empty if it cannot be read, which no value is.
+fn read_text(column: &StrColumn, ordinal: u64, text: &mut String) {
+    if !matches!(column.ord_to_str(ordinal, text), Ok(true)) {
+        tracing::warn!("a value in the index of the local store cannot be read");
+        text.clear();
+    }
+}
+
+/// The columns of one segment that tell traces and calls apart.
+struct Relations {
+    root: Arc<dyn ColumnValues<bool>>,
+    traces: Option<(StrColumn, Vec<u32>)>,
+    calls: Option<StrColumn>,
+    parents: Option<StrColumn>,
+    kinds: Option<StrColumn>,
+    metrics: [Vec<Column<f64>>; 5],
+    trace: u32,
+    span_id: String,
+    parent_id: Option<String>,
+    is_llm: bool,
+    values: [Option<f64>; 5],
+}
+
+impl Relations {
+    fn open(reader: &SegmentReader) -> Result<Self, ReadError> {
+        let fast = reader.fast_fields();
+        let [mut input, mut output, mut total, mut estimated, mut cost] = [const { Vec::new() }; 5];
+        let slots = [
+            &mut input,
+            &mut output,
+            &mut total,
+            &mut estimated,
+            &mut cost,
+        ];
+        for (slot, name) in slots.into_iter().zip(CALL_METRICS) {
+            *slot = number_columns(reader, &path(NUMBERS, &metric_column(name)))?;
+        }
+        let traces = fast.str(TRACE)?;
+        Ok(Self {
+            root: fast.column_first_or_default(ROOT)?,
+            traces: traces.map(|column| {
+                let numbers = vec![UNNUMBERED; column.num_terms()];
+                (column, numbers)
+            }),
+            calls: fast.str(CALL)?,
+            parents: fast.str(CALL_PARENT)?,
+            kinds: fast.str(&path(GROUPS, "meta.span.kind"))?,
+            metrics: [input, output, total, estimated, cost],
+            trace: 0,
+            span_id: String::new(),
+            parent_id: None,
+            is_llm: false,
+            values: [None; 5],
+        })
+    }
+
+    /// Reads a document; whether it is a call.
+    fn read(&mut self, doc: u32, rows: &mut dyn Rows) -> bool {
+        self.trace = match &mut self.traces {
+            Some((column, numbers)) => match column.ords().first(doc) {
+                Some(ordinal) => number_of(column, numbers, ordinal, |id| rows.trace_number(id)),
+                None => UNNUMBERED,
+            },
+            None => UNNUMBERED,
+        };
+        let Some((column, ordinal)) = first_of(self.calls.as_ref(), doc) else {
+            return false;
+        };
+        read_text(column, ordinal, &mut self.span_id);
+        self.parent_id = first_of(self.parents.as_ref(), doc).map(|(column, ordinal)| {
+            let mut text = String::new();
+            read_text(column, ordinal, &mut text);
+            text
+        });
+        let mut kind = String::new();
+        if let Some((column, ordinal)) = first_of(self.kinds.as_ref(), doc) {
+            read_text(column, ordinal, &mut kind);
+        }
+        self.is_llm = kind == SpanKind::Llm.as_str();
+        for (value, columns) in self.values.iter_mut().zip(&self.metrics) {
+            *value = columns.iter().find_map(|column| column.first(doc));
+        }
+        true
+    }
+
+    /// The call that was read last.
+    fn call(&self) -> CallRow<'_> {
+        CallRow {
+            span_id: &self.span_id,
+            parent_id: self.parent_id.as_deref(),
+            is_llm: self.is_llm,
+            metrics: self.values,
+        }
+    }
+}
+
+fn first_of(column: Option<&StrColumn>, doc: u32) -> Option<(&StrColumn, u64)> {
+    let column = column?;
+    Some((column, column.ords().first(doc)?))
 }
 
 /// The documents that a query finds in a segment.

@@ -11,12 +11,16 @@ use tantivy::tokenizer::{TextAnalyzer, Token, TokenStream, Tokenizer, TokenizerM
 use crate::query::text;
 
 /// Version of fields and facts: an index of another one is built anew.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 pub(super) const START: &str = "start";
 pub(super) const ID: &str = "id";
 pub(super) const DURATION: &str = "duration";
 pub(super) const FAILED: &str = "failed";
+pub(super) const ROOT: &str = "root";
+pub(super) const TRACE: &str = "trace";
+pub(super) const CALL: &str = "call";
+pub(super) const CALL_PARENT: &str = "call_parent";
 pub(super) const NUMBERS: &str = "numbers";
 pub(super) const GROUPS: &str = "groups";
 
@@ -34,6 +38,14 @@ pub(super) struct Fields {
     pub(super) duration: Field,
     /// Whether the span's status is error.
     pub(super) failed: Field,
+    /// Whether no span encloses it.
+    pub(super) root: Field,
+    /// The id of its trace.
+    pub(super) trace: Field,
+    /// Its own id, if it is a call of a model.
+    pub(super) call: Field,
+    /// The id of its parent, if it is a call of a model and has one.
+    pub(super) call_parent: Field,
     /// The exact keys of its facts.
     pub(super) keys: Field,
     /// The words of its texts, with their positions.
@@ -56,12 +68,17 @@ pub(super) fn schema() -> (Schema, Fields) {
                 .set_fieldnorms(false),
         )
     };
+    let id = TextOptions::default().set_fast(RAW_TOKENIZER);
     let columns = JsonObjectOptions::default().set_fast(RAW_TOKENIZER);
     let fields = Fields {
         id: builder.add_i64_field(ID, column.clone().set_indexed()),
         start: builder.add_i64_field(START, column.clone()),
         duration: builder.add_i64_field(DURATION, column.clone()),
-        failed: builder.add_bool_field(FAILED, column),
+        failed: builder.add_bool_field(FAILED, column.clone()),
+        root: builder.add_bool_field(ROOT, column),
+        trace: builder.add_text_field(TRACE, id.clone()),
+        call: builder.add_text_field(CALL, id.clone()),
+        call_parent: builder.add_text_field(CALL_PARENT, id),
         keys: builder.add_text_field("keys", text(RAW_TOKENIZER, IndexRecordOption::Basic)),
         words: builder.add_text_field(
             "words",
