@@ -1,5 +1,6 @@
 //! The thread that builds the index from the outbox and keeps it up to date.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -50,6 +51,8 @@ pub(super) enum IndexError {
     Files(String),
     #[error("the store cannot be read: {0}")]
     Store(StoreError),
+    #[error("its files are damaged")]
+    Panicked,
 }
 
 impl From<ReadError> for IndexError {
@@ -241,15 +244,21 @@ impl Work {
     fn run(&mut self) {
         let mut anew = false;
         while !self.stopped() {
-            match self.work(anew) {
+            // The engine trusts its files: damaged ones may also make it panic.
+            let ended = catch_unwind(AssertUnwindSafe(|| self.work(anew)));
+            let ended = ended.unwrap_or_else(|_| Err(IndexError::Panicked));
+            self.shared.slot.set(None);
+            match ended {
                 Ok(End::Stopped) => return,
                 Ok(End::BuildAnew) => anew = true,
+                Err(error) if !anew => {
+                    tracing::warn!(%error, "the index of the local store cannot be used and is built anew; searches are slower until then");
+                    anew = true;
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "the index of the local store does not work; searches are slower until it is built again");
-                    self.shared.slot.set(None);
+                    tracing::warn!(%error, "the index of the local store cannot be built; searches are slower until it is");
                     self.shared.tell(IndexProgress::Failed(error.to_string()));
                     self.shared.seq.store(EVERYTHING, Ordering::Release);
-                    anew = true;
                     let until = Instant::now() + RETRY;
                     while Instant::now() < until && !self.stopped() {
                         self.wait(until.saturating_duration_since(Instant::now()));
@@ -281,6 +290,12 @@ impl Work {
         }
         // Searches judge every change that is not in it: none of them sees it before it is near.
         if !self.catch_up(&mut open)? {
+            return Ok(End::BuildAnew);
+        }
+        if !self.is_whole(&open)? {
+            tracing::warn!(
+                "the index of the local store has not as many spans as the store; it is built anew"
+            );
             return Ok(End::BuildAnew);
         }
         self.publish(&open);
@@ -343,6 +358,16 @@ impl Work {
             fields: open.fields,
             seq: open.mark.seq,
         });
+    }
+
+    /// Whether it has as many documents as there are rows; also true while rows are being added.
+    fn is_whole(&self, open: &Open) -> Result<bool, IndexError> {
+        let snapshot = Snapshot::begin(&self.connection)?;
+        let rows: i64 = snapshot
+            .0
+            .query_row("SELECT count(*) FROM spans", [], |row| row.get(0))?;
+        let documents = open.reader.searcher().num_docs();
+        Ok(self.last_change()? != open.mark.seq || documents == rows.unsigned_abs())
     }
 
     /// Puts every row into the index, in order of keys. Rows that change meanwhile are in the
