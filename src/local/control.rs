@@ -30,6 +30,9 @@ pub(super) use sqlite::SqliteControl;
 
 use super::store::StoreError;
 
+/// How many members are listed at once.
+pub(super) const MEMBERS_AT_ONCE: usize = 1_000;
+
 /// Rows of the control plane. Methods block.
 pub(super) trait ControlStore: Send + Sync {
     /// Objects, newest first.
@@ -46,6 +49,16 @@ pub(super) trait ControlStore: Send + Sync {
 
     /// Sums over all spans of an experiment.
     fn totals(&self, experiment: &str) -> Result<Totals, StoreError>;
+
+    /// Trace and span id of members in their order, behind one of them; at most
+    /// [`MEMBERS_AT_ONCE`].
+    fn members(&self, after: Option<(&str, &str)>) -> Result<Vec<(String, String)>, StoreError>;
+
+    /// What the engine finds wrong with its file.
+    fn check(&self) -> Result<Vec<String>, StoreError>;
+
+    /// Bytes of the file.
+    fn bytes(&self) -> Result<u64, StoreError>;
 
     /// Makes the changes, all or none. Durable when it returns.
     fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError>;
@@ -250,6 +263,10 @@ pub(super) enum Change {
     ForgetMetrics { experiment: String },
     /// Notes a span's membership; the same (trace, span) is replaced.
     Member(Member),
+    /// Forgets a span that is no longer kept, and its metrics if it was a run.
+    ForgetMember { trace: String, span: String },
+    /// Forgets in the same way all spans that began before this.
+    ForgetMembersBefore { start_ns: i64 },
 }
 
 /// The control plane of a backend: its store, and the one lock that its changes are made under.

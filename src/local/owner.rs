@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
+use super::store::StoreError;
 use super::{DataDir, LocalBackend, LocalError, LocalOptions, folder, guard};
 
 /// Where SDKs look for an Agent.
@@ -118,9 +119,10 @@ async fn own_or_attach_within(
 }
 
 fn try_lock(folder: &Path) -> Result<Option<File>, LocalError> {
-    let failed = |error: &std::io::Error| LocalError::System {
-        what: "the lock of the data folder cannot be used",
-        reason: error.to_string(),
+    let failed = |error: &std::io::Error| {
+        let lock = folder.join(LOCK_FILE);
+        let reason = format!("{} cannot be written: {error}", lock.display());
+        LocalError::Store(StoreError::Folder(reason))
     };
     let file = OpenOptions::new()
         .create(true)

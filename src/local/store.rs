@@ -16,6 +16,7 @@ mod evaluations;
 mod evaluators;
 mod index;
 mod join;
+mod maintain;
 mod narrow;
 mod rows;
 mod schema;
@@ -35,6 +36,10 @@ pub use cursor::{Cursor, CursorError};
 pub use evaluations::{EvaluationTarget, TargetedEvaluation};
 pub use evaluators::EvaluatorStore;
 pub use index::{IndexCheck, IndexProgress};
+pub use maintain::{
+    ArrivedEvaluation, CheckStep, Checked, PurgeStep, Purged, SweepStep, Swept, Usage,
+};
+pub(super) use schema::meaning_of;
 pub use sqlite::{Durability, SqliteStore};
 
 use crate::analysis::aggregate::Rows;
@@ -70,6 +75,37 @@ pub trait SpanStore: Send + Sync {
 
     /// How much is kept.
     fn stats(&self) -> Result<StoreStats, StoreError>;
+
+    /// Removes some of the oldest spans with their content and the evaluations about them.
+    fn purge(&self, step: PurgeStep) -> Result<Purged, StoreError>;
+
+    /// Removes evaluations whose spans are gone, of those next in order.
+    fn sweep(&self, step: SweepStep) -> Result<Swept, StoreError>;
+
+    /// Gives some free space back to the disk; says whether there is more to give.
+    fn give_back(&self) -> Result<bool, StoreError>;
+
+    /// How much room is taken.
+    fn usage(&self) -> Result<Usage, StoreError>;
+
+    /// Evaluations in the order they arrived, behind a place in it.
+    fn evaluations(
+        &self,
+        after: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<ArrivedEvaluation>, StoreError>;
+
+    /// Does one step of a check.
+    fn check(&self, step: CheckStep) -> Result<Checked, StoreError>;
+
+    /// Begins to build the derived index anew, if there is one; [`SpanStore::index`] tells how far
+    /// it is.
+    fn reindex(&self) {}
+
+    /// How far the derived index is; `None` when there is none.
+    fn index(&self) -> Option<IndexProgress> {
+        None
+    }
 }
 
 /// What a search hands its spans to.
@@ -161,7 +197,7 @@ pub enum StoreError {
     Full,
     /// The store cannot be written to. Nothing of the write was kept.
     #[error(
-        "the local store cannot be written ({0}), so nothing of this request was kept; check the permissions of the data folder and send it again"
+        "the local store cannot be written ({0}), so nothing of this request was kept; check the permissions of the data folder, its quota and the free space, and send it again"
     )]
     NotWritable(String),
     /// The store cannot be read or reached just now.

@@ -196,6 +196,11 @@ fn metrics_are_added_and_keep_their_order(#[case] under: Under) {
     assert_eq!(labels(MetricsOf::Whole), [""; 0]);
 }
 
+/// A span id may stand in two traces, at different times.
+fn trace_of(start_ns: i64) -> String {
+    if start_ns < 5 { "t" } else { "u" }.to_owned()
+}
+
 fn any_change() -> impl Strategy<Value = Change> {
     let id = prop::sample::select(vec!["a", "b", "c"]);
     prop_oneof![
@@ -216,7 +221,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         (id.clone(), 0i64..9, any::<bool>()).prop_map(|(span, start_ns, run)| {
             Change::Member(Member {
                 experiment: "e".into(),
-                trace: "t".into(),
+                trace: trace_of(start_ns),
                 span: span.into(),
                 run,
                 start_ns,
@@ -226,6 +231,11 @@ fn any_change() -> impl Strategy<Value = Change> {
                 ..Member::default()
             })
         }),
+        (id.clone(), 0i64..9).prop_map(|(span, start_ns)| Change::ForgetMember {
+            trace: trace_of(start_ns),
+            span: span.into(),
+        }),
+        (0i64..9).prop_map(|start_ns| Change::ForgetMembersBefore { start_ns }),
         (id.clone(), id).prop_map(|(span, label)| Change::Metric {
             experiment: "e".into(),
             metric: Metric {
@@ -264,6 +274,7 @@ proptest! {
                 store.metrics("e", MetricsOf::Runs { first_ns: after, last_ns: 9 }).unwrap(),
                 store.runs(&RunsAsked { experiment: "e", after: Some((after, "b")), limit: 2 }).unwrap(),
                 store.totals("e").unwrap(),
+                store.members(Some(("t", "b"))).unwrap(),
             )
         };
         prop_assert_eq!(one(stores[0].as_ref()), one(stores[1].as_ref()));

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use super::{Change, ControlStore, Member};
+use super::{Change, ControlStore, MEMBERS_AT_ONCE, Member};
 use crate::analysis::aggregate::Rows;
 use crate::local::store::{
-    Ack, Outcome, Search, SpanStore, StoreError, StoreStats, TargetedEvaluation, Visit,
+    Ack, ArrivedEvaluation, CheckStep, Checked, IndexProgress, Outcome, PurgeStep, Purged, Search,
+    SpanStore, StoreError, StoreStats, SweepStep, Swept, TargetedEvaluation, Usage, Visit,
 };
 use crate::model::{Span, SpanId, SpanKind, TraceId};
 use crate::query::Query;
@@ -67,6 +68,95 @@ impl SpanStore for Membered {
 
     fn stats(&self) -> Result<StoreStats, StoreError> {
         self.spans.stats()
+    }
+
+    fn purge(&self, step: PurgeStep) -> Result<Purged, StoreError> {
+        let purged = self.spans.purge(step)?;
+        let mut changes: Vec<Change> = purged
+            .spans
+            .iter()
+            .map(|(trace, span)| Change::ForgetMember {
+                trace: trace.to_string(),
+                span: span.to_string(),
+            })
+            .collect();
+        if !purged.more {
+            // Also those whose spans went just before a process died.
+            let oldest = self.spans.usage()?.oldest_start_ns;
+            let start_ns = oldest.map_or(step.before_ns, |oldest| oldest.min(step.before_ns));
+            changes.push(Change::ForgetMembersBefore { start_ns });
+        }
+        self.control.apply(changes)?;
+        Ok(purged)
+    }
+
+    fn sweep(&self, step: SweepStep) -> Result<Swept, StoreError> {
+        self.spans.sweep(step)
+    }
+
+    fn give_back(&self) -> Result<bool, StoreError> {
+        self.spans.give_back()
+    }
+
+    fn usage(&self) -> Result<Usage, StoreError> {
+        self.spans.usage()
+    }
+
+    fn evaluations(
+        &self,
+        after: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<ArrivedEvaluation>, StoreError> {
+        self.spans.evaluations(after, limit)
+    }
+
+    fn check(&self, step: CheckStep) -> Result<Checked, StoreError> {
+        let mut checked = self.spans.check(step)?;
+        match step {
+            CheckStep::File => {
+                let faults = self.control.check()?;
+                let told = faults
+                    .into_iter()
+                    .map(|fault| format!("control.db: {fault}"));
+                checked.faults.extend(told);
+            }
+            CheckStep::Changes => self.check_members(&mut checked)?,
+            _ => {}
+        }
+        Ok(checked)
+    }
+
+    fn reindex(&self) {
+        self.spans.reindex();
+    }
+
+    fn index(&self) -> Option<IndexProgress> {
+        self.spans.index()
+    }
+}
+
+impl Membered {
+    /// Every member of an experiment is a span that is kept.
+    fn check_members(&self, checked: &mut Checked) -> Result<(), StoreError> {
+        let mut after: Option<(String, String)> = None;
+        loop {
+            let place = after.as_ref();
+            let place = place.map(|(trace, span)| (trace.as_str(), span.as_str()));
+            let members = self.control.members(place)?;
+            for (trace, span) in &members {
+                let (trace, span) = (TraceId::from(trace.as_str()), SpanId::from(span.as_str()));
+                checked.looked_at += 1;
+                if self.spans.span(&trace, &span)?.is_none() {
+                    checked.faults.push(format!(
+                        "an experiment counts span {span} of trace {trace}, which is not kept"
+                    ));
+                }
+            }
+            if members.len() < MEMBERS_AT_ONCE {
+                return Ok(());
+            }
+            after = members.into_iter().next_back();
+        }
     }
 }
 

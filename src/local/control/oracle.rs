@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::{
-    Change, ControlStore, Find, Member, Metric, MetricsOf, Object, Record, RecordsAsked, RunsAsked,
-    Totals,
+    Change, ControlStore, Find, MEMBERS_AT_ONCE, Member, Metric, MetricsOf, Object, Record,
+    RecordsAsked, RunsAsked, Totals,
 };
 use crate::local::store::StoreError;
 
@@ -119,6 +119,28 @@ impl ControlStore for Oracle {
         })
     }
 
+    fn check(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn members(&self, after: Option<(&str, &str)>) -> Result<Vec<(String, String)>, StoreError> {
+        self.with(|rows| {
+            let ids = rows.members.iter();
+            let ids = ids.map(|member| (member.trace.clone(), member.span.clone()));
+            let behind = |id: &(String, String)| {
+                after.is_none_or(|after| (id.0.as_str(), id.1.as_str()) > after)
+            };
+            let mut ids: Vec<(String, String)> = ids.filter(behind).collect();
+            ids.sort();
+            ids.truncate(MEMBERS_AT_ONCE);
+            ids
+        })
+    }
+
+    fn bytes(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
     fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         self.with(|rows| {
             for change in changes {
@@ -155,6 +177,32 @@ impl Rows {
                     .retain(|known| (&known.trace, &known.span) != (&member.trace, &member.span));
                 self.members.push(member);
             }
+            Change::ForgetMember { trace, span } => self.forget_member(&trace, &span),
+            Change::ForgetMembersBefore { start_ns } => {
+                let old = self
+                    .members
+                    .iter()
+                    .filter(|known| known.start_ns < start_ns);
+                let old: Vec<Member> = old.cloned().collect();
+                for member in old {
+                    self.forget_member(&member.trace, &member.span);
+                }
+            }
+        }
+    }
+
+    fn forget_member(&mut self, trace: &str, span: &str) {
+        let this = |known: &Member| known.trace == trace && known.span == span;
+        let Some(at) = self.members.iter().position(this) else {
+            return;
+        };
+        let gone = self.members.remove(at);
+        let twin = |known: &Member| {
+            known.run && known.experiment == gone.experiment && known.span == gone.span
+        };
+        if gone.run && !self.members.iter().any(twin) {
+            self.metrics
+                .retain(|(id, metric)| *id != gone.experiment || metric.span != gone.span);
         }
     }
 

@@ -10,6 +10,8 @@
 //! One connection writes, under a lock and with one flushed commit per request; readers are a few
 //! connections that each see one moment.
 
+mod forget;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,10 +21,10 @@ use rusqlite::{Connection, OpenFlags, Row, params, params_from_iter};
 use serde_json::{Map, Value};
 
 use super::{
-    Change, ControlStore, Find, Kind, Member, Metric, MetricsOf, Object, Record, RecordsAsked,
-    RunsAsked, Totals,
+    Change, ControlStore, Find, Kind, MEMBERS_AT_ONCE, Member, Metric, MetricsOf, Object, Record,
+    RecordsAsked, RunsAsked, Totals,
 };
-use crate::local::store::{Durability, StoreError};
+use crate::local::store::{Durability, StoreError, meaning_of};
 
 /// The file in the data folder.
 const FILE_NAME: &str = "control.db";
@@ -199,15 +201,7 @@ fn damaged(reason: String) -> StoreError {
 }
 
 fn from_sqlite(error: &rusqlite::Error) -> StoreError {
-    use rusqlite::ErrorCode;
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreError::Full,
-        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            StoreError::NotWritable(error.to_string())
-        }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(error.to_string()),
-        _ => StoreError::Unavailable(error.to_string()),
-    }
+    meaning_of(error, FILE_NAME)
 }
 
 /// A SELECT that grows by its conditions.
@@ -436,6 +430,40 @@ impl ControlStore for SqliteControl {
         })
     }
 
+    fn check(&self) -> Result<Vec<String>, StoreError> {
+        self.read(|connection| {
+            let told: Vec<String> = connection
+                .prepare("PRAGMA integrity_check(100)")?
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            Ok(told.into_iter().filter(|line| line != "ok").collect())
+        })
+    }
+
+    fn members(&self, after: Option<(&str, &str)>) -> Result<Vec<(String, String)>, StoreError> {
+        let (trace, span) = after.unwrap_or_default();
+        self.read(|connection| {
+            let members = connection
+                .prepare_cached(
+                    "SELECT trace, span FROM members WHERE (trace, span) > (?1, ?2)
+                     ORDER BY trace, span LIMIT ?3",
+                )?
+                .query_map(params![trace, span, MEMBERS_AT_ONCE as i64], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?
+                .collect::<rusqlite::Result<_>>()?;
+            Ok(members)
+        })
+    }
+
+    fn bytes(&self) -> Result<u64, StoreError> {
+        self.read(|connection| {
+            let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+            let bytes = number("PRAGMA page_count")? * number("PRAGMA page_size")?;
+            Ok(bytes.unsigned_abs())
+        })
+    }
+
     fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut attempt = || -> rusqlite::Result<()> {
@@ -519,6 +547,8 @@ fn make(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
                 member.total_tokens,
                 member.cost_usd
             ])?,
+        Change::ForgetMember { trace, span } => forget::member(connection, trace, span)?,
+        Change::ForgetMembersBefore { start_ns } => forget::before(connection, *start_ns)?,
     };
     Ok(())
 }

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::oracle::NaiveStore;
 use super::{
-    Durability, EvaluationTarget, Outcome, Position, Search, SpanStore, SqliteStore,
-    TargetedEvaluation,
+    CheckStep, Durability, EvaluationTarget, Outcome, Position, PurgeStep, Search, SpanStore,
+    SqliteStore, SweepStep, TargetedEvaluation,
 };
 use crate::analysis::aggregate::{
     Aggregation, Bucket, Dimension, Gatherer, Question, Seen, Tally, Unit,
@@ -62,6 +62,8 @@ enum Write {
     Settle,
     /// Nothing: the derived index is built anew.
     Rebuild,
+    /// Spans that began before this many nanoseconds go, and then what is about nothing.
+    Purge(i64),
 }
 
 /// Waits until the index has all that was written.
@@ -71,6 +73,78 @@ fn settle(store: &SqliteStore) {
         "{:?}",
         store.index_progress()
     );
+}
+
+fn purge(store: &dyn SpanStore, before_ns: i64) -> Vec<(TraceId, SpanId)> {
+    let mut gone = Vec::new();
+    loop {
+        let step = PurgeStep {
+            before_ns,
+            limit: 3,
+        };
+        let purged = store.purge(step).unwrap();
+        gone.extend(purged.spans);
+        if !purged.more {
+            break;
+        }
+    }
+    let mut after = None;
+    loop {
+        let step = SweepStep {
+            before_ms: 2,
+            after,
+            limit: 2,
+        };
+        after = store.sweep(step).unwrap().next;
+        if after.is_none() {
+            return gone;
+        }
+    }
+}
+
+fn all_evaluations(store: &dyn SpanStore) -> Vec<TargetedEvaluation> {
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.evaluations(after, 2).unwrap();
+        let Some(last) = page.last() else {
+            return all;
+        };
+        after = Some(last.arrival);
+        all.extend(page.into_iter().map(|arrived| {
+            let mut targeted = arrived.evaluation;
+            let is_id = matches!(
+                targeted.target,
+                EvaluationTarget::Span { .. } | EvaluationTarget::Trace(_)
+            );
+            if is_id {
+                // An id needs no narrowing, so the application is kept with the words sent only.
+                targeted.ml_app.clear();
+            }
+            targeted
+        }));
+    }
+}
+
+/// What a check finds, all of it.
+fn faults(store: &dyn SpanStore) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut step = Some(CheckStep::File);
+    while let Some(at) = step {
+        let checked = store.check(at).unwrap();
+        faults.extend(checked.faults);
+        step = match (at, checked.next) {
+            (CheckStep::File, _) => Some(CheckStep::Spans { after: None }),
+            (CheckStep::Spans { .. }, after @ Some(_)) => Some(CheckStep::Spans { after }),
+            (CheckStep::Spans { .. }, None) => Some(CheckStep::Evaluations { after: None }),
+            (CheckStep::Evaluations { .. }, after @ Some(_)) => {
+                Some(CheckStep::Evaluations { after })
+            }
+            (CheckStep::Evaluations { .. }, None) => Some(CheckStep::Changes),
+            (CheckStep::Changes, _) => Some(CheckStep::Index),
+            (CheckStep::Index, _) => None,
+        };
+    }
+    faults
 }
 
 fn word(words: &'static [&'static str]) -> impl Strategy<Value = String> {
@@ -163,6 +237,8 @@ fn history() -> impl Strategy<Value = Vec<Write>> {
         proptest::collection::vec(evaluation(), 1..4).prop_map(Write::Evaluations),
         Just(Write::Settle),
         Just(Write::Rebuild),
+        proptest::sample::select(vec![i64::MIN, 0, 1, 1_700_000_000_001_500_000, i64::MAX])
+            .prop_map(Write::Purge),
     ];
     proptest::collection::vec(write, 1..8)
 }
@@ -230,7 +306,12 @@ proptest! {
                     Write::Evaluations(list) => store.attach_evaluations(list).map(drop).unwrap(),
                     Write::Settle => settle(&sqlite),
                     Write::Rebuild => sqlite.rebuild_index(),
+                    Write::Purge(_) => {}
                 }
+            }
+            if let Write::Purge(before_ns) = write {
+                let [gone, expected] = stores.map(|store| purge(store, *before_ns));
+                prop_assert_eq!(gone, expected);
             }
             for search in &searches {
                 let [found, expected] = stores.map(|store| walk(store, search));
@@ -255,6 +336,11 @@ proptest! {
         }
         let [found, expected] = stores.map(|store| store.stats().unwrap());
         prop_assert_eq!(found, expected);
+        let [found, expected] = stores.map(|store| store.usage().unwrap().oldest_start_ns);
+        prop_assert_eq!(found, expected);
+        let [found, expected] = stores.map(all_evaluations);
+        prop_assert_eq!(found, expected);
+        prop_assert_eq!(faults(&sqlite), [""; 0]);
     }
 }
 

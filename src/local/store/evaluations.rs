@@ -6,10 +6,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{Evaluation, EventKind, Span, SpanId, TraceId};
 
 /// An evaluation or feedback with what it is about.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TargetedEvaluation {
     /// What it is about.
     pub target: EvaluationTarget,
@@ -20,7 +22,7 @@ pub struct TargetedEvaluation {
 }
 
 /// What an evaluation is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EvaluationTarget {
     /// One span.
     Span {
@@ -80,6 +82,40 @@ pub(super) fn parse_key(key: &str) -> (&str, Vec<String>) {
 fn push_last(parts: &mut [String], c: Option<char>) {
     if let Some(last) = parts.last_mut() {
         last.extend(c);
+    }
+}
+
+impl EvaluationTarget {
+    /// What a key means, with the application in it, if it has one. `None` for a key of no kind
+    /// that is known.
+    pub(super) fn of_key(key: &str) -> Option<(Self, String)> {
+        let (scope, parts) = parse_key(key);
+        let mut parts = parts.into_iter();
+        let mut part = || parts.next();
+        let (target, app) = match scope {
+            "span" => {
+                let trace_id = Some(TraceId::from(part()?));
+                let span_id = SpanId::from(part()?);
+                (Self::Span { trace_id, span_id }, String::new())
+            }
+            "span-id" => {
+                let span_id = SpanId::from(part()?);
+                let target = Self::Span {
+                    trace_id: None,
+                    span_id,
+                };
+                (target, String::new())
+            }
+            "trace" => (Self::Trace(TraceId::from(part()?)), String::new()),
+            "session" => (Self::Session(part()?), part()?),
+            "tag" => {
+                let (key, value) = (part()?, part()?);
+                (Self::Tag { key, value }, part()?)
+            }
+            "join-key" => (Self::JoinKey(part()?), part()?),
+            _ => return None,
+        };
+        parts.next().is_none().then_some((target, app))
     }
 }
 
@@ -189,6 +225,61 @@ mod tests {
         };
         assert_ne!(tag("k\u{1f}v", "x"), tag("k", "v\u{1f}x"));
         assert_ne!(tag("k\\", "v"), tag("k", "\\v"));
+    }
+
+    #[test]
+    fn a_key_gives_its_target_back() {
+        let odd = "a\u{1f}b\\c".to_owned();
+        let trace_id = Some(TraceId::from(odd.as_str()));
+        let span_id = SpanId::from("\\");
+        for (target, keeps_app) in [
+            (
+                EvaluationTarget::Span {
+                    trace_id,
+                    span_id: span_id.clone(),
+                },
+                false,
+            ),
+            (
+                EvaluationTarget::Span {
+                    trace_id: None,
+                    span_id,
+                },
+                false,
+            ),
+            (EvaluationTarget::Trace(TraceId::from("")), false),
+            (EvaluationTarget::Session(odd.clone()), true),
+            (
+                EvaluationTarget::Tag {
+                    key: odd.clone(),
+                    value: String::new(),
+                },
+                true,
+            ),
+            (EvaluationTarget::JoinKey(odd.clone()), true),
+        ] {
+            let targeted = TargetedEvaluation {
+                target: target.clone(),
+                ml_app: odd.clone(),
+                evaluation: Evaluation::default(),
+            };
+            let app = if keeps_app {
+                odd.clone()
+            } else {
+                String::new()
+            };
+            let found = EvaluationTarget::of_key(&targeted.key());
+            assert_eq!(found, Some((target, app)));
+        }
+        for strange in [
+            "",
+            "span",
+            "span\u{1f}t",
+            "trace\u{1f}t\u{1f}more",
+            "mail\u{1f}x",
+        ] {
+            assert_eq!(EvaluationTarget::of_key(strange), None, "{strange:?}");
+        }
     }
 
     #[test]

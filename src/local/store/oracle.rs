@@ -5,7 +5,9 @@ use std::sync::Mutex;
 
 use super::evaluations::{keys_of_span, put};
 use super::{
-    Ack, Outcome, Position, Search, SpanStore, StoreError, StoreStats, TargetedEvaluation, Visit,
+    Ack, ArrivedEvaluation, CheckStep, Checked, EvaluationTarget, Outcome, Position, PurgeStep,
+    Purged, Search, SpanStore, StoreError, StoreStats, SweepStep, Swept, TargetedEvaluation, Usage,
+    Visit,
 };
 use crate::model::{Span, SpanId, TraceId, TraceRollup};
 use crate::query::SpanContext;
@@ -142,6 +144,108 @@ impl SpanStore for NaiveStore {
             evaluations: targets.len() as u64,
             newest_start_ns: kept.spans.iter().map(|span| span.start_ns).max(),
         })
+    }
+
+    fn purge(&self, step: PurgeStep) -> Result<Purged, StoreError> {
+        let mut kept = self.0.lock().unwrap();
+        let joined = kept.joined();
+        let mut purged = Purged::default();
+        for (_, span) in joined {
+            if span.start_ns >= step.before_ns {
+                break;
+            }
+            if purged.spans.len() == step.limit {
+                purged.more = true;
+                break;
+            }
+            purged.newest_start_ns = Some(span.start_ns);
+            purged.spans.push((span.trace_id, span.span_id));
+        }
+        let gone = purged.spans.clone();
+        let is_gone = |trace: &TraceId, span: &SpanId| {
+            gone.iter()
+                .any(|(gone_trace, gone_span)| (gone_trace, gone_span) == (trace, span))
+        };
+        kept.spans
+            .retain(|span| !is_gone(&span.trace_id, &span.span_id));
+        kept.evaluations.retain(|targeted| match &targeted.target {
+            EvaluationTarget::Span {
+                trace_id: Some(trace),
+                span_id,
+            } => !is_gone(trace, span_id),
+            _ => true,
+        });
+        Ok(purged)
+    }
+
+    fn sweep(&self, step: SweepStep) -> Result<Swept, StoreError> {
+        let mut kept = self.0.lock().unwrap();
+        let spans = kept.spans.clone();
+        kept.evaluations.retain(|targeted| {
+            let there = match &targeted.target {
+                EvaluationTarget::Span { trace_id, span_id } => spans.iter().any(|span| {
+                    span.span_id == *span_id
+                        && trace_id
+                            .as_ref()
+                            .is_none_or(|trace| *trace == span.trace_id)
+                }),
+                EvaluationTarget::Trace(trace) => spans.iter().any(|span| span.trace_id == *trace),
+                EvaluationTarget::Session(session) => spans
+                    .iter()
+                    .any(|span| span.session_id.as_deref() == Some(session)),
+                EvaluationTarget::Tag { .. } | EvaluationTarget::JoinKey(_) => true,
+            };
+            there || targeted.evaluation.timestamp_ms >= step.before_ms
+        });
+        Ok(Swept::default())
+    }
+
+    fn give_back(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn usage(&self) -> Result<Usage, StoreError> {
+        let kept = self.0.lock().unwrap();
+        Ok(Usage {
+            oldest_start_ns: kept.spans.iter().map(|span| span.start_ns).min(),
+            ..Usage::default()
+        })
+    }
+
+    fn evaluations(
+        &self,
+        after: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<ArrivedEvaluation>, StoreError> {
+        let kept = self.0.lock().unwrap();
+        let mut newest: Vec<ArrivedEvaluation> = Vec::new();
+        for (arrival, targeted) in (0..).zip(&kept.evaluations) {
+            let judged = |other: &TargetedEvaluation| {
+                let evaluation = &other.evaluation;
+                (other.key(), evaluation.event_kind, evaluation.label.clone())
+            };
+            let at = newest
+                .iter()
+                .position(|known| judged(&known.evaluation) == judged(targeted));
+            let known_ms = at.map(|at| newest[at].evaluation.evaluation.timestamp_ms);
+            if known_ms.is_some_and(|known| known > targeted.evaluation.timestamp_ms) {
+                continue;
+            }
+            if let Some(at) = at {
+                newest.remove(at);
+            }
+            newest.push(ArrivedEvaluation {
+                arrival,
+                evaluation: targeted.clone(),
+            });
+        }
+        newest.retain(|evaluation| after.is_none_or(|after| evaluation.arrival > after));
+        newest.truncate(limit);
+        Ok(newest)
+    }
+
+    fn check(&self, _step: CheckStep) -> Result<Checked, StoreError> {
+        Ok(Checked::default())
     }
 }
 

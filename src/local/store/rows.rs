@@ -3,6 +3,7 @@
 use crate::model::{Span, Status};
 
 /// A span ready to be written.
+#[derive(PartialEq)]
 pub(super) struct Row {
     pub(super) trace_id: String,
     pub(super) span_id: String,
@@ -25,6 +26,14 @@ impl Row {
     pub(super) fn of(span: Span) -> std::io::Result<Self> {
         let json = serde_json::to_vec(&span)?;
         let content = zstd::bulk::compress(&json, ZSTD_LEVEL)?;
+        Ok(Self {
+            content,
+            ..Self::columns(span)
+        })
+    }
+
+    /// The row without its content.
+    pub(super) fn columns(span: Span) -> Self {
         // A query for the attribute finds the tag where the attribute is missing.
         let session_id = span
             .session_id
@@ -35,8 +44,8 @@ impl Row {
             "" => span.tag("ml_app").unwrap_or_default().to_owned(),
             app => app.to_owned(),
         };
-        Ok(Self {
-            content,
+        Self {
+            content: Vec::new(),
             trace_id: span.trace_id.as_str().to_owned(),
             span_id: span.span_id.as_str().to_owned(),
             parent_id: span.parent_id.map(|id| id.as_str().to_owned()),
@@ -48,7 +57,7 @@ impl Row {
             err: span.status == Status::Error,
             start: span.start_ns,
             dur: span.duration_ns,
-        })
+        }
     }
 }
 

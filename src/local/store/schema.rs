@@ -79,6 +79,10 @@ pub(super) fn open_writer(file: &Path, synchronous: &str) -> Result<Connection, 
                 known: VERSION,
             }));
         }
+        if tables == 0 {
+            // Only before the first table: what is purged can then go back to the disk in steps.
+            connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        }
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", synchronous)?;
         connection.pragma_update(None, "cache_size", -65_536)?;
@@ -120,13 +124,32 @@ fn damaged(reason: &str) -> StoreError {
 
 /// What an engine error means to the caller.
 pub(super) fn from_sqlite(error: &rusqlite::Error) -> StoreError {
+    meaning_of(error, super::sqlite::FILE_NAME)
+}
+
+/// What an error of the engine on a file of a name means to the caller.
+pub(in crate::local) fn meaning_of(error: &rusqlite::Error, file: &str) -> StoreError {
     use rusqlite::ErrorCode;
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreError::Full,
-        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+    // A quota, a limit on the size of files, or a device that fails.
+    const WRITES: [i32; 4] = [
+        rusqlite::ffi::SQLITE_IOERR_WRITE,
+        rusqlite::ffi::SQLITE_IOERR_FSYNC,
+        rusqlite::ffi::SQLITE_IOERR_TRUNCATE,
+        rusqlite::ffi::SQLITE_IOERR_SHMSIZE,
+    ];
+    let told = error.sqlite_error();
+    match told.map(|told| (told.code, told.extended_code)) {
+        Some((ErrorCode::DiskFull, _)) => StoreError::Full,
+        Some((ErrorCode::SystemIoFailure, code)) if WRITES.contains(&code) => {
             StoreError::NotWritable(error.to_string())
         }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(&error.to_string()),
+        Some((ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen, _)) => {
+            StoreError::NotWritable(error.to_string())
+        }
+        Some((ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase, _)) => StoreError::Damaged {
+            file: file.to_owned(),
+            reason: error.to_string(),
+        },
         _ => StoreError::Unavailable(error.to_string()),
     }
 }

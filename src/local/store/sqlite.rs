@@ -2,6 +2,9 @@
 //!
 //! One writer thread with group commit, a few readers that each see one consistent moment.
 
+mod check;
+mod upkeep;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,23 +16,27 @@ use super::index::{self, Index, IndexCheck, IndexProgress, Shared, View};
 use super::join::Joiner;
 use super::rows::{Row, span_of};
 use super::schema::{from_sqlite, open_reader, open_writer};
-use super::writer::{Write, Writer};
+use super::writer::{Done, Write, Writer};
 use super::{
-    Ack, Outcome, Position, Search, SpanStore, StoreError, StoreStats, TargetedEvaluation,
-    TraceContexts, Visit, narrow,
+    Ack, ArrivedEvaluation, CheckStep, Checked, Outcome, Position, PurgeStep, Purged, Search,
+    SpanStore, StoreError, StoreStats, SweepStep, Swept, TargetedEvaluation, TraceContexts, Usage,
+    Visit, narrow,
 };
 use crate::analysis::aggregate::Rows;
 use crate::model::{Span, SpanId, TraceId};
 use crate::query::{Query, SpanContext};
 
 /// The file in the data folder.
-pub(super) const FILE_NAME: &str = "llmobs.db";
+pub(in crate::local) const FILE_NAME: &str = "llmobs.db";
 
 /// Readers that may be open at once; further ones wait.
 const READERS: usize = 4;
 
 /// How long an aggregation waits for the index.
 const INDEX_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Free pages given back in one transaction: some 8 MB.
+const PAGES_GIVEN_BACK: u32 = 2_000;
 
 /// How much a write has to survive before it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,10 +103,10 @@ impl SqliteStore {
         &self.store_id
     }
 
-    fn write(&self, write: Write) -> Result<Ack, StoreError> {
-        let ack = self.writer.write(write)?;
-        self.index.written(ack);
-        Ok(ack)
+    fn write(&self, write: Write) -> Result<Done, StoreError> {
+        let done = self.writer.write(write)?;
+        self.index.written(done.ack);
+        Ok(done)
     }
 
     /// What the index has, if it helps with a search.
@@ -279,11 +286,11 @@ impl SpanStore for SqliteStore {
             .map(Row::of)
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|e| StoreError::Unavailable(e.to_string()))?;
-        self.write(Write::Spans(rows))
+        Ok(self.write(Write::Spans(rows))?.ack)
     }
 
     fn attach_evaluations(&self, evaluations: Vec<TargetedEvaluation>) -> Result<Ack, StoreError> {
-        self.write(Write::Evaluations(evaluations))
+        Ok(self.write(Write::Evaluations(evaluations))?.ack)
     }
 
     fn search(&self, search: &Search, each: Visit<'_>) -> Result<Outcome, StoreError> {
@@ -347,6 +354,46 @@ impl SpanStore for SqliteStore {
             )?;
             Ok(stats)
         })
+    }
+
+    fn purge(&self, step: PurgeStep) -> Result<Purged, StoreError> {
+        Ok(self.write(Write::Purge(step))?.purged)
+    }
+
+    fn sweep(&self, step: SweepStep) -> Result<Swept, StoreError> {
+        Ok(self.write(Write::Sweep(step))?.swept)
+    }
+
+    fn give_back(&self) -> Result<bool, StoreError> {
+        let done = self.write(Write::GiveBack(PAGES_GIVEN_BACK))?;
+        Ok(done.purged.more)
+    }
+
+    fn usage(&self) -> Result<Usage, StoreError> {
+        self.read_usage()
+    }
+
+    fn evaluations(
+        &self,
+        after: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<ArrivedEvaluation>, StoreError> {
+        self.read_evaluations(after, limit)
+    }
+
+    fn check(&self, step: CheckStep) -> Result<Checked, StoreError> {
+        match step {
+            CheckStep::Index => self.check_index(),
+            rows => self.check_rows(rows),
+        }
+    }
+
+    fn reindex(&self) {
+        self.rebuild_index();
+    }
+
+    fn index(&self) -> Option<IndexProgress> {
+        Some(self.index_progress())
     }
 }
 

@@ -5,6 +5,8 @@
 //! request is written under its own savepoint: one that fails takes nothing of itself into the
 //! store and none of the others down.
 
+mod purge;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,7 +16,7 @@ use std::thread::JoinHandle;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::rows::{Row, key_range};
-use super::{Ack, StoreError, TargetedEvaluation, schema};
+use super::{Ack, PurgeStep, Purged, StoreError, SweepStep, Swept, TargetedEvaluation, schema};
 use crate::model::EventKind;
 
 /// Requests that may wait for the writer before senders wait themselves.
@@ -29,7 +31,8 @@ const OUTBOX_KEPT: i64 = 100_000;
 /// Entries of the in-memory dictionary and key hints before they are started afresh.
 const CACHE_ENTRIES: usize = 10_000;
 
-/// Kinds of changes in the outbox. A span that is no longer there has moved to another key.
+/// Kinds of changes in the outbox. A span that is no longer there has moved to another key
+/// or was purged.
 pub(super) const CHANGED_SPAN: i64 = 0;
 pub(super) const CHANGED_EVALUATION: i64 = 1;
 /// A span under a key that was free before.
@@ -38,6 +41,19 @@ pub(super) const NEW_SPAN: i64 = 2;
 pub(super) enum Write {
     Spans(Vec<Row>),
     Evaluations(Vec<TargetedEvaluation>),
+    Purge(PurgeStep),
+    Sweep(SweepStep),
+    /// Gives so many free pages back to the disk.
+    GiveBack(u32),
+}
+
+/// What a write did.
+pub(super) struct Done {
+    pub(super) ack: Ack,
+    /// What it removed, for those that remove spans.
+    pub(super) purged: Purged,
+    /// What it removed, for those that remove evaluations.
+    pub(super) swept: Swept,
 }
 
 impl Write {
@@ -45,13 +61,17 @@ impl Write {
         match self {
             Write::Spans(rows) => rows.len(),
             Write::Evaluations(evaluations) => evaluations.len(),
+            Write::Purge(step) => step.limit,
+            Write::Sweep(step) => step.limit,
+            // Nothing joins it: moving pages takes its time.
+            Write::GiveBack(_) => ROWS_PER_COMMIT,
         }
     }
 }
 
 struct Job {
     write: Write,
-    done: SyncSender<Result<Ack, StoreError>>,
+    done: SyncSender<Result<Done, StoreError>>,
 }
 
 /// The hand to the writing thread. Dropping it ends the thread after the queue is empty.
@@ -79,7 +99,7 @@ impl Writer {
     }
 
     /// Writes, and returns when it is durable.
-    pub(super) fn write(&self, write: Write) -> Result<Ack, StoreError> {
+    pub(super) fn write(&self, write: Write) -> Result<Done, StoreError> {
         let gone = || StoreError::Unavailable("the writer has stopped".to_owned());
         let (done, result) = sync_channel(1);
         self.jobs
@@ -193,17 +213,25 @@ impl State {
         self.connection.execute_batch("COMMIT")
     }
 
-    fn one(&mut self, write: &Write) -> Result<Ack, StoreError> {
-        let mut attempt = || -> rusqlite::Result<Ack> {
+    fn one(&mut self, write: &Write) -> Result<Done, StoreError> {
+        let mut attempt = || -> rusqlite::Result<Done> {
             self.connection.execute_batch("SAVEPOINT job")?;
+            let (mut purged, mut swept) = (Purged::default(), Swept::default());
             match write {
                 Write::Spans(rows) => rows.iter().try_for_each(|row| self.put_span(row))?,
                 Write::Evaluations(evaluations) => evaluations
                     .iter()
                     .try_for_each(|evaluation| self.put_evaluation(evaluation))?,
+                Write::Purge(step) => purged = self.purge(*step)?,
+                Write::Sweep(step) => swept = self.sweep(*step)?,
+                Write::GiveBack(pages) => purged.more = self.give_back(*pages)?,
             }
             self.connection.execute_batch("RELEASE job")?;
-            Ok(Ack { seq: self.seq })
+            Ok(Done {
+                ack: Ack { seq: self.seq },
+                purged,
+                swept,
+            })
         };
         attempt().map_err(|error| {
             self.roll_back("ROLLBACK TO job; RELEASE job");
@@ -424,7 +452,7 @@ mod tests {
                 .unwrap()
         };
         writer.write(rows(0..10, 10)).unwrap();
-        let refused = writer.write(rows(10..400, 10_000)).unwrap_err();
+        let refused = writer.write(rows(10..400, 10_000)).err().unwrap();
         assert!(matches!(refused, StoreError::Full), "{refused}");
         assert_eq!(count(), 10);
         writer.write(rows(10..12, 10)).unwrap();
@@ -443,8 +471,8 @@ mod tests {
             )
             .unwrap();
         let writer = Writer::start(connection, Arc::new(AtomicI64::new(i64::MAX))).unwrap();
-        let ack = writer.write(rows(0..3, 1)).unwrap();
-        assert_eq!(ack.seq, OUTBOX_KEPT + 8);
+        let done = writer.write(rows(0..3, 1)).unwrap();
+        assert_eq!(done.ack.seq, OUTBOX_KEPT + 8);
         let reader = schema::open_reader(&file).unwrap();
         let first: i64 = reader
             .query_row("SELECT min(seq) FROM outbox", [], |row| row.get(0))
