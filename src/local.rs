@@ -8,6 +8,7 @@
 //! - `oauth`: Datadog's sign-in for programs.
 //! - [`store`]: where it is kept.
 //! - [`owner`]: one process owns a data folder; others attach to it.
+//! - `retention`: what is not kept for ever.
 //! - [`demo`]: sample data.
 //!
 //! It listens on loopback only and refuses foreign `Host` and `Origin` headers: a web page must
@@ -24,6 +25,7 @@ mod http;
 mod intake;
 mod oauth;
 pub mod owner;
+mod retention;
 pub mod store;
 mod values;
 
@@ -40,9 +42,10 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 pub use counters::RequestCounts;
-pub use folder::DataDir;
+pub use folder::{DataDir, has_store};
 pub use http::BodyLimits;
 pub use intake::IntakeLimits;
+pub use retention::{Retention, retain};
 
 use control::{Control, ControlStore, Membered, SqliteControl};
 use counters::Counters;
@@ -74,6 +77,8 @@ pub struct LocalOptions {
     pub search_budget: Duration,
     /// Largest page of spans in bytes; a larger one is refused with 413. Default 50 MB, as documented.
     pub page_bytes: usize,
+    /// What is kept and what goes, once [`retain`] runs. Default: all is kept.
+    pub retention: Retention,
     /// Count which spans were read with their content. For tests: it grows with every span read.
     pub count_reads: bool,
 }
@@ -101,6 +106,7 @@ impl LocalOptions {
             intake_limits: IntakeLimits::default(),
             search_budget: Duration::from_secs(20),
             page_bytes: 50_000_000,
+            retention: Retention::default(),
             count_reads: false,
         }
     }

@@ -15,7 +15,14 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
 
+mod local;
+
 use super::address::loopback;
+use super::settings::{bytes, days};
+
+pub(crate) use local::{
+    ExportArgs, ImportArgs, LocalCommand, PurgeArgs, ReindexArgs, StatsArgs, VerifyArgs,
+};
 
 const LONG_ABOUT: &str = "\
 Datadog's `llmobs` toolset for any MCP client: traces, spans and errors of LLM applications.
@@ -33,7 +40,8 @@ Environment (flags win over it, it wins over the config file):
   DD_ACCESS_TOKEN          an access token instead of the pair
   DD_API_KEY_FILE, …       each of these may be read from a file; it is read again when it changes
   LLMOBS_MCP_TOOLSETS, LLMOBS_MCP_OMIT_TOOLS, LLMOBS_MCP_READ_ONLY, LLMOBS_MCP_DATA_DIR,
-  LLMOBS_MCP_CA_FILE, LLMOBS_MCP_LOG, LLMOBS_MCP_CONFIG, LLMOBS_MCP_PROFILE
+  LLMOBS_MCP_RETAIN_DAYS, LLMOBS_MCP_RETAIN_BYTES, LLMOBS_MCP_CA_FILE, LLMOBS_MCP_LOG,
+  LLMOBS_MCP_CONFIG, LLMOBS_MCP_PROFILE
                            as the flags of these names; DD_LLMOBS_READ_ONLY also makes read-only
   LLMOBS_MCP_STATE_DIR     folder of stored logins (see `login`)
   HTTPS_PROXY, NO_PROXY    as usual
@@ -195,7 +203,8 @@ impl Command {
     /// went wrong.
     pub(crate) fn default_log(&self) -> LevelFilter {
         match self {
-            Self::Serve(ServeArgs { http: Some(_), .. }) | Self::Local(_) => LevelFilter::INFO,
+            Self::Serve(ServeArgs { http: Some(_), .. })
+            | Self::Local(LocalArgs { command: None, .. }) => LevelFilter::INFO,
             _ => LevelFilter::WARN,
         }
     }
@@ -215,9 +224,13 @@ pub(crate) struct ServeArgs {
     pub(crate) http: Option<SocketAddr>,
 }
 
-/// Flags of `local`.
+/// Flags of `local`, and what else can be done with its data.
 #[derive(Debug, Args)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub(crate) struct LocalArgs {
+    /// Without one it serves
+    #[command(subcommand)]
+    pub(crate) command: Option<LocalCommand>,
     /// Where to listen [default: 127.0.0.1:8126, the Agent's address, or a free port if it is taken]
     #[arg(long, value_name = "ADDR", value_parser = loopback)]
     pub(crate) listen: Option<SocketAddr>,
@@ -232,6 +245,12 @@ pub(crate) struct LocalArgs {
     /// 50 MB a page, the last 15 minutes
     #[arg(long)]
     pub(crate) datadog_limits: bool,
+    /// Remove spans that began more than so many days ago [default: keep all]
+    #[arg(long, value_name = "DAYS", value_parser = days)]
+    pub(crate) retain_days: Option<std::time::Duration>,
+    /// Remove the oldest spans while the store holds more, such as 500MB or 20GB [default: keep all]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(crate) retain_bytes: Option<u64>,
     /// Leave undocumented attributes out of search answers, as a Datadog site may (for tests)
     #[arg(long, hide = true)]
     pub(crate) documented_only: bool,

@@ -23,7 +23,7 @@ use crate::datadog::{
     HttpTransport, HttpTransportOptions, Limits, RouterTransport, Transport, TransportError,
 };
 use crate::local::owner::{Listen, OwnerLock, Ownership, own_or_attach};
-use crate::local::{DataDir, LocalBackend, LocalError, LocalOptions, serve};
+use crate::local::{DataDir, LocalBackend, LocalError, LocalOptions, Retention, retain, serve};
 
 use super::error::CliError;
 
@@ -247,6 +247,8 @@ async fn settle(
             if let Some(note) = &owner.note {
                 tracing::warn!("{note}");
             }
+            let retaining = retain(owner.backend.clone(), stop.clone());
+            held.tasks.push(tokio::spawn(retaining));
             let stop = stop.clone().cancelled_owned();
             let served = owner.backend.clone();
             held.lock = Some(owner.lock);
@@ -265,10 +267,10 @@ async fn settle(
     })
 }
 
-/// The options of the shared store in this folder.
-pub(crate) fn in_folder(folder: &Path, documented_only: bool) -> LocalOptions {
+/// The options of the shared store in this folder. Who owns it holds to the retention.
+pub(crate) fn in_folder(folder: &Path, retention: Retention) -> LocalOptions {
     LocalOptions {
-        documented_only,
+        retention,
         ..LocalOptions::new(DataDir::Folder(folder.to_owned()))
     }
 }
@@ -345,7 +347,7 @@ mod tests {
     #[tokio::test]
     async fn the_second_process_attaches_and_takes_over_when_the_first_is_gone() {
         let folder = tempfile::tempdir().expect("a folder");
-        let options = in_folder(folder.path(), false);
+        let options = in_folder(folder.path(), Retention::default());
         let first = Backend::share(options.clone(), anywhere())
             .await
             .expect("owns");

@@ -1,12 +1,21 @@
-//! `local`: the local backend alone, for SDKs to send to and for other processes to attach to.
+//! `local`: the local backend alone, for SDKs to send to and for other processes to attach to; and
+//! what keeps its data in order.
+
+mod export;
+mod import;
+mod purge;
+mod source;
+mod stats;
+mod store;
+mod verify;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::local::owner::{AGENT_ADDRESS, Listen};
-use crate::local::serve;
+use crate::local::{LocalOptions, Retention, serve};
 
-use super::args::LocalArgs;
+use super::args::{LocalArgs, LocalCommand};
 use super::backend::{Backend, bind, in_folder};
 use super::error::CliError;
 use super::output;
@@ -17,10 +26,29 @@ use super::signals::stop_on_signal;
 const GRACE: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(settings: &Settings, args: &LocalArgs) -> Result<ExitCode, CliError> {
+    match &args.command {
+        None => serve_alone(settings, args).await,
+        Some(LocalCommand::Stats(args)) => stats::run(settings, args).await,
+        Some(LocalCommand::Purge(args)) => purge::run(settings, args).await,
+        Some(LocalCommand::Reindex(args)) => verify::reindex(settings, args).await,
+        Some(LocalCommand::Verify(args)) => verify::run(settings, args).await,
+        Some(LocalCommand::Export(args)) => export::run(settings, args).await,
+        Some(LocalCommand::Import(args)) => import::run(settings, args).await,
+    }
+}
+
+async fn serve_alone(settings: &Settings, args: &LocalArgs) -> Result<ExitCode, CliError> {
     let stop = stop_on_signal();
     let listen = args.listen.map_or(Listen::Default, Listen::Exactly);
     let folder = &settings.data_dir;
-    let mut options = in_folder(folder, args.documented_only);
+    let retention = Retention {
+        max_age: args.retain_days.or(settings.retention.max_age),
+        max_bytes: args.retain_bytes.or(settings.retention.max_bytes),
+    };
+    let mut options = LocalOptions {
+        documented_only: args.documented_only,
+        ..in_folder(folder, retention)
+    };
     if args.datadog_limits {
         options = options.with_datadog_limits();
     }

@@ -7,6 +7,7 @@
 mod environment;
 mod file;
 mod logins;
+mod retention;
 mod secrets;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::datadog::login::{Kept, StoreError};
 use crate::datadog::{ApiUrlError, Credential, CredentialError, Site, SiteError, Upstream};
+use crate::local::Retention;
 use crate::server::{CredentialSource, Wish};
 
 use super::args::Shared;
@@ -23,6 +25,7 @@ use super::args::Shared;
 pub(crate) use environment::Environment;
 pub(crate) use logins::DEFAULT_PROFILE;
 use logins::Logins;
+pub(crate) use retention::{bytes, days};
 pub(crate) use secrets::Secrets;
 
 /// The site for requests that bring credentials when no site was named.
@@ -74,6 +77,8 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     /// Whether somebody named the data folder.
     pub(crate) data_dir_named: bool,
+    /// What the local backend keeps.
+    pub(crate) retention: Retention,
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) wish: Wish,
     pub(crate) log: Option<LevelFilter>,
@@ -259,6 +264,7 @@ impl Settings {
             half,
             data_dir,
             data_dir_named,
+            retention: retention::resolve(env, file)?,
             ca_file,
             wish,
             log: level(flags, env, file)?,

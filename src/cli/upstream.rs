@@ -6,6 +6,7 @@ use crate::datadog::login::{Place, StoredLogin};
 use crate::datadog::{
     HttpTransport, HttpTransportOptions, Hub, HubSettings, Site, Transport, Upstream,
 };
+use crate::local::LocalOptions;
 use crate::local::owner::Listen;
 use crate::server::{CredentialSource, Described, Upstreams};
 
@@ -62,8 +63,7 @@ pub(crate) async fn connect(mut settings: Settings) -> Result<Connected, CliErro
             })
         }
         Choice::Local => {
-            let backend =
-                Backend::share(in_folder(&settings.data_dir, false), Listen::Default).await?;
+            let backend = Backend::share(own_data(&settings), Listen::Default).await?;
             let upstreams = Upstreams::local(local_hub(&backend), false, described(&backend));
             Ok(Connected {
                 upstreams,
@@ -71,8 +71,7 @@ pub(crate) async fn connect(mut settings: Settings) -> Result<Connected, CliErro
             })
         }
         Choice::Unchosen(site) => {
-            let backend =
-                Backend::share(in_folder(&settings.data_dir, false), Listen::Default).await?;
+            let backend = Backend::share(own_data(&settings), Listen::Default).await?;
             let upstreams = Upstreams::unchosen(
                 local_hub(&backend),
                 described(&backend),
@@ -85,6 +84,10 @@ pub(crate) async fn connect(mut settings: Settings) -> Result<Connected, CliErro
             })
         }
     }
+}
+
+fn own_data(settings: &Settings) -> LocalOptions {
+    in_folder(&settings.data_dir, settings.retention)
 }
 
 /// The hub over a local backend.

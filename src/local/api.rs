@@ -6,6 +6,7 @@ pub(super) mod control;
 mod evaluators;
 mod private;
 mod spans;
+mod upkeep;
 mod wire;
 
 use std::sync::Arc;
@@ -17,7 +18,9 @@ use super::{Backend, route_with_prefixes};
 
 /// All reading routes, also under the Agent's proxy prefixes.
 pub(super) fn routes(backend: &Arc<Backend>) -> Router {
-    let mut router = control::routes(backend).merge(evaluators::routes(backend));
+    let mut router = control::routes(backend)
+        .merge(evaluators::routes(backend))
+        .merge(upkeep::routes(backend));
     let documented = [
         (spans::PATH, get(spans::list)),
         (spans::SEARCH_PATH, post(spans::search)),

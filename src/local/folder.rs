@@ -26,6 +26,11 @@ impl DataDir {
     }
 }
 
+/// Whether a folder holds the data of a backend.
+pub fn has_store(folder: &Path) -> bool {
+    folder.join(super::store::FILE_NAME).is_file()
+}
+
 /// A data folder in use.
 pub(super) struct Folder {
     path: PathBuf,

@@ -239,13 +239,18 @@ pub(super) fn decompress(
 
 /// Parses JSON. serde_json's own depth limit keeps the parser and the drop from overflowing.
 pub(super) fn parse_json(body: &[u8]) -> Result<Value, ApiError> {
+    parse_json_within(body, MAX_DEPTH)
+}
+
+/// The same, nested no deeper than so many levels.
+pub(super) fn parse_json_within(body: &[u8], most: usize) -> Result<Value, ApiError> {
     super::values::check_json(body)?;
     let value: Value = serde_json::from_slice(body).map_err(|error| {
         ApiError::bad_request(format!("the request body is not valid JSON: {error}"))
     })?;
-    if depth(&value) > MAX_DEPTH {
+    if depth(&value) > most {
         return Err(ApiError::bad_request(format!(
-            "the request body is nested deeper than {MAX_DEPTH} levels"
+            "the request body is nested deeper than {most} levels"
         )));
     }
     Ok(value)

@@ -10,6 +10,7 @@ mod evaluations;
 mod fields;
 mod http_api;
 mod io;
+pub(super) mod line;
 mod msgpack;
 pub(super) mod otlp;
 mod sdk;
@@ -87,6 +88,21 @@ pub(super) struct Batch {
     pub(super) refused: Vec<String>,
 }
 
+impl Batch {
+    /// Takes over what another batch holds; gives back what of it was refused.
+    pub(super) fn join(
+        &mut self,
+        other: Batch,
+        store: &dyn SpanStore,
+    ) -> Result<Vec<String>, ApiError> {
+        let mut refused = other.refused;
+        self.spans.extend(other.spans);
+        update::apply(other.updates, store, &mut self.spans, &mut refused)?;
+        self.evaluations.extend(other.evaluations);
+        Ok(refused)
+    }
+}
+
 /// What became of a request.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Accepted {
@@ -118,7 +134,7 @@ pub(super) fn accept(
 }
 
 /// Keeps what a request holds, as far as the limits set allow.
-fn keep(
+pub(super) fn keep(
     store: &dyn SpanStore,
     options: &LocalOptions,
     mut batch: Batch,
@@ -231,7 +247,7 @@ async fn receive(
 }
 
 /// Reads a request and works on it when its turn has come, within the bounds of the intake.
-async fn admitted<T: Send + 'static>(
+pub(super) async fn admitted<T: Send + 'static>(
     backend: &Backend,
     request: Request,
     work: impl FnOnce(&HeaderMap, Bytes) -> Result<T, ApiError> + Send + 'static,

@@ -40,6 +40,7 @@ pub use maintain::{
     ArrivedEvaluation, CheckStep, Checked, PurgeStep, Purged, SweepStep, Swept, Usage,
 };
 pub(super) use schema::meaning_of;
+pub(super) use sqlite::FILE_NAME;
 pub use sqlite::{Durability, SqliteStore};
 
 use crate::analysis::aggregate::Rows;

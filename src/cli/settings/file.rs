@@ -12,12 +12,14 @@ use crate::server::nearest;
 
 use super::{Environment, SettingsError, default_dir, path_in};
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 17] = [
     "site",
     "toolsets",
     "omit_tools",
     "read_only",
     "data_dir",
+    "retain_days",
+    "retain_bytes",
     "ca_file",
     "log",
     "api_key",
@@ -38,6 +40,8 @@ pub(crate) struct Values {
     pub(crate) omit_tools: Option<Vec<String>>,
     pub(crate) read_only: Option<bool>,
     pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) retain_days: Option<String>,
+    pub(crate) retain_bytes: Option<String>,
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) log: Option<String>,
     /// Secrets by their key in the file.
@@ -125,6 +129,10 @@ fn parse(path: &Path, text: &str) -> Result<Values, SettingsError> {
                 .ok_or_else(|| bad("a string"))
         };
         let file = || string().map(|text| path_in(path, &text));
+        let amount = || match value {
+            Value::Integer(number) => Ok(number.to_string()),
+            _ => string(),
+        };
         match key.as_str() {
             "site" => values.site = Some(string()?),
             "log" => values.log = Some(string()?),
@@ -134,6 +142,8 @@ fn parse(path: &Path, text: &str) -> Result<Values, SettingsError> {
                 values.read_only = Some(value.as_bool().ok_or_else(|| bad("true or false"))?);
             }
             "data_dir" => values.data_dir = Some(file()?),
+            "retain_days" => values.retain_days = Some(amount()?),
+            "retain_bytes" => values.retain_bytes = Some(amount()?),
             "ca_file" => values.ca_file = Some(file()?),
             "api_url" => {
                 return Err(wrong(

@@ -27,6 +27,8 @@ pub(super) fn read(body: Value) -> Result<Batch, ApiError> {
             .iter()
             .map(|tag| text_of(tag).into_owned())
             .collect(),
+        // Not documented here, but SDKs say it so beside their spans.
+        scope: fields.text("_dd.scope"),
         ..Defaults::default()
     };
     // What is left, `feedback_join_key` among it, holds for every span.
