@@ -23,6 +23,7 @@ mod folder;
 mod guard;
 mod http;
 mod intake;
+mod listener;
 mod oauth;
 pub mod owner;
 mod retention;
@@ -45,6 +46,7 @@ pub use counters::RequestCounts;
 pub use folder::{DataDir, has_store};
 pub use http::BodyLimits;
 pub use intake::IntakeLimits;
+pub use listener::ConnectionLimits;
 pub use retention::{Retention, retain};
 
 use control::{Control, ControlStore, Membered, SqliteControl};
@@ -72,6 +74,8 @@ pub struct LocalOptions {
     pub body_limits: BodyLimits,
     /// Bounds of what the intake holds at once.
     pub intake_limits: IntakeLimits,
+    /// Bounds of connections to a listener.
+    pub connection_limits: ConnectionLimits,
     /// A search that takes longer answers what it has, with `meta.status` `timeout` and a cursor.
     /// Default 20 seconds.
     pub search_budget: Duration,
@@ -104,6 +108,7 @@ impl LocalOptions {
             max_span_bytes: None,
             body_limits: BodyLimits::default(),
             intake_limits: IntakeLimits::default(),
+            connection_limits: ConnectionLimits::default(),
             search_budget: Duration::from_secs(20),
             page_bytes: 50_000_000,
             retention: Retention::default(),
@@ -300,7 +305,12 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), LocalError> {
-    axum::serve(listener, backend.router())
+    let listener = listener::Bounded::new(listener, backend.inner.options.connection_limits);
+    let app = backend
+        .router()
+        .layer(axum::middleware::from_fn(listener::note_work))
+        .into_make_service_with_connect_info::<listener::Working>();
+    axum::serve(listener, app)
         .with_graceful_shutdown(shutdown)
         .await
         .map_err(|error| LocalError::System {

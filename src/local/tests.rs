@@ -9,6 +9,7 @@ mod otlp;
 mod overload;
 mod search;
 mod served;
+mod slow;
 mod update;
 
 use axum::body::Body;
