@@ -11,7 +11,7 @@ use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 /// The program without the settings of whoever runs the test.
-fn program(home: &TempDir) -> Command {
+pub(crate) fn program(home: &TempDir) -> Command {
     let mut command = Command::new(cargo_bin("llmobs-mcp"));
     command
         .env_clear()
@@ -29,14 +29,14 @@ fn program(home: &TempDir) -> Command {
 }
 
 /// A process that is ended with its test.
-struct Running {
-    child: Child,
-    url: String,
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) url: String,
 }
 
 impl Running {
     /// Starts a server and reads its address from the line that holds `word`.
-    fn start(mut command: Command, word: &'static str) -> Self {
+    pub(crate) fn start(mut command: Command, word: &'static str) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -67,7 +67,10 @@ impl Running {
         let url = url
             .recv_timeout(std::time::Duration::from_secs(30))
             .expect("an address");
-        let url = url.trim_end_matches("/mcp").to_owned();
+        let url = url
+            .trim_end_matches(',')
+            .trim_end_matches("/mcp")
+            .to_owned();
         Self { child, url }
     }
 }

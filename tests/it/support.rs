@@ -1,5 +1,7 @@
 //! A backend, a client and tools in one process, without a port.
 
+pub(crate) mod sender;
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -1,0 +1,141 @@
+//! The process is killed at any moment of ingest, again and again over one folder. What it had
+//! acknowledged is there afterwards, once, and can be found.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::binary::{Running, program};
+use crate::support::sender::{
+    BATCH, Dice, Sent, assert_all_there, batch, client, found, post, scores,
+};
+
+const ROUNDS: u64 = 50;
+const WRITERS: u64 = 4;
+
+/// Most acknowledgements that a round waits for, and most time.
+const ACKNOWLEDGED: u64 = 24;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn local(home: &TempDir, data: &TempDir) -> Command {
+    let mut command = program(home);
+    command
+        .args([
+            "local",
+            "--log",
+            "off",
+            "--listen",
+            "127.0.0.1:0",
+            "--data-dir",
+        ])
+        .arg(data.path());
+    command
+}
+
+/// Sends until nobody answers. A batch in three is sent twice, as an SDK does that missed an answer.
+async fn write(url: String, app: String, writer: u64, acknowledged: Arc<AtomicU64>, kept: Kept) {
+    let client = client();
+    for number in 0.. {
+        let trace = format!("{app}-{writer}-{number}");
+        let spans = batch(&app, &trace, "");
+        let times = if number % 3 == 0 { 2 } else { 1 };
+        for _ in 0..times {
+            if post(&client, &url, "/api/v2/llmobs", &spans).await != Some(202) {
+                return;
+            }
+            acknowledged.fetch_add(1, Ordering::Relaxed);
+        }
+        kept.lock().unwrap().push(Sent {
+            trace: trace.clone(),
+            judged: false,
+        });
+        let path = "/api/intake/llm-obs/v2/eval-metric";
+        if post(&client, &url, path, &scores(&trace)).await != Some(202) {
+            return;
+        }
+        acknowledged.fetch_add(1, Ordering::Relaxed);
+        let mut kept = kept.lock().unwrap();
+        if let Some(sent) = kept.iter_mut().find(|sent| sent.trace == trace) {
+            sent.judged = true;
+        }
+    }
+}
+
+type Kept = Arc<Mutex<Vec<Sent>>>;
+
+/// What was acknowledged in a round that ended with a kill.
+async fn round(server: &mut Running, app: &str, dice: &mut Dice) -> Vec<Sent> {
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let kept: Kept = Kept::default();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            tokio::spawn(write(
+                server.url.clone(),
+                app.to_owned(),
+                writer,
+                acknowledged.clone(),
+                kept.clone(),
+            ))
+        })
+        .collect();
+    let wanted = dice.below(ACKNOWLEDGED);
+    let started = Instant::now();
+    while acknowledged.load(Ordering::Relaxed) < wanted && started.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Somewhere within a write.
+    tokio::time::sleep(Duration::from_micros(dice.below(8_000))).await;
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    std::mem::take(&mut *kept.lock().unwrap())
+}
+
+async fn check(url: &str, sent: &[Sent], app: &str) {
+    let client = client();
+    let spans = found(&client, url, &format!("@ml_app:{app}")).await;
+    assert_all_there(&spans, sent);
+    // By the words of the last one, too.
+    if let Some(last) = sent.last() {
+        let by_word = found(&client, url, &format!("\"word-{}\"", last.trace)).await;
+        assert_eq!(by_word.len(), BATCH, "{}", last.trace);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_kills_lose_nothing_that_was_acknowledged() {
+    let (home, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut dice = Dice(20_261_125);
+    let mut rounds: Vec<Vec<Sent>> = Vec::new();
+    for number in 0..ROUNDS {
+        let mut server = Running::start(local(&home, &data), "Local backend");
+        if let Some(last) = rounds.last() {
+            check(&server.url, last, &format!("round{}", number - 1)).await;
+        }
+        rounds.push(round(&mut server, &format!("round{number}"), &mut dice).await);
+    }
+    let all: Vec<Sent> = rounds.concat();
+    let judged = all.iter().filter(|sent| sent.judged).count();
+    assert!(
+        all.len() > 100 && judged > 50,
+        "{} traces, {judged} judged",
+        all.len()
+    );
+    let server = Running::start(local(&home, &data), "Local backend");
+    let spans = found(&client(), &server.url, "@meta.span.kind:task").await;
+    assert_all_there(&spans, &all);
+    let verified = program(&home)
+        .args(["local", "verify", "--json", "--data-dir"])
+        .arg(data.path())
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert_eq!(report["clean"], true, "{report}");
+    assert_eq!(report["spans"].as_u64().unwrap() as usize, spans.len());
+}
