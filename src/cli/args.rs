@@ -373,27 +373,24 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: Shell,
 }
 
-/// Moves whatever stands before the subcommand behind it, and adds the subcommand that a lone
-/// `--http` or `--stdio` can only mean.
+/// Moves whatever stands before the subcommand behind it, and before a subcommand of that behind
+/// both, and adds the subcommand that a lone `--http` or `--stdio` can only mean.
 pub(crate) fn hoist(args: Vec<OsString>) -> Vec<OsString> {
     let root = Cli::command();
-    let flags = root
-        .get_subcommands()
-        .flat_map(clap::Command::get_arguments)
-        .chain(root.get_arguments());
-    let takes_value: HashMap<&str, bool> = flags
-        .filter_map(|arg| Some((arg.get_long()?, arg.get_action().takes_values())))
-        .collect();
-    let is_command = |word: &str| root.find_subcommand(word).is_some();
+    let takes_value = flags_of(&root);
+    let mut command = &root;
+    // Where the next subcommand belongs: all that is known stands before.
+    let mut place = 1;
 
+    let mut words = args;
     let mut serves = false;
     let mut position = 1;
-    while let Some(word) = args.get(position) {
+    while let Some(word) = words.get(position) {
         let Some(word) = word.to_str() else {
-            return args;
+            return words;
         };
         match word {
-            "-h" | "--help" | "-V" | "--version" | "--" => return args,
+            "-h" | "--help" | "-V" | "--version" | "--" => return words,
             _ => {}
         }
         if let Some(flag) = word.strip_prefix("--") {
@@ -402,7 +399,7 @@ pub(crate) fn hoist(args: Vec<OsString>) -> Vec<OsString> {
             let next_is_value = match name {
                 _ if flag.contains('=') => false,
                 // `call --json '{…}'` takes a value, `tools --json` does not.
-                "json" => args
+                "json" => words
                     .get(position + 1)
                     .and_then(|next| next.to_str())
                     .is_some_and(|next| next == "-" || next.trim_start().starts_with('{')),
@@ -411,22 +408,35 @@ pub(crate) fn hoist(args: Vec<OsString>) -> Vec<OsString> {
             position += if next_is_value { 2 } else { 1 };
         } else if word.starts_with('-') {
             position += 1;
-        } else if is_command(word) {
-            let mut hoisted = args;
-            if let Some(head) = hoisted.get_mut(1..=position) {
+        } else if let Some(found) = command.find_subcommand(word) {
+            if let Some(head) = words.get_mut(place..=position) {
                 head.rotate_right(1);
             }
-            return hoisted;
+            if !found.has_subcommands() {
+                return words;
+            }
+            command = found;
+            place += 1;
+            position += 1;
         } else {
-            return args;
+            return words;
         }
     }
-    if serves {
-        let mut with_command = args;
-        with_command.insert(1.min(with_command.len()), OsString::from("serve"));
-        return with_command;
+    if serves && place == 1 {
+        words.insert(1.min(words.len()), OsString::from("serve"));
     }
-    args
+    words
+}
+
+/// The long flags of a command and of all below it; whether each takes a value.
+fn flags_of(command: &clap::Command) -> HashMap<String, bool> {
+    let mut flags: HashMap<String, bool> = command.get_subcommands().flat_map(flags_of).collect();
+    let own = command.get_arguments();
+    flags.extend(own.filter_map(|arg| {
+        let takes = arg.get_action().takes_values();
+        Some((arg.get_long()?.to_owned(), takes))
+    }));
+    flags
 }
 
 #[cfg(test)]
@@ -508,6 +518,40 @@ mod tests {
             panic!("call");
         };
         assert_eq!(call.json.as_deref(), Some("{\"limit\":5}"));
+    }
+
+    #[rstest]
+    #[case(&["local", "purge", "--older-than", "30", "--data-dir", "d", "--json"])]
+    #[case(&["local", "--data-dir", "d", "purge", "--older-than", "30", "--json"])]
+    #[case(&["--data-dir", "d", "--json", "local", "--older-than", "30", "purge"])]
+    #[case(&["--older-than=30", "--data-dir=d", "local", "--json", "purge"])]
+    fn a_flag_may_stand_anywhere_around_a_command_of_local(#[case] line: &[&str]) {
+        let cli = parse(line).expect("parses");
+        assert_eq!(cli.shared.data_dir, Some(PathBuf::from("d")));
+        let Some(Command::Local(LocalArgs {
+            command: Some(LocalCommand::Purge(purge)),
+            ..
+        })) = cli.command
+        else {
+            panic!("local purge");
+        };
+        assert!(purge.json && purge.older_than.is_some());
+    }
+
+    #[test]
+    fn local_alone_serves_and_takes_no_flags_of_its_commands() {
+        let Some(Command::Local(local)) =
+            parse(&["--listen", "1", "local"]).expect("parses").command
+        else {
+            panic!("local");
+        };
+        assert!(local.command.is_none() && local.listen.is_some());
+        for line in [
+            &["local", "--down-to", "1GB"][..],
+            &["local", "stats", "--listen", "1"],
+        ] {
+            assert_eq!(parse(line).expect_err("refused").exit_code(), 2);
+        }
     }
 
     #[test]

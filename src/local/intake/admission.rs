@@ -75,6 +75,11 @@ impl Admission {
     pub(in crate::local) fn hold(&self) -> SemaphorePermit<'_> {
         self.slots.try_acquire().unwrap()
     }
+
+    /// Requests that are in.
+    pub(in crate::local) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
 }
 
 /// A request that is in. What it holds is given back when it goes.

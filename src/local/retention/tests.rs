@@ -47,6 +47,7 @@ fn starts(store: &dyn SpanStore) -> Vec<i64> {
     let search = Search {
         newest_first: false,
         limit: usize::MAX,
+        budget: Duration::from_secs(3_600),
         ..Search::within(TimeWindow {
             from_ms: i64::MIN,
             to_ms: i64::MAX,

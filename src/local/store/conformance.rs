@@ -465,6 +465,7 @@ proptest! {
                 Write::Evaluations(list) => drop(store.attach_evaluations(list).unwrap()),
                 Write::Settle => settle(&store),
                 Write::Rebuild => store.rebuild_index(),
+                Write::Purge(before_ns) => drop(purge(&store, before_ns)),
             }
         }
         settle(&store);

@@ -121,28 +121,26 @@ async fn more_bodies_under_way_than_are_held_get_503_with_retry_after() {
     for _ in 0..5 {
         slow.push(served.connect(&format!("{}[", head(1_000))).await);
     }
-    // They are let in one after the other, and each holds its place.
-    let mut refused = None;
-    for _ in 0..600 {
-        let answer = local.post("/api/v2/llmobs", &json!([])).await;
-        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
-            refused = Some(answer);
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(refused.expect("refused").headers["retry-after"], "1");
+    held(&local, 5).await;
+    let refused = local.post("/api/v2/llmobs", &json!([])).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers["retry-after"], "1");
     drop(slow);
     // Those who are gone give their places back.
-    let mut status = 503;
-    for _ in 0..600 {
-        status = served.send(1).await;
-        if status == 202 {
-            break;
+    held(&local, 0).await;
+    assert_eq!(served.send(1).await, 202);
+}
+
+/// Waits until so many requests are in.
+async fn held(local: &Local, wanted: usize) {
+    let all = async {
+        while local.backend.inner.admission.held() != wanted {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(status, 202);
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(50), all).await;
+    let held = local.backend.inner.admission.held();
+    in_time.unwrap_or_else(|_| panic!("{held} requests are in, not {wanted}"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -34,6 +34,7 @@ fn all_of_the_demo_comes_back_and_in_the_documented_form() {
     let store = &backend.inner.store;
     let search = Search {
         limit: usize::MAX,
+        budget: std::time::Duration::from_secs(3_600),
         ..Search::within(TimeWindow {
             from_ms: i64::MIN,
             to_ms: i64::MAX,
