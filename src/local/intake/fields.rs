@@ -34,26 +34,21 @@ impl Fields {
         self.map.shift_remove(key).filter(|value| !value.is_null())
     }
 
-    /// Takes a key if its value has the form wanted; otherwise it stays and is noted.
+    /// Takes a key if its value has the form wanted; otherwise it stays where it is and is noted.
     pub(super) fn take_if(&mut self, key: &str, wanted: fn(&Value) -> bool) -> Option<Value> {
-        let value = self.take(key)?;
-        if wanted(&value) {
-            return Some(value);
+        match self.map.get(key) {
+            Some(value) if !value.is_null() && !wanted(value) => {
+                self.note_unmapped(key);
+                None
+            }
+            _ => self.take(key),
         }
-        self.unmapped(key, value);
-        None
     }
 
     /// Takes a key as text. A whole number is its digits; anything else stays and is noted.
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
-        let value = self.take(key)?;
-        match id_text(&value) {
-            Some(text) => Some(text),
-            None => {
-                self.unmapped(key, value);
-                None
-            }
-        }
+        let value = self.take_if(key, |value| id_text(value).is_some())?;
+        id_text(&value)
     }
 
     /// Takes a key as a list; anything else stays and is noted.
@@ -66,8 +61,12 @@ impl Fields {
 
     /// Puts a value back under its key, and notes that it could not be mapped.
     pub(super) fn unmapped(&mut self, key: &str, value: Value) {
-        self.problem(&format!("unmapped_{}{key}", self.path));
+        self.note_unmapped(key);
         self.put_back(key, value);
+    }
+
+    fn note_unmapped(&mut self, key: &str) {
+        self.problem(&format!("unmapped_{}{key}", self.path));
     }
 
     /// Puts a value back under its key.
