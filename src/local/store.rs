@@ -18,6 +18,7 @@ mod index;
 mod join;
 mod maintain;
 mod narrow;
+mod recent;
 mod rows;
 mod schema;
 mod sqlite;

@@ -225,6 +225,15 @@ impl Query {
             .any(|field| !matches!(field, Field::Child(_)) && field.name().starts_with("trace."))
     }
 
+    /// Whether evaluations or feedback are asked for, so that they must stand on the span.
+    pub fn needs_judgements(&self) -> bool {
+        let families = ["evaluations.", "evaluation.", "feedback."];
+        self.root.terms().filter_map(Term::field).any(|field| {
+            let name = field.name();
+            name == "event_kind" || families.iter().any(|family| name.starts_with(family))
+        })
+    }
+
     /// Whether an `@child.…` facet is used, so that [`super::SpanContext::descendants`] must be
     /// filled.
     pub fn needs_descendants(&self) -> bool {
@@ -250,5 +259,9 @@ mod tests {
         assert_eq!(needs("-@child.@status:error"), (false, true));
         // Rollups stand on roots only, and a descendant is none.
         assert_eq!(needs("@child.@trace.llm_calls:>1"), (false, true));
+        let judged = |text: &str| parse(text).unwrap().needs_judgements();
+        assert!(judged("x OR -@evaluation.tone.value:>1") && judged("@child.@feedback.done:*"));
+        assert!(judged("event_kind:feedback") && judged("evaluations.custom.tone:*"));
+        assert!(!judged("@status:error evaluation"));
     }
 }

@@ -38,6 +38,7 @@ pub(super) use verify::verify;
 
 use super::schema::open_reader;
 use super::{Ack, StoreError};
+use crate::model::Span;
 use indexer::Indexer;
 use schema::Fields;
 
@@ -93,6 +94,11 @@ impl Index {
         {
             self.shared.wait_for_commit(until);
         }
+    }
+
+    /// The span that a change wrote under a key, if it is still at hand.
+    pub(super) fn recent(&self, id: i64, seq: i64) -> Option<Arc<Span>> {
+        self.shared.recent.get(id, seq)
     }
 
     /// Waits until the index has everything up to `seq`; whether it has.

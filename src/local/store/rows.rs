@@ -23,8 +23,8 @@ pub(super) struct Row {
 const ZSTD_LEVEL: i32 = 3;
 
 impl Row {
-    pub(super) fn of(span: Span) -> std::io::Result<Self> {
-        let json = serde_json::to_vec(&span)?;
+    pub(super) fn of(span: &Span) -> std::io::Result<Self> {
+        let json = serde_json::to_vec(span)?;
         let content = zstd::bulk::compress(&json, ZSTD_LEVEL)?;
         Ok(Self {
             content,
@@ -33,7 +33,7 @@ impl Row {
     }
 
     /// The row without its content.
-    pub(super) fn columns(span: Span) -> Self {
+    pub(super) fn columns(span: &Span) -> Self {
         // A query for the attribute finds the tag where the attribute is missing.
         let session_id = span
             .session_id
@@ -48,11 +48,11 @@ impl Row {
             content: Vec::new(),
             trace_id: span.trace_id.as_str().to_owned(),
             span_id: span.span_id.as_str().to_owned(),
-            parent_id: span.parent_id.map(|id| id.as_str().to_owned()),
+            parent_id: span.parent_id.as_ref().map(|id| id.as_str().to_owned()),
             session_id,
-            apm_trace_id: span.apm_trace_id,
+            apm_trace_id: span.apm_trace_id.clone(),
             app,
-            name: span.name,
+            name: span.name.clone(),
             kind: span.kind.as_str().to_owned(),
             err: span.status == Status::Error,
             start: span.start_ns,

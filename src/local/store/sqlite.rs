@@ -14,9 +14,9 @@ use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 
 use super::index::{self, Index, IndexCheck, IndexProgress, Shared, View};
 use super::join::Joiner;
-use super::rows::{Row, span_of};
+use super::rows::span_of;
 use super::schema::{from_sqlite, open_reader, open_writer};
-use super::writer::{Done, Write, Writer};
+use super::writer::{Done, NewSpan, Write, Writer};
 use super::{
     Ack, ArrivedEvaluation, CheckStep, Checked, Outcome, Position, PurgeStep, Purged, Search,
     SpanStore, StoreError, StoreStats, SweepStep, Swept, TargetedEvaluation, TraceContexts, Usage,
@@ -84,7 +84,7 @@ impl SqliteStore {
             })
             .map_err(|e| from_sqlite(&e))?;
         let shared = Arc::new(Shared::new());
-        let writer = Writer::start(connection, shared.indexed())?;
+        let writer = Writer::start(connection, shared.clone())?;
         Ok(Self {
             writer,
             index: Index::start(&file, &store_id, shared)?,
@@ -251,16 +251,21 @@ impl From<rusqlite::Error> for ReadError {
     }
 }
 
+/// One span, without its evaluations.
+fn load_bare(connection: &Connection, id: i64) -> Result<Span, ReadError> {
+    connection
+        .prepare_cached("SELECT z FROM content WHERE id = ?1")?
+        .query_row([id], |row| Ok(span_of(row.get_ref(0)?.as_blob()?)))?
+        .map_err(ReadError::Content)
+}
+
 /// One span with its evaluations.
 pub(super) fn load_span(
     connection: &Connection,
     joiner: &Joiner,
     id: i64,
 ) -> Result<Span, ReadError> {
-    let mut span = connection
-        .prepare_cached("SELECT z FROM content WHERE id = ?1")?
-        .query_row([id], |row| Ok(span_of(row.get_ref(0)?.as_blob()?)))?
-        .map_err(ReadError::Content)?;
+    let mut span = load_bare(connection, id)?;
     joiner.join(connection, &mut span)?;
     Ok(span)
 }
@@ -283,7 +288,7 @@ impl SpanStore for SqliteStore {
     fn append(&self, spans: Vec<Span>) -> Result<Ack, StoreError> {
         let rows = spans
             .into_iter()
-            .map(Row::of)
+            .map(NewSpan::of)
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|e| StoreError::Unavailable(e.to_string()))?;
         Ok(self.write(Write::Spans(rows))?.ack)
@@ -313,6 +318,14 @@ impl SpanStore for SqliteStore {
         self.read(|connection| {
             let joiner = Joiner::new(connection)?;
             let load = |id| load_span(connection, &joiner, id);
+            let load = |id, seq| match self.index.recent(id, seq) {
+                Some(span) => {
+                    let mut span = (*span).clone();
+                    joiner.join(connection, &mut span)?;
+                    Ok(span)
+                }
+                None => load(id),
+            };
             let gathered = index::gather(connection, &view, search, buckets, load, rows);
             if let Err(ReadError::Index(_)) = &gathered {
                 // The next question is answered from the rows.
@@ -429,7 +442,7 @@ impl<'a> Delivery<'a> {
 
     fn run(mut self, view: Option<Arc<View>>, index: &Index) -> Result<Outcome, ReadError> {
         if let Some(view) = view {
-            match self.by_index(view) {
+            match self.by_index(view, index) {
                 Ok(Some(outcome)) => return Ok(outcome),
                 Ok(None) => {}
                 Err(ReadError::Index(error)) => {
@@ -443,12 +456,13 @@ impl<'a> Delivery<'a> {
     }
 
     /// `None`: the index cannot help with this search.
-    fn by_index(&mut self, view: Arc<View>) -> Result<Option<Outcome>, ReadError> {
+    fn by_index(&mut self, view: Arc<View>, index: &Index) -> Result<Option<Outcome>, ReadError> {
         let Some(mut found) = index::search(self.connection, view, self.search)? else {
             return Ok(None);
         };
-        while let Some(place) = found.next()? {
-            if let Some(outcome) = self.take(place)? {
+        while let Some((place, seq)) = found.next()? {
+            let recent = seq.and_then(|seq| index.recent(place.id, seq));
+            if let Some(outcome) = self.take(place, recent)? {
                 return Ok(Some(outcome));
             }
         }
@@ -470,15 +484,20 @@ impl<'a> Delivery<'a> {
                 id: row.get(0)?,
                 start_ns: row.get(1)?,
             };
-            if let Some(outcome) = self.take(place)? {
+            if let Some(outcome) = self.take(place, None)? {
                 return Ok(outcome);
             }
         }
         Ok(FINISHED)
     }
 
-    /// Looks at the row at a place; an outcome when the search is over before it.
-    fn take(&mut self, place: Position) -> Result<Option<Outcome>, ReadError> {
+    /// Looks at the row at a place, or at the span that it was made of; an outcome when the search
+    /// is over before it.
+    fn take(
+        &mut self,
+        place: Position,
+        recent: Option<Arc<Span>>,
+    ) -> Result<Option<Outcome>, ReadError> {
         let late = self.last != self.search.after && self.started.elapsed() > self.search.budget;
         if self.delivered >= self.search.limit || late {
             return Ok(Some(Outcome {
@@ -487,10 +506,28 @@ impl<'a> Delivery<'a> {
             }));
         }
         let (connection, joiner) = (self.connection, &self.joiner);
-        let span = load_span(connection, joiner, place.id)?;
-        if matches(self.search, &span, &mut self.contexts, |id| {
-            load_trace(connection, joiner, id)
-        })? {
+        let load = |id: &TraceId| load_trace(connection, joiner, id);
+        let query = self.search.query.as_ref();
+        let judged = query.is_some_and(Query::needs_judgements);
+        // Most spans are told apart without what was said about them, and without a copy.
+        if let Some(recent) = &recent
+            && !judged
+            && !matches(self.search, recent, &mut self.contexts, load)?
+        {
+            self.last = Some(place);
+            return Ok(None);
+        }
+        let mut span = match recent {
+            Some(recent) => (*recent).clone(),
+            None => load_bare(connection, place.id)?,
+        };
+        if judged {
+            joiner.join(connection, &mut span)?;
+        }
+        if matches(self.search, &span, &mut self.contexts, load)? {
+            if !judged {
+                joiner.join(connection, &mut span)?;
+            }
             if let ControlFlow::Break(()) = (self.each)(span) {
                 return Ok(Some(Outcome {
                     next: self.last,

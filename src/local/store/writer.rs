@@ -9,15 +9,16 @@ mod purge;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::index::Shared;
+use super::recent::Fresh;
 use super::rows::{Row, key_range};
 use super::{Ack, PurgeStep, Purged, StoreError, SweepStep, Swept, TargetedEvaluation, schema};
-use crate::model::EventKind;
+use crate::model::{EventKind, Span};
 
 /// Requests that may wait for the writer before senders wait themselves.
 const QUEUE: usize = 64;
@@ -38,8 +39,26 @@ pub(super) const CHANGED_EVALUATION: i64 = 1;
 /// A span under a key that was free before.
 pub(super) const NEW_SPAN: i64 = 2;
 
+/// A span to be written, with the row that it becomes.
+pub(super) struct NewSpan {
+    row: Row,
+    span: Arc<Span>,
+}
+
+impl NewSpan {
+    /// Prepares a span. Evaluations on it are not kept: they have rows of their own.
+    pub(super) fn of(mut span: Span) -> std::io::Result<Self> {
+        span.evaluations.clear();
+        span.feedback.clear();
+        Ok(Self {
+            row: Row::of(&span)?,
+            span: Arc::new(span),
+        })
+    }
+}
+
 pub(super) enum Write {
-    Spans(Vec<Row>),
+    Spans(Vec<NewSpan>),
     Evaluations(Vec<TargetedEvaluation>),
     Purge(PurgeStep),
     Sweep(SweepStep),
@@ -59,7 +78,7 @@ pub(super) struct Done {
 impl Write {
     fn rows(&self) -> usize {
         match self {
-            Write::Spans(rows) => rows.len(),
+            Write::Spans(spans) => spans.len(),
             Write::Evaluations(evaluations) => evaluations.len(),
             Write::Purge(step) => step.limit,
             Write::Sweep(step) => step.limit,
@@ -81,13 +100,10 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// `indexed` is the last change that the index has.
-    pub(super) fn start(
-        connection: Connection,
-        indexed: Arc<AtomicI64>,
-    ) -> Result<Self, StoreError> {
+    /// `shared` tells what the index has.
+    pub(super) fn start(connection: Connection, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let (jobs, queue) = sync_channel(QUEUE);
-        let mut state = State::new(connection, indexed)?;
+        let mut state = State::new(connection, shared)?;
         let thread = std::thread::Builder::new()
             .name("llmobs-store-writer".to_owned())
             .spawn(move || state.run(&queue))
@@ -123,8 +139,10 @@ impl Drop for Writer {
 
 struct State {
     connection: Connection,
-    /// The last change that the index has.
-    indexed: Arc<AtomicI64>,
+    /// What the index has, and what it will want.
+    shared: Arc<Shared>,
+    /// Spans of the running transaction.
+    fresh: Vec<(i64, Fresh)>,
     /// Number of the last change.
     seq: i64,
     /// Text to number; only what is committed or in the running transaction.
@@ -134,10 +152,11 @@ struct State {
 }
 
 impl State {
-    fn new(connection: Connection, indexed: Arc<AtomicI64>) -> Result<Self, StoreError> {
+    fn new(connection: Connection, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let mut state = Self {
             connection,
-            indexed,
+            shared,
+            fresh: Vec::new(),
             seq: 0,
             dict: HashMap::new(),
             full: HashMap::new(),
@@ -155,6 +174,8 @@ impl State {
                 .query_row("SELECT coalesce(max(seq), 0) FROM outbox", [], |row| {
                     row.get(0)
                 })?;
+        let seq = self.seq;
+        self.fresh.retain(|(_, fresh)| fresh.seq <= seq);
         Ok(())
     }
 
@@ -209,8 +230,10 @@ impl State {
     fn finish(&mut self) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached("DELETE FROM outbox WHERE seq <= ?1")?
-            .execute([(self.seq - OUTBOX_KEPT).min(self.indexed.load(Ordering::Acquire))])?;
-        self.connection.execute_batch("COMMIT")
+            .execute([(self.seq - OUTBOX_KEPT).min(self.shared.forgettable())])?;
+        self.connection.execute_batch("COMMIT")?;
+        self.shared.recent.put(self.fresh.drain(..));
+        Ok(())
     }
 
     fn one(&mut self, write: &Write) -> Result<Done, StoreError> {
@@ -218,7 +241,7 @@ impl State {
             self.connection.execute_batch("SAVEPOINT job")?;
             let (mut purged, mut swept) = (Purged::default(), Swept::default());
             match write {
-                Write::Spans(rows) => rows.iter().try_for_each(|row| self.put_span(row))?,
+                Write::Spans(spans) => spans.iter().try_for_each(|new| self.put_new(new))?,
                 Write::Evaluations(evaluations) => evaluations
                     .iter()
                     .try_for_each(|evaluation| self.put_evaluation(evaluation))?,
@@ -251,7 +274,19 @@ impl State {
         }
     }
 
-    fn put_span(&mut self, row: &Row) -> rusqlite::Result<()> {
+    fn put_new(&mut self, new: &NewSpan) -> rusqlite::Result<()> {
+        let id = self.put_span(&new.row)?;
+        let fresh = Fresh {
+            seq: self.seq,
+            span: new.span.clone(),
+            bytes: new.row.content.len(),
+        };
+        self.fresh.push((id, fresh));
+        Ok(())
+    }
+
+    /// The key of the row.
+    fn put_span(&mut self, row: &Row) -> rusqlite::Result<i64> {
         let app = self.number_of(&row.app)?;
         let name = self.number_of(&row.name)?;
         let kind = self.number_of(&row.kind)?;
@@ -300,7 +335,8 @@ impl State {
         self.connection
             .prepare_cached("INSERT OR REPLACE INTO content (id, z) VALUES (?1, ?2)")?
             .execute(params![id, row.content])?;
-        self.changed(change, id)
+        self.changed(change, id)?;
+        Ok(id)
     }
 
     fn remove(&mut self, id: i64) -> rusqlite::Result<()> {
@@ -433,7 +469,7 @@ mod tests {
             name: noise(n),
             ..Span::default()
         });
-        Write::Spans(spans.map(|span| Row::of(span).unwrap()).collect())
+        Write::Spans(spans.map(|span| NewSpan::of(span).unwrap()).collect())
     }
 
     #[test]
@@ -444,7 +480,7 @@ mod tests {
         connection
             .pragma_update(None, "max_page_count", 200)
             .unwrap();
-        let writer = Writer::start(connection, Arc::new(AtomicI64::new(i64::MAX))).unwrap();
+        let writer = Writer::start(connection, Arc::new(Shared::without_index())).unwrap();
         let count = || -> i64 {
             let reader = schema::open_reader(&file).unwrap();
             reader
@@ -470,7 +506,7 @@ mod tests {
                 [OUTBOX_KEPT + 5],
             )
             .unwrap();
-        let writer = Writer::start(connection, Arc::new(AtomicI64::new(i64::MAX))).unwrap();
+        let writer = Writer::start(connection, Arc::new(Shared::without_index())).unwrap();
         let done = writer.write(rows(0..3, 1)).unwrap();
         assert_eq!(done.ack.seq, OUTBOX_KEPT + 8);
         let reader = schema::open_reader(&file).unwrap();

@@ -19,10 +19,19 @@ use crate::query::{Expr, Field, Pattern, Term};
 
 /// What happened since.
 pub(super) struct Changes {
-    /// The keys of rows that changed; whether the first change made the row.
-    pub(super) spans: BTreeMap<i64, Made>,
+    /// The rows that changed, by their keys.
+    pub(super) spans: BTreeMap<i64, Change>,
     /// The last change seen.
     pub(super) upto: i64,
+}
+
+/// How a row changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Change {
+    /// Whether the first change made it.
+    pub(super) made: Made,
+    /// The last change of the span itself; 0 if only what was said about it changed.
+    pub(super) seq: i64,
 }
 
 /// Whether a row was there before the changes.
@@ -49,25 +58,23 @@ pub(super) fn since(
     if upto < seq || (upto > seq && first.is_none_or(|first| first > seq + 1)) {
         return Ok(None);
     }
-    let mut spans = BTreeMap::new();
+    let mut spans: BTreeMap<i64, Change> = BTreeMap::new();
     let mut evaluations = HashSet::new();
     {
         let mut statement = connection
-            .prepare_cached("SELECT kind, ref FROM outbox WHERE seq > ?1 ORDER BY seq")?;
+            .prepare_cached("SELECT kind, ref, seq FROM outbox WHERE seq > ?1 ORDER BY seq")?;
         let mut rows = statement.query([seq])?;
         while let Some(row) = rows.next()? {
-            let (kind, id): (i64, i64) = (row.get(0)?, row.get(1)?);
-            match kind {
+            let (kind, id, seq): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let made = match kind {
                 CHANGED_EVALUATION => {
                     evaluations.insert(id);
+                    continue;
                 }
-                NEW_SPAN => {
-                    spans.entry(id).or_insert(Made::New);
-                }
-                _ => {
-                    spans.entry(id).or_insert(Made::Before);
-                }
-            }
+                NEW_SPAN => Made::New,
+                _ => Made::Before,
+            };
+            spans.entry(id).or_insert(Change { made, seq }).seq = seq;
         }
     }
     let mut targets = HashSet::new();
@@ -80,7 +87,8 @@ pub(super) fn since(
     }
     for target in targets {
         for id in joined_by(connection, searcher, fields, &target)? {
-            spans.entry(id).or_insert(Made::Before);
+            let made = Made::Before;
+            spans.entry(id).or_insert(Change { made, seq: 0 });
         }
     }
     Ok(Some(Changes { spans, upto }))

@@ -10,7 +10,7 @@ use tantivy::query::{EnableScoring, Query as EngineQuery, Weight};
 use tantivy::{BitSet, DocSet as _, TERMINATED};
 
 use super::View;
-use super::changes::{Made, since};
+use super::changes::{Change, since};
 use super::compile::{compile, number_columns, occurs};
 use super::schema::{
     CALL, CALL_PARENT, DURATION, FAILED, GROUPS, ID, NUMBERS, ROOT, START, TRACE, column_name,
@@ -35,7 +35,7 @@ pub(in crate::local::store) fn gather(
     view: &Arc<View>,
     search: &Search,
     buckets: &[Query],
-    load: impl Fn(i64) -> Result<Span, ReadError>,
+    load: impl Fn(i64, i64) -> Result<Span, ReadError>,
     rows: &mut dyn Rows,
 ) -> Result<Option<u64>, ReadError> {
     let Some(question) = Question::of(view, search, buckets, rows) else {
@@ -48,8 +48,8 @@ pub(in crate::local::store) fn gather(
     for reader in view.searcher.segment_readers() {
         count += question.read(reader, &changes.spans, rows)?;
     }
-    for id in changes.spans.keys() {
-        let span = match load(*id) {
+    for (id, change) in &changes.spans {
+        let span = match load(*id, change.seq) {
             Ok(span) => span,
             Err(ReadError::Sqlite(rusqlite::Error::QueryReturnedNoRows)) => continue,
             Err(error) => return Err(error),
@@ -180,7 +180,7 @@ impl<'a> Question<'a> {
     fn read(
         &self,
         reader: &SegmentReader,
-        changed: &BTreeMap<i64, Made>,
+        changed: &BTreeMap<i64, Change>,
         rows: &mut dyn Rows,
     ) -> Result<u64, ReadError> {
         let mut columns = Columns::open(self, reader)?;

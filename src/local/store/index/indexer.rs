@@ -19,6 +19,7 @@ use super::schema::Fields;
 use super::{Slot, View};
 use crate::local::store::StoreError;
 use crate::local::store::join::Joiner;
+use crate::local::store::recent::Recent;
 use crate::local::store::sqlite::{ReadError, load_span};
 
 /// Memory that documents take before they are written, in bytes.
@@ -89,8 +90,10 @@ pub enum IndexProgress {
 /// What the thread, the store and its writer share.
 pub(in crate::local::store) struct Shared {
     slot: Slot,
+    /// What was written and is not in the index yet.
+    pub(in crate::local::store) recent: Recent,
     /// The last change in the index, or how much of the outbox may be forgotten.
-    seq: Arc<AtomicI64>,
+    seq: AtomicI64,
     progress: Mutex<IndexProgress>,
     committed: Condvar,
     rebuild: AtomicBool,
@@ -100,16 +103,25 @@ impl Shared {
     pub(in crate::local::store) fn new() -> Self {
         Self {
             slot: Slot::default(),
-            seq: Arc::new(AtomicI64::new(NOTHING)),
+            recent: Recent::default(),
+            seq: AtomicI64::new(NOTHING),
             progress: Mutex::new(IndexProgress::Building { done: 0, total: 0 }),
             committed: Condvar::new(),
             rebuild: AtomicBool::new(false),
         }
     }
 
+    /// Of a store that has no index.
+    #[cfg(test)]
+    pub(in crate::local::store) fn without_index() -> Self {
+        let shared = Self::new();
+        shared.seq.store(EVERYTHING, Ordering::Release);
+        shared
+    }
+
     /// The number up to which the outbox may be forgotten.
-    pub(in crate::local::store) fn indexed(&self) -> Arc<AtomicI64> {
-        self.seq.clone()
+    pub(in crate::local::store) fn forgettable(&self) -> i64 {
+        self.seq.load(Ordering::Acquire)
     }
 
     pub(super) fn view(&self) -> Option<Arc<View>> {
@@ -158,6 +170,7 @@ impl Shared {
         let seq = view.seq;
         self.slot.set(Some(view));
         self.seq.store(seq, Ordering::Release);
+        self.recent.forget(seq);
         self.tell(IndexProgress::UpTo(seq));
     }
 }
@@ -259,6 +272,7 @@ impl Work {
                     tracing::warn!(%error, "the index of the local store cannot be built; searches are slower until it is");
                     self.shared.tell(IndexProgress::Failed(error.to_string()));
                     self.shared.seq.store(EVERYTHING, Ordering::Release);
+                    self.shared.recent.forget(i64::MAX);
                     let until = Instant::now() + RETRY;
                     while Instant::now() < until && !self.stopped() {
                         self.wait(until.saturating_duration_since(Instant::now()));
@@ -444,12 +458,21 @@ impl Work {
             };
             let careful = open.mark.seq < open.mark.careful;
             let joiner = Joiner::new(snapshot.0)?;
-            for (id, made) in &changes.spans {
-                if careful || *made == Made::Before {
+            for (id, change) in &changes.spans {
+                if careful || change.made == Made::Before {
                     open.writer
                         .delete_term(Term::from_field_i64(open.fields.id, *id));
                 }
-                if let Some(span) = load_if_there(snapshot.0, &joiner, *id)? {
+                let recent = self.shared.recent.get(*id, change.seq);
+                let span = match recent {
+                    Some(recent) => {
+                        let mut span = Arc::unwrap_or_clone(recent);
+                        joiner.join(snapshot.0, &mut span)?;
+                        Some(span)
+                    }
+                    None => load_if_there(snapshot.0, &joiner, *id)?,
+                };
+                if let Some(span) = span {
                     open.writer
                         .add_document(document(&open.fields, *id, &span))?;
                 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 use tantivy::query::Query;
 
 use super::View;
-use super::changes::{Made, since};
+use super::changes::{Change, since};
 use super::compile::{compile, occurs};
 use super::top::Top;
 use crate::local::store::narrow::{Narrowed, narrow, rows_lead_there};
@@ -32,7 +32,7 @@ pub(in crate::local::store) struct Found<'a> {
     /// The index has no more.
     exhausted: bool,
     /// Changed since: the index may be wrong about them.
-    changed: BTreeMap<i64, Made>,
+    changed: BTreeMap<i64, Change>,
     /// Those of them that may match, in order.
     fresh: VecDeque<Position>,
 }
@@ -106,8 +106,10 @@ fn check(connection: &Connection, narrowed: &Narrowed, id: i64) -> Result<Option
 }
 
 impl Found<'_> {
-    /// The next place to look at.
-    pub(in crate::local::store) fn next(&mut self) -> Result<Option<Position>, ReadError> {
+    /// The next place to look at, with the last change of its span if the index lacks it.
+    pub(in crate::local::store) fn next(
+        &mut self,
+    ) -> Result<Option<(Position, Option<i64>)>, ReadError> {
         loop {
             if self.ready.is_empty() && !self.exhausted {
                 self.fetch()?;
@@ -122,7 +124,8 @@ impl Found<'_> {
                 _ => &mut self.fresh,
             };
             if let Some(place) = first.pop_front() {
-                return Ok(Some(place));
+                let change = self.changed.get(&place.id);
+                return Ok(Some((place, change.map(|change| change.seq))));
             }
         }
     }

@@ -157,7 +157,7 @@ fn fault_of(kept: &Kept, all: i64) -> Option<&'static str> {
     let Ok(span) = span_of(content) else {
         return Some("its content cannot be read");
     };
-    if Row::columns(span) != kept.row {
+    if Row::columns(&span) != kept.row {
         return Some("its row and its content disagree");
     }
     // A millisecond that is full goes on in those behind it, and some of its spans may have gone.
