@@ -143,6 +143,10 @@ fn holds(query: &str, on_root: bool) -> bool {
     let (root, child) = (root(), child());
     let rollup = TraceRollup {
         total_tokens: 1000.0,
+        input_tokens: 900.0,
+        output_tokens: 100.0,
+        estimated_total_cost: 0.25,
+        num_evaluations_failed: 1,
         llm_calls: 4,
         tool_calls: 4,
         number_of_tools: 2,
@@ -157,6 +161,16 @@ fn holds(query: &str, on_root: bool) -> bool {
 }
 
 #[rstest]
+// Operators: brackets before NOT before AND before OR; a blank is AND; only upper case operates.
+#[case("@status:ok OR @name:answer")]
+#[case("@status:error AND @name:answer")]
+#[case("@status:error @name:answer")]
+#[case("NOT @status:ok")]
+#[case("NOT (@status:ok OR @name:other) -@meta.span.kind:tool")]
+#[case("@name:answer OR @status:ok AND @status:none")]
+#[case("NOT @status:ok OR @status:none")]
+#[case("(@status:ok OR @status:error) AND (env:dev OR env:prod)")]
+#[case("@ml_app:\"my app\" AND @status:error AND NOT @meta.span.kind:(tool OR agent)")]
 // Well-known attributes, with and without the sigil.
 #[case(r#"@ml_app:"my app""#)]
 #[case(r"ml_app:my\ app")]
@@ -166,6 +180,8 @@ fn holds(query: &str, on_root: bool) -> bool {
 #[case("@duration:>5s")]
 #[case("@duration:5500ms")]
 #[case("@duration:[5s TO 5.5s]")]
+#[case("@duration:<=5500000000ns @duration:[5500000us TO *]")]
+#[case("@duration:5500000μs @duration:>0.05m @duration:>0.001h")]
 #[case("@duration:>=5500000000")]
 #[case("duration:<1h")]
 #[case("@trace_id:0af7651916cd43dd8448eb211c80319c")]
@@ -175,7 +191,7 @@ fn holds(query: &str, on_root: bool) -> bool {
 #[case("@parent_id:undefined")]
 #[case("@session_id:s-1")]
 #[case("@session.id:(x OR s-1)")]
-#[case("session_id:*")]
+#[case("session_id:* session_id:s-1")]
 #[case("@service:api service:api")]
 #[case("@env:prod env:prod")]
 #[case("source:integration language:python hostname:web-?")]
@@ -238,7 +254,9 @@ fn holds(query: &str, on_root: bool) -> bool {
 // The whole trace, and descendants.
 #[case("@trace.total_tokens:>=1000")]
 #[case("@trace.llm_calls:>3 @trace.tool_calls:>=4 @trace.number_of_tools:<5")]
-#[case("@trace.number_of_errors:0 @trace.num_evaluations_failed:*")]
+#[case("@trace.number_of_errors:0 @trace.num_evaluations_failed:>0")]
+#[case("@trace.input_tokens:>800 @trace.output_tokens:[100 TO 200]")]
+#[case("@trace.estimated_total_cost:>0.2")]
 #[case(r#"@child.@evaluations.hallucination:"hallucination found""#)]
 #[case("@child.@meta.span.name:retrieval AND @meta.span.kind:llm")]
 #[case("_missing_:@child.@session_id")]
@@ -264,6 +282,9 @@ fn the_root_matches(#[case] query: &str) {
 }
 
 #[rstest]
+#[case("(@name:answer OR @status:ok) AND @status:none")]
+#[case("NOT @status:error OR @status:none")]
+#[case("refund and weather")]
 #[case("@ml_app:\"My app\"")]
 #[case("@status:ok")]
 #[case("@duration:>5.5s")]
@@ -282,7 +303,8 @@ fn the_root_matches(#[case] query: &str) {
 #[case("@child.@name:answer")]
 #[case("@child.@trace.llm_calls:>1")]
 #[case("-@child.@meta.span.kind:retrieval")]
-#[case("@unknown:* OR @trace.unknown:* OR @meta.unknown:*")]
+#[case("@unknown:* OR @trace.unknown:* OR @meta.unknown:* OR unknown:*")]
+#[case("@unknown:>0 OR @metrics.unknown:>0 OR @unknown:[* TO *] OR @child.@unknown:*")]
 #[case("canary:*")]
 #[case("retries:3.0")]
 #[case("\"weather what's\"")]

@@ -46,6 +46,10 @@ async fn filled() -> Local {
 #[case(json!({"query": "@trace.number_of_errors:>0"}), "span-1")]
 #[case(json!({"query": "@child.@meta.span.kind:tool"}), "span-1")]
 #[case(json!({"query": "", "ml_app": "bank"}), "span 4")]
+#[case(json!({"query": "@unknown:*"}), "")]
+#[case(json!({"query": "@unknown:>0 OR unknown:x OR @trace.unknown:>0"}), "")]
+#[case(json!({"query": "@child.@unknown:* OR @meta.unknown.deeper:*"}), "")]
+#[case(json!({"query": "@ml_app:bank OR @unknown:x"}), "span 4")]
 #[case(json!({"from": "2023-11-14T22:13:21Z", "to": "2023-11-14T22:13:22Z"}), "span-2 span-3")]
 #[tokio::test]
 async fn filters_hold_together(#[case] filter: Value, #[case] expected: &str) {
@@ -194,6 +198,32 @@ async fn bad_questions_are_clear_400s(#[case] question: &str, #[case] says: &str
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     let detail = answer.detail();
     assert!(detail.contains(says), "{detail}");
+}
+
+#[rstest]
+#[case("@status:error AND (@name:a OR @name:b", 18)]
+#[case("@status:error)", 13)]
+#[case("@duration:>fast", 11)]
+#[case("@status:", 8)]
+#[case("a OR", 4)]
+#[case("\"timed out", 0)]
+#[tokio::test]
+async fn a_query_that_cannot_be_read_is_refused_with_its_place(
+    #[case] query: &str,
+    #[case] position: usize,
+) {
+    let local = filled().await;
+    let search = local.all(json!({"query": query})).await;
+    let question = json!({"query": query, "window": {"from_ms": 0, "to_ms": 1}, "limit": 1});
+    let path = "/api/unstable/llm-obs-mcp/v1/trace/aggregate";
+    for answer in [search, local.post(path, &question).await] {
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        let detail = answer.detail();
+        assert!(
+            detail.contains(&format!("(at byte {position} of the query)")),
+            "{detail}"
+        );
+    }
 }
 
 #[tokio::test]
