@@ -1,5 +1,9 @@
 //! Spans as rows: what is prepared outside the writer, so that the writer only writes.
 
+use std::cell::RefCell;
+
+use zstd::bulk::{Compressor, Decompressor};
+
 use crate::model::{Span, Status};
 
 /// A span ready to be written.
@@ -24,8 +28,7 @@ const ZSTD_LEVEL: i32 = 3;
 
 impl Row {
     pub(super) fn of(span: &Span) -> std::io::Result<Self> {
-        let json = serde_json::to_vec(span)?;
-        let content = zstd::bulk::compress(&json, ZSTD_LEVEL)?;
+        let content = compress(&serde_json::to_vec(span)?)?;
         Ok(Self {
             content,
             ..Self::columns(span)
@@ -63,8 +66,46 @@ impl Row {
 
 /// The span back from its content.
 pub(super) fn span_of(content: &[u8]) -> Result<Span, String> {
-    let json = zstd::decode_all(content).map_err(|e| e.to_string())?;
+    let json = decompress(content).map_err(|e| e.to_string())?;
     serde_json::from_slice(&json).map_err(|e| e.to_string())
+}
+
+/// Most bytes that a content may claim to unfold to: more than any request body may.
+const MAX_CONTENT: u64 = 1 << 30;
+
+thread_local! {
+    // Making a context costs more than compressing a span with it.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compress(json: &[u8]) -> std::io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let mut compressor = match kept.take() {
+            Some(compressor) => compressor,
+            None => Compressor::new(ZSTD_LEVEL)?,
+        };
+        let content = compressor.compress(json);
+        *kept = Some(compressor);
+        content
+    })
+}
+
+fn decompress(content: &[u8]) -> std::io::Result<Vec<u8>> {
+    let size = zstd::zstd_safe::get_frame_content_size(content);
+    let size = size.ok().flatten().filter(|size| *size <= MAX_CONTENT);
+    let size = size.and_then(|size| usize::try_from(size).ok());
+    // What compressed it wrote the size down.
+    let size = size.ok_or(std::io::ErrorKind::InvalidData)?;
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let mut decompressor = match kept.take() {
+            Some(decompressor) => decompressor,
+            None => Decompressor::new()?,
+        };
+        let json = decompressor.decompress(content, size);
+        *kept = Some(decompressor);
+        json
+    })
 }
 
 /// 2020-01-01T00:00:00Z in milliseconds since the Unix epoch: keys count from here.
