@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use super::ask::Ask;
-use super::wire::{self, Shape};
+use super::wire::{Item, Shape};
 use crate::local::http::{ApiError, blocking, json_bytes, parse_json, read_body};
 use crate::local::store::{Cursor, Search};
 use crate::local::{Backend, now_ms};
@@ -86,23 +86,33 @@ fn page(backend: &Backend, ask: &Ask, base: &str) -> Result<Vec<u8>, ApiError> {
     let mut body = Vec::from(b"{\"data\":[");
     let mut count = 0;
     let mut too_large = false;
+    let mut broken = None;
     let outcome = backend.store.search(&search, &mut |span| {
-        let item = wire::item(&span, shape).to_string();
-        // A single span is answered whatever its size: there is no smaller page.
-        if count > 0 && body.len() + item.len() > most {
-            too_large = true;
-            return ControlFlow::Break(());
-        }
         if count > 0 {
             body.push(b',');
         }
-        body.extend_from_slice(item.as_bytes());
+        let item = Item { span: &span, shape };
+        if let Err(error) = serde_json::to_writer(&mut body, &item) {
+            broken = Some(error);
+            return ControlFlow::Break(());
+        }
+        // A single span is answered whatever its size: there is no smaller page.
+        if count > 0 && body.len() > most {
+            too_large = true;
+            return ControlFlow::Break(());
+        }
         count += 1;
         if ask.attachments {
             backend.counters.content(&span);
         }
         ControlFlow::Continue(())
     })?;
+    if let Some(error) = broken {
+        return Err(ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("a span cannot be written as JSON ({error}); please report it"),
+        ));
+    }
     if too_large {
         return Err(ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,

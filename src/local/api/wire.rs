@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::model::{Evaluation, Io, ROOT_PARENT, Span};
@@ -18,117 +19,211 @@ pub(super) struct Shape {
     pub(super) attachments: bool,
 }
 
-/// One entry of `data`.
-pub(super) fn item(span: &Span, shape: Shape) -> Value {
-    json!({
+/// One entry of `data`. It is written straight into the answer: a page may hold thousands.
+#[derive(Clone, Copy)]
+pub(super) struct Item<'a> {
+    pub(super) span: &'a Span,
+    pub(super) shape: Shape,
+}
+
+impl Serialize for Item<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(3))?;
         // A span id is unique within its trace only.
-        "id": format!("{}-{}", span.trace_id, span.span_id),
-        "type": "span",
-        "attributes": Value::Object(attributes(span, shape)),
-    })
+        let id = format_args!("{}-{}", self.span.trace_id, self.span.span_id);
+        map.serialize_entry("id", &id)?;
+        map.serialize_entry("type", "span")?;
+        map.serialize_entry("attributes", &Attributes(*self))?;
+        map.end()
+    }
 }
 
-fn attributes(span: &Span, shape: Shape) -> Map<String, Value> {
-    let mut map = Map::new();
-    let mut put = |key: &str, value: Value| {
-        let empty = match &value {
-            Value::Null => true,
-            Value::Array(items) => items.is_empty(),
-            Value::Object(entries) => entries.is_empty(),
-            _ => false,
-        };
-        if !empty {
-            map.insert(key.to_owned(), value);
-        }
-    };
-    put("span_id", json!(span.span_id));
-    put("trace_id", json!(span.trace_id));
-    let parent = span
-        .parent_id
-        .as_ref()
-        .map_or(ROOT_PARENT, |id| id.as_str());
-    put("parent_id", json!(parent));
-    put("name", json!(span.name));
-    put("span_kind", json!(span.kind.as_str()));
-    put("status", json!(span.status.as_str()));
-    put("ml_app", json!(span.ml_app));
-    put("start_ns", json!(span.start_ns));
-    put("duration", json!(span.duration_ns));
-    put("tags", json!(span.tags));
-    put("metadata", json!(span.metadata));
-    put("metrics", json!(span.metrics));
-    put("model_name", json!(span.model_name));
-    put("model_provider", json!(span.model_provider));
-    put("intent", json!(span.intent));
-    put("input", side(span, "input", &span.input, shape));
-    put("output", side(span, "output", &span.output, shape));
-    put("tool_definitions", json!(span.tool_definitions));
-    put("evaluation", judgements(&span.evaluations, shape));
-    if shape.documented_only {
-        return map;
-    }
-    put("feedback", judgements(&span.feedback, shape));
-    put("error", error(span));
-    put("session_id", json!(span.session_id));
-    put("service", json!(span.service));
-    put("apm_trace_id", json!(span.apm_trace_id));
-    put("model_version", json!(span.model_version));
-    put("expected_output", json!(span.expected_output));
-    put("scope", json!(span.scope));
-    put("collection_errors", json!(span.collection_errors));
-    put("span_links", json!(span.links));
-    if let Some(agent) = &span.agent {
-        put(
-            "agent_attribution",
-            json!({"pagent_name": agent.name, "pagent_span_id": agent.span_id}),
-        );
-    }
-    put("extra", json!(span.extra));
-    put("meta_extra", json!(span.meta_extra));
-    map
-}
+struct Attributes<'a>(Item<'a>);
 
-fn side(span: &Span, name: &str, io: &Io, shape: Shape) -> Value {
-    let content = io_content(io, shape.documented_only);
-    if !shape.attachments && content.to_string().len() > ATTACHMENT_BYTES {
-        let key = format!("{}/{}/{name}", span.trace_id, span.span_id);
-        return json!({"attachment_key": key});
-    }
-    content
-}
-
-/// The documented `value` is text. A value of another type is given as its JSON text, and as it
-/// is under the undocumented `raw_value`.
-fn io_content(io: &Io, documented_only: bool) -> Value {
-    let mut map = Map::new();
-    match &io.value {
-        None | Some(Value::Null) => {}
-        Some(Value::String(text)) => {
-            map.insert("value".to_owned(), json!(text));
-        }
-        Some(other) => {
-            map.insert("value".to_owned(), json!(other.to_string()));
-            if !documented_only {
-                map.insert("raw_value".to_owned(), other.clone());
+impl Serialize for Attributes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Item { span, shape } = self.0;
+        let mut map = Filled(serializer.serialize_map(None)?);
+        map.put("span_id", &span.span_id)?;
+        map.put("trace_id", &span.trace_id)?;
+        let parent = span.parent_id.as_ref();
+        map.put("parent_id", parent.map_or(ROOT_PARENT, |id| id.as_str()))?;
+        map.put("name", &span.name)?;
+        map.put("span_kind", span.kind.as_str())?;
+        map.put("status", span.status.as_str())?;
+        map.put("ml_app", &span.ml_app)?;
+        map.put("start_ns", &span.start_ns)?;
+        map.put("duration", &span.duration_ns)?;
+        map.list("tags", &span.tags)?;
+        map.object("metadata", &span.metadata)?;
+        map.put_if(!span.metrics.is_empty(), "metrics", &span.metrics)?;
+        map.option("model_name", span.model_name.as_ref())?;
+        map.option("model_provider", span.model_provider.as_ref())?;
+        map.option("intent", span.intent.as_ref())?;
+        for (name, io) in [("input", &span.input), ("output", &span.output)] {
+            let content = Content { io, shape };
+            if content.is_attachment() {
+                let key = format!("{}/{}/{name}", span.trace_id, span.span_id);
+                map.put(name, &json!({"attachment_key": key}))?;
+            } else {
+                map.put_if(!content.is_empty(), name, &content)?;
             }
         }
+        map.list("tool_definitions", &span.tool_definitions)?;
+        map.judgements("evaluation", &span.evaluations, shape)?;
+        if !shape.documented_only {
+            undocumented(&mut map, span, shape)?;
+        }
+        map.0.end()
     }
-    if !io.messages.is_empty() {
-        map.insert("messages".to_owned(), json!(io.messages));
+}
+
+fn undocumented<M: SerializeMap>(
+    map: &mut Filled<M>,
+    span: &Span,
+    shape: Shape,
+) -> Result<(), M::Error> {
+    map.judgements("feedback", &span.feedback, shape)?;
+    map.put_if(span.error.is_some(), "error", &error(span))?;
+    map.option("session_id", span.session_id.as_ref())?;
+    map.option("service", span.service.as_ref())?;
+    map.option("apm_trace_id", span.apm_trace_id.as_ref())?;
+    map.option("model_version", span.model_version.as_ref())?;
+    let expected = span.expected_output.as_ref();
+    map.option(
+        "expected_output",
+        expected.filter(|value| !is_hollow(value)),
+    )?;
+    map.option("scope", span.scope.as_ref())?;
+    map.list("collection_errors", &span.collection_errors)?;
+    map.list("span_links", &span.links)?;
+    if let Some(agent) = &span.agent {
+        let agent = json!({"pagent_name": agent.name, "pagent_span_id": agent.span_id});
+        map.put("agent_attribution", &agent)?;
     }
-    if documented_only {
-        return Value::Object(map);
+    map.object("extra", &span.extra)?;
+    map.object("meta_extra", &span.meta_extra)
+}
+
+/// An object without the keys that have nothing to say.
+struct Filled<M>(M);
+
+impl<M: SerializeMap> Filled<M> {
+    fn put<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) -> Result<(), M::Error> {
+        self.0.serialize_entry(key, value)
     }
-    if !io.documents.is_empty() {
-        map.insert("documents".to_owned(), json!(io.documents));
+
+    fn put_if<T: Serialize>(&mut self, wanted: bool, key: &str, value: &T) -> Result<(), M::Error> {
+        if wanted { self.put(key, value) } else { Ok(()) }
     }
-    if let Some(prompt) = &io.prompt {
-        map.insert("prompt".to_owned(), prompt.clone());
+
+    fn option<T: Serialize>(&mut self, key: &str, value: Option<&T>) -> Result<(), M::Error> {
+        value.map_or(Ok(()), |value| self.put(key, value))
     }
-    for (key, value) in &io.extra {
-        map.entry(key.clone()).or_insert_with(|| value.clone());
+
+    fn list<T: Serialize>(&mut self, key: &str, items: &[T]) -> Result<(), M::Error> {
+        if items.is_empty() {
+            Ok(())
+        } else {
+            self.put(key, items)
+        }
     }
-    Value::Object(map)
+
+    fn object(&mut self, key: &str, entries: &Map<String, Value>) -> Result<(), M::Error> {
+        self.put_if(!entries.is_empty(), key, entries)
+    }
+
+    fn judgements(
+        &mut self,
+        key: &str,
+        entries: &BTreeMap<String, Evaluation>,
+        shape: Shape,
+    ) -> Result<(), M::Error> {
+        self.put_if(!entries.is_empty(), key, &Judgements(entries, shape))
+    }
+}
+
+fn is_hollow(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(entries) => entries.is_empty(),
+        _ => false,
+    }
+}
+
+/// Input or output.
+///
+/// The documented `value` is text. A value of another type is given as its JSON text, and as it
+/// is under the undocumented `raw_value`.
+struct Content<'a> {
+    io: &'a Io,
+    shape: Shape,
+}
+
+impl Content<'_> {
+    fn value(&self) -> Option<&Value> {
+        self.io.value.as_ref().filter(|value| !value.is_null())
+    }
+
+    fn is_empty(&self) -> bool {
+        let documented = self.value().is_none() && self.io.messages.is_empty();
+        documented && (self.shape.documented_only || self.io.is_empty())
+    }
+
+    /// Whether it is left out because attachments are not wanted and it is large enough for one.
+    fn is_attachment(&self) -> bool {
+        !self.shape.attachments && serde_json::to_writer(Allowance(ATTACHMENT_BYTES), self).is_err()
+    }
+}
+
+impl Serialize for Content<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let io = self.io;
+        let documented_only = self.shape.documented_only;
+        let mut map = Filled(serializer.serialize_map(None)?);
+        match self.value() {
+            None => {}
+            Some(Value::String(text)) => map.put("value", text)?,
+            Some(other) => {
+                map.put("value", &other.to_string())?;
+                map.put_if(!documented_only, "raw_value", other)?;
+            }
+        }
+        map.list("messages", &io.messages)?;
+        if documented_only {
+            return map.0.end();
+        }
+        map.list("documents", &io.documents)?;
+        map.option("prompt", io.prompt.as_ref())?;
+        for (key, value) in &io.extra {
+            let stands = match key.as_str() {
+                "value" => self.value().is_some(),
+                "raw_value" => self.value().is_some_and(|value| !value.is_string()),
+                "messages" => !io.messages.is_empty(),
+                "documents" => !io.documents.is_empty(),
+                "prompt" => io.prompt.is_some(),
+                _ => false,
+            };
+            map.put_if(!stands, key, value)?;
+        }
+        map.0.end()
+    }
+}
+
+/// Takes so many bytes to nowhere, and fails at the next one.
+struct Allowance(usize);
+
+impl std::io::Write for Allowance {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let left = self.0.checked_sub(bytes.len());
+        self.0 = left.ok_or(std::io::ErrorKind::FileTooLarge)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What went wrong, as the private endpoints write it too; null when nothing is known.
@@ -139,11 +234,13 @@ pub(super) fn error(span: &Span) -> Value {
     )
 }
 
-fn judgements(judgements: &BTreeMap<String, Evaluation>, shape: Shape) -> Value {
-    let entries = judgements
-        .iter()
-        .map(|(label, evaluation)| (label.clone(), judgement(evaluation, shape)));
-    Value::Object(entries.collect())
+struct Judgements<'a>(&'a BTreeMap<String, Evaluation>, Shape);
+
+impl Serialize for Judgements<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let entries = self.0.iter();
+        serializer.collect_map(entries.map(|(label, one)| (label, judgement(one, self.1))))
+    }
 }
 
 fn judgement(evaluation: &Evaluation, shape: Shape) -> Value {
