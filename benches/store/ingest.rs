@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use llmobs_mcp::local::store::{Durability, Search, SpanStore, SqliteStore};
 use llmobs_mcp::model::{Span, TimeWindow};
 use reqwest::header::CONTENT_TYPE;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::bodies::{BATCH, Bodies};
 
@@ -81,7 +82,21 @@ pub async fn send(url: &str, bodies: &Bodies) -> Ingest {
     ingest
 }
 
-/// Puts the first spans of one store into a new one, by its own interface, and prints the rate.
+/// How the store does without HTTP.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Direct {
+    /// Durable ingest, in spans a second.
+    pub rate: f64,
+    /// From the last acknowledgement until all spans are in the index.
+    pub caught_up_ms: f64,
+    /// Building the index again, in spans a second.
+    pub rebuild_rate: f64,
+}
+
+/// The index must have everything after this long.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Puts the first spans of one store into a new one, by its own interface, and prints [`Direct`].
 ///
 /// Runs in a process of its own: decoded spans take much memory.
 pub fn direct(from: &Path, to: &Path, spans: usize) {
@@ -103,8 +118,18 @@ pub fn direct(from: &Path, to: &Path, spans: usize) {
             });
         }
     });
-    let rate = count as f64 / start.elapsed().as_secs_f64();
-    println!("{}", json!({"spans": count, "rate": rate}));
+    let took = start.elapsed();
+    assert!(store.settle(PATIENCE), "the index does not catch up");
+    let caught_up = start.elapsed() - took;
+    let start = Instant::now();
+    store.rebuild_index();
+    assert!(store.settle(PATIENCE), "the index is not built again");
+    let direct = Direct {
+        rate: count as f64 / took.as_secs_f64(),
+        caught_up_ms: caught_up.as_secs_f64() * 1_000.0,
+        rebuild_rate: count as f64 / start.elapsed().as_secs_f64(),
+    };
+    println!("{}", json!(direct));
 }
 
 fn decoded(folder: &Path, count: usize) -> Vec<Span> {
@@ -132,7 +157,7 @@ fn decoded(folder: &Path, count: usize) -> Vec<Span> {
 }
 
 /// Runs [`direct`] in a process of its own.
-pub fn run_direct(from: &Path, to: &Path, spans: usize) -> f64 {
+pub fn run_direct(from: &Path, to: &Path, spans: usize) -> Direct {
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .arg("--direct")
         .args([from, to])
@@ -140,6 +165,5 @@ pub fn run_direct(from: &Path, to: &Path, spans: usize) -> f64 {
         .stderr(std::process::Stdio::inherit())
         .output()
         .unwrap();
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    told["rate"].as_f64().unwrap()
+    serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -58,7 +58,7 @@ impl Report {
             } = figure;
             let _ = writeln!(text, "| {name} | {value} | {target} | {} |", mark(*met));
         }
-        text.push_str("\nTimes in milliseconds, from the request to the last byte of the answer; the median of a quiet store, and p50 / p95 / max while four connections send at full speed.\n\n");
+        text.push_str("\nTimes in milliseconds, from the request to the last byte of the answer; the median of a quiet store, and p50 / p95 / max of so many answers while four connections send at full speed.\n\n");
         text.push_str("| question | median | target | | during ingest | p95 < 250 |\n|---|---:|---:|---|---:|---|\n");
         for row in &self.timed {
             text.push_str(&row.line());
