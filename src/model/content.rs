@@ -13,14 +13,19 @@ use serde_json::{Map, Value};
 #[serde(default)]
 pub struct Io {
     /// Text, as a rule; experiment spans hold any JSON value.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
     /// Chat messages (LLM spans).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Message>,
     /// Documents (retrieval output, embedding input): `{text, name, id, score}`, each optional.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub documents: Vec<Value>,
     /// The prompt template: `{id, version, label, template, variables, …}` (LLM input).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Value>,
     /// Other keys as sent: `embedding`, `parameters`, attachment keys.
+    #[serde(skip_serializing_if = "Map::is_empty")]
     pub extra: Map<String, Value>,
 }
 

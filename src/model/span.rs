@@ -11,6 +11,7 @@ use super::{Evaluation, Io, Message, SpanId, TraceId};
 /// One operation of an LLM application, with what came along about it.
 ///
 /// The pair `(trace_id, span_id)` identifies a span; the same span id in two traces is two spans.
+/// As JSON, which is how the store keeps it, it leaves out what is empty.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Span {
@@ -19,8 +20,10 @@ pub struct Span {
     /// This span within its trace.
     pub span_id: SpanId,
     /// The enclosing span; `None` on a root. May name a span that nobody ever sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<SpanId>,
     /// The APM trace that ran at the same time, if known: a different id.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub apm_trace_id: Option<String>,
     /// Operation name.
     pub name: String,
@@ -29,8 +32,10 @@ pub struct Span {
     /// The application, Datadog's `ml_app`.
     pub ml_app: String,
     /// The service that ran it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
     /// The conversation it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
     /// Whether it failed.
     pub status: Status,
@@ -39,40 +44,58 @@ pub struct Span {
     /// Length in nanoseconds.
     pub duration_ns: i64,
     /// Tags as sent, `key:value`; a value may hold colons, a key dots.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     /// Numeric metrics: token counts, seconds to first token, costs in USD.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, f64>,
     /// The model that answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub model_name: Option<String>,
     /// Who served the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub model_provider: Option<String>,
     /// Version of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub model_version: Option<String>,
     /// What went wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<SpanError>,
     /// What went in.
+    #[serde(skip_serializing_if = "Io::is_empty")]
     pub input: Io,
     /// What came out.
+    #[serde(skip_serializing_if = "Io::is_empty")]
     pub output: Io,
     /// What should have come out (experiments).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_output: Option<Value>,
     /// Free-form metadata.
+    #[serde(skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
     /// The tools that the model was offered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_definitions: Vec<Value>,
     /// Why the operation was done, in the caller's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub intent: Option<String>,
     /// The nearest enclosing agent, as the SDK saw it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentAttribution>,
     /// Links to other spans.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<SpanLink>,
     /// What the intake could not take as it was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub collection_errors: Vec<String>,
     /// `experiments` for spans of an experiment run.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
     /// Keys of the span that this type has no field for, kept as they came.
+    #[serde(skip_serializing_if = "Map::is_empty")]
     pub extra: Map<String, Value>,
     /// Keys of the span's `meta` that this type has no field for, kept as they came.
+    #[serde(skip_serializing_if = "Map::is_empty")]
     pub meta_extra: Map<String, Value>,
     /// Evaluations joined to this span, by label; the newest of each label.
     #[serde(skip)]
