@@ -15,15 +15,18 @@ mod pairing;
 mod scope;
 
 pub use limit::limit_content;
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::Value;
 
 use super::tree::{NodeId, TraceTree};
 use crate::model::{SpanId, SpanKind, Status, TraceId};
 
-/// The loop of an agent, with the keys of the tool's answer.
+/// The loop of an agent, with the keys of the tool's answer. What was said and returned is borrowed
+/// from the spans: a loop of thousands of decisions copies none of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct AgentLoop {
+pub struct AgentLoop<'t> {
     /// Where the loop starts; 0 when the trace is empty.
     #[serde(skip)]
     pub start: NodeId,
@@ -36,16 +39,16 @@ pub struct AgentLoop {
     /// Number of iterations, also when an answer shows fewer.
     pub total_iterations: usize,
     /// The decisions, in the order they were made, agent after agent.
-    pub iterations: Vec<Iteration>,
+    pub iterations: Vec<Iteration<'t>>,
     /// The conversation in the order it was held.
-    pub timeline: Vec<Entry>,
+    pub timeline: Vec<Entry<'t>>,
     /// Sums over `iterations`.
     pub totals: Totals,
     /// Agents called by the agents of this loop.
-    pub sub_agents: Vec<SubAgent>,
+    pub sub_agents: Vec<SubAgent<'t>>,
     /// Calls made more than once with the same arguments: a sign of going in circles.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub repeated_calls: Vec<RepeatedCall>,
+    pub repeated_calls: Vec<RepeatedCall<'t>>,
     /// What a reader should know, in our own words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -53,33 +56,33 @@ pub struct AgentLoop {
 
 /// One decision of a model. Where nothing below the start is an LLM span, one step or tool call.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Iteration {
+pub struct Iteration<'t> {
     /// Number, from 1.
     pub iteration: usize,
     /// The LLM span; the outer one when a call was recorded twice.
-    pub span_id: SpanId,
+    pub span_id: &'t SpanId,
     /// Its name.
-    pub name: String,
+    pub name: &'t str,
     /// Its kind, where it is not `llm`.
     #[serde(skip_serializing_if = "is_llm")]
-    pub span_kind: SpanKind,
+    pub span_kind: &'t SpanKind,
     /// The agent that decided, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub agent: Option<String>,
+    pub agent: Option<&'t str>,
     /// The span of that agent, if it is in the trace.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub agent_span_id: Option<SpanId>,
+    pub agent_span_id: Option<&'t SpanId>,
     /// The model.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub model_name: Option<String>,
+    pub model_name: Option<&'t str>,
     /// Whether the call itself worked.
     pub status: Status,
     /// Why it did not.
-    pub error_message: Option<String>,
+    pub error_message: Option<Cow<'t, str>>,
     /// What the model said.
-    pub content: String,
+    pub content: Cow<'t, str>,
     /// The tools it asked for, then tools that ran without being asked for.
-    pub tool_calls: Vec<Call>,
+    pub tool_calls: Vec<Call<'t>>,
     /// Input tokens; 0 when not sent.
     pub input_tokens: u64,
     /// Output tokens; 0 when not sent.
@@ -100,25 +103,25 @@ pub struct Iteration {
 
 /// A tool call and what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Call {
+pub struct Call<'t> {
     /// Name of the tool.
-    pub name: String,
+    pub name: &'t str,
     /// The arguments, as an object where they are one.
-    pub arguments: Value,
+    pub arguments: Cow<'t, Value>,
     /// The output of the tool's span, else what the model was given; null when neither is known.
-    pub result: Option<String>,
+    pub result: Option<Cow<'t, str>>,
     /// The id that joins call and result.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tool_id: Option<String>,
+    pub tool_id: Option<&'t str>,
     /// The tool's span.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub span_id: Option<SpanId>,
+    pub span_id: Option<&'t SpanId>,
     /// Whether that span worked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<Status>,
     /// Why it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub error: Option<Cow<'t, str>>,
     /// Length of that span in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<f64>,
@@ -127,29 +130,29 @@ pub struct Call {
     pub asked_by_model: bool,
     /// The agent span to which this call handed the conversation.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub handoff_to: Option<SpanId>,
+    pub handoff_to: Option<&'t SpanId>,
 }
 
 /// One turn of the conversation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Entry {
+pub struct Entry<'t> {
     /// `system`, `user`, `assistant`, `tool`, or as it was sent, also empty.
-    pub role: String,
+    pub role: &'t str,
     /// The iteration it belongs to; what was said before a decision belongs to the one before, and
     /// at the beginning to 0.
     pub iteration: usize,
     /// What was said, asked or returned.
-    pub content: String,
+    pub content: Cow<'t, str>,
     /// The span that shows it.
-    pub span_id: SpanId,
+    pub span_id: &'t SpanId,
     /// The start of that span, in milliseconds since the Unix epoch.
     pub start_ms: i64,
     /// The tool, for role `tool`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub name: Option<&'t str>,
     /// The tools asked for, for role `assistant`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tool_calls: Vec<String>,
+    pub tool_calls: Vec<&'t str>,
     /// `error`, when the content is an error message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<Status>,
@@ -178,11 +181,11 @@ pub struct Totals {
 
 /// An agent called by an agent of the loop.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct SubAgent {
+pub struct SubAgent<'t> {
     /// Its span.
-    pub span_id: SpanId,
+    pub span_id: &'t SpanId,
     /// Its name.
-    pub name: String,
+    pub name: &'t str,
     /// The iteration of the caller during or after which it ran; its own first one when its
     /// iterations are part of this loop.
     pub iteration: Option<usize>,
@@ -195,15 +198,15 @@ pub struct SubAgent {
 
 /// One tool called more than once by one agent with the same arguments.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct RepeatedCall {
+pub struct RepeatedCall<'t> {
     /// Name of the tool.
-    pub name: String,
+    pub name: &'t str,
     /// How often it was called so.
     pub count: usize,
     /// The iterations, at most 20.
     pub iterations: Vec<usize>,
     /// The tools' spans, at most 20.
-    pub span_ids: Vec<SpanId>,
+    pub span_ids: Vec<&'t SpanId>,
 }
 
 /// The loop that starts at a span.
@@ -217,7 +220,7 @@ pub struct RepeatedCall {
 ///
 /// Only an empty trace has an empty loop: where no model decided, steps and tool calls are the
 /// iterations, or else the start itself, and a note says so.
-pub fn agent_loop(tree: &TraceTree, start: Option<NodeId>) -> AgentLoop {
+pub fn agent_loop(tree: &TraceTree, start: Option<NodeId>) -> AgentLoop<'_> {
     build::build(tree, &scope::plan(tree, start))
 }
 
@@ -232,8 +235,8 @@ fn is_true(value: &bool) -> bool {
     *value
 }
 
-fn is_llm(kind: &SpanKind) -> bool {
-    *kind == SpanKind::Llm
+fn is_llm(kind: &&SpanKind) -> bool {
+    **kind == SpanKind::Llm
 }
 
 #[cfg(test)]

@@ -51,10 +51,10 @@ pub struct ErrorSpan {
 pub fn error_spans(tree: &TraceTree) -> Vec<ErrorSpan> {
     let failed_below = nearest_failures(tree);
     let tops: Vec<NodeId> = tree.tops().collect();
-    tree.nodes()
-        .filter(|node| tree.span(*node).is_error())
-        .map(|node| {
-            let candidates = failed_below.get(node).map_or(&[][..], Vec::as_slice);
+    let errors = tree.errors().iter().zip(&failed_below);
+    errors
+        .map(|(node, candidates)| {
+            let node = *node;
             let propagated_from = cause(tree, node, candidates);
             let (ancestors, hidden_ancestors) = path_to(tree, &tops, node);
             ErrorSpan {
@@ -68,26 +68,28 @@ pub fn error_spans(tree: &TraceTree) -> Vec<ErrorSpan> {
         .collect()
 }
 
-/// For each error span, the nearest error spans below it.
+/// For each error span, in their order, the nearest error spans below it.
 fn nearest_failures(tree: &TraceTree) -> Vec<Vec<NodeId>> {
-    let mut below = vec![Vec::new(); tree.len()];
-    let mut nearest_above: Vec<Option<NodeId>> = vec![None; tree.len()];
-    for node in tree.tops().flat_map(|top| tree.walk(top)) {
-        let above = tree.parent(node).and_then(|parent| {
-            if tree.span(parent).is_error() {
-                Some(parent)
-            } else {
-                nearest_above.get(parent).copied().flatten()
-            }
-        });
-        if let Some(slot) = nearest_above.get_mut(node) {
-            *slot = above;
-        }
-        if tree.span(node).is_error()
-            && let Some(list) = above.and_then(|above| below.get_mut(above))
+    let errors = tree.errors();
+    let mut below = vec![Vec::new(); errors.len()];
+    // In walking order, what encloses an error span is among those met before it.
+    let mut walked: Vec<usize> = (0..errors.len()).collect();
+    walked.sort_by_key(|at| errors.get(*at).map(|node| tree.position(*node)));
+    let mut open: Vec<(usize, NodeId)> = Vec::new();
+    for at in walked {
+        let Some(node) = errors.get(at).copied() else {
+            continue;
+        };
+        while open
+            .last()
+            .is_some_and(|(_, above)| !tree.is_below(node, *above))
         {
+            open.pop();
+        }
+        if let Some(list) = open.last().and_then(|(above, _)| below.get_mut(*above)) {
             list.push(node);
         }
+        open.push((at, node));
     }
     below
 }

@@ -3,16 +3,24 @@
 //! Real traces are ragged: parents that never reported, several roots, ids sent twice, ids that
 //! point at each other. Every span is nonetheless one node, reachable from exactly one top, and
 //! what was wrong is named instead of hidden.
+//!
+//! A tree is built once, when its trace is loaded, and read by every call that follows. What calls
+//! ask of every node stands in one compact list, because the spans themselves lie scattered in
+//! memory: to visit ten thousand of them costs more than what is then done with them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod build;
+mod index;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{Span, SpanId, SpanKind};
+use index::IdIndex;
 
 /// A span's place in its tree. Nodes are numbered by start time, then span id.
 pub type NodeId = usize;
 
-/// The spans of one trace, linked to their parents.
+/// The spans of one trace, linked to their parents. Copies share what they hold.
 ///
 /// - A span without a parent is a **root**; one whose parent id names no span is an **orphan**.
 /// - The same span id twice stays two nodes, so that no span is lost from a count. Children attach
@@ -24,234 +32,213 @@ pub type NodeId = usize;
 /// A number that is no node of the tree reads as an empty span without relatives.
 #[derive(Debug, Clone, Default)]
 pub struct TraceTree {
+    spans: Arc<Vec<Arc<Span>>>,
+    shape: Arc<Shape>,
+    nobody: Arc<Span>,
+}
+
+/// All of a tree but its spans.
+#[derive(Debug, Default)]
+struct Shape {
     nodes: Vec<Node>,
-    by_id: HashMap<SpanId, NodeId>,
+    /// The children of all nodes, those of one side by side.
+    children: Vec<NodeId>,
+    by_id: IdIndex,
     roots: Vec<NodeId>,
     orphans: Vec<NodeId>,
     /// All nodes, each followed by what is below it.
     preorder: Vec<NodeId>,
     duplicates: Vec<SpanId>,
     cycles: Vec<SpanId>,
-    nobody: Arc<Span>,
+    /// The kinds that occur, which nodes name by their place here.
+    kinds: Vec<SpanKind>,
+    kind_counts: BTreeMap<SpanKind, usize>,
+    errors: Vec<NodeId>,
+    total_duration_ns: i64,
+    depth: usize,
 }
 
+/// What is asked of a node without looking at its span.
 #[derive(Debug, Clone)]
 struct Node {
-    span: Arc<Span>,
+    start_ns: i64,
+    end_ns: i64,
     parent: Option<NodeId>,
-    children: Vec<NodeId>,
+    /// Where its children stand in the list of all children.
+    first_child: usize,
+    children: usize,
     depth: usize,
     /// Where this node stands in `preorder`.
     position: usize,
     /// Nodes below this one, itself included.
     size: usize,
-}
-
-impl Node {
-    fn new(span: &Arc<Span>) -> Self {
-        Self {
-            span: Arc::clone(span),
-            parent: None,
-            children: Vec::new(),
-            depth: 0,
-            position: 0,
-            size: 1,
-        }
-    }
+    /// Error spans below this one, itself included.
+    errors: usize,
+    kind: usize,
+    is_error: bool,
 }
 
 impl TraceTree {
     /// Links the spans of one trace, given in any order.
     pub fn build(spans: &[Arc<Span>]) -> Self {
-        let mut sorted: Vec<&Arc<Span>> = spans.iter().collect();
-        sorted.sort_by(|a, b| order(a).cmp(&order(b)));
-        let mut tree = Self {
-            nodes: sorted.into_iter().map(Node::new).collect(),
-            by_id: HashMap::with_capacity(spans.len()),
-            preorder: Vec::with_capacity(spans.len()),
-            ..Self::default()
-        };
-        tree.index();
-        let parents = tree.resolve_parents();
-        tree.link(parents);
-        tree.measure();
-        tree
-    }
-
-    /// Remembers the first span of each id, and which ids came more than once.
-    fn index(&mut self) {
-        let mut named = HashSet::new();
-        for (node, entry) in self.nodes.iter().enumerate() {
-            let id = &entry.span.span_id;
-            if !self.by_id.contains_key(id.as_str()) {
-                self.by_id.insert(id.clone(), node);
-            } else if named.insert(id) {
-                self.duplicates.push(id.clone());
-            }
+        let (spans, shape) = build::build(spans);
+        Self {
+            spans: Arc::new(spans),
+            shape: Arc::new(shape),
+            nobody: Arc::default(),
         }
     }
 
-    /// The parent of each node, with cycles cut.
-    fn resolve_parents(&mut self) -> Vec<Option<NodeId>> {
-        let mut cut = Vec::new();
-        let mut parents: Vec<Option<NodeId>> = self
-            .nodes
-            .iter()
-            .enumerate()
-            .map(|(node, entry)| {
-                let parent_id = entry.span.parent_id.as_ref()?;
-                if *parent_id == entry.span.span_id {
-                    cut.push(node);
-                    return None;
-                }
-                self.by_id.get(parent_id.as_str()).copied()
-            })
-            .collect();
-        for node in cycle_starts(&parents) {
-            if let Some(parent) = parents.get_mut(node) {
-                *parent = None;
-            }
-            cut.push(node);
-        }
-        cut.sort_unstable();
-        self.cycles = cut
-            .into_iter()
-            .map(|node| self.span(node).span_id.clone())
-            .collect();
-        parents
-    }
-
-    fn link(&mut self, parents: Vec<Option<NodeId>>) {
-        for (node, parent) in parents.into_iter().enumerate() {
-            let is_root = self.span(node).is_root();
-            match parent.and_then(|parent| self.nodes.get_mut(parent)) {
-                Some(above) => above.children.push(node),
-                None if is_root => self.roots.push(node),
-                None => self.orphans.push(node),
-            }
-            if let Some(entry) = self.nodes.get_mut(node) {
-                entry.parent = parent;
-            }
+    /// The same tree over other copies of its spans, given by node: with their content, say. Ids,
+    /// parents, kinds, times and status must be the same.
+    pub fn with_spans(&self, spans: Vec<Arc<Span>>) -> Self {
+        Self {
+            spans: Arc::new(spans),
+            shape: Arc::clone(&self.shape),
+            nobody: Arc::clone(&self.nobody),
         }
     }
 
-    /// Depths, pre-order and subtree sizes.
-    fn measure(&mut self) {
-        let mut stack: Vec<(NodeId, usize)> = self.tops().map(|top| (top, 1)).collect();
-        stack.reverse();
-        while let Some((node, depth)) = stack.pop() {
-            if let Some(entry) = self.nodes.get_mut(node) {
-                entry.depth = depth;
-                entry.position = self.preorder.len();
-                self.preorder.push(node);
-                stack.extend(entry.children.iter().rev().map(|child| (*child, depth + 1)));
-            }
-        }
-        for node in self.preorder.iter().rev() {
-            let Some((parent, size)) = self
-                .nodes
-                .get(*node)
-                .and_then(|entry| Some((entry.parent?, entry.size)))
-            else {
-                continue;
-            };
-            if let Some(above) = self.nodes.get_mut(parent) {
-                above.size += size;
-            }
-        }
+    fn node(&self, n: NodeId) -> Option<&Node> {
+        self.shape.nodes.get(n)
     }
 
     /// Number of spans, repeated ids included.
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        self.shape.nodes.len()
     }
 
     /// Whether the trace has no span.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.shape.nodes.is_empty()
     }
 
     /// All nodes, by start time.
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<> {
-        0..self.nodes.len()
+        0..self.len()
     }
 
     /// The span at a node.
     pub fn span(&self, n: NodeId) -> &Arc<Span> {
-        self.nodes.get(n).map_or(&self.nobody, |entry| &entry.span)
+        self.spans.get(n).unwrap_or(&self.nobody)
+    }
+
+    /// All spans, by node.
+    pub fn spans(&self) -> &[Arc<Span>] {
+        &self.spans
+    }
+
+    /// The kind of the span at a node.
+    pub fn kind(&self, n: NodeId) -> &SpanKind {
+        self.node(n)
+            .and_then(|node| self.shape.kinds.get(node.kind))
+            .unwrap_or(&self.nobody.kind)
+    }
+
+    /// Whether the span at a node ended in an error.
+    pub fn is_error(&self, n: NodeId) -> bool {
+        self.node(n).is_some_and(|node| node.is_error)
+    }
+
+    /// When the span at a node started, in nanoseconds since the Unix epoch.
+    pub fn start_ns(&self, n: NodeId) -> i64 {
+        self.node(n).map_or(0, |node| node.start_ns)
+    }
+
+    /// When the span at a node ended, in nanoseconds since the Unix epoch; never before its start.
+    pub fn end_ns(&self, n: NodeId) -> i64 {
+        self.node(n).map_or(0, |node| node.end_ns)
     }
 
     /// The spans without a parent, by start, then span id.
     pub fn roots(&self) -> &[NodeId] {
-        &self.roots
+        &self.shape.roots
     }
 
     /// The tops that have a parent id nonetheless: it names no span of the trace, or following it
     /// would go in a circle.
     pub fn orphans(&self) -> &[NodeId] {
-        &self.orphans
+        &self.shape.orphans
     }
 
     /// Roots, then orphans: every span is below exactly one of them.
     pub fn tops(&self) -> impl Iterator<Item = NodeId> {
-        self.roots.iter().chain(&self.orphans).copied()
+        self.roots().iter().chain(self.orphans()).copied()
     }
 
     /// The spans right below a node, by start.
     pub fn children(&self, n: NodeId) -> &[NodeId] {
-        self.nodes
-            .get(n)
-            .map_or(&[], |entry| entry.children.as_slice())
+        self.node(n)
+            .and_then(|node| {
+                let range = node.first_child..node.first_child + node.children;
+                self.shape.children.get(range)
+            })
+            .unwrap_or_default()
     }
 
     /// The span right above a node.
     pub fn parent(&self, n: NodeId) -> Option<NodeId> {
-        self.nodes.get(n)?.parent
+        self.node(n)?.parent
     }
 
     /// How deep a node lies; 1 is a top.
     pub fn depth_of(&self, n: NodeId) -> usize {
-        self.nodes.get(n).map_or(0, |entry| entry.depth)
+        self.node(n).map_or(0, |node| node.depth)
     }
 
     /// The node of a span id; the first by start when the id came more than once.
     pub fn find(&self, id: &str) -> Option<NodeId> {
-        self.by_id.get(id).copied()
+        self.shape.by_id.find(id, &self.spans)
     }
 
     /// Span ids that came more than once, each named once.
     pub fn duplicates(&self) -> &[SpanId] {
-        &self.duplicates
+        &self.shape.duplicates
     }
 
     /// Spans that were cut from their parent because following it would go in a circle.
     pub fn cycles(&self) -> &[SpanId] {
-        &self.cycles
+        &self.shape.cycles
     }
 
     /// Number of spans below a node, itself not counted.
     pub fn descendants_count(&self, n: NodeId) -> usize {
-        self.nodes.get(n).map_or(0, |entry| entry.size - 1)
+        self.node(n).map_or(0, |node| node.size - 1)
+    }
+
+    /// Number of error spans at or below a node.
+    pub fn errors_within(&self, n: NodeId) -> usize {
+        self.node(n).map_or(0, |node| node.errors)
+    }
+
+    /// The error spans, by start.
+    pub fn errors(&self) -> &[NodeId] {
+        &self.shape.errors
     }
 
     /// A node and all spans below it, parents before children, siblings by start.
     pub fn walk(&self, n: NodeId) -> impl Iterator<Item = NodeId> {
         let range = self
-            .nodes
-            .get(n)
-            .map_or(0..0, |entry| entry.position..entry.position + entry.size);
-        self.preorder.get(range).unwrap_or_default().iter().copied()
+            .node(n)
+            .map_or(0..0, |node| node.position..node.position + node.size);
+        let walked = self.shape.preorder.get(range).unwrap_or_default();
+        walked.iter().copied()
+    }
+
+    /// All nodes, parents before children, below each top in turn.
+    pub fn walk_all(&self) -> impl Iterator<Item = NodeId> {
+        self.shape.preorder.iter().copied()
     }
 
     /// Where a node stands when the whole tree is walked, from 0: what lies below a node follows
     /// it directly.
     pub fn position(&self, n: NodeId) -> usize {
-        self.nodes.get(n).map_or(0, |entry| entry.position)
+        self.node(n).map_or(0, |node| node.position)
     }
 
     /// Whether a node lies below another one; no node lies below itself.
     pub fn is_below(&self, n: NodeId, ancestor: NodeId) -> bool {
-        let (Some(node), Some(above)) = (self.nodes.get(n), self.nodes.get(ancestor)) else {
+        let (Some(node), Some(above)) = (self.node(n), self.node(ancestor)) else {
             return false;
         };
         (above.position + 1..above.position + above.size).contains(&node.position)
@@ -264,75 +251,18 @@ impl TraceTree {
 
     /// From the first start to the last end, in nanoseconds.
     pub fn total_duration_ns(&self) -> i64 {
-        let first = self.nodes.iter().map(|entry| entry.span.start_ns).min();
-        let last = self.nodes.iter().map(|entry| entry.span.end_ns()).max();
-        first
-            .zip(last)
-            .map_or(0, |(first, last)| last.saturating_sub(first))
+        self.shape.total_duration_ns
     }
 
     /// Levels of the tree; 0 without spans.
     pub fn depth(&self) -> usize {
-        self.nodes
-            .iter()
-            .map(|entry| entry.depth)
-            .max()
-            .unwrap_or_default()
+        self.shape.depth
     }
 
     /// Number of spans of each kind.
-    pub fn kinds(&self) -> BTreeMap<SpanKind, usize> {
-        let mut counts = BTreeMap::new();
-        for entry in &self.nodes {
-            *counts.entry(entry.span.kind.clone()).or_default() += 1;
-        }
-        counts
+    pub fn kinds(&self) -> &BTreeMap<SpanKind, usize> {
+        &self.shape.kind_counts
     }
-}
-
-/// The order of nodes: by start and id; the rest only settles repeated ids.
-fn order(span: &Span) -> (i64, &SpanId, Option<&SpanId>, &str, i64) {
-    (
-        span.start_ns,
-        &span.span_id,
-        span.parent_id.as_ref(),
-        &span.name,
-        span.duration_ns,
-    )
-}
-
-/// The lowest node of each cycle. Each node has at most one parent, so following parents from
-/// every unseen node meets each cycle once.
-fn cycle_starts(parents: &[Option<NodeId>]) -> Vec<NodeId> {
-    let mut starts = Vec::new();
-    // The walk that first came by; 0 is unseen.
-    let mut seen_by = vec![0_usize; parents.len()];
-    for start in 0..parents.len() {
-        let walk = start + 1;
-        let mut at = Some(start);
-        while let Some(node) = at {
-            match seen_by.get_mut(node) {
-                Some(mark) if *mark == 0 => *mark = walk,
-                Some(mark) if *mark == walk => {
-                    starts.push(lowest_of_cycle(parents, node));
-                    break;
-                }
-                _ => break,
-            }
-            at = parents.get(node).copied().flatten();
-        }
-    }
-    starts
-}
-
-fn lowest_of_cycle(parents: &[Option<NodeId>], member: NodeId) -> NodeId {
-    let mut lowest = member;
-    let mut at = parents.get(member).copied().flatten();
-    while let Some(node) = at.filter(|node| *node != member) {
-        lowest = lowest.min(node);
-        at = parents.get(node).copied().flatten();
-    }
-    lowest
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use http::Method;
 
 use super::call::{JSON_API, Operation};
 use super::retry::OperationClass;
+use crate::analysis::tree::{NodeId, TraceTree};
 use crate::model::{Span, SpanId, TimeWindow, TraceId};
 use crate::query::combine::SpanFilters;
 
@@ -90,8 +91,11 @@ impl std::fmt::Display for Gap {
 pub struct LoadedTrace {
     /// The trace.
     pub id: TraceId,
-    /// Its spans, oldest first; a span id may occur twice.
-    pub spans: Vec<Arc<Span>>,
+    /// Its spans, linked once for all calls that read them; a span id may occur twice.
+    pub tree: TraceTree,
+    /// The spans whose content did not come whole, in order; of a span id that occurs twice the
+    /// first.
+    pub(crate) apart: Vec<NodeId>,
     /// The range of time that was searched.
     pub window: TimeWindow,
     /// What the reader should know: that spans are missing, and why.
@@ -111,11 +115,21 @@ pub enum Which<'a> {
     Spans(&'a [SpanId]),
 }
 
-/// Spans with their whole inputs and outputs.
+/// The whole inputs and outputs of spans.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
-    /// By span id.
+    /// By span id, the spans whose content had to be read apart from the structure.
     pub spans: HashMap<SpanId, Arc<Span>>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
+}
+
+impl Contents {
+    /// A span of the structure with its content.
+    pub fn of<'a>(&'a self, structure: &'a Arc<Span>) -> &'a Arc<Span> {
+        if self.spans.is_empty() {
+            return structure;
+        }
+        self.spans.get(&structure.span_id).unwrap_or(structure)
+    }
 }

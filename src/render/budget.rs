@@ -46,8 +46,9 @@ impl Budget {
 ///
 /// Parts are rows of a list or nodes of a tree, in the order in which they are worth keeping.
 pub trait Shrink: Serialize {
-    /// The size of each part, in characters of JSON, in the order of keeping.
-    fn part_sizes(&self) -> Vec<usize>;
+    /// The size of each part, in characters of JSON, in the order of keeping. They are measured
+    /// one by one, as far as they are needed.
+    fn part_sizes(&self) -> impl Iterator<Item = usize>;
 
     /// Keeps the first `count` parts, and says in the answer where the others are.
     fn keep(&mut self, count: usize);
@@ -64,12 +65,15 @@ const RESERVE: usize = 320;
 /// Only what the answer's own `Serialize` reports.
 pub fn fit<A: Shrink>(mut answer: A, budget: Budget) -> Result<String, serde_json::Error> {
     let limit = budget.chars();
+    let (sizes, all) = sizes_within(answer.part_sizes(), limit);
+    if !all {
+        answer.keep(sizes.len());
+    }
     let mut text = to_json(&answer)?;
     let whole = text.chars().count();
     if whole <= limit {
         return Ok(text);
     }
-    let sizes = answer.part_sizes();
     let frame = whole.saturating_sub(sizes.iter().sum()) + RESERVE;
     let mut room = limit.saturating_sub(frame);
     let mut count = 0;
@@ -98,6 +102,21 @@ pub fn fit<A: Shrink>(mut answer: A, budget: Budget) -> Result<String, serde_jso
     to_json(&squeeze(&value, limit).0)
 }
 
+/// The sizes of the first part and of those after it that have room beside it, and whether these
+/// are all. What lies beyond is neither measured nor written, however long the answer is.
+fn sizes_within(parts: impl Iterator<Item = usize>, limit: usize) -> (Vec<usize>, bool) {
+    let mut sizes = Vec::new();
+    let mut sum = 0_usize;
+    for size in parts {
+        sum = sum.saturating_add(size);
+        if sum > limit && !sizes.is_empty() {
+            return (sizes, false);
+        }
+        sizes.push(size);
+    }
+    (sizes, true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,8 +129,8 @@ mod tests {
     }
 
     impl Shrink for Rows {
-        fn part_sizes(&self) -> Vec<usize> {
-            self.rows.iter().map(|row| row.len() + 2).collect()
+        fn part_sizes(&self) -> impl Iterator<Item = usize> {
+            self.rows.iter().map(|row| row.len() + 2)
         }
 
         fn keep(&mut self, count: usize) {
@@ -146,6 +165,21 @@ mod tests {
         let page: Rows = serde_json::from_str(&text).unwrap();
         assert_eq!(page.next, Some(page.rows.len()));
         assert!(page.rows.len() > 10 && page.rows.iter().all(|row| row.len() == 100));
+    }
+
+    #[test]
+    fn parts_far_beyond_the_budget_are_not_even_measured() {
+        let measured = std::cell::Cell::new(0);
+        let parts = (0..1_000_000).map(|_| {
+            measured.set(measured.get() + 1);
+            100
+        });
+        let (sizes, all) = sizes_within(parts, 1_000);
+        assert_eq!((sizes.len(), all, measured.get()), (10, false, 11));
+        assert_eq!(
+            sizes_within([5_000, 1].into_iter(), 1_000),
+            (vec![5_000], false)
+        );
     }
 
     #[test]

@@ -55,18 +55,20 @@ struct OpenTrace {
 impl OpenTrace {
     /// The tree of its structure: everything but large inputs and outputs.
     fn structure(&mut self) -> TraceTree {
-        let loaded = Arc::clone(&self.loaded);
-        self.tree_of(&loaded.spans)
+        self.note_repairs();
+        self.loaded.tree.clone()
     }
 
     /// The tree of its spans with their content and, where they failed, what they said of it.
     async fn whole(&mut self, context: &ToolContext) -> Result<TraceTree, ToolError> {
-        let spans = whole_spans(context, &self.loaded, &mut self.notes).await?;
-        Ok(self.tree_of(&spans))
+        let tree = whole_tree(context, &self.loaded, &mut self.notes).await?;
+        self.note_repairs();
+        Ok(tree)
     }
 
-    fn tree_of(&mut self, spans: &[Arc<Span>]) -> TraceTree {
-        let tree = TraceTree::build(spans);
+    /// Says what of the trace had to be put right.
+    fn note_repairs(&mut self) {
+        let tree = &self.loaded.tree;
         if !tree.duplicates().is_empty() {
             self.notes.add(format!(
                 "{} span ids stand on more than one span of this trace; all of them are shown",
@@ -79,7 +81,6 @@ impl OpenTrace {
                 tree.cycles().len()
             ));
         }
-        tree
     }
 }
 
@@ -120,9 +121,9 @@ async fn open(
     notes.extend(loaded.notes.iter().cloned());
     if let Some(window) = asked
         && !loaded
-            .spans
-            .iter()
-            .any(|span| window.contains_ms(span.start_ms()))
+            .tree
+            .nodes()
+            .any(|node| window.contains_ms(loaded.tree.start_ns(node).div_euclid(1_000_000)))
     {
         notes.add("the trace lies outside the asked window; it was found by its id");
     }
@@ -133,28 +134,42 @@ async fn open(
     })
 }
 
-/// Every span of a trace with its content and, where it failed, with what it said of it.
-async fn whole_spans(
+/// Every span of a trace with its content and, where it failed, with what it said of it. Where the
+/// structure holds all of that already, it is the structure.
+async fn whole_tree(
     context: &ToolContext,
     loaded: &LoadedTrace,
     notes: &mut Notes,
-) -> Result<Vec<Arc<Span>>, ToolError> {
+) -> Result<TraceTree, ToolError> {
+    let tree = &loaded.tree;
     let contents = context.client.contents(loaded, Which::All).await?;
     notes.gaps(&contents.gaps);
     let (details, gaps) = context.client.error_details(loaded).await?;
     notes.gaps(&gaps);
-    let whole = |structure: &Arc<Span>| {
-        let full = contents.spans.get(&structure.span_id).unwrap_or(structure);
-        match details.get(&structure.span_id) {
-            Some(error) if full.error.as_ref() != Some(error) => {
-                let mut span = full.as_ref().clone();
-                span.error = Some(error.clone());
-                span.into()
-            }
-            _ => Arc::clone(full),
+    let mut explained: Vec<(NodeId, Arc<Span>)> = Vec::new();
+    for node in tree.errors() {
+        let full = contents.of(tree.span(*node));
+        if let Some(error) = details.get(&full.span_id)
+            && full.error.as_ref() != Some(error)
+        {
+            let mut span = full.as_ref().clone();
+            span.error = Some(error.clone());
+            explained.push((*node, span.into()));
         }
-    };
-    Ok(loaded.spans.iter().map(whole).collect())
+    }
+    if contents.spans.is_empty() && explained.is_empty() {
+        return Ok(tree.clone());
+    }
+    let structure = tree.spans().iter();
+    let mut spans: Vec<Arc<Span>> = structure
+        .map(|span| Arc::clone(contents.of(span)))
+        .collect();
+    for (node, span) in explained {
+        if let Some(place) = spans.get_mut(node) {
+            *place = span;
+        }
+    }
+    Ok(tree.with_spans(spans))
 }
 
 /// Explains a 404, and looks whether the id is that of an APM trace, the usual mistake.

@@ -1,5 +1,6 @@
 //! Writes a loop down: iterations, timeline, sums and notes.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -17,7 +18,7 @@ const MAX_NAMED: usize = 20;
 /// Repeated calls named in one loop.
 const MAX_REPEATED: usize = 20;
 
-pub(super) fn build(tree: &TraceTree, plan: &Plan) -> AgentLoop {
+pub(super) fn build<'t>(tree: &'t TraceTree, plan: &Plan) -> AgentLoop<'t> {
     let Some(start) = plan.start else {
         return AgentLoop::default();
     };
@@ -53,15 +54,15 @@ pub(super) fn build(tree: &TraceTree, plan: &Plan) -> AgentLoop {
 
 struct Writer<'t> {
     tree: &'t TraceTree,
-    out: AgentLoop,
+    out: AgentLoop<'t>,
     agents: Agents,
     /// The first iteration of each agent.
     began: HashMap<NodeId, usize>,
     /// The iteration that lists a tool span.
     tool_iterations: HashMap<NodeId, usize>,
-    repeats: Vec<RepeatedCall>,
+    repeats: Vec<RepeatedCall<'t>>,
     /// By agent, tool and arguments: the place in `repeats`.
-    repeat_of: HashMap<(Option<NodeId>, String, u64), usize>,
+    repeat_of: HashMap<(Option<NodeId>, &'t str, u64), usize>,
     /// First start and last end, in nanoseconds.
     bounds: Option<(i64, i64)>,
     /// Iterations that overlap their predecessor.
@@ -81,7 +82,7 @@ struct Usage {
     cost: Option<f64>,
 }
 
-impl Writer<'_> {
+impl<'t> Writer<'t> {
     fn loop_of(&mut self, scope: &Scope) {
         let tree = self.tree;
         self.stretch(scope.agent.into_iter());
@@ -110,20 +111,20 @@ impl Writer<'_> {
             self.stretch(std::iter::once(*decision));
             let tool_calls = self.calls(scope.agent, number, calls);
             self.out.timeline.push(Entry {
-                role: "assistant".to_owned(),
+                role: "assistant",
                 iteration: number,
                 content: if span.is_error() && content.is_empty() {
                     error_text(span).unwrap_or_default()
                 } else {
                     content.clone()
                 },
-                span_id: span.span_id.clone(),
+                span_id: &span.span_id,
                 start_ms: span.start_ms(),
                 name: None,
                 tool_calls: tool_calls
                     .iter()
                     .filter(|call| call.asked_by_model)
-                    .map(|call| call.name.clone())
+                    .map(|call| call.name)
                     .collect(),
                 status: span.is_error().then_some(Status::Error),
             });
@@ -150,16 +151,16 @@ impl Writer<'_> {
         let tool_calls = self.calls(agent, number, calls);
         let content = if tools.contains(&node) {
             // The call itself shows what the tool returned.
-            String::new()
+            Cow::Borrowed("")
         } else {
             said(&span.output)
         };
         if !content.is_empty() {
             self.out.timeline.push(Entry {
-                role: "assistant".to_owned(),
+                role: "assistant",
                 iteration: number,
                 content: content.clone(),
-                span_id: span.span_id.clone(),
+                span_id: &span.span_id,
                 start_ms: span.start_ms(),
                 name: None,
                 tool_calls: Vec::new(),
@@ -174,16 +175,16 @@ impl Writer<'_> {
         &mut self,
         node: NodeId,
         agent: Option<NodeId>,
-        content: String,
-        tool_calls: Vec<Call>,
+        content: Cow<'t, str>,
+        tool_calls: Vec<Call<'t>>,
         usage: Usage,
         overlaps_previous: bool,
     ) {
         let span = self.tree.span(node);
         let agent_span = agent.map(|agent| self.tree.span(agent));
         let attributed = || {
-            let name = &span.agent.as_ref()?.name;
-            (!name.is_empty()).then(|| name.clone())
+            let name = span.agent.as_ref()?.name.as_str();
+            (!name.is_empty()).then_some(name)
         };
         let number = self.out.iterations.len() + 1;
         if let Some(agent) = agent {
@@ -191,14 +192,14 @@ impl Writer<'_> {
         }
         self.out.iterations.push(Iteration {
             iteration: number,
-            span_id: span.span_id.clone(),
-            name: span.name.clone(),
-            span_kind: span.kind.clone(),
+            span_id: &span.span_id,
+            name: &span.name,
+            span_kind: &span.kind,
             agent: agent_span
-                .map(|agent| agent.name.clone())
+                .map(|agent| agent.name.as_str())
                 .or_else(attributed),
-            agent_span_id: agent_span.map(|agent| agent.span_id.clone()),
-            model_name: span.model_name.clone(),
+            agent_span_id: agent_span.map(|agent| &agent.span_id),
+            model_name: span.model_name.as_deref(),
             status: span.status,
             error_message: error_text(span),
             content,
@@ -217,8 +218,8 @@ impl Writer<'_> {
         &mut self,
         agent: Option<NodeId>,
         number: usize,
-        paired: Vec<Paired<'_>>,
-    ) -> Vec<Call> {
+        paired: Vec<Paired<'t>>,
+    ) -> Vec<Call<'t>> {
         let mut calls = Vec::with_capacity(paired.len());
         for pair in paired {
             let span = pair.tool.map(|tool| self.tree.span(tool));
@@ -228,28 +229,27 @@ impl Writer<'_> {
             }
             let (name, arguments, tool_id) = match (&pair.asked, span) {
                 (Some(call), _) => (
-                    call.name.to_owned(),
-                    call.arguments.map_or(Value::Null, |arguments| {
-                        pairing::argument_value(arguments).into_owned()
-                    }),
-                    Some(call.tool_id.to_owned()).filter(|id| !id.is_empty()),
+                    call.name,
+                    call.arguments
+                        .map_or(Cow::Owned(Value::Null), pairing::argument_value),
+                    Some(call.tool_id).filter(|id| !id.is_empty()),
                 ),
-                (None, Some(span)) => (span.name.clone(), pairing::span_arguments(span), None),
+                (None, Some(span)) => (span.name.as_str(), pairing::span_arguments(span), None),
                 (None, None) => continue,
             };
             let output = span
                 .and_then(|span| span.output.text())
                 .filter(|text| !text.is_empty());
-            let result = output.or(pair.given).map(std::borrow::Cow::into_owned);
+            let result = output.or(pair.given);
             self.unanswered += usize::from(span.is_none() && result.is_none());
-            self.count_repeat(agent, number, &name, &arguments, span.map(|s| &s.span_id));
+            self.count_repeat(agent, number, name, &arguments, span.map(|s| &s.span_id));
             calls.push(Call {
-                handoff_to: self.agents.handed_to(self.tree, &name, pair.tool),
+                handoff_to: self.agents.handed_to(self.tree, name, pair.tool),
                 name,
                 arguments,
                 result,
                 tool_id,
-                span_id: span.map(|span| span.span_id.clone()),
+                span_id: span.map(|span| &span.span_id),
                 status: span.map(|span| span.status),
                 error: span.and_then(|span| error_text(span)),
                 duration_ms: span.map(|span| span.duration_ms()),
@@ -263,14 +263,14 @@ impl Writer<'_> {
         &mut self,
         agent: Option<NodeId>,
         number: usize,
-        name: &str,
+        name: &'t str,
         arguments: &Value,
-        span_id: Option<&SpanId>,
+        span_id: Option<&'t SpanId>,
     ) {
-        let key = (agent, name.to_owned(), pairing::hash(arguments));
+        let key = (agent, name, pairing::hash(arguments));
         let place = *self.repeat_of.entry(key).or_insert_with(|| {
             self.repeats.push(RepeatedCall {
-                name: name.to_owned(),
+                name,
                 count: 0,
                 iterations: Vec::new(),
                 span_ids: Vec::new(),
@@ -285,7 +285,7 @@ impl Writer<'_> {
             repeat.iterations.push(number);
         }
         if repeat.span_ids.len() < MAX_NAMED {
-            repeat.span_ids.extend(span_id.cloned());
+            repeat.span_ids.extend(span_id);
         }
     }
 
@@ -299,15 +299,15 @@ impl Writer<'_> {
             let role = message.role();
             let from_outside = matches!(role, "system" | "developer" | "user" | "human" | "");
             if from_outside && message.tool_results().next().is_none() {
-                entries.push((role.to_owned(), message.text()));
+                entries.push((role, message.text()));
             }
         }
         if input.messages.is_empty() {
-            entries.extend(input.text().map(|text| ("user".to_owned(), text)));
+            entries.extend(input.text().map(|text| ("user", text)));
         }
         for (role, content) in entries {
-            if !content.is_empty() && heard.insert(fingerprint(&role, &content)) {
-                self.say(role, iteration, content.into_owned(), span);
+            if !content.is_empty() && heard.insert(fingerprint(role, &content)) {
+                self.say(role, iteration, content, span);
             }
         }
     }
@@ -323,7 +323,7 @@ impl Writer<'_> {
         if let Some(text) = span.input.text().filter(|text| !text.is_empty())
             && heard.insert(fingerprint("user", &text))
         {
-            self.say("user".to_owned(), iteration, text.into_owned(), span);
+            self.say("user", iteration, text, span);
         }
     }
 
@@ -338,16 +338,16 @@ impl Writer<'_> {
             .any(|entry| {
                 entry.role != "system"
                     && entry.role != "developer"
-                    && first.is_some_and(|first| first.span_id == entry.span_id)
+                    && first.is_some_and(|first| first.span_id == *entry.span_id)
             })
     }
 
-    fn say(&mut self, role: String, iteration: usize, content: String, span: &Span) {
+    fn say(&mut self, role: &'t str, iteration: usize, content: Cow<'t, str>, span: &'t Span) {
         self.out.timeline.push(Entry {
             role,
             iteration,
             content,
-            span_id: span.span_id.clone(),
+            span_id: &span.span_id,
             start_ms: span.start_ms(),
             name: None,
             tool_calls: Vec::new(),
@@ -355,23 +355,22 @@ impl Writer<'_> {
         });
     }
 
-    fn note_results(&mut self, iteration: usize, asked_in: &Span, calls: &[Call]) {
+    fn note_results(&mut self, iteration: usize, asked_in: &'t Span, calls: &[Call<'t>]) {
         for call in calls {
             let Some(content) = call.result.as_ref().or(call.error.as_ref()) else {
                 continue;
             };
             let tool = call
                 .span_id
-                .as_ref()
                 .and_then(|id| self.tree.find(id.as_str()))
                 .map_or(asked_in, |node| self.tree.span(node));
             self.out.timeline.push(Entry {
-                role: "tool".to_owned(),
+                role: "tool",
                 iteration,
                 content: content.clone(),
-                span_id: tool.span_id.clone(),
+                span_id: &tool.span_id,
                 start_ms: tool.start_ms(),
-                name: Some(call.name.clone()),
+                name: Some(call.name),
                 tool_calls: Vec::new(),
                 status: (call.status == Some(Status::Error)).then_some(Status::Error),
             });
@@ -386,10 +385,10 @@ impl Writer<'_> {
                 .tool
                 .and_then(|tool| self.tool_iterations.get(&tool).copied());
             let number = by_tool.unwrap_or_else(|| {
-                let started = self.tree.span(below.node).start_ns;
+                let started = self.tree.start_ns(below.node);
                 let before = scope
                     .decisions
-                    .partition_point(|node| self.tree.span(*node).start_ns <= started);
+                    .partition_point(|node| self.tree.start_ns(*node) <= started);
                 first + before.saturating_sub(1)
             });
             self.began.insert(below.node, number);
@@ -398,13 +397,13 @@ impl Writer<'_> {
 
     fn stretch(&mut self, nodes: impl Iterator<Item = NodeId>) {
         for node in nodes {
-            let span = self.tree.span(node);
-            let (from, to) = self.bounds.unwrap_or((span.start_ns, span.end_ns()));
-            self.bounds = Some((from.min(span.start_ns), to.max(span.end_ns())));
+            let (start, end) = (self.tree.start_ns(node), self.tree.end_ns(node));
+            let (from, to) = self.bounds.unwrap_or((start, end));
+            self.bounds = Some((from.min(start), to.max(end)));
         }
     }
 
-    fn finish(mut self, plan: &Plan) -> AgentLoop {
+    fn finish(mut self, plan: &Plan) -> AgentLoop<'t> {
         self.out.total_iterations = self.out.iterations.len();
         self.out.totals = self.totals();
         self.out.sub_agents = plan
@@ -413,8 +412,8 @@ impl Writer<'_> {
             .map(|below| {
                 let span = self.tree.span(below.node);
                 SubAgent {
-                    span_id: span.span_id.clone(),
-                    name: span.name.clone(),
+                    span_id: &span.span_id,
+                    name: &span.name,
                     iteration: self.began.get(&below.node).copied(),
                     llm_calls: plan.decisions.below(self.tree, below.node),
                     included: below.included,
@@ -443,7 +442,7 @@ impl Writer<'_> {
                 .cache_read_input_tokens
                 .saturating_add(iteration.cache_read_input_tokens);
             totals.total_cost = add_costs(totals.total_cost, iteration.total_cost);
-            totals.llm_calls += usize::from(iteration.span_kind == SpanKind::Llm);
+            totals.llm_calls += usize::from(*iteration.span_kind == SpanKind::Llm);
             totals.tool_calls += iteration.tool_calls.len();
         }
         if let Some((from, to)) = self.bounds {
@@ -474,9 +473,9 @@ impl Agents {
     fn of(tree: &TraceTree) -> Self {
         let mut by_name: HashMap<String, Vec<NodeId>> = HashMap::new();
         for node in tree.nodes() {
-            let span = tree.span(node);
-            if span.kind == SpanKind::Agent {
-                by_name.entry(plain(&span.name)).or_default().push(node);
+            if *tree.kind(node) == SpanKind::Agent {
+                let name = plain(&tree.span(node).name);
+                by_name.entry(name).or_default().push(node);
             }
         }
         Self { by_name }
@@ -484,7 +483,12 @@ impl Agents {
 
     /// The agent that a call such as `transfer_to_billing` handed the conversation to: the next of
     /// that name to start after the tool did.
-    fn handed_to(&self, tree: &TraceTree, tool: &str, span: Option<NodeId>) -> Option<SpanId> {
+    fn handed_to<'t>(
+        &self,
+        tree: &'t TraceTree,
+        tool: &str,
+        span: Option<NodeId>,
+    ) -> Option<&'t SpanId> {
         let tool_name = plain(tool);
         let agent = [
             "transfer_to_",
@@ -495,9 +499,9 @@ impl Agents {
         .into_iter()
         .find_map(|prefix| tool_name.strip_prefix(prefix))?;
         let nodes = self.by_name.get(agent)?;
-        let started = span.map_or(i64::MIN, |node| tree.span(node).start_ns);
-        let next = nodes.partition_point(|node| tree.span(*node).start_ns < started);
-        nodes.get(next).map(|node| tree.span(*node).span_id.clone())
+        let started = span.map_or(i64::MIN, |node| tree.start_ns(node));
+        let next = nodes.partition_point(|node| tree.start_ns(*node) < started);
+        nodes.get(next).map(|node| &tree.span(*node).span_id)
     }
 }
 
@@ -510,20 +514,26 @@ fn plain(name: &str) -> String {
 }
 
 /// What a decision said: its messages' texts, else its output as text.
-fn said(output: &Io) -> String {
+fn said(output: &Io) -> Cow<'_, str> {
     if output.messages.is_empty() {
-        return output.text().unwrap_or_default().into_owned();
+        return output.text().unwrap_or_default();
     }
-    let texts: Vec<_> = output
+    let mut texts: Vec<_> = output
         .messages
         .iter()
         .map(Message::text)
         .filter(|text| !text.is_empty())
         .collect();
-    texts.join("\n")
+    match texts.pop() {
+        Some(only) if texts.is_empty() => only,
+        last => {
+            texts.extend(last);
+            Cow::Owned(texts.join("\n"))
+        }
+    }
 }
 
-fn error_text(span: &Span) -> Option<String> {
+fn error_text(span: &Span) -> Option<Cow<'_, str>> {
     if !span.is_error() {
         return None;
     }
@@ -531,7 +541,7 @@ fn error_text(span: &Span) -> Option<String> {
     [&error.message, &error.error_type]
         .into_iter()
         .find(|text| !text.is_empty())
-        .cloned()
+        .map(|text| Cow::Borrowed(text.as_str()))
 }
 
 /// The usage of a decision: its own metrics, else those of the LLM spans inside it.
@@ -543,7 +553,7 @@ fn usage(tree: &TraceTree, decision: NodeId) -> Usage {
         let metric = |name| span.metric(name);
         if metric("input_tokens").is_none() && metric("output_tokens").is_none() {
             let inner = tree.children(node).iter();
-            stack.extend(inner.filter(|child| tree.span(**child).kind == SpanKind::Llm));
+            stack.extend(inner.filter(|child| *tree.kind(**child) == SpanKind::Llm));
         }
         let count = |name| metric(name).unwrap_or_default().max(0.0).round() as u64;
         sum.input = sum.input.saturating_add(count("input_tokens"));

@@ -1,6 +1,8 @@
 //! Long texts of a loop cut in their middle, where the least is lost: how a text begins tells what
 //! it is, how it ends tells what came of it.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::AgentLoop;
@@ -8,11 +10,11 @@ use super::AgentLoop;
 /// Cuts every text of a loop that is longer than `max_chars` in its middle, and says there how
 /// many characters are gone. Arguments whose JSON is longer become such a text. Returns the number
 /// of texts cut.
-pub fn limit_content(agent_loop: &mut AgentLoop, max_chars: usize) -> usize {
+pub fn limit_content(agent_loop: &mut AgentLoop<'_>, max_chars: usize) -> usize {
     let mut cut = 0;
-    let mut limit = |text: &mut String| {
+    let mut limit = |text: &mut Cow<'_, str>| {
         if let Some(shorter) = cut_middle(text, max_chars) {
-            *text = shorter;
+            *text = Cow::Owned(shorter);
             cut += 1;
         }
     };
@@ -22,16 +24,14 @@ pub fn limit_content(agent_loop: &mut AgentLoop, max_chars: usize) -> usize {
         for call in &mut iteration.tool_calls {
             call.result.as_mut().map(&mut limit);
             call.error.as_mut().map(&mut limit);
-            match &mut call.arguments {
-                Value::String(text) => limit(text),
-                Value::Null | Value::Bool(_) | Value::Number(_) => {}
-                structured => {
-                    let mut text = structured.to_string();
-                    if text.len() > max_chars && text.chars().count() > max_chars {
-                        limit(&mut text);
-                        *structured = Value::String(text);
-                    }
-                }
+            let mut text = match call.arguments.as_ref() {
+                Value::String(text) => Cow::Borrowed(text.as_str()),
+                Value::Null | Value::Bool(_) | Value::Number(_) => continue,
+                structured => Cow::Owned(structured.to_string()),
+            };
+            if text.len() > max_chars && text.chars().count() > max_chars {
+                limit(&mut text);
+                call.arguments = Cow::Owned(Value::String(text.into_owned()));
             }
         }
     }

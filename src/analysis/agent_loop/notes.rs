@@ -17,7 +17,7 @@ pub(super) struct Seen {
     pub(super) repeated: usize,
 }
 
-pub(super) fn notes(found: &AgentLoop, plan: &Plan, seen: Seen) -> Vec<String> {
+pub(super) fn notes(found: &AgentLoop<'_>, plan: &Plan, seen: Seen) -> Vec<String> {
     let mut notes = Vec::new();
     match plan.shape {
         Shape::Plain => {}
@@ -95,13 +95,13 @@ pub(super) fn notes(found: &AgentLoop, plan: &Plan, seen: Seen) -> Vec<String> {
     let covered: HashSet<&SpanId> = found
         .iterations
         .iter()
-        .filter_map(|iteration| iteration.agent_span_id.as_ref())
+        .filter_map(|iteration| iteration.agent_span_id)
         .collect();
     let handed_over = found
         .iterations
         .iter()
         .flat_map(|iteration| &iteration.tool_calls)
-        .filter_map(|call| call.handoff_to.as_ref())
+        .filter_map(|call| call.handoff_to)
         .any(|agent| !covered.contains(agent));
     if handed_over {
         notes.push(

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -58,7 +59,7 @@ pub(super) fn content_of(tree: &TraceTree, decision: NodeId, which: Side) -> &Io
             .children(at)
             .iter()
             .rev()
-            .find(|child| tree.span(**child).kind == SpanKind::Llm);
+            .find(|child| *tree.kind(**child) == SpanKind::Llm);
         match inner {
             Some(inner) => at = *inner,
             None => break,
@@ -111,10 +112,10 @@ pub(super) fn pair<'t>(tree: &'t TraceTree, scope: &Scope) -> Vec<Vec<Paired<'t>
         if *claimed || tool.nested {
             continue;
         }
-        let started = tree.span(tool.node).start_ns;
+        let started = tree.start_ns(tool.node);
         let before = scope
             .decisions
-            .partition_point(|decision| tree.span(*decision).start_ns <= started);
+            .partition_point(|decision| tree.start_ns(*decision) <= started);
         if let Some(list) = paired.get_mut(before.saturating_sub(1)) {
             list.push(Paired {
                 asked: None,
@@ -127,13 +128,26 @@ pub(super) fn pair<'t>(tree: &'t TraceTree, scope: &Scope) -> Vec<Vec<Paired<'t>
 }
 
 /// What a tool span may be found by.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Key {
-    Id(String),
-    NameAndArguments(String, u64),
-    Name(String),
-    PlainName(String),
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Key<'t> {
+    Id(Cow<'t, str>),
+    NameAndArguments(&'t str, u64),
+    Name(&'t str),
+    PlainName(Arc<str>),
     Arguments(u64),
+}
+
+/// Plain names by name: a loop has few tools and calls them often.
+#[derive(Default)]
+struct PlainNames<'t>(HashMap<&'t str, Option<Arc<str>>>);
+
+impl<'t> PlainNames<'t> {
+    fn of(&mut self, name: &'t str) -> Option<Arc<str>> {
+        let plain = self.0.entry(name);
+        plain
+            .or_insert_with(|| plain_name(name).map(Arc::from))
+            .clone()
+    }
 }
 
 /// The claiming of tool spans by calls.
@@ -143,25 +157,27 @@ struct Claims<'a, 't> {
     /// start before the next decision in sequence.
     windows: Vec<(usize, usize)>,
     /// Unclaimed tools by key; numbers count the tools of the scope by start.
-    open: HashMap<Key, BTreeSet<usize>>,
-    keys_of: Vec<Vec<Key>>,
+    open: HashMap<Key<'t>, BTreeSet<usize>>,
+    keys_of: Vec<Vec<Key<'t>>>,
+    names: PlainNames<'t>,
     tools: &'a [ToolSpan],
     tools_of: Vec<Vec<Option<NodeId>>>,
     claimed: Vec<bool>,
 }
 
 impl<'a, 't> Claims<'a, 't> {
-    fn of(tree: &TraceTree, scope: &'a Scope, calls: &'a [Vec<ToolCall<'t>>]) -> Self {
+    fn of(tree: &'t TraceTree, scope: &'a Scope, calls: &'a [Vec<ToolCall<'t>>]) -> Self {
         let asked_ids: HashSet<&str> = calls
             .iter()
             .flatten()
             .map(|call| call.tool_id)
             .filter(|id| !id.is_empty())
             .collect();
-        let mut open: HashMap<Key, BTreeSet<usize>> = HashMap::new();
+        let mut names = PlainNames::default();
+        let mut open: HashMap<Key<'t>, BTreeSet<usize>> = HashMap::new();
         let mut keys_of = Vec::with_capacity(scope.tools.len());
         for (at, tool) in scope.tools.iter().enumerate() {
-            let keys = keys_of_tool(tree.span(tool.node), &asked_ids);
+            let keys = keys_of_tool(tree.span(tool.node), &asked_ids, &mut names);
             for key in &keys {
                 open.entry(key.clone()).or_default().insert(at);
             }
@@ -172,6 +188,7 @@ impl<'a, 't> Claims<'a, 't> {
             windows: windows(tree, scope),
             open,
             keys_of,
+            names,
             tools: &scope.tools,
             tools_of: calls.iter().map(|calls| vec![None; calls.len()]).collect(),
             claimed: vec![false; scope.tools.len()],
@@ -179,20 +196,21 @@ impl<'a, 't> Claims<'a, 't> {
     }
 
     fn settle(mut self) -> Self {
-        let with_arguments = |call: &ToolCall<'_>| {
+        let with_arguments = |call: &ToolCall<'t>| {
             Some(Key::NameAndArguments(
-                call.name.to_owned(),
+                call.name,
                 arguments_hash(call.arguments)?,
             ))
         };
-        let id = |call: &ToolCall<'_>| {
-            (!call.tool_id.is_empty()).then(|| Key::Id(call.tool_id.to_owned()))
+        let id = |call: &ToolCall<'t>| {
+            (!call.tool_id.is_empty()).then_some(Key::Id(Cow::Borrowed(call.tool_id)))
         };
         self.pass(id, false);
         self.pass(id, true);
         self.pass(with_arguments, false);
-        self.pass(|call| Some(Key::Name(call.name.to_owned())), false);
-        self.pass(|call| Some(Key::PlainName(plain_name(call.name)?)), false);
+        self.pass(|call| Some(Key::Name(call.name)), false);
+        let mut names = std::mem::take(&mut self.names);
+        self.pass(|call| Some(Key::PlainName(names.of(call.name)?)), false);
         self.pass(
             |call| {
                 let arguments = call.arguments.map(argument_value)?;
@@ -208,7 +226,7 @@ impl<'a, 't> Claims<'a, 't> {
 
     /// Lets each call that has no tool yet claim the first one of its key in its window, or any
     /// later one.
-    fn pass(&mut self, key: impl Fn(&ToolCall<'_>) -> Option<Key>, later: bool) {
+    fn pass(&mut self, mut key: impl FnMut(&ToolCall<'t>) -> Option<Key<'t>>, later: bool) {
         for (decision, calls) in self.calls.iter().enumerate() {
             let Some((from, to)) = self.windows.get(decision).copied() else {
                 continue;
@@ -255,18 +273,14 @@ impl<'a, 't> Claims<'a, 't> {
 /// For each decision, the tools that may answer it: from its own start until the start of the
 /// first decision after its end. Decisions that run in parallel share their windows.
 fn windows(tree: &TraceTree, scope: &Scope) -> Vec<(usize, usize)> {
-    let start = |node: NodeId| tree.span(node).start_ns;
-    let first_tool = |ns: i64| {
-        scope
-            .tools
-            .partition_point(|tool| tree.span(tool.node).start_ns < ns)
-    };
+    let start = |node: NodeId| tree.start_ns(node);
+    let first_tool = |ns: i64| scope.tools.partition_point(|tool| start(tool.node) < ns);
     scope
         .decisions
         .iter()
         .enumerate()
         .map(|(at, decision)| {
-            let end = tree.span(*decision).end_ns();
+            let end = tree.end_ns(*decision);
             let next = scope
                 .decisions
                 .partition_point(|other| start(*other) < end)
@@ -280,20 +294,23 @@ fn windows(tree: &TraceTree, scope: &Scope) -> Vec<(usize, usize)> {
         .collect()
 }
 
-fn keys_of_tool(span: &Span, asked_ids: &HashSet<&str>) -> Vec<Key> {
-    let mut keys: Vec<Key> = tool_ids(span)
+fn keys_of_tool<'t>(
+    span: &'t Span,
+    asked_ids: &HashSet<&str>,
+    names: &mut PlainNames<'t>,
+) -> Vec<Key<'t>> {
+    let mut keys: Vec<Key<'t>> = tool_ids(span)
         .into_iter()
-        .filter(|id| asked_ids.contains(id.as_str()))
+        .filter(|id| asked_ids.contains(id.as_ref()))
         .map(Key::Id)
         .collect();
-    keys.push(Key::Name(span.name.clone()));
-    keys.extend(plain_name(&span.name).map(Key::PlainName));
-    for arguments in argument_candidates(span) {
-        let hashed = hash(&arguments);
-        keys.push(Key::NameAndArguments(span.name.clone(), hashed));
+    keys.push(Key::Name(&span.name));
+    keys.extend(names.of(&span.name).map(Key::PlainName));
+    for hashed in argument_hashes(span) {
+        keys.push(Key::NameAndArguments(&span.name, hashed));
         keys.push(Key::Arguments(hashed));
     }
-    keys.sort_unstable_by_key(|key| format!("{key:?}"));
+    keys.sort_unstable();
     keys.dedup();
     keys
 }
@@ -316,18 +333,18 @@ fn plain_name(name: &str) -> Option<String> {
 }
 
 /// The input of a tool span as arguments: the whole of it, and what stands in it under the names
-/// that frameworks use.
-fn argument_candidates(span: &Span) -> Vec<Value> {
+/// that frameworks use. Each as the number that stands for it.
+fn argument_hashes(span: &Span) -> Vec<u64> {
     let whole = match &span.input.value {
-        Some(value) => argument_value(value).into_owned(),
+        Some(value) => argument_value(value),
         None => return Vec::new(),
     };
-    let mut candidates: Vec<Value> = ["args", "arguments", "kwargs", "input", "parameters"]
+    let mut hashes: Vec<u64> = ["args", "arguments", "kwargs", "input", "parameters"]
         .into_iter()
-        .filter_map(|key| whole.get(key).filter(|inner| inner.is_object()).cloned())
+        .filter_map(|key| whole.get(key).filter(|inner| inner.is_object()).map(hash))
         .collect();
-    candidates.push(whole);
-    candidates
+    hashes.push(hash(&whole));
+    hashes
 }
 
 /// Arguments as JSON, also where they were sent as text.
@@ -342,16 +359,19 @@ pub(super) fn argument_value(value: &Value) -> Cow<'_, Value> {
 }
 
 /// The arguments of a tool span as the model would have written them.
-pub(super) fn span_arguments(span: &Span) -> Value {
+pub(super) fn span_arguments(span: &Span) -> Cow<'_, Value> {
     let whole = match &span.input.value {
-        Some(Value::Null) | None => return span.input.text().map_or(Value::Null, |t| t.into()),
-        Some(value) => argument_value(value).into_owned(),
+        Some(Value::Null) | None => {
+            return Cow::Owned(span.input.text().map_or(Value::Null, |t| t.into()));
+        }
+        Some(value) => argument_value(value),
     };
     // LangChain records the whole call: `{"args": …, "id": …, "name": …, "type": "tool_call"}`.
-    let is_call = whole.get("type").and_then(Value::as_str) == Some("tool_call");
-    match whole.get("args") {
-        Some(arguments) if is_call => arguments.clone(),
-        _ => whole,
+    let is_call = |call: &Value| call.get("type").and_then(Value::as_str) == Some("tool_call");
+    match whole {
+        Cow::Borrowed(call) if is_call(call) => Cow::Borrowed(call.get("args").unwrap_or(call)),
+        Cow::Owned(call) if is_call(&call) => Cow::Owned(call.get("args").cloned().unwrap_or(call)),
+        whole => whole,
     }
 }
 
@@ -373,7 +393,12 @@ fn hash_into(value: &Value, hasher: &mut DefaultHasher, depth: usize) {
     match value {
         Value::Null => 0_u8.hash(hasher),
         Value::Bool(yes) => (1_u8, yes).hash(hasher),
-        Value::Number(number) => (2_u8, number.to_string()).hash(hasher),
+        // Whole numbers and others print differently, so they are different.
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(whole), _) => (2_u8, whole).hash(hasher),
+            (None, Some(whole)) => (6_u8, whole).hash(hasher),
+            (None, None) => (7_u8, number.as_f64().map(f64::to_bits)).hash(hasher),
+        },
         Value::String(text) => (3_u8, text).hash(hasher),
         Value::Array(items) => {
             (4_u8, items.len()).hash(hasher);

@@ -100,7 +100,7 @@ impl Decisions {
     fn of(tree: &TraceTree) -> Self {
         let mut before = vec![0];
         let mut sum = 0;
-        for node in tree.tops().flat_map(|top| tree.walk(top)) {
+        for node in tree.walk_all() {
             sum += usize::from(is_decision(tree, node));
             before.push(sum);
         }
@@ -119,16 +119,12 @@ impl Decisions {
     }
 }
 
-fn kind(tree: &TraceTree, node: NodeId) -> &SpanKind {
-    &tree.span(node).kind
-}
-
 /// An LLM span directly below an LLM span is the same call seen twice.
 pub(super) fn is_decision(tree: &TraceTree, node: NodeId) -> bool {
-    *kind(tree, node) == SpanKind::Llm
+    *tree.kind(node) == SpanKind::Llm
         && tree
             .parent(node)
-            .is_none_or(|parent| *kind(tree, parent) != SpanKind::Llm)
+            .is_none_or(|parent| *tree.kind(parent) != SpanKind::Llm)
 }
 
 /// Decides what the loop of a start, or of the whole trace, consists of.
@@ -145,7 +141,7 @@ pub(super) fn plan(tree: &TraceTree, start: Option<NodeId>) -> Plan {
     };
     if let Some(start) = start.filter(|start| *start < tree.len()) {
         plan.start = Some(start);
-        let is_agent = *kind(tree, start) == SpanKind::Agent;
+        let is_agent = *tree.kind(start) == SpanKind::Agent;
         plan.add(
             tree,
             vec![start],
@@ -238,8 +234,8 @@ impl Plan {
 fn outermost_agents(tree: &TraceTree) -> Vec<NodeId> {
     let mut outermost = Vec::new();
     let mut end = 0;
-    for node in tree.tops().flat_map(|top| tree.walk(top)) {
-        if tree.position(node) >= end && *kind(tree, node) == SpanKind::Agent {
+    for node in tree.walk_all() {
+        if tree.position(node) >= end && *tree.kind(node) == SpanKind::Agent {
             outermost.push(node);
             end = tree.position(node) + tree.descendants_count(node) + 1;
         }
@@ -268,7 +264,7 @@ impl Scope {
             .collect();
         while let Some(mut visit) = stack.pop() {
             let node = visit.node;
-            match kind(tree, node) {
+            match tree.kind(node) {
                 SpanKind::Agent if !visit.start && reach == Reach::ToAgents => {
                     scope.sub_agents.push(Below {
                         node,

@@ -12,14 +12,15 @@ use super::*;
 use crate::analysis::captures;
 use crate::model::Span;
 
-fn has_note(found: &AgentLoop, words: &str) -> bool {
+fn has_note(found: &AgentLoop<'_>, words: &str) -> bool {
     found.notes.iter().any(|note| note.contains(words))
 }
 
 #[test]
 fn the_captured_loops() {
     for name in captures::NAMES {
-        let loops: Vec<AgentLoop> = captures::traces(name)
+        let traces = captures::traces(name);
+        let loops: Vec<AgentLoop<'_>> = traces
             .values()
             .map(|tree| {
                 let mut found = agent_loop(tree, None);
@@ -206,7 +207,7 @@ fn a_tool_nobody_asked_for_stands_in_the_iteration_after_whose_decision_it_ran()
         [vec!["warmup = w unasked", "log = l unasked"], vec![]]
     );
     assert_eq!(
-        found.iterations[0].tool_calls[1].arguments,
+        *found.iterations[0].tool_calls[1].arguments,
         json!({"line": 1})
     );
 }
@@ -231,7 +232,7 @@ fn a_failed_tool_and_a_failed_decision_say_why() {
     );
     let last = found.timeline.last().unwrap();
     assert_eq!(
-        (last.content.as_str(), last.status),
+        (last.content.as_ref(), last.status),
         ("overloaded", Some(Status::Error))
     );
 }
@@ -259,16 +260,13 @@ fn a_sub_agent_is_named_and_its_decisions_are_its_own() {
     assert_eq!(found.totals.input_tokens, 20);
     let sub = &found.sub_agents[0];
     assert_eq!(
-        (sub.name.as_str(), sub.iteration, sub.llm_calls),
+        (sub.name, sub.iteration, sub.llm_calls),
         ("scout", Some(1), 2)
     );
     assert!(has_note(&found, "1 sub-agent(s) made 2 LLM call(s)"));
     // Backfilled decisions have no input: the question is the agent's.
     assert_eq!(
-        (
-            found.timeline[0].role.as_str(),
-            found.timeline[0].content.as_str()
-        ),
+        (found.timeline[0].role, found.timeline[0].content.as_ref()),
         ("user", "fix it")
     );
     assert_eq!(ids(&from(&tree, "scout")), ["s1", "s2"]);
@@ -298,7 +296,7 @@ fn an_agent_that_only_calls_agents_shows_their_decisions_and_its_own_tools_in_or
     let subs: Vec<_> = found
         .sub_agents
         .iter()
-        .map(|s| (s.name.as_str(), s.iteration))
+        .map(|s| (s.name, s.iteration))
         .collect();
     assert_eq!(
         subs,
@@ -334,9 +332,10 @@ fn going_in_circles_is_counted() {
         spans.push(llm(&format!("l{n}"), "a", 10 * n + 1, 10 * n + 2).asks(&arguments));
         spans.push(tool(&format!("t{n}"), "build", "a", 10 * n + 3, 10 * n + 4).fails("no rule"));
     }
-    let found = agent_loop(&tree(spans), None);
+    let tree = tree(spans);
+    let found = agent_loop(&tree, None);
     let repeat = &found.repeated_calls[0];
-    assert_eq!((repeat.name.as_str(), repeat.count), ("build", 4));
+    assert_eq!((repeat.name, repeat.count), ("build", 4));
     assert_eq!(repeat.iterations, [1, 2, 3, 4]);
     assert_eq!(repeat.span_ids.len(), 4);
 }
@@ -358,7 +357,13 @@ fn a_later_word_of_the_user_stands_before_the_decision_that_heard_it() {
     let timeline: Vec<_> = agent_loop(&tree, None)
         .timeline
         .into_iter()
-        .map(|entry| (entry.iteration, entry.role, entry.content))
+        .map(|entry| {
+            (
+                entry.iteration,
+                entry.role.to_owned(),
+                entry.content.into_owned(),
+            )
+        })
         .collect();
     let expected = [
         (0, "system", "s"),
@@ -446,7 +451,8 @@ fn an_llm_call_inside_a_tool_is_the_tools_business() {
 
 #[test]
 fn an_empty_trace_has_an_empty_loop() {
-    let found = agent_loop(&TraceTree::build(&[]), None);
+    let tree = TraceTree::build(&[]);
+    let found = agent_loop(&tree, None);
     assert!(found.iterations.is_empty() && found.timeline.is_empty());
 }
 
@@ -463,7 +469,7 @@ fn texts_and_arguments_are_cut_and_counted() {
     assert_eq!(limit_content(&mut found, 20), 4);
     let call = &found.iterations[0].tool_calls[0];
     assert_eq!(
-        call.arguments,
+        *call.arguments,
         json!("{\"long\":\"x …[41 characters cut]… xxxxxxxx\"}")
     );
     assert_eq!(limit_content(&mut found, 1_000), 0);
@@ -484,7 +490,8 @@ fn ten_thousand_decisions_in_a_chain_or_in_a_row_are_no_trouble() {
         row.push(found.input(json!({"n": n})));
     }
     assert_eq!(agent_loop(&tree(chain), None).total_iterations, 5_000);
-    let row = agent_loop(&tree(row), None);
+    let row = tree(row);
+    let row = agent_loop(&row, None);
     assert_eq!(row.totals.tool_calls, 5_000);
     assert!(
         row.iterations

@@ -16,16 +16,16 @@
 
 mod given;
 mod judge;
+mod sketch;
 
 use std::borrow::Cow;
 
 use given::GivenResults;
 pub(crate) use given::tool_ids;
-use judge::{
-    HTTP_METADATA_KEYS, Texts, child_path, http_failure, json_in, judge, parsed, short, tells_error,
-};
+use judge::{HTTP_METADATA_KEYS, Texts, child_path, http_failure, judge, short, tells_error};
 use serde::Serialize;
 use serde_json::Value;
+use sketch::sketch;
 
 use crate::analysis::content::Field;
 use crate::analysis::tree::{NodeId, TraceTree};
@@ -55,11 +55,8 @@ pub struct Evidence {
 pub fn soft_errors(tree: &TraceTree) -> Vec<SoftError> {
     let mut results = GivenResults::of(tree);
     let mut found = Vec::new();
-    for node in tree.nodes() {
+    for node in tree.nodes().filter(|node| !tree.is_error(*node)) {
         let span = tree.span(node);
-        if span.is_error() {
-            continue;
-        }
         if span.kind == SpanKind::Llm {
             found.extend(provider_error(span).map(|evidence| SoftError { node, evidence }));
             for evidence in results.failed(span) {
@@ -101,20 +98,24 @@ fn failed_output(span: &Span) -> Option<Evidence> {
     ))
 }
 
-/// The output as JSON where it is JSON, also inside a text.
+/// The output as JSON where it is JSON, also inside a text: then what of it can be judged.
 fn output_value(output: &Io) -> Option<Cow<'_, Value>> {
     match &output.value {
         None | Some(Value::Null) => {}
-        Some(Value::String(text)) => return Some(Cow::Owned(parsed(text))),
+        Some(plain @ Value::String(text)) => {
+            return Some(sketch(text).map_or(Cow::Borrowed(plain), Cow::Owned));
+        }
         Some(other) => return Some(Cow::Borrowed(other)),
     }
-    output.text().map(|text| Cow::Owned(parsed(&text)))
+    let text = output.text()?;
+    let told = sketch(&text).unwrap_or_else(|| Value::String(text.into_owned()));
+    Some(Cow::Owned(told))
 }
 
 /// A provider's error body that an SDK recorded as the output: `{"error": {"message": …}}`.
 fn provider_error(span: &Span) -> Option<Evidence> {
     let value = match span.output.value.as_ref()? {
-        Value::String(text) => Cow::Owned(json_in(text)?),
+        Value::String(text) => Cow::Owned(sketch(text)?),
         other => Cow::Borrowed(other),
     };
     let error = value.get("error")?;

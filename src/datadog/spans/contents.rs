@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::request::Filter;
 use super::trace::Walk;
 use super::{Contents, Gap, LoadedTrace, SEARCH, Which};
+use crate::analysis::tree::{NodeId, TraceTree};
 use crate::datadog::cache::{CachedContent, ContentState};
 use crate::datadog::client::Client;
 use crate::datadog::error::ClientError;
@@ -29,8 +30,8 @@ const INLINE_BYTES: usize = 16 * 1024;
 const WHAT: &str = "full input and output of some spans";
 
 impl Client {
-    /// Spans of a trace with their whole inputs and outputs; evaluations are those of `trace`.
-    /// A span whose content could not be read stands as the structure has it, and a gap says so.
+    /// What the structure lacks of the contents of spans; evaluations are those of `trace`. A
+    /// span whose content could not be read stands as the structure has it, and a gap says so.
     ///
     /// # Errors
     /// Everything that [`Client::execute`] gives; what was read before the error is kept.
@@ -40,16 +41,7 @@ impl Client {
         which: Which<'_>,
     ) -> Result<Contents, ClientError> {
         let mut contents = Contents::default();
-        let mut wanted: Vec<&Arc<Span>> = Vec::new();
-        for span in selected(trace, which) {
-            if is_inline(span) {
-                contents
-                    .spans
-                    .insert(span.span_id.clone(), Arc::clone(span));
-            } else {
-                wanted.push(span);
-            }
-        }
+        let wanted = wanted(trace, which);
         if wanted.is_empty() {
             return Ok(contents);
         }
@@ -160,7 +152,8 @@ impl Client {
         let most = settings.ids_per_query.max(1);
         let missing_ids: HashSet<&SpanId> = missing.iter().map(|span| &span.span_id).collect();
         let mut others: Vec<&SpanId> = trace
-            .spans
+            .tree
+            .spans()
             .iter()
             .map(|span| &span.span_id)
             .filter(|id| !missing_ids.contains(id))
@@ -195,9 +188,9 @@ impl Client {
     fn content_life(&self, trace: &LoadedTrace) -> Duration {
         let settings = &self.hub.settings;
         let last_end_ms = trace
-            .spans
-            .iter()
-            .map(|span| span.end_ns() / 1_000_000)
+            .tree
+            .nodes()
+            .map(|node| trace.tree.end_ns(node) / 1_000_000)
             .max();
         let young_ms = i64::try_from(settings.young_age.as_millis()).unwrap_or(i64::MAX);
         let age_ms = trace
@@ -265,16 +258,30 @@ impl ContentState {
     }
 }
 
-fn selected<'a>(trace: &'a LoadedTrace, which: Which<'_>) -> Vec<&'a Arc<Span>> {
-    let mut left: HashSet<&SpanId> = match which {
-        Which::All => trace.spans.iter().map(|span| &span.span_id).collect(),
-        Which::Spans(ids) => ids.iter().collect(),
-    };
-    trace
-        .spans
-        .iter()
-        .filter(|span| left.remove(&span.span_id))
+/// The spans whose content must be read apart from the structure, in order; of a span id that
+/// occurs twice the first.
+pub(super) fn apart(tree: &TraceTree) -> Vec<NodeId> {
+    let is_first = |node: NodeId| tree.find(tree.span(node).span_id.as_str()) == Some(node);
+    tree.nodes()
+        .filter(|node| !is_inline(tree.span(*node)) && is_first(*node))
         .collect()
+}
+
+fn wanted<'a>(trace: &'a LoadedTrace, which: Which<'_>) -> Vec<&'a Arc<Span>> {
+    let named: Vec<NodeId> = match which {
+        Which::All => trace.apart.clone(),
+        Which::Spans(ids) => {
+            let nodes = ids.iter().filter_map(|id| trace.tree.find(id.as_str()));
+            let mut nodes: Vec<NodeId> = nodes
+                .filter(|node| trace.apart.binary_search(node).is_ok())
+                .collect();
+            nodes.sort_unstable();
+            nodes.dedup();
+            nodes
+        }
+    };
+    let spans = named.into_iter().map(|node| trace.tree.span(node));
+    spans.collect()
 }
 
 /// Whether the structure holds the whole content.

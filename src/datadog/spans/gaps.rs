@@ -70,7 +70,8 @@ impl Client {
     ) -> Result<(HashMap<SpanId, SpanError>, Vec<Gap>), ClientError> {
         let mut details: HashMap<SpanId, SpanError> = HashMap::new();
         let mut lacking: Vec<&Arc<Span>> = Vec::new();
-        for span in trace.spans.iter().filter(|span| span.is_error()) {
+        for node in trace.tree.errors() {
+            let span = trace.tree.span(*node);
             match &span.error {
                 Some(error) if !error.is_empty() => {
                     details.insert(span.span_id.clone(), error.clone());
@@ -155,9 +156,10 @@ impl Client {
         let contents = self
             .contents(trace, Which::Spans(std::slice::from_ref(id)))
             .await?;
-        let Some(span) = contents.spans.get(id) else {
+        let Some(node) = trace.tree.find(id.as_str()) else {
             return Err(ClientError::SpanNotFound(id.clone()));
         };
+        let span = contents.of(trace.tree.span(node));
         let what = match field {
             "documents" if !span.documents().is_empty() => {
                 return Ok((Some(span.documents().into()), Vec::new()));

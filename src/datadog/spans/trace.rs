@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::contents::apart;
 use super::request::{Filter, PageRequest};
 use super::search::unreadable_rows;
 use super::{LoadedTrace, SEARCH};
+use crate::analysis::tree::TraceTree;
 use crate::datadog::client::Client;
 use crate::datadog::error::ClientError;
 use crate::datadog::pager::{CursorPager, PagerLimits, Step, Stop};
@@ -103,10 +105,12 @@ impl Client {
             ));
         }
         notes.extend(unreadable_rows(walk.unreadable_rows));
+        let tree = TraceTree::build(&spans);
         Ok(LoadedTrace {
             id: id.clone(),
             complete: walk.stopped.is_none() && !walk.timed_out,
-            spans,
+            apart: apart(&tree),
+            tree,
             window,
             notes,
             bytes: walk.bytes,

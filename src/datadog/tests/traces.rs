@@ -27,7 +27,7 @@ async fn forty_parallel_calls_page_the_structure_once() {
     });
     for loaded in join_all(calls).await {
         let trace = loaded.unwrap();
-        assert_eq!(trace.spans.len(), 30);
+        assert_eq!(trace.tree.spans().len(), 30);
         assert!(trace.complete && trace.notes.is_empty());
     }
     assert_eq!(fake.search_counts(), (3, 0));
@@ -57,13 +57,13 @@ async fn an_evaluation_sent_later_is_seen_within_thirty_seconds() {
         let client = hub.client(keys(), "test");
         client.trace(&trace_id(), NOW_MS).await.unwrap()
     };
-    assert!(load().await.spans[0].evaluations.is_empty());
+    assert!(load().await.tree.spans()[0].evaluations.is_empty());
     fake.world().spans[0]["evaluation"] = json!({"good": {"value": true}});
     fake.world().spans.push(span(9, 1, 10));
     tokio::time::advance(Duration::from_secs(25)).await;
     let later = load().await;
-    assert!(later.spans[0].evaluations.contains_key("good"));
-    assert_eq!(later.spans.len(), 3);
+    assert!(later.tree.spans()[0].evaluations.contains_key("good"));
+    assert_eq!(later.tree.spans().len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,7 +79,7 @@ async fn a_page_that_is_too_large_is_asked_for_again_at_half_the_size() {
         .trace(&trace_id(), NOW_MS)
         .await
         .unwrap();
-    assert_eq!(trace.spans.len(), 30);
+    assert_eq!(trace.tree.spans().len(), 30);
     let limits: Vec<_> = fake
         .world()
         .searches
@@ -99,7 +99,7 @@ async fn an_answer_over_the_size_limit_is_halved_too() {
     });
     let client = hub.client(keys(), "test");
     let trace = client.trace(&trace_id(), NOW_MS).await.unwrap();
-    assert_eq!(trace.spans.len(), 16);
+    assert_eq!(trace.tree.spans().len(), 16);
 }
 
 #[tokio::test(start_paused = true)]
@@ -123,7 +123,7 @@ async fn a_cursor_that_repeats_ends_the_walk_and_the_reader_is_told() {
     fake.world().stuck_cursor = Some("same");
     let trace = fake.client().trace(&trace_id(), NOW_MS).await.unwrap();
     assert_eq!(fake.search_counts(), (2, 0));
-    assert_eq!(trace.spans.len(), 3);
+    assert_eq!(trace.tree.spans().len(), 3);
     assert!(!trace.complete);
     assert!(
         trace.notes[0].contains("same page cursor twice"),
@@ -164,7 +164,7 @@ async fn when_the_call_runs_out_of_time_what_was_read_is_given() {
     });
     let client = hub.client(keys(), "test");
     let trace = client.trace(&trace_id(), NOW_MS).await.unwrap();
-    assert_eq!(trace.spans.len(), 20);
+    assert_eq!(trace.tree.spans().len(), 20);
     assert!(
         trace.notes[0].contains("first 20 spans"),
         "{:?}",
@@ -175,7 +175,7 @@ async fn when_the_call_runs_out_of_time_what_was_read_is_given() {
     tokio::time::advance(Duration::from_secs(6)).await;
     let client = hub.client(keys(), "test");
     let trace = client.trace(&trace_id(), NOW_MS).await.unwrap();
-    assert_eq!(trace.spans.len(), 100);
+    assert_eq!(trace.tree.spans().len(), 100);
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,7 +205,7 @@ async fn a_caller_that_goes_away_leaves_the_others_served() {
     let stays = tokio::spawn(async move { second.trace(&trace_id(), NOW_MS).await });
     tokio::time::sleep(Duration::from_millis(50)).await;
     gone.abort();
-    assert_eq!(stays.await.unwrap().unwrap().spans.len(), 1);
+    assert_eq!(stays.await.unwrap().unwrap().tree.spans().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,7 +214,12 @@ async fn a_span_id_that_two_spans_share_is_kept_twice_and_a_repeated_row_once() 
     other["name"] = json!("another");
     let fake = Fake::with(vec![span(1, 20, 5), span(1, 20, 5), other]);
     let trace = fake.client().trace(&trace_id(), NOW_MS).await.unwrap();
-    let ids: Vec<_> = trace.spans.iter().map(|span| &span.span_id).collect();
+    let ids: Vec<_> = trace
+        .tree
+        .spans()
+        .iter()
+        .map(|span| &span.span_id)
+        .collect();
     assert_eq!(ids, [&SpanId::from("1"), &SpanId::from("1")]);
-    assert_eq!(trace.spans[1].name, "another");
+    assert_eq!(trace.tree.spans()[1].name, "another");
 }

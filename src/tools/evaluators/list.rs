@@ -102,9 +102,9 @@ struct Answer {
 }
 
 impl Shrink for Answer {
-    fn part_sizes(&self) -> Vec<usize> {
+    fn part_sizes(&self) -> impl Iterator<Item = usize> {
         let size = |row| to_json(row).map_or(0, |text| text.chars().count());
-        self.evaluators.iter().map(size).collect()
+        self.evaluators.iter().map(size)
     }
 
     fn keep(&mut self, count: usize) {

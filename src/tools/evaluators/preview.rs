@@ -128,9 +128,9 @@ fn is_zero(count: &usize) -> bool {
 }
 
 impl Shrink for Answer {
-    fn part_sizes(&self) -> Vec<usize> {
+    fn part_sizes(&self) -> impl Iterator<Item = usize> {
         let size = |sample| to_json(sample).map_or(0, |text| text.chars().count());
-        self.samples.iter().map(size).collect()
+        self.samples.iter().map(size)
     }
 
     fn keep(&mut self, count: usize) {
@@ -521,8 +521,9 @@ async fn whole_trace(
     let contents = context.client.contents(&loaded, Which::All).await?;
     notes.gaps(&contents.gaps);
     let spans = loaded
-        .spans
+        .tree
+        .spans()
         .iter()
-        .map(|span| contents.spans.get(&span.span_id).unwrap_or(span).as_ref());
+        .map(|span| contents.of(span).as_ref());
     Ok(trace_context(span.trace_id.as_str(), spans))
 }

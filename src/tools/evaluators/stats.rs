@@ -62,8 +62,8 @@ struct Answer {
 
 /// A handful of numbers: there is nothing to leave out.
 impl Shrink for Answer {
-    fn part_sizes(&self) -> Vec<usize> {
-        Vec::new()
+    fn part_sizes(&self) -> impl Iterator<Item = usize> {
+        std::iter::empty()
     }
 
     fn keep(&mut self, _count: usize) {}

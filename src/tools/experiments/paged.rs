@@ -125,20 +125,17 @@ impl Serialize for Paged {
 }
 
 impl Shrink for Paged {
-    fn part_sizes(&self) -> Vec<usize> {
-        self.rows
-            .iter()
-            .map(|row| {
-                let value = to_json(&row.value).map_or(0, |text| text.chars().count());
-                // Key, quotes and colon.
-                value
-                    + if self.entries {
-                        row.key.chars().count() + 4
-                    } else {
-                        0
-                    }
-            })
-            .collect()
+    fn part_sizes(&self) -> impl Iterator<Item = usize> {
+        self.rows.iter().map(|row| {
+            let value = to_json(&row.value).map_or(0, |text| text.chars().count());
+            // Key, quotes and colon.
+            value
+                + if self.entries {
+                    row.key.chars().count() + 4
+                } else {
+                    0
+                }
+        })
     }
 
     fn keep(&mut self, count: usize) {
@@ -241,8 +238,8 @@ impl Single {
 }
 
 impl Shrink for Single {
-    fn part_sizes(&self) -> Vec<usize> {
-        Vec::new()
+    fn part_sizes(&self) -> impl Iterator<Item = usize> {
+        std::iter::empty()
     }
 
     fn keep(&mut self, _count: usize) {}

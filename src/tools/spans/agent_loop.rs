@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{OpenTrace, open};
-use crate::analysis::agent_loop::{AgentLoop, agent_loop, limit_content};
+use crate::analysis::agent_loop::{AgentLoop, Entry, agent_loop, limit_content};
 use crate::analysis::tree::TraceTree;
 use crate::model::SpanKind;
 use crate::render::{Budget, Shrink, cut_middle, fit, to_json};
@@ -51,9 +51,9 @@ struct Arguments {
 }
 
 #[derive(Serialize)]
-struct Answer {
+struct Answer<'t> {
     #[serde(flatten)]
-    followed: AgentLoop,
+    followed: AgentLoop<'t>,
     next_cursor: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     window: Option<Window>,
@@ -65,24 +65,23 @@ struct Answer {
     first: usize,
 }
 
-impl Shrink for Answer {
-    fn part_sizes(&self) -> Vec<usize> {
+impl Shrink for Answer<'_> {
+    fn part_sizes(&self) -> impl Iterator<Item = usize> {
         let size =
             |text: Result<String, _>| text.map_or(0, |text: String| text.chars().count() + 1);
-        let mut sizes: Vec<usize> = self
-            .followed
-            .iterations
-            .iter()
-            .map(|iteration| size(to_json(iteration)))
-            .collect();
-        for entry in &self.followed.timeline {
+        // The timeline goes through the iterations in their order.
+        let mut said = self.followed.timeline.iter().peekable();
+        let iterations = self.followed.iterations.iter().enumerate();
+        iterations.map(move |(part, iteration)| {
+            let mut total = size(to_json(iteration));
             // What was said before the first decision is shown with it.
-            let part = entry.iteration.saturating_sub(self.first + 1);
-            if let Some(total) = sizes.get_mut(part) {
-                *total += size(to_json(entry));
+            let belongs =
+                |entry: &&Entry<'_>| entry.iteration.saturating_sub(self.first + 1) <= part;
+            while let Some(entry) = said.next_if(belongs) {
+                total += size(to_json(entry));
             }
-        }
-        sizes
+            total
+        })
     }
 
     fn keep(&mut self, count: usize) {
@@ -105,11 +104,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     let mut opened = open(context, NAME, trace_id, from, to).await?;
     let start = arguments.span_id.as_ref().map(|id| id.0.as_str());
     if let Some(id) = start
-        && !opened
-            .loaded
-            .spans
-            .iter()
-            .any(|span| span.span_id.as_str() == id)
+        && opened.loaded.tree.find(id).is_none()
     {
         return Err(agent_not_found(trace_id, id, &opened.structure()));
     }
@@ -138,7 +133,6 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         window, mut notes, ..
     } = opened;
     let mut followed = agent_loop(&tree, start.and_then(|id| tree.find(id)));
-    limit_content(&mut followed, length);
     followed.agent_name = cut_middle(&followed.agent_name, 200);
     notes.extend(std::mem::take(&mut followed.notes));
     followed
@@ -152,7 +146,9 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         question,
         first,
     };
-    answer.keep(usize::MAX);
+    // No iteration is shorter than this; what cannot fit need not be cut to size.
+    answer.keep(budget.chars() / 150 + 1);
+    limit_content(&mut answer.followed, length);
     Ok(fit(answer, budget)?)
 }
 
@@ -160,11 +156,9 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
 fn agent_not_found(trace_id: &str, span_id: &str, tree: &TraceTree) -> ToolError {
     let mut error = super::span_not_found(NAME, trace_id, &[span_id.to_owned()], tree);
     let agents: Vec<&str> = tree
-        .tops()
-        .flat_map(|top| tree.walk(top))
-        .map(|node| tree.span(node))
-        .filter(|span| span.kind == SpanKind::Agent)
-        .map(|span| span.span_id.as_str())
+        .walk_all()
+        .filter(|node| *tree.kind(*node) == SpanKind::Agent)
+        .map(|node| tree.span(node).span_id.as_str())
         .collect();
     if !agents.is_empty() {
         error.hint = "the trace exists and has no such span; `candidates` holds its agents, and \

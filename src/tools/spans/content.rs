@@ -82,8 +82,8 @@ struct Answer {
 }
 
 impl Shrink for Answer {
-    fn part_sizes(&self) -> Vec<usize> {
-        vec![chars(&self.content)]
+    fn part_sizes(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(chars(&self.content))
     }
 
     /// There is one part, the content; what gives way is its middle.
@@ -123,12 +123,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         .contents(&loaded, Which::Spans(std::slice::from_ref(&id)))
         .await?;
     notes.gaps(&contents.gaps);
-    let mut span = contents
-        .spans
-        .get(&id)
-        .unwrap_or(tree.span(node))
-        .as_ref()
-        .clone();
+    let mut span = contents.of(tree.span(node)).as_ref().clone();
     if field_value(&span, field).is_none() {
         notes.gaps(&fill_unlisted(context, &loaded, &mut span).await?);
     }

@@ -69,11 +69,10 @@ struct Answer {
 }
 
 impl Shrink for Answer {
-    fn part_sizes(&self) -> Vec<usize> {
+    fn part_sizes(&self) -> impl Iterator<Item = usize> {
         self.spans
             .iter()
             .map(|row| to_json(row).map_or(0, |text| text.chars().count()))
-            .collect()
     }
 
     fn keep(&mut self, count: usize) {
@@ -197,12 +196,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     let mut rows = Vec::with_capacity(page.len());
     for node in page {
         let structure = tree.span(node);
-        let mut full = contents
-            .spans
-            .get(&structure.span_id)
-            .unwrap_or(structure)
-            .as_ref()
-            .clone();
+        let mut full = contents.of(structure).as_ref().clone();
         notes.gaps(&fill_unlisted(context, &loaded, &mut full).await?);
         let error = errors.get(&structure.span_id).or(structure.error.as_ref());
         rows.push(details(context, &tree, node, &full, error));

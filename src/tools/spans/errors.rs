@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::details::ErrorDetails;
 use super::summary::parent_id;
 use super::{OpenTrace, open};
-use crate::analysis::errors::{error_spans, soft_errors};
+use crate::analysis::errors::{ErrorSpan, SoftError, error_spans, soft_errors};
 use crate::analysis::tree::TraceTree;
 use crate::model::{SpanId, SpanKind};
 use crate::render::{Budget, Shrink, cut_middle, fit, squeeze, to_json};
@@ -73,14 +73,13 @@ struct Answer {
 }
 
 impl Shrink for Answer {
-    fn part_sizes(&self) -> Vec<usize> {
+    fn part_sizes(&self) -> impl Iterator<Item = usize> {
         let size = |text: Result<String, _>| text.map_or(0, |text: String| text.chars().count());
         // The id stands in by_kind once more.
-        self.error_spans
-            .iter()
-            .map(|row| size(to_json(row)) + 24)
-            .chain(self.soft_errors.iter().map(|row| size(to_json(row))))
-            .collect()
+        let hard = self.error_spans.iter();
+        let soft = self.soft_errors.iter();
+        hard.map(move |row| size(to_json(row)) + 24)
+            .chain(soft.map(move |row| size(to_json(row))))
     }
 
     fn keep(&mut self, count: usize) {
@@ -150,14 +149,18 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     let tree = opened.whole(context).await?;
     let OpenTrace { window, notes, .. } = opened;
 
-    let mut hard = hard_errors(&tree);
-    let soft = quiet_errors(&tree);
+    let mut hard = error_spans(&tree);
+    let soft = soft_errors(&tree);
     // Origins first: when the answer must be cut, they are what it is asked for.
-    hard.sort_by_key(|row| !row.is_origin);
+    hard.sort_by_key(|found| !found.is_origin);
+    // No row is shorter than this; what cannot fit need not be written down.
+    let most = budget.chars() / 80 + 1;
+    let error_spans = hard.iter().skip(first).take(most);
+    let soft_errors = soft.iter().skip(first.saturating_sub(hard.len()));
     let mut answer = Answer {
         trace_id: trace_id.clone(),
         error_count: hard.len(),
-        origin_count: hard.iter().filter(|row| row.is_origin).count(),
+        origin_count: hard.iter().filter(|found| found.is_origin).count(),
         soft_error_count: soft.len(),
         next_cursor: None,
         by_kind: BTreeMap::new(),
@@ -165,70 +168,64 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         notes,
         first,
         total: hard.len() + soft.len(),
-        soft_errors: soft
-            .into_iter()
-            .skip(first.saturating_sub(hard.len()))
+        error_spans: error_spans.map(|found| Hard::new(&tree, found)).collect(),
+        soft_errors: soft_errors
+            .take(most)
+            .map(|found| Soft::new(&tree, found))
             .collect(),
-        error_spans: hard.into_iter().skip(first).collect(),
     };
-    answer.keep(usize::MAX);
+    answer.keep(most);
     Ok(fit(answer, budget)?)
 }
 
-fn hard_errors(tree: &TraceTree) -> Vec<Hard> {
-    error_spans(tree)
-        .into_iter()
-        .map(|found| {
-            let span = tree.span(found.node);
-            let max_stack = if found.is_origin {
-                ORIGIN_STACK
-            } else {
-                PASSED_STACK
-            };
-            let above = found.ancestors.len().saturating_sub(MAX_ANCESTORS);
-            Hard {
-                span_id: span.span_id.clone(),
-                parent_id: parent_id(span),
-                name: cut_middle(&span.name, 200),
-                span_kind: span.kind.clone(),
-                status: span.status.as_str(),
-                start_ms: span.start_ms(),
-                duration_ms: span.duration_ms(),
-                error: span
-                    .error
-                    .as_ref()
-                    .filter(|error| !error.is_empty())
-                    .map(|error| ErrorDetails::new(error, max_stack)),
-                is_origin: found.is_origin,
-                propagated_from: found
-                    .propagated_from
-                    .map(|node| tree.span(node).span_id.clone()),
-                ancestors: found
-                    .ancestors
-                    .iter()
-                    .skip(above)
-                    .map(|node| cut_middle(&tree.span(*node).name, 100))
-                    .collect(),
-            }
-        })
-        .collect()
+impl Hard {
+    fn new(tree: &TraceTree, found: &ErrorSpan) -> Self {
+        let span = tree.span(found.node);
+        let max_stack = if found.is_origin {
+            ORIGIN_STACK
+        } else {
+            PASSED_STACK
+        };
+        let above = found.ancestors.len().saturating_sub(MAX_ANCESTORS);
+        Self {
+            span_id: span.span_id.clone(),
+            parent_id: parent_id(span),
+            name: cut_middle(&span.name, 200),
+            span_kind: span.kind.clone(),
+            status: span.status.as_str(),
+            start_ms: span.start_ms(),
+            duration_ms: span.duration_ms(),
+            error: span
+                .error
+                .as_ref()
+                .filter(|error| !error.is_empty())
+                .map(|error| ErrorDetails::new(error, max_stack)),
+            is_origin: found.is_origin,
+            propagated_from: found
+                .propagated_from
+                .map(|node| tree.span(node).span_id.clone()),
+            ancestors: found
+                .ancestors
+                .iter()
+                .skip(above)
+                .map(|node| cut_middle(&tree.span(*node).name, 100))
+                .collect(),
+        }
+    }
 }
 
-fn quiet_errors(tree: &TraceTree) -> Vec<Soft> {
-    soft_errors(tree)
-        .into_iter()
-        .map(|found| {
-            let span = tree.span(found.node);
-            Soft {
-                span_id: span.span_id.clone(),
-                name: cut_middle(&span.name, 200),
-                span_kind: span.kind.clone(),
-                start_ms: span.start_ms(),
-                evidence: Proof {
-                    path: found.evidence.path,
-                    value: squeeze(&found.evidence.value, MAX_EVIDENCE).0,
-                },
-            }
-        })
-        .collect()
+impl Soft {
+    fn new(tree: &TraceTree, found: &SoftError) -> Self {
+        let span = tree.span(found.node);
+        Self {
+            span_id: span.span_id.clone(),
+            name: cut_middle(&span.name, 200),
+            span_kind: span.kind.clone(),
+            start_ms: span.start_ms(),
+            evidence: Proof {
+                path: found.evidence.path.clone(),
+                value: squeeze(&found.evidence.value, MAX_EVIDENCE).0,
+            },
+        }
+    }
 }

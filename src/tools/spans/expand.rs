@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::forest::{Forest, Node};
+use super::forest::{Forest, Node, most_nodes};
 use super::{OpenTrace, asked_spans, open};
 use crate::analysis::tree::{NodeId, TraceTree};
 use crate::model::SpanKind;
@@ -68,7 +68,7 @@ struct Answer<'t> {
 }
 
 impl Shrink for Answer<'_> {
-    fn part_sizes(&self) -> Vec<usize> {
+    fn part_sizes(&self) -> impl Iterator<Item = usize> {
         self.forest.sizes(self.count)
     }
 
@@ -114,10 +114,6 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     let keep = kind
         .as_ref()
         .map(|kind| leads_to(&tree, &tops, depth, kind));
-    let forest = Forest::new(&tree, tops, depth, |node| {
-        keep.as_ref()
-            .is_none_or(|keep| keep.get(node).copied().unwrap_or(false))
-    });
     if let Some(kind) = kind.filter(|kind| !tree.kinds().contains_key(kind)) {
         notes.add(format!(
             "no span of kind `{}` is in this trace",
@@ -136,8 +132,12 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
             || json!({"trace_id": trace_id, "span_ids": parts.get(3..)}),
         )?
     };
-    let forest = forest.skip(offset);
-    let most = forest.remaining().min(budget.chars() / 150 + 1);
+    let page = offset..offset.saturating_add(most_nodes(budget));
+    let forest = Forest::new(&tree, tops, depth, page, |node| {
+        keep.as_ref()
+            .is_none_or(|keep| keep.get(node).copied().unwrap_or(false))
+    });
+    let most = forest.len();
     let mut answer = Answer {
         trace_id: trace_id.clone(),
         spans: Vec::new(),
@@ -164,7 +164,7 @@ fn leads_to(tree: &TraceTree, tops: &[NodeId], depth: usize, kind: &SpanKind) ->
             .filter(|node| tree.depth_of(*node) <= floor)
             .collect();
         for node in below.into_iter().rev() {
-            let wanted = tree.span(node).kind == *kind
+            let wanted = *tree.kind(node) == *kind
                 || tree.children(node).iter().any(|child| {
                     tree.depth_of(*child) <= floor && keep.get(*child).copied().unwrap_or(false)
                 });

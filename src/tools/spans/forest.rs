@@ -5,12 +5,14 @@
 //! of their own, with `parent_id`, where it is not. A node whose children are not all shown is
 //! `collapsed` and says how many spans it hides.
 
+use std::ops::Range;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::analysis::tree::{NodeId, TraceTree};
 use crate::model::{ROOT_PARENT, SpanId, SpanKind};
-use crate::render::{cut_middle, to_json};
+use crate::render::{Budget, cut_middle, to_json};
 
 /// How deep JSON is nested at most: readers of clients stop at about a hundred levels.
 const MAX_NESTING: usize = 32;
@@ -48,25 +50,35 @@ struct Entry {
     level: usize,
 }
 
-/// The nodes to show, level by level, and the page of them that is shown.
+/// The most nodes that a page of this size can hold: none is shorter than this.
+pub(super) fn most_nodes(budget: Budget) -> usize {
+    budget.chars() / 150 + 1
+}
+
+/// The nodes to show, level by level, as far as the page of them that is shown.
 pub(super) struct Forest<'t> {
     tree: &'t TraceTree,
+    /// The nodes up to the end of the page.
     entries: Vec<Entry>,
-    /// Error spans at or below each node.
-    errors_below: Vec<usize>,
+    /// Where the page starts.
     first: usize,
+    /// Whether nodes follow after the page.
+    more: bool,
 }
 
 impl<'t> Forest<'t> {
-    /// All nodes below `tops`, at most `depth` levels below them, that `wanted` lets through.
+    /// A page of the nodes below `tops`, at most `depth` levels below them, that `wanted` lets
+    /// through. What follows after the page is not looked at.
     pub(super) fn new(
         tree: &'t TraceTree,
         tops: impl IntoIterator<Item = NodeId>,
         depth: usize,
+        page: Range<usize>,
         wanted: impl Fn(NodeId) -> bool,
     ) -> Self {
         let mut entries: Vec<Entry> = tops
             .into_iter()
+            .take(page.end.saturating_add(1))
             .map(|node| Entry {
                 node,
                 parent: None,
@@ -74,7 +86,9 @@ impl<'t> Forest<'t> {
             })
             .collect();
         let mut next = 0;
-        while let Some(entry) = entries.get(next).copied() {
+        while entries.len() <= page.end
+            && let Some(entry) = entries.get(next).copied()
+        {
             if entry.level < depth {
                 entries.extend(
                     tree.children(entry.node)
@@ -89,37 +103,31 @@ impl<'t> Forest<'t> {
             }
             next += 1;
         }
+        let more = entries.len() > page.end;
+        entries.truncate(page.end);
         Self {
             tree,
+            first: page.start.min(entries.len()),
             entries,
-            errors_below: errors_below(tree),
-            first: 0,
+            more,
         }
     }
 
-    /// Starts the page after the first `offset` nodes.
-    pub(super) fn skip(mut self, offset: usize) -> Self {
-        self.first = offset.min(self.entries.len());
-        self
-    }
-
-    /// How many nodes stand at or after the start of the page.
-    pub(super) fn remaining(&self) -> usize {
+    /// How many nodes the page has.
+    pub(super) fn len(&self) -> usize {
         self.entries.len() - self.first
     }
 
-    /// Where a page of `count` nodes ends, if more follow.
+    /// Where the first `count` nodes of the page end, if more follow.
     pub(super) fn next_offset(&self, count: usize) -> Option<usize> {
-        (count < self.remaining()).then_some(self.first + count)
+        (self.more || count < self.len()).then_some(self.first + count)
     }
 
-    /// The size of each node of the page, without its children.
-    pub(super) fn sizes(&self, count: usize) -> Vec<usize> {
-        self.page(count)
-            .map(|(_, entry)| {
-                to_json(&self.node(&entry, 0, 0)).map_or(0, |text| text.chars().count())
-            })
-            .collect()
+    /// The size of each of the first `count` nodes of the page, without its children.
+    pub(super) fn sizes(&self, count: usize) -> impl Iterator<Item = usize> {
+        self.page(count).map(|(_, entry)| {
+            to_json(&self.node(&entry, 0, 0)).map_or(0, |text| text.chars().count())
+        })
     }
 
     /// Builds the page's first `count` nodes as nested trees, each with whether it stands below an
@@ -142,8 +150,8 @@ impl<'t> Forest<'t> {
         for (index, entry) in page.into_iter().rev() {
             let (children, spans, errors) = shown.get(index).copied().unwrap_or_default();
             let below = self.tree.descendants_count(entry.node);
-            let errors_here = usize::from(self.tree.span(entry.node).is_error());
-            let all_errors = self.errors_below.get(entry.node).copied().unwrap_or(0);
+            let errors_here = usize::from(self.tree.is_error(entry.node));
+            let all_errors = self.tree.errors_within(entry.node);
             let hidden = if children < self.tree.children(entry.node).len() {
                 below - spans
             } else {
@@ -238,21 +246,4 @@ fn replay_metadata(metadata: &Map<String, Value>, level: usize) -> Map<String, V
         .filter(|(key, _)| key.starts_with("replay_"))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect()
-}
-
-fn errors_below(tree: &TraceTree) -> Vec<usize> {
-    let mut counts = vec![0; tree.len()];
-    let order: Vec<NodeId> = tree.tops().flat_map(|top| tree.walk(top)).collect();
-    for node in order.into_iter().rev() {
-        let own = usize::from(tree.span(node).is_error());
-        let below: usize = tree
-            .children(node)
-            .iter()
-            .filter_map(|child| counts.get(*child))
-            .sum::<usize>();
-        if let Some(count) = counts.get_mut(node) {
-            *count = own + below;
-        }
-    }
-    counts
 }

@@ -90,8 +90,8 @@ struct Answer {
 /// A page that came whole: [`page_that_fits`] asked for no more rows than there is room for, so
 /// that the cursor is the upstream's own and stands exactly after the last row.
 impl Shrink for Answer {
-    fn part_sizes(&self) -> Vec<usize> {
-        Vec::new()
+    fn part_sizes(&self) -> impl Iterator<Item = usize> {
+        std::iter::empty()
     }
 
     fn keep(&mut self, _count: usize) {}

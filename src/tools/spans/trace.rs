@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::forest::{Forest, Node};
+use super::forest::{Forest, Node, most_nodes};
 use super::{OpenTrace, open, trace_url};
 use crate::analysis::tree::TraceTree;
 use crate::model::SpanKind;
@@ -80,7 +80,7 @@ struct Page<'t> {
 }
 
 impl Shrink for Answer<'_> {
-    fn part_sizes(&self) -> Vec<usize> {
+    fn part_sizes(&self) -> impl Iterator<Item = usize> {
         self.page.forest.sizes(self.page.count)
     }
 
@@ -94,7 +94,8 @@ impl Shrink for Answer<'_> {
         }
         let (mut spans, mut orphans) = (Vec::new(), Vec::new());
         for (node, shown) in built.tops {
-            if self.page.tree.orphans().contains(&node) {
+            let tree = self.page.tree;
+            if tree.parent(node).is_none() && !tree.span(node).is_root() {
                 orphans.push(shown);
             } else {
                 spans.push(shown);
@@ -135,23 +136,23 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         || json!({"trace_id": trace_id}),
     )?;
     let depth = if whole { usize::MAX } else { 1 };
-    let forest = Forest::new(&tree, tree.tops(), depth, |_| true).skip(offset);
+    let page = offset..offset.saturating_add(most_nodes(budget));
+    let forest = Forest::new(&tree, tree.tops(), depth, page, |_| true);
     if !tree.orphans().is_empty() {
         notes.add(format!(
             "{} spans name a parent that is not in this trace; they stand under `orphans`",
             tree.orphans().len()
         ));
     }
-    let error_count = loaded_errors(&tree);
-    // No node is shorter than this; what cannot fit need not be built to be measured.
-    let most = forest.remaining().min(budget.chars() / 150 + 1);
+    let error_count = tree.errors().len();
+    let most = forest.len();
     let mut answer = Answer {
         trace_id: trace_id.clone(),
         trace_url: trace_url(context, trace_id),
         total_duration_ms: super::millis(tree.total_duration_ns()),
         total_spans: tree.len(),
         tree_depth: tree.depth(),
-        span_kinds: tree.kinds(),
+        span_kinds: tree.kinds().clone(),
         error_count,
         has_errors: error_count > 0,
         spans: Vec::new(),
@@ -168,11 +169,4 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     };
     answer.keep(most);
     Ok(fit(answer, budget)?)
-}
-
-fn loaded_errors(tree: &TraceTree) -> usize {
-    tree.tops()
-        .flat_map(|top| tree.walk(top))
-        .filter(|node| tree.span(*node).is_error())
-        .count()
 }

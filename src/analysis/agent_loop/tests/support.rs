@@ -97,22 +97,22 @@ pub(super) fn tree(spans: Vec<Build>) -> TraceTree {
     TraceTree::build(&spans)
 }
 
-pub(super) fn from(tree: &TraceTree, id: &str) -> AgentLoop {
+pub(super) fn from<'t>(tree: &'t TraceTree, id: &str) -> AgentLoop<'t> {
     agent_loop(tree, tree.find(id))
 }
 
-pub(super) fn ids(found: &AgentLoop) -> Vec<&str> {
+pub(super) fn ids<'t>(found: &AgentLoop<'t>) -> Vec<&'t str> {
     let ids = found.iterations.iter();
     ids.map(|iteration| iteration.span_id.as_str()).collect()
 }
 
 /// Each iteration's calls as `tool span = result`.
-pub(super) fn answers(found: &AgentLoop) -> Vec<Vec<String>> {
-    let calls = |iteration: &Iteration| {
+pub(super) fn answers(found: &AgentLoop<'_>) -> Vec<Vec<String>> {
+    let calls = |iteration: &Iteration<'_>| {
         let calls = iteration.tool_calls.iter();
         calls
             .map(|call| {
-                let span = call.span_id.as_ref().map_or("-", SpanId::as_str);
+                let span = call.span_id.map_or("-", SpanId::as_str);
                 let result = call.result.as_deref().unwrap_or("-");
                 let unasked = if call.asked_by_model { "" } else { " unasked" };
                 format!("{span} = {result}{unasked}")

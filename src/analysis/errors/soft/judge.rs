@@ -5,17 +5,13 @@ use std::collections::VecDeque;
 
 use serde_json::{Map, Value, json};
 
+use super::sketch::sketch;
 use crate::analysis::first_chars;
 
 /// Characters of a text kept as evidence.
 pub(super) const SHORT_CHARS: usize = 200;
 /// Envelopes around envelopes that are opened.
 const MAX_DEPTH: usize = 4;
-
-/// A text that holds a JSON object or array is read as such; any other stays a text.
-pub(super) fn parsed(text: &str) -> Value {
-    json_in(text).unwrap_or_else(|| Value::String(text.to_owned()))
-}
 
 pub(super) fn json_in(text: &str) -> Option<Value> {
     let trimmed = text.trim();
@@ -35,7 +31,7 @@ pub(super) enum Texts {
 }
 
 /// Keys whose value is another envelope around an answer.
-const ENVELOPES: [&str; 10] = [
+pub(super) const ENVELOPES: [&str; 10] = [
     "result",
     "response",
     "output",
@@ -48,7 +44,38 @@ const ENVELOPES: [&str; 10] = [
     "error_details",
 ];
 /// Envelopes that hold business data: a record found there may rightly have the status `failed`.
-const DATA_ENVELOPES: [&str; 2] = ["data", "payload"];
+pub(super) const DATA_ENVELOPES: [&str; 2] = ["data", "payload"];
+
+/// The other keys that are looked at, of an object or of a content part.
+pub(super) const TELLING_KEYS: &[&str] = &[
+    "isError",
+    "is_error",
+    "success",
+    "ok",
+    "status_code",
+    "statusCode",
+    "http.status",
+    "http.status_code",
+    "http_status",
+    "http_status_code",
+    "httpStatus",
+    "httpStatusCode",
+    "response_code",
+    "responseCode",
+    "status",
+    "error",
+    "errorMessage",
+    "error_message",
+    "errors",
+    "code",
+    "message",
+    "msg",
+    "detail",
+    "details",
+    "reason",
+    "title",
+    "text",
+];
 
 /// What is left to judge: a value, its path, and how strict to be.
 struct Candidate<'a> {
@@ -117,7 +144,7 @@ fn envelopes(map: &Map<String, Value>, around: &Candidate<'_>) -> Vec<Candidate<
         let inner = map.get(key)?;
         // A plain text is a message only where protocols put one.
         let (value, opened) = match inner {
-            Value::String(text) => match json_in(text) {
+            Value::String(text) => match sketch(text) {
                 Some(value) => (value, true),
                 None if data => return None,
                 None => (inner.clone(), false),
