@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 
 const RECORDS: usize = 5_000;
 /// As many as the client asks for.
-const PAGE: usize = 1_000;
+const PAGE: usize = 5_000;
 
 type Pages = Arc<Vec<String>>;
 

@@ -207,9 +207,39 @@ impl Client {
         call: Call,
         attempts: u32,
     ) -> Result<Answer, ClientError> {
+        let sent = self.send(&call, attempts).await?;
+        self.read(call.operation, sent, call.may_be_empty).await
+    }
+
+    /// [`Client::execute`] for a reading operation whose answer is long: `parse` makes of the body
+    /// what is wanted, and gives `None` if it is some other JSON. Gives the size of the body too.
+    pub(crate) async fn execute_into<T: Send + 'static>(
+        &self,
+        call: Call,
+        parse: fn(&[u8]) -> Result<Option<T>, json::JsonError>,
+        what_else: &'static str,
+    ) -> Result<(T, usize), ClientError> {
+        let operation = call.operation;
+        let sent = self.send(&call, self.hub.settings.attempts.max(1)).await?;
+        let response = match sent.outcome {
+            Ok(response) => response,
+            Err(error) => return Err(self.unanswered(operation, error)),
+        };
+        let status = response.status().as_u16();
+        let body = response.into_body();
+        let bytes = body.len();
+        match json::parse_body(body, parse).await {
+            Ok(Some(parsed)) => Ok((parsed, bytes)),
+            Ok(None) => Err(self.unreadable(operation, status, what_else.to_owned())),
+            Err(error) => Err(self.unreadable(operation, status, error.to_string())),
+        }
+    }
+
+    /// Sends a call, again if its class allows and the failure suggests it, until it succeeds.
+    async fn send(&self, call: &Call, attempts: u32) -> Result<Sent, ClientError> {
         let operation = call.operation;
         let body = call.body.as_ref().map(|body| Bytes::from(body.to_string()));
-        let uri = self.uri(&call);
+        let uri = self.uri(call);
         let mut attempt = 1;
         let mut may_renew = self.renewal.is_some();
         loop {
@@ -218,7 +248,7 @@ impl Client {
             let sent = self.attempt(operation, request, attempt).await?;
             let failure = match &sent.outcome {
                 Ok(response) if response.status().is_success() => {
-                    break self.read(operation, sent, call.may_be_empty).await;
+                    break Ok(sent);
                 }
                 Ok(response) => Failure::Status(response.status()),
                 Err(error) => Failure::Transport(error),
@@ -380,7 +410,7 @@ impl Client {
                 bytes,
             });
         }
-        match json::parse_body(body).await {
+        match json::parse_body(body, json::parse).await {
             Ok(value) => Ok(Answer {
                 status,
                 value,

@@ -7,6 +7,7 @@
 
 mod events;
 mod list;
+mod pages;
 pub(super) mod wire;
 mod write;
 

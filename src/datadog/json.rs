@@ -7,9 +7,10 @@
 //! that grows.
 
 use std::borrow::Cow;
+use std::marker::PhantomData;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::de::DeserializeSeed;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -37,7 +38,10 @@ pub(crate) enum JsonError {
 }
 
 /// Parses a body without holding up the executor.
-pub(crate) async fn parse_body(body: Bytes) -> Result<Value, JsonError> {
+pub(crate) async fn parse_body<T: Send + 'static>(
+    body: Bytes,
+    parse: fn(&[u8]) -> Result<T, JsonError>,
+) -> Result<T, JsonError> {
     if body.len() <= INLINE_BYTES {
         return parse(&body);
     }
@@ -49,6 +53,15 @@ pub(crate) async fn parse_body(body: Bytes) -> Result<Value, JsonError> {
 
 /// Parses JSON of any depth; see the module's documentation.
 pub(crate) fn parse(text: &[u8]) -> Result<Value, JsonError> {
+    parse_into(text, PhantomData::<Value>)
+}
+
+/// Parses JSON of any depth into what a seed makes of it, so that a long body need not become one
+/// tree.
+pub(crate) fn parse_into<S, T>(text: &[u8], seed: S) -> Result<T, JsonError>
+where
+    S: for<'de> DeserializeSeed<'de, Value = T>,
+{
     let start = text.trim_ascii_start();
     if start.is_empty() {
         return Err(JsonError::Empty);
@@ -59,7 +72,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, JsonError> {
     let text = flatten_below(text, MAX_DEPTH)?;
     let mut deserializer = serde_json::Deserializer::from_slice(&text);
     deserializer.disable_recursion_limit();
-    let value = Value::deserialize(serde_stacker::Deserializer::new(&mut deserializer));
+    let value = seed.deserialize(serde_stacker::Deserializer::new(&mut deserializer));
     value
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|error| {

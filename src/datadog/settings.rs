@@ -48,8 +48,7 @@ pub struct HubSettings {
     pub young_age: Duration,
     /// Bytes of all cached traces, estimated by the size of the answers. Default: 256 MiB.
     pub cache_bytes: u64,
-    /// Spans asked for per page of an experiment's events. Default: 1,000 of the API's 5,000: the
-    /// tree of a page of 5,000 takes more memory than all events of a large experiment.
+    /// Spans asked for per page of an experiment's events. Default: 5,000, the API's maximum.
     pub experiment_page: usize,
     /// Life of an experiment's events: metrics come after it is completed. Default: 30 s.
     pub experiment_life: Duration,
@@ -88,7 +87,7 @@ impl Default for HubSettings {
             content_life: Duration::from_secs(600),
             young_age: Duration::from_secs(300),
             cache_bytes: 256 * MIB as u64,
-            experiment_page: 1_000,
+            experiment_page: 5_000,
             experiment_life: Duration::from_secs(30),
             experiment_cache_bytes: 128 * MIB as u64,
             refusal_life: Duration::from_secs(60),

@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub(crate) summary: BTreeMap<String, Vec<Value>>,
     /// How often each method and route was asked.
     pub(crate) asked: BTreeMap<String, usize>,
+    /// The page sizes asked for of events.
+    pub(crate) event_pages: Vec<String>,
     /// The bodies of all writes.
     pub(crate) written: Vec<Value>,
     /// Largest page, whatever is asked.
@@ -247,6 +249,8 @@ impl World {
         };
         match (method.as_str(), parts.as_slice()) {
             ("GET", [.., "v3", "experiments", id, "events"]) => {
+                let limits = asked("page[limit]").into_iter().cloned();
+                self.event_pages.extend(limits);
                 let known = self.experiments.iter().any(|row| row["id"] == **id);
                 let none = Vec::new();
                 let Some(spans) = self.spans.get(*id).or(known.then_some(&none)) else {

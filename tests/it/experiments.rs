@@ -221,6 +221,42 @@ async fn a_burst_of_calls_on_an_experiment_is_one_load_and_the_next_costs_nothin
 }
 
 #[tokio::test]
+async fn events_are_asked_for_in_the_largest_pages_that_the_api_gives() {
+    let control = Control::captured();
+    control.world().page = Some(10);
+    let summary = json!({"experiment_id": BASELINE});
+    let answer = control.call("get_llmobs_experiment_summary", summary).await;
+    assert_eq!(answer["total_events"], 14);
+    let world = control.world();
+    assert!(world.event_pages.len() > 1, "{:?}", world.event_pages);
+    assert!(world.event_pages.iter().all(|limit| limit == "5000"));
+}
+
+#[tokio::test]
+async fn an_experiment_of_another_project_is_not_found_there_and_nothing_is_made_of_strangers() {
+    let control = Control::captured();
+    let elsewhere = json!({"project_id": "another", "experiment_name": "capitals-baseline"});
+    let listed = control.call("list_llmobs_experiments", elsewhere).await;
+    assert_eq!(listed["experiments"], json!([]));
+    let notes = listed["notes"].to_string();
+    assert!(
+        notes.contains("no experiment matches all of these filters"),
+        "{notes}"
+    );
+
+    large(&control, "stranger", 12, false);
+    let both = json!({"baseline_experiment_id": BASELINE, "candidate_experiment_id": "stranger"});
+    let compared = control.call("compare_llmobs_experiments", both).await;
+    assert_eq!(compared["paired_records"], 0);
+    assert_eq!(compared["only_in_candidate"]["records"], 12);
+    let notes = compared["notes"].to_string();
+    assert!(
+        notes.contains("no record is in both experiments"),
+        "{notes}"
+    );
+}
+
+#[tokio::test]
 async fn what_came_later_is_seen_when_the_events_are_old() {
     assert_eq!(
         HubSettings::default().experiment_life,

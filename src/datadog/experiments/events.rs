@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use super::list::{ExperimentFilter, Paging, next_cursor};
-use super::{EVENTS, LoadedExperiment, wire};
+use super::list::{ExperimentFilter, Paging};
+use super::{EVENTS, LoadedExperiment, pages};
 use crate::analysis::experiment::assemble;
 use crate::datadog::call::Call;
 use crate::datadog::client::Client;
 use crate::datadog::error::ClientError;
 use crate::datadog::pager::{CursorPager, PagerLimits, Step, Stop};
 use crate::model::{Experiment, ExperimentMetric, ExperimentSpan};
+
+/// What stands in the error when an answer is JSON but no events.
+const NO_EVENTS: &str = "JSON without the events (`data.attributes`)";
 
 /// All that the events endpoint gave.
 #[derive(Default)]
@@ -128,10 +131,8 @@ impl Client {
                 limit,
                 cursor: cursor.as_deref(),
             };
-            let answer = match self
-                .execute(paging.of(Call::with_ids(&EVENTS, &[id])?))
-                .await
-            {
+            let call = paging.of(Call::with_ids(&EVENTS, &[id])?);
+            let (page, bytes) = match self.execute_into(call, pages::read, NO_EVENTS).await {
                 Ok(answer) => answer,
                 Err(error) if error.is_too_large() && limit > 1 => {
                     limit /= 2;
@@ -146,14 +147,6 @@ impl Client {
                 }
                 Err(error) => return Err(error),
             };
-            let next = next_cursor(&answer.value);
-            let (status, bytes) = (answer.status, answer.bytes);
-            // Thousands of spans: not on a thread that others wait for.
-            let read = tokio::task::spawn_blocking(move || wire::events(answer.value)).await;
-            let Ok(Some(page)) = read else {
-                let what = "JSON without the events (`data.attributes`)".to_owned();
-                return Err(self.unreadable(&EVENTS, status, what));
-            };
             walk.bytes = walk.bytes.saturating_add(bytes);
             walk.spans.extend(page.spans);
             // Some upstreams repeat them on each page.
@@ -163,7 +156,7 @@ impl Client {
                 }
             }
             walk.unreadable_rows += page.unreadable_rows;
-            match pager.advance(next, bytes) {
+            match pager.advance(page.next_cursor, bytes) {
                 Step::Next(next) => cursor = Some(next),
                 Step::Complete => return Ok(walk),
                 Step::Stopped(stop) => {

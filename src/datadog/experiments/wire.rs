@@ -15,36 +15,8 @@ use crate::model::{
     SpanId, SpanKind, Status, TraceId,
 };
 
-/// One page of events.
-#[derive(Debug, Default)]
-pub(super) struct EventsPage {
-    pub(super) spans: Vec<ExperimentSpan>,
-    pub(super) summary: Vec<ExperimentMetric>,
-    pub(super) unreadable_rows: usize,
-}
-
-/// Reads `{data: {attributes: {spans, summary_metrics}}}`; `None` if it is something else.
-pub(super) fn events(mut body: Value) -> Option<EventsPage> {
-    let attributes = body.pointer_mut("/data/attributes")?.as_object_mut()?;
-    let mut rows = |key: &str| match attributes.remove(key) {
-        Some(Value::Array(rows)) => rows,
-        _ => Vec::new(),
-    };
-    let (spans, summary) = (rows("spans"), rows("summary_metrics"));
-    let total = spans.len() + summary.len();
-    let page = EventsPage {
-        spans: spans.into_iter().filter_map(span).collect(),
-        summary: summary.into_iter().filter_map(metric).collect(),
-        unreadable_rows: 0,
-    };
-    let read = page.spans.len() + page.summary.len();
-    Some(EventsPage {
-        unreadable_rows: total - read,
-        ..page
-    })
-}
-
-fn span(row: Value) -> Option<ExperimentSpan> {
+/// Reads a span; `None` if it is something else.
+pub(super) fn span(row: Value) -> Option<ExperimentSpan> {
     let Value::Object(mut top) = row else {
         return None;
     };
@@ -142,7 +114,8 @@ fn error(fields: &mut Map<String, Value>) -> Option<SpanError> {
     (!error.is_empty()).then_some(error)
 }
 
-fn metric(row: Value) -> Option<ExperimentMetric> {
+/// Reads a metric; `None` if it is something else.
+pub(super) fn metric(row: Value) -> Option<ExperimentMetric> {
     let Value::Object(mut row) = row else {
         return None;
     };
@@ -250,14 +223,15 @@ pub(in crate::datadog) fn whole(map: &mut Map<String, Value>, key: &str) -> Opti
 
 #[cfg(test)]
 mod tests {
+    use super::super::pages::{self, EventsPage};
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
 
     fn page(spans: &Value, summary: &Value) -> EventsPage {
-        events(json!({"data": {"id": "e", "type": "experiment_events",
-            "attributes": {"spans": spans, "summary_metrics": summary}}}))
-        .unwrap()
+        let body = json!({"data": {"id": "e", "type": "experiment_events",
+            "attributes": {"spans": spans, "summary_metrics": summary}}});
+        pages::read(body.to_string().as_bytes()).unwrap().unwrap()
     }
 
     #[test]
@@ -327,18 +301,6 @@ mod tests {
         );
         assert_eq!(metrics.summary[5].status, EvalStatus::Error);
         assert_eq!(metrics.summary[6].error, None);
-    }
-
-    #[test]
-    fn what_is_not_events_is_not_read_as_none() {
-        for body in [
-            json!({}),
-            json!({"data": []}),
-            json!([]),
-            json!({"data": {"id": "e"}}),
-        ] {
-            assert!(events(body).is_none());
-        }
     }
 
     proptest! {
