@@ -44,7 +44,8 @@ pub(super) trait ControlStore: Send + Sync {
     /// The metrics of an experiment, in the order they came.
     fn metrics(&self, experiment: &str, of: MetricsOf) -> Result<Vec<Metric>, StoreError>;
 
-    /// The record runs of an experiment by start: its root spans.
+    /// The record runs of an experiment by start: its root spans, with the tokens and the cost of
+    /// all spans of their traces.
     fn runs(&self, asked: &RunsAsked<'_>) -> Result<Vec<Member>, StoreError>;
 
     /// Sums over all spans of an experiment.

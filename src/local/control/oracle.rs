@@ -96,6 +96,14 @@ impl ControlStore for Oracle {
             let mut runs: Vec<Member> = runs.cloned().collect();
             runs.sort_by_key(|member| (member.start_ns, member.span.clone()));
             runs.truncate(asked.limit);
+            for run in &mut runs {
+                let trace = rows.members.iter().filter(|one| one.trace == run.trace);
+                let sum = |part: fn(&Member) -> f64| trace.clone().map(part).sum();
+                run.input_tokens = sum(|one| one.input_tokens);
+                run.output_tokens = sum(|one| one.output_tokens);
+                run.total_tokens = sum(|one| one.total_tokens);
+                run.cost_usd = sum(|one| one.cost_usd);
+            }
             runs
         })
     }

@@ -386,8 +386,12 @@ impl ControlStore for SqliteControl {
 
     fn runs(&self, asked: &RunsAsked<'_>) -> Result<Vec<Member>, StoreError> {
         let mut select = Select::new(
-            "SELECT trace, span, run, start, dur, err, tokens_in, tokens_out, tokens, cost
-             FROM members WHERE experiment = ? AND run = 1",
+            "SELECT trace, span, run, start, dur, err,
+               (SELECT SUM(tokens_in) FROM members AS one WHERE one.trace = root.trace),
+               (SELECT SUM(tokens_out) FROM members AS one WHERE one.trace = root.trace),
+               (SELECT SUM(tokens) FROM members AS one WHERE one.trace = root.trace),
+               (SELECT SUM(cost) FROM members AS one WHERE one.trace = root.trace)
+             FROM members AS root WHERE experiment = ? AND run = 1",
         );
         select.parameters.push(text(asked.experiment));
         if let Some((start, span)) = asked.after {

@@ -177,7 +177,7 @@ fn read(backend: &Backend, experiment: &Object, reading: &Reading) -> Result<Run
         // A span may have gone since, with its trace.
         if let Some(span) = backend.store.span(&trace, &id)? {
             let metrics = metrics.remove(&member.span).unwrap_or_default();
-            let text = text_of(&span, &metrics, reading.metrics);
+            let text = text_of(&span, member, &metrics, reading.metrics);
             bytes += text.len();
             if bytes > most && !runs.spans.is_empty() {
                 if !reading.paged {
@@ -225,15 +225,28 @@ fn metrics_between(
 }
 
 /// A span as JSON text; its metrics are JSON texts already.
-fn text_of(span: &Span, metrics: &[String], with_metrics: bool) -> String {
-    let text = item(span).to_string();
+fn text_of(span: &Span, run: &Member, metrics: &[String], with_metrics: bool) -> String {
+    let text = item(span, run).to_string();
     match text.strip_suffix('}') {
         Some(open) if with_metrics => format!("{open},\"eval_metrics\":[{}]}}", metrics.join(",")),
         _ => text,
     }
 }
 
-fn item(span: &Span) -> Value {
+/// A root span. What the model calls below it used stands in its own `metrics`, because nothing
+/// else of its trace is answered here.
+fn item(span: &Span, run: &Member) -> Value {
+    let mut numbers = span.metrics.clone();
+    for (name, sum) in [
+        ("input_tokens", run.input_tokens),
+        ("output_tokens", run.output_tokens),
+        ("total_tokens", run.total_tokens),
+        ("estimated_total_cost", run.cost_usd),
+    ] {
+        if sum > 0.0 {
+            numbers.entry(name.to_owned()).or_insert(sum);
+        }
+    }
     let error = span.error.as_ref().map_or_else(
         || json!({}),
         |error| json!({"type": error.error_type, "message": error.message, "stack": error.stack}),
@@ -263,7 +276,7 @@ fn item(span: &Span) -> Value {
         "tags": span.tags,
         "dataset_record_id": span.tag("dataset_record_id"),
         "meta": meta,
-        "metrics": span.metrics,
+        "metrics": numbers,
     });
     if let (Some(map), Some(config)) = (item.as_object_mut(), span.extra.get("config")) {
         map.insert("config".to_owned(), config.clone());
