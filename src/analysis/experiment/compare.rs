@@ -4,7 +4,8 @@
 //! by the record id where that is all there is. The runs of a record become one value: the mean of
 //! numbers, the share of true for booleans, the share of passed where criteria exist. Numbers are
 //! judged by a paired bootstrap of the differences, pass-or-fail by McNemar's exact test on the
-//! records that changed sides; p-values are corrected for the number of metrics (Holm).
+//! records that changed sides, or by the bootstrap where the sides were not run equally often;
+//! p-values are corrected for the number of metrics (Holm).
 
 mod pairs;
 mod verdict;

@@ -255,6 +255,16 @@ fn caveats(found: &Comparison, include_failed: bool, notes: &mut Notes) {
             "p_value_corrected allows for {tested} metrics being tested at once"
         ));
     }
+    let unevenly = |metric: &MetricComparison| {
+        matches!(metric.measure, Measure::TrueRate | Measure::PassRate)
+            && metric.test == Some("paired_bootstrap")
+    };
+    if found.metrics.iter().any(unevenly) {
+        notes.add(
+            "the sides were not run equally often: pass or fail is judged by its rates, and flips \
+             are examples, more likely on the side with fewer runs",
+        );
+    }
     let few = |metric: &&MetricComparison| metric.measure == Measure::Mean && metric.records < 30;
     if found
         .metrics

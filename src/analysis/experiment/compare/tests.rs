@@ -50,6 +50,31 @@ fn only_metric(comparison: &Comparison) -> &MetricComparison {
 }
 
 #[test]
+fn the_same_quality_run_twice_is_no_improvement() {
+    // Five records in six pass on each run, whichever side it is on.
+    let passes = |record: usize, shift: usize| json!((record + shift) % 6 != 0);
+    let baseline = side(120, |record| passes(record, 0));
+    let twice = |shifts: [usize; 2]| -> Vec<ExperimentEvent> {
+        let runs = shifts.into_iter().enumerate();
+        runs.flat_map(|(run, shift)| {
+            (0..120).map(move |record| {
+                let value = passes(record, shift);
+                event(run * 120 + record, record, vec![metric("m", value)])
+            })
+        })
+        .collect()
+    };
+    let found = compare(&baseline, &twice([1, 2]), Options::default());
+    let metric = only_metric(&found);
+    assert_eq!((metric.pass_to_fail, metric.fail_to_pass), (0, 20));
+    assert_eq!(metric.difference, Some(0.0));
+    assert_eq!(metric.test, Some("paired_bootstrap"));
+    assert_eq!(metric.verdict, Some(Verdict::NoClearChange));
+    let both_twice = compare(&twice([3, 4]), &twice([1, 2]), Options::default());
+    assert_eq!(only_metric(&both_twice).test, Some("mcnemar_exact"));
+}
+
+#[test]
 fn a_candidate_that_fails_in_one_region_regresses_there() {
     let baseline = side(60, |_| json!(true));
     let candidate = side(60, |record| json!(record % 3 != 1 || record % 2 == 0));

@@ -14,6 +14,8 @@ use crate::analysis::experiment::numbers::{finite, mean, whole};
 use crate::analysis::experiment::stats::LabelInfo;
 use crate::model::{Assessment, ExperimentEvent, ExperimentMetric, MetricType};
 
+/// The test of records that changed sides.
+const EXACT: &str = "mcnemar_exact";
 /// Beyond chance: the corrected p-value is below this.
 const SIGNIFICANT: f64 = 0.05;
 /// Below so many records a bootstrap's interval means nothing.
@@ -36,6 +38,8 @@ struct Row<'a> {
     /// What most of its runs say of pass and fail; `None` where they are split or say nothing.
     verdicts: Option<(bool, bool)>,
     tied: bool,
+    /// Whether as many runs say pass or fail on both sides.
+    evenly_run: bool,
     runs: (&'a [&'a ExperimentEvent], &'a [&'a ExperimentEvent]),
 }
 
@@ -63,9 +67,16 @@ pub(super) fn metric(
     let lost = count(&flips, Outcome::PassToFail);
     let won = flips.len() - lost;
 
+    // Most of two runs are seldom for pass, one run is often: where a side was run more often, a
+    // record flips more easily one way, and only the shares themselves can be compared.
+    let evenly_run = rows.iter().all(|row| row.evenly_run);
     let (test, p_value, interval) = match reader.measure {
         Measure::Unordered => (None, None, None),
-        Measure::Mean => {
+        Measure::TrueRate | Measure::PassRate if evenly_run => {
+            let p = (!rows.is_empty()).then(|| mcnemar_exact(lost, won));
+            (Some(EXACT), p, self::interval(&differences))
+        }
+        Measure::Mean | Measure::TrueRate | Measure::PassRate => {
             let found = bootstrap(&differences);
             let interval = found.map(|found| (found.low, found.high));
             (
@@ -73,10 +84,6 @@ pub(super) fn metric(
                 found.map(|found| found.p_value),
                 interval,
             )
-        }
-        Measure::TrueRate | Measure::PassRate => {
-            let p = (!rows.is_empty()).then(|| mcnemar_exact(lost, won));
-            (Some("mcnemar_exact"), p, self::interval(&differences))
         }
     };
     let comparison = MetricComparison {
@@ -125,19 +132,18 @@ pub(super) fn correct(metrics: &mut [MetricComparison]) {
 }
 
 fn verdict(metric: &MetricComparison) -> Option<Verdict> {
-    let (few, towards_better) = match metric.measure {
-        Measure::Unordered => return None,
-        Measure::Mean => {
-            let difference = metric.difference.unwrap_or_default();
-            let better = match metric.direction {
-                Direction::Higher => difference > 0.0,
-                Direction::Lower => difference < 0.0,
-            };
-            (FEW_NUMBERS, better)
-        }
-        Measure::TrueRate | Measure::PassRate => {
-            (FEW_FLIPS, metric.fail_to_pass > metric.pass_to_fail)
-        }
+    if metric.measure == Measure::Unordered {
+        return None;
+    }
+    let (few, towards_better) = if metric.test == Some(EXACT) {
+        (FEW_FLIPS, metric.fail_to_pass > metric.pass_to_fail)
+    } else {
+        let difference = metric.difference.unwrap_or_default();
+        let better = match metric.direction {
+            Direction::Higher => difference > 0.0,
+            Direction::Lower => difference < 0.0,
+        };
+        (FEW_NUMBERS, better)
     };
     Some(match metric.adjusted_p_value {
         _ if metric.records < few => Verdict::TooFewRecords,
@@ -246,6 +252,7 @@ impl<'a> Reader<'a> {
             candidate,
             verdicts: before.majority().zip(after.majority()),
             tied: before.tied() || after.tied(),
+            evenly_run: before.total() == after.total(),
             runs: (base, cand),
         })
     }
@@ -334,6 +341,10 @@ impl Votes {
 
     fn tied(&self) -> bool {
         self.0 == self.1 && self.0 > 0
+    }
+
+    fn total(&self) -> usize {
+        self.0 + self.1
     }
 }
 
