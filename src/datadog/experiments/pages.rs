@@ -1,6 +1,6 @@
 //! Reads a page of events row by row.
 //!
-//! A page holds thousands of spans with ten metrics each. As one tree it takes seven times the
+//! A page holds thousands of spans with ten metrics each. As one tree it takes several times the
 //! memory of its text; so each row becomes a tree, is read, and is gone before the next.
 
 use std::fmt;
