@@ -68,6 +68,7 @@ prompt = LLMObs.get_prompt("greeting")
 rows = [row for run in result["runs"] for row in run.rows]
 print(json.dumps({
     "project": PROJECT, "experiment": experiment._id, "pulled": len(ds), "filtered": len(first), "version": ds.version,
+    "failed": [row["span_id"] for row in rows if (row["error"] or {}).get("type")],
     "rows": {row["span_id"]: {name: e["value"] for name, e in row["evaluations"].items()} for row in rows},
     "summary": {name: e["value"] for name, e in result["runs"][0].summary_evaluations.items()},
     "pulled_rows": {row["span_id"]: {name: e["value"] for name, e in row["evaluations"].items()} for row in pulled.result["runs"][0].rows},
