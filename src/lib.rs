@@ -9,13 +9,15 @@
 //! 4. [`datadog`]: the typed API client.
 //! 5. [`local`]: the backend that speaks Datadog's HTTP API on this machine.
 //! 6. [`render`]: answers within a token budget, untrusted text, links.
-//! 7. [`tools`]: the toolset, one file per family.
-//! 8. [`server`]: the MCP front: handler, stdio, Streamable HTTP.
-//! 9. [`cli`]: the commands.
+//! 7. [`authz`]: who may call the MCP endpoint over HTTP, and with whose credential.
+//! 8. [`tools`]: the toolset, one file per family.
+//! 9. [`server`]: the MCP front: handler, stdio, Streamable HTTP.
+//! 10. [`cli`]: the commands.
 //!
 //! `ARCHITECTURE.md` says why the walls stand where they do.
 
 pub mod analysis;
+pub mod authz;
 pub mod cli;
 pub mod datadog;
 pub mod local;

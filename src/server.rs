@@ -28,10 +28,11 @@ mod tests;
 use std::sync::Arc;
 
 pub use crate::analysis::nearest::nearest;
-pub use credentials::{CredentialSource, FixedCredential, HeaderCredentials, NotReady};
+use crate::authz::Admitted;
+pub use credentials::{CredentialSource, FixedCredential, NotReady};
 pub use dispatch::{CALL_DEADLINE, Outcome};
 pub use handler::definitions;
-pub use http::{HttpError, MCP_PATHS, require_loopback, router, serve_http};
+pub use http::{HttpError, router, serve_http};
 pub use resources::{TOOLSETS_URI, WHOAMI_URI};
 pub use scope::Scope;
 pub use selection::{Catalogue, Entry, Hidden, Selection, Wish};
@@ -80,7 +81,7 @@ impl McpServer {
     pub fn plain_scope(&self) -> Scope {
         Scope {
             selection: self.select(&Wish::default()),
-            credentials: HeaderCredentials::Absent,
+            caller: Admitted::Own,
         }
     }
 

@@ -1,10 +1,12 @@
 //! `demo`: sample data, MCP over HTTP in front of it, and lines to paste into a client.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
+use crate::authz::Open;
 use crate::local::demo::{DemoSummary, load};
 use crate::local::owner::Listen;
 use crate::local::{DataDir, LocalOptions};
@@ -74,7 +76,7 @@ pub(crate) async fn run(
         &shared.url(),
         loaded,
     ))?;
-    let served = serve_http(server, mcp, stop)
+    let served = serve_http(server, Arc::new(Open), mcp, stop)
         .await
         .map_err(|error| CliError::failed(error, ""));
     shared.close().await;

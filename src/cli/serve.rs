@@ -1,7 +1,9 @@
 //! `serve`: MCP over stdio or HTTP, until the client or the user has enough.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use crate::authz::Open;
 use crate::server::{HttpError, McpServer, serve_http, serve_stdio};
 
 use super::args::ServeArgs;
@@ -31,7 +33,7 @@ pub(crate) async fn run(settings: Settings, args: &ServeArgs) -> Result<ExitCode
                 .local_addr()
                 .map_err(|error| CliError::failed(error, "try again"))?;
             tell(&format!("MCP over HTTP at http://{address}/mcp (Ctrl-C stops it)"));
-            serve_http(server, listener, stop)
+            serve_http(server, Arc::new(Open), listener, stop)
                 .await
                 .map_err(|error: HttpError| CliError::failed(error, ""))
         }

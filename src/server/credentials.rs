@@ -1,21 +1,12 @@
-//! Credentials as a caller sends them, and the process's own behind a small trait.
-//!
-//! Header names come in two spellings: Datadog documents `DD_API_KEY` with underscores, its own SDK
-//! examples send `DD-API-KEY`, and some proxies drop names with underscores. Both are accepted. An
-//! empty value is absent, because plugins send `"${DD_API_KEY:-}"` whether or not it is set.
+//! The process's own credential behind a small trait: fixed, read from files, or a stored login.
 
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::HeaderMap;
 
 use crate::datadog::login::StoredLogin;
 use crate::datadog::{Credential, Renew};
-
-const API_KEY: [&str; 2] = ["dd-api-key", "dd_api_key"];
-const APP_KEY: [&str; 2] = ["dd-application-key", "dd_application_key"];
-const AUTHORIZATION: &str = "authorization";
 
 /// Where the process's own credential comes from. Asked at each call, so that a mounted secret that
 /// changes is picked up.
@@ -93,128 +84,5 @@ impl CredentialSource for FixedCredential {
 
     fn origin(&self) -> String {
         self.origin.clone()
-    }
-}
-
-/// The credentials that a request brought in its headers.
-#[derive(Clone, Default)]
-pub enum HeaderCredentials {
-    /// None at all.
-    #[default]
-    Absent,
-    /// Enough to make calls with.
-    Complete(Credential),
-    /// A half pair or an unusable value: what to tell the caller.
-    Unusable(String),
-}
-
-impl HeaderCredentials {
-    /// Takes the credentials out of the headers: whatever comes after cannot see or log them.
-    pub fn take(headers: &mut HeaderMap) -> Self {
-        let api_key = take_value(headers, &API_KEY);
-        let app_key = take_value(headers, &APP_KEY);
-        let bearer = take_value(headers, &[AUTHORIZATION]);
-        let made = api_key.and_then(|api_key| {
-            let app_key = app_key?;
-            let bearer = bearer?.and_then(|value| bearer_of(&value));
-            Credential::from_parts(api_key.as_deref(), app_key.as_deref(), bearer.as_deref())
-                .map_err(|error| format!("in the request's headers: {error}"))
-        });
-        match made {
-            Ok(Credential::None) => Self::Absent,
-            Ok(credential) => Self::Complete(credential),
-            Err(why) => Self::Unusable(why),
-        }
-    }
-}
-
-/// The token of a `Bearer` value; other schemes are not ours.
-fn bearer_of(value: &str) -> Option<String> {
-    let (scheme, token) = value.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| token.trim().to_owned())
-}
-
-/// Removes every spelling of a header and returns its one value, `None` if empty.
-fn take_value(headers: &mut HeaderMap, names: &[&str]) -> Result<Option<String>, String> {
-    let mut found: Option<String> = None;
-    let mut wrong = None;
-    for name in names {
-        for value in headers.get_all(*name) {
-            let Ok(text) = value.to_str().map(str::trim) else {
-                wrong = Some("holds characters that no key has");
-                continue;
-            };
-            if text.is_empty() {
-                continue;
-            }
-            match &found {
-                Some(first) if first != text => {
-                    wrong = Some("was sent twice with different values");
-                }
-                Some(_) => {}
-                None => found = Some(text.to_owned()),
-            }
-        }
-        headers.remove(*name);
-    }
-    match wrong {
-        Some(wrong) => {
-            let name = names.first().copied().unwrap_or_default();
-            Err(format!("the request's header {name} {wrong}"))
-        }
-        None => Ok(found),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use http::{HeaderName, HeaderValue};
-    use rstest::rstest;
-
-    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in pairs {
-            map.append(
-                HeaderName::from_bytes(name.as_bytes()).expect("name"),
-                HeaderValue::from_str(value).expect("value"),
-            );
-        }
-        map
-    }
-
-    #[rstest]
-    #[case::nothing(&[], "absent")]
-    #[case::underscores(&[("DD_API_KEY", "a"), ("DD_APPLICATION_KEY", "b")], "API key and application key")]
-    #[case::dashes(&[("DD-API-KEY", "a"), ("DD-APPLICATION-KEY", "b")], "API key and application key")]
-    #[case::mixed(&[("dd-api-key", "a"), ("DD_APPLICATION_KEY", "b")], "API key and application key")]
-    #[case::empty_is_absent(&[("DD_API_KEY", ""), ("DD_APPLICATION_KEY", "  ")], "absent")]
-    #[case::api_key_alone(&[("DD_API_KEY", "a"), ("DD_APPLICATION_KEY", "")], "unusable")]
-    #[case::app_key_alone(&[("DD_APPLICATION_KEY", "b")], "unusable")]
-    #[case::bearer(&[("Authorization", "bearer  tok")], "bearer token")]
-    #[case::empty_bearer(&[("Authorization", "Bearer ")], "absent")]
-    #[case::basic_is_not_ours(&[("Authorization", "Basic dTpw")], "absent")]
-    #[case::same_twice(&[("DD_API_KEY", "a"), ("DD-API-KEY", "a"), ("DD-APPLICATION-KEY", "b")], "API key and application key")]
-    #[case::contradiction(&[("DD_API_KEY", "a"), ("DD-API-KEY", "z"), ("DD-APPLICATION-KEY", "b")], "unusable")]
-    fn headers_to_credentials(#[case] sent: &[(&str, &str)], #[case] expected: &str) {
-        let mut map = headers(sent);
-        let found = match HeaderCredentials::take(&mut map) {
-            HeaderCredentials::Absent => "absent",
-            HeaderCredentials::Complete(credential) => credential.kind(),
-            HeaderCredentials::Unusable(_) => "unusable",
-        };
-        assert_eq!(found, expected);
-        assert!(map.is_empty(), "nothing is left for others to see");
-    }
-
-    #[test]
-    fn a_message_about_headers_never_holds_a_value() {
-        let mut map = headers(&[("DD_API_KEY", "s3cr3t-one"), ("DD-API-KEY", "s3cr3t-two")]);
-        let HeaderCredentials::Unusable(why) = HeaderCredentials::take(&mut map) else {
-            panic!("two different values are a contradiction");
-        };
-        assert!(!why.contains("s3cr3t"), "{why}");
     }
 }

@@ -51,7 +51,7 @@ impl McpServer {
             return Outcome::Failure(hidden_tool(tool.name, why));
         }
         strip_intent(&mut arguments);
-        let client = match self.upstreams().client(&scope.credentials, caller).await {
+        let client = match self.upstreams().client(&scope.caller, caller).await {
             Ok(client) => client,
             Err(refused) => {
                 return Outcome::Failure(failure(&refused.error, 401, &refused.hint));

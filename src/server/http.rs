@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -21,13 +21,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::credentials::HeaderCredentials;
-use super::guard::loopback_only;
+use crate::authz::{Admitted, Gate, MCP_PATHS, refusal};
+
+use super::guard::known_names_only;
 use super::scope::{Scope, wish};
 use super::{McpServer, VERSION};
-
-/// The paths of the MCP endpoint: ours, and the two of the hosted server.
-pub const MCP_PATHS: [&str; 3] = ["/mcp", "/v1/mcp", "/api/unstable/mcp-server/mcp"];
 
 /// The largest request body in bytes. A call's arguments are small; a batch of records is not.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
@@ -38,10 +36,10 @@ const GRACE: Duration = Duration::from_secs(5);
 /// What can go wrong in serving HTTP.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// The address is reachable from other machines.
+    /// The address is reachable from other machines, and the gate is not made for them.
     #[error(
-        "{0} can be reached from other machines, and this server has no sign-in for MCP callers yet: \
-         use a loopback address such as 127.0.0.1:8787"
+        "{0} can be reached from other machines, and no public URL says under which name: use a \
+         loopback address such as 127.0.0.1:8787"
     )]
     NotLoopback(SocketAddr),
     /// The socket failed.
@@ -49,17 +47,8 @@ pub enum HttpError {
     Io(#[from] std::io::Error),
 }
 
-/// Refuses addresses that other machines can reach.
-pub fn require_loopback(address: SocketAddr) -> Result<(), HttpError> {
-    if address.ip().is_loopback() {
-        Ok(())
-    } else {
-        Err(HttpError::NotLoopback(address))
-    }
-}
-
-/// The HTTP app. `stop` ends open streams when the process is told to stop.
-pub fn router(server: &McpServer, stop: CancellationToken) -> Router {
+/// The HTTP app behind a gate. `stop` ends open streams when the process is told to stop.
+pub fn router(server: &McpServer, gate: Arc<dyn Gate>, stop: CancellationToken) -> Router {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
@@ -79,13 +68,20 @@ pub fn router(server: &McpServer, stop: CancellationToken) -> Router {
     for path in MCP_PATHS {
         app = app.route_service(path, mcp.clone());
     }
-    app.route_layer(middleware::from_fn_with_state(server.clone(), attach_scope))
+    let wall = Arc::new(gate.public_url().cloned());
+    let beside = gate.routes();
+    let front = Front {
+        server: server.clone(),
+        gate,
+    };
+    app.route_layer(middleware::from_fn_with_state(front, admit))
+        .merge(beside)
         .route("/healthz", get(health))
         .fallback(not_found)
-        .layer(middleware::from_fn(loopback_only))
+        .layer(middleware::from_fn_with_state(wall, known_names_only))
         .layer(CatchPanicLayer::custom(
             |_panic: Box<dyn std::any::Any + Send>| {
-                error(
+                refusal(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "internal error",
                     "this is a bug: please report it",
@@ -95,15 +91,23 @@ pub fn router(server: &McpServer, stop: CancellationToken) -> Router {
 }
 
 /// Serves the app until `stop` is cancelled; then finishes what runs, for a few seconds.
+///
+/// # Errors
+/// The listener is not on loopback and the gate has no public URL; or the socket failed.
 pub async fn serve_http(
     server: McpServer,
+    gate: Arc<dyn Gate>,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), HttpError> {
-    require_loopback(listener.local_addr()?)?;
+    let address = listener.local_addr()?;
+    if !address.ip().is_loopback() && gate.public_url().is_none() {
+        return Err(HttpError::NotLoopback(address));
+    }
     // Streams end only after the grace, so that running calls can still answer.
     let streams = CancellationToken::new();
-    let app = router(&server, streams.clone());
+    let app =
+        router(&server, gate, streams.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let stopped = stop.clone();
     let serving = axum::serve(listener, app)
         .with_graceful_shutdown(async move { stopped.cancelled().await })
@@ -120,21 +124,32 @@ pub async fn serve_http(
     Ok(())
 }
 
-/// Reads what the request asks for and as whom, and takes the credentials out of its headers.
-async fn attach_scope(
-    State(server): State<McpServer>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let selection = server.select(&wish(request.uri(), request.headers()));
-    let credentials = HeaderCredentials::take(request.headers_mut());
+/// What stands before the protocol.
+#[derive(Clone)]
+struct Front {
+    server: McpServer,
+    gate: Arc<dyn Gate>,
+}
+
+/// Asks the gate, and notes beside the request what it may see and as whom.
+async fn admit(State(front): State<Front>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let peer = peer.map(|ConnectInfo(peer)| *peer);
+    let path = request.uri().path().to_owned();
+    let caller = match front.gate.admit(&path, peer, request.headers_mut()).await {
+        Ok(caller) => caller,
+        Err(refused) => return *refused,
+    };
+    let mut wish = wish(request.uri(), request.headers());
+    if let Admitted::As(user) = &caller {
+        wish.read_only |= !user.may_write;
+    }
+    let selection = front.server.select(&wish);
     for warning in &selection.warnings {
         tracing::info!("{warning}");
     }
-    request.extensions_mut().insert(Arc::new(Scope {
-        selection,
-        credentials,
-    }));
+    let scope = Scope { selection, caller };
+    request.extensions_mut().insert(Arc::new(scope));
     next.run(request).await
 }
 
@@ -143,14 +158,9 @@ async fn health() -> Response {
 }
 
 async fn not_found() -> Response {
-    error(
+    refusal(
         StatusCode::NOT_FOUND,
         "not found",
         "the MCP endpoint is POST /mcp; GET /healthz tells whether the server runs",
     )
-}
-
-fn error(status: StatusCode, error: &str, hint: &str) -> Response {
-    let body = json!({"error": error, "status": status.as_u16(), "hint": hint});
-    (status, axum::Json(body)).into_response()
 }

@@ -102,7 +102,7 @@ impl McpServer {
 
     /// The body of [`WHOAMI_URI`].
     pub(crate) fn whoami_json(&self, scope: &Scope) -> Value {
-        let mut body = self.upstreams().whoami(&scope.credentials);
+        let mut body = self.upstreams().whoami(&scope.caller);
         if let Some(map) = body.as_object_mut() {
             map.insert(
                 "server".to_owned(),

@@ -7,7 +7,8 @@
 
 use http::{HeaderMap, Uri};
 
-use super::credentials::HeaderCredentials;
+use crate::authz::Admitted;
+
 use super::selection::{Selection, Wish, names};
 
 const TOOLSETS_HEADER: &str = "x-datadog-mcp-toolsets";
@@ -17,8 +18,8 @@ const TOOLSETS_HEADER: &str = "x-datadog-mcp-toolsets";
 pub struct Scope {
     /// The tools it may use.
     pub selection: Selection,
-    /// The credentials that it brought.
-    pub credentials: HeaderCredentials,
+    /// With whose credential its calls are sent.
+    pub caller: Admitted,
 }
 
 /// What the URL and headers of a request ask to be served.

@@ -4,18 +4,21 @@
 //!
 //! * **Local was chosen** (`--local`, `DD_SITE=local`, `demo`): everything goes there, and
 //!   credentials in a request's headers are dropped unread.
-//! * **Nothing was chosen**: calls go to local, unless the request brings complete credentials;
-//!   then that request alone goes to Datadog at the default site. Its hub is made when first needed.
-//! * **Datadog was chosen**: the process's own credential is used, unless the request brings
-//!   complete ones. Half a pair is an error, never a silent fall back to someone else's keys.
+//! * **Nothing was chosen**: calls go to local, unless the caller has complete credentials; then that
+//!   request alone goes to Datadog at the default site. Its hub is made when first needed.
+//! * **Datadog was chosen**: the credential is the one that the gate admitted the caller with: the
+//!   process's own, what the request brought, or that of a signed-in user. Half a pair is an error,
+//!   and where the request must bring its own, none is one too: never a silent fall back to someone
+//!   else's keys.
 
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 
+use crate::authz::{Admitted, HeaderCredentials, SignedIn};
 use crate::datadog::{Client, Credential, Hub};
 
-use super::credentials::{CredentialSource, HeaderCredentials, NotReady};
+use super::credentials::{CredentialSource, NotReady};
 
 /// Why calls go to the local backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,10 @@ pub struct Described {
 }
 
 type MakeHub = Box<dyn Fn() -> Result<Hub, String> + Send + Sync>;
+
+/// How a request brings credentials.
+const SEND_THEM: &str = "send both headers DD_API_KEY and DD_APPLICATION_KEY, or one header \
+                         'Authorization: Bearer TOKEN'";
 
 /// The hubs that calls may go through. Lives as long as the process.
 pub struct Upstreams {
@@ -151,12 +158,8 @@ impl Upstreams {
     }
 
     /// The client for one call.
-    pub(crate) async fn client(
-        &self,
-        sent: &HeaderCredentials,
-        caller: &str,
-    ) -> Result<Client, Refused> {
-        match (&self.choice, sent) {
+    pub(crate) async fn client(&self, caller: &Admitted, name: &str) -> Result<Client, Refused> {
+        match (&self.choice, caller) {
             (
                 Choice::Local {
                     hub,
@@ -165,50 +168,70 @@ impl Upstreams {
                 },
                 _,
             )
-            | (Choice::Local { hub, .. }, HeaderCredentials::Absent) => {
-                Ok(hub.client(Credential::None, caller))
-            }
-            (_, HeaderCredentials::Unusable(why)) => Err(Refused {
+            | (
+                Choice::Local { hub, .. },
+                Admitted::Own | Admitted::Sent(HeaderCredentials::Absent),
+            ) => Ok(hub.client(Credential::None, name)),
+            (_, Admitted::Sent(HeaderCredentials::Unusable(why))) => Err(Refused {
                 error: why.clone(),
-                hint: "send both headers DD_API_KEY and DD_APPLICATION_KEY, or one header \
-                       'Authorization: Bearer TOKEN', or neither"
-                    .to_owned(),
+                hint: format!("{SEND_THEM}, or neither"),
             }),
             (
                 Choice::Local {
                     for_headers: Some(lazy),
                     ..
                 },
-                HeaderCredentials::Complete(credential),
-            ) => Ok(lazy.hub()?.client(credential.clone(), caller)),
-            (Choice::Datadog { hub, .. }, HeaderCredentials::Complete(credential)) => {
-                Ok(hub.client(credential.clone(), caller))
-            }
-            (Choice::Datadog { .. }, HeaderCredentials::Absent) => {
-                let NotReady { error, hint } = match self.own_client(caller).await {
-                    Ok(client) => return Ok(client),
-                    Err(not_ready) => not_ready,
-                };
-                Err(Refused { error, hint })
-            }
-        }
-    }
-
-    /// Which upstream answers such a request, and with what kind of credential from where. Never a
-    /// credential's value.
-    pub(crate) fn whoami(&self, sent: &HeaderCredentials) -> Value {
-        let headers = "the request's headers";
-        let (upstream, kind_of, origin) = match (&self.choice, sent) {
+                Admitted::Sent(HeaderCredentials::Complete(credential)),
+            ) => Ok(lazy.hub()?.client(credential.clone(), name)),
             (
                 Choice::Local {
                     for_headers: Some(lazy),
                     ..
                 },
-                HeaderCredentials::Complete(credential),
+                Admitted::As(user),
+            ) => Ok(client_of(user, lazy.hub()?, name)),
+            (
+                Choice::Datadog { hub, .. },
+                Admitted::Sent(HeaderCredentials::Complete(credential)),
+            ) => Ok(hub.client(credential.clone(), name)),
+            (Choice::Datadog { hub, .. }, Admitted::As(user)) => Ok(client_of(user, hub, name)),
+            (Choice::Datadog { .. }, Admitted::Own) => self
+                .own_client(name)
+                .await
+                .map_err(|NotReady { error, hint }| Refused { error, hint }),
+            // A base of one's own may need none; a site always does.
+            (Choice::Datadog { hub, .. }, Admitted::Sent(HeaderCredentials::Absent))
+                if self.described.site.is_none() =>
+            {
+                Ok(hub.client(Credential::None, name))
+            }
+            (Choice::Datadog { .. }, Admitted::Sent(HeaderCredentials::Absent)) => Err(Refused {
+                error: "this request brought no Datadog credentials, and this server lends none"
+                    .to_owned(),
+                hint: SEND_THEM.to_owned(),
+            }),
+        }
+    }
+
+    /// Which upstream answers such a caller, and with what kind of credential from where. Never a
+    /// credential's value.
+    pub(crate) fn whoami(&self, caller: &Admitted) -> Value {
+        let given = Given::of(caller);
+        let (upstream, kind, origin) = match (&self.choice, &given) {
+            (
+                Choice::Local {
+                    for_headers: Some(lazy),
+                    ..
+                },
+                Given {
+                    credential: Some(credential),
+                    origin,
+                    ..
+                },
             ) => (
-                json!({"kind": "datadog", "site": lazy.site, "chosen_by": headers}),
+                json!({"kind": "datadog", "site": lazy.site, "chosen_by": origin}),
                 credential.kind(),
-                headers.to_owned(),
+                (*origin).to_owned(),
             ),
             (Choice::Local { reason, .. }, _) => {
                 let why = match reason {
@@ -222,20 +245,68 @@ impl Upstreams {
                     "none needed".to_owned(),
                 )
             }
-            (Choice::Datadog { own, .. }, _) => {
+            (Choice::Datadog { own, .. }, given) => {
                 let mut upstream = json!({"kind": "datadog", "url": self.described.url});
                 if let (Some(site), Some(map)) = (&self.described.site, upstream.as_object_mut()) {
                     map.insert("site".to_owned(), json!(site));
                 }
-                match sent {
-                    HeaderCredentials::Complete(credential) => {
-                        (upstream, credential.kind(), headers.to_owned())
-                    }
-                    _ => (upstream, own.current().kind(), own.origin()),
+                match (caller, given.credential) {
+                    (Admitted::Own, _) => (upstream, own.current().kind(), own.origin()),
+                    (_, Some(credential)) => (upstream, credential.kind(), given.origin.to_owned()),
+                    (_, None) => (upstream, Credential::None.kind(), given.origin.to_owned()),
                 }
             }
         };
-        json!({"upstream": upstream, "credential": {"kind": kind_of, "origin": origin}})
+        let mut credential = json!({"kind": kind, "origin": origin});
+        if let (Some(subject), Some(map)) = (given.subject, credential.as_object_mut()) {
+            map.insert("subject".to_owned(), json!(subject));
+        }
+        json!({"upstream": upstream, "credential": credential})
+    }
+}
+
+/// What a caller was admitted with, apart from the server's own.
+struct Given<'a> {
+    credential: Option<&'a Credential>,
+    origin: &'static str,
+    subject: Option<&'a str>,
+}
+
+impl<'a> Given<'a> {
+    fn of(caller: &'a Admitted) -> Self {
+        let (credential, origin, subject) = match caller {
+            Admitted::Own => (None, "this server", None),
+            Admitted::Sent(HeaderCredentials::Complete(credential)) => {
+                (Some(credential), "the request's headers", None)
+            }
+            Admitted::Sent(HeaderCredentials::Absent) => {
+                (None, "none: the request's headers hold none", None)
+            }
+            Admitted::Sent(HeaderCredentials::Unusable(_)) => (
+                None,
+                "none: those in the request's headers cannot be used",
+                None,
+            ),
+            Admitted::As(user) => (
+                Some(&user.credential),
+                "the sign-in at this server",
+                Some(user.subject.as_str()),
+            ),
+        };
+        Self {
+            credential,
+            origin,
+            subject,
+        }
+    }
+}
+
+/// A client with the credential of a signed-in user.
+fn client_of(user: &SignedIn, hub: &Hub, name: &str) -> Client {
+    let client = hub.client(user.credential.clone(), name);
+    match &user.renewal {
+        Some(renewal) => client.with_renewal(renewal.clone()),
+        None => client,
     }
 }
 

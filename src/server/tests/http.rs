@@ -10,8 +10,12 @@ use rmcp::transport::StreamableHttpClientTransport;
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
 use super::support::{Recorder, Served, datadog, local, serve, unchosen};
-use crate::server::{MCP_PATHS, TOOLSETS_URI, Upstreams, WHOAMI_URI, Wish};
+use crate::authz::{MCP_PATHS, Open};
+use crate::server::{McpServer, TOOLSETS_URI, Upstreams, WHOAMI_URI, Wish, serve_http};
 use crate::tools::{self, Access};
 
 fn rpc(method: &str, params: impl serde::Serialize) -> Value {
@@ -594,8 +598,10 @@ async fn stopping_lets_the_listener_go() {
 
 #[tokio::test]
 async fn an_address_that_other_machines_reach_is_refused_with_the_reason() {
-    let error = crate::server::require_loopback("0.0.0.0:8787".parse().expect("address"))
+    let listener = TcpListener::bind("0.0.0.0:0").await.expect("a free port");
+    let server = McpServer::new(local(&Arc::default()), Wish::default());
+    let error = serve_http(server, Arc::new(Open), listener, CancellationToken::new())
+        .await
         .expect_err("refused");
     assert!(error.to_string().contains("127.0.0.1:8787"), "{error}");
-    crate::server::require_loopback("[::1]:8787".parse().expect("address")).expect("loopback");
 }

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::authz::{Gate, Open};
 use crate::datadog::{
     Credential, Hub, HubSettings, Limits, Site, Transport, TransportError, Upstream,
 };
@@ -141,14 +142,26 @@ impl Drop for Served {
     }
 }
 
+/// Served to whoever comes, on loopback.
 pub(super) async fn serve(upstreams: Upstreams, process: Wish) -> Served {
+    serve_behind(Arc::new(Open), upstreams, process).await
+}
+
+/// Served behind a gate.
+pub(super) async fn serve_behind(
+    gate: Arc<dyn Gate>,
+    upstreams: Upstreams,
+    process: Wish,
+) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let base = format!("http://{}", listener.local_addr().expect("address"));
     let stop = CancellationToken::new();
     let server = McpServer::new(upstreams, process);
     let stopped = stop.clone();
     let done = tokio::spawn(async move {
-        serve_http(server, listener, stopped).await.expect("serves");
+        serve_http(server, gate, listener, stopped)
+            .await
+            .expect("serves");
     });
     Served { base, stop, done }
 }
