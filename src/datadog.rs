@@ -11,6 +11,7 @@
 
 mod cache;
 mod call;
+mod check;
 mod client;
 mod credential;
 mod datasets;

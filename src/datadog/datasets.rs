@@ -12,7 +12,7 @@ use super::retry::OperationClass;
 use super::spans::wire::{take_map, text_list};
 use crate::model::{Dataset, DatasetRecord, Project};
 
-static PROJECTS: Operation = Operation {
+pub(super) static PROJECTS: Operation = Operation {
     name: "project list",
     class: OperationClass::Read,
     method: Method::GET,
