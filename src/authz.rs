@@ -9,6 +9,7 @@ mod datadog_headers;
 mod gate;
 mod headers;
 mod mode;
+pub mod oauth;
 mod open;
 mod public_url;
 mod refusal;

@@ -1,0 +1,184 @@
+//! Our own authorization server, for MCP clients that log in: OAuth 2.1 as the MCP specification
+//! asks for it.
+//!
+//! A client registers ([`register`]) or describes itself at its id ([`documents`]); the user's
+//! browser comes with a request ([`authorize`]) and is shown our consent page ([`page`]); there the
+//! user gives a Datadog credential, which is tried before it is accepted ([`consent`]) and kept
+//! sealed ([`seal`]); the client exchanges its code for opaque tokens ([`token`]) that are good for
+//! one of our addresses only ([`admit`]). No token of Datadog's is accepted as a bearer here, and
+//! none is ever given to a client.
+//!
+//! All state is in the [`store`]. In memory are rate limits and fetched metadata documents, which a
+//! restart may forget.
+
+mod address;
+mod admit;
+mod answer;
+mod audience;
+mod authorize;
+mod browser;
+mod client;
+mod clock;
+mod consent;
+mod documents;
+mod form;
+mod limits;
+mod metadata;
+mod opaque;
+mod page;
+mod redirect;
+mod register;
+mod scope;
+mod seal;
+mod store;
+mod token;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{get, post};
+use http::StatusCode;
+
+use crate::authz::{MCP_PATHS, PublicUrl};
+use crate::datadog::{Hub, Upstream};
+
+pub use clock::{Clock, SystemClock};
+pub use documents::{Document, FetchDocument, FetchError, HttpFetch, Resolver, SystemResolver};
+pub use seal::{SecretKey, SecretKeyError};
+pub use store::StoreError;
+
+use answer::{OauthError, answer};
+use documents::Documents;
+use limits::Limits;
+use store::Store;
+
+const AUTHORIZE: &str = "/oauth/authorize";
+const CONSENT: &str = "/oauth/consent";
+const TOKEN: &str = "/oauth/token";
+const REGISTER: &str = "/oauth/register";
+const REVOKE: &str = "/oauth/revoke";
+const RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
+const SERVER_METADATA: &str = "/.well-known/oauth-authorization-server";
+/// The same document where OpenID puts it: some clients look only there.
+const OPENID_METADATA: &str = "/.well-known/openid-configuration";
+
+/// How often what is over is deleted, at most.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+
+/// What an authorization server is made of.
+pub struct Options {
+    /// The name under which callers know this server.
+    pub public_url: PublicUrl,
+    /// What Datadog credentials are sealed with.
+    pub key: SecretKey,
+    /// The upstream: credentials are tried there. A local one needs none.
+    pub hub: Hub,
+    /// Fetches metadata documents; `None` turns them off.
+    pub documents: Option<Arc<dyn FetchDocument>>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The authorization server. Clones are the same one.
+#[derive(Clone)]
+pub struct AuthorizationServer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    public: PublicUrl,
+    key: SecretKey,
+    hub: Hub,
+    documents: Option<Documents>,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    store: Arc<Store>,
+    purged_ms: AtomicI64,
+}
+
+impl AuthorizationServer {
+    /// Opens the store in the state folder, and makes it if there is none.
+    ///
+    /// # Errors
+    /// A folder or file that cannot be used, or that was begun with another key.
+    pub fn open(state_folder: &Path, options: Options) -> Result<Self, StoreError> {
+        let store = Store::open(state_folder, options.key.id())?;
+        let documents = options
+            .documents
+            .map(|fetcher| Documents::new(fetcher, options.clock.clone()));
+        Ok(Self {
+            inner: Arc::new(Inner {
+                public: options.public_url,
+                key: options.key,
+                hub: options.hub,
+                documents,
+                limits: Limits::new(options.clock.clone()),
+                clock: options.clock,
+                store: Arc::new(store),
+                purged_ms: AtomicI64::new(0),
+            }),
+        })
+    }
+
+    /// The routes of the sign-in, which stand beside the MCP endpoint.
+    fn router(&self) -> Router {
+        let inner = &self.inner;
+        let mut routes = Router::new()
+            .route(AUTHORIZE, get(authorize::ask))
+            .route(CONSENT, post(consent::decide))
+            .route(TOKEN, post(token::token))
+            .route(REVOKE, post(token::revoke))
+            .route(REGISTER, post(register::register))
+            .route(SERVER_METADATA, get(server_metadata))
+            .route(OPENID_METADATA, get(server_metadata));
+        // The root form is for clients that do not know the path form.
+        let root = [("", audience::DEFAULT_PATH)];
+        let forms = MCP_PATHS.map(|path| (path, path));
+        for (suffix, path) in root.into_iter().chain(forms) {
+            let document = move |State(inner): State<Arc<Inner>>| async move {
+                answer(StatusCode::OK, &metadata::resource(&inner, path))
+            };
+            routes = routes.route(&format!("{RESOURCE_METADATA}{suffix}"), get(document));
+        }
+        routes.with_state(inner.clone())
+    }
+}
+
+async fn server_metadata(State(inner): State<Arc<Inner>>) -> Response {
+    answer(StatusCode::OK, &metadata::authorization_server(&inner))
+}
+
+impl Inner {
+    /// Whether a user must give a credential.
+    fn needs_credential(&self) -> bool {
+        !matches!(self.hub.upstream(), Upstream::Local)
+    }
+
+    /// Counts an act of a peer.
+    fn count(&self, act: limits::Act, peer: limits::Peer) -> Result<(), OauthError> {
+        self.limits.count(act, peer).map_err(|seconds| {
+            tracing::warn!(?act, "too many requests of this kind");
+            OauthError::too_many(seconds)
+        })
+    }
+
+    /// Deletes what is over, now and then. A failure only leaves it for the next time.
+    async fn purge(&self) {
+        let now = self.clock.now_ms();
+        let last = self.purged_ms.load(Ordering::Relaxed);
+        let due = now.saturating_sub(last) >= clock::millis(PURGE_EVERY);
+        let ours = due
+            && self
+                .purged_ms
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if ours && let Err(error) = self.store.purge(now).await {
+            tracing::warn!(%error, "what is over could not be deleted");
+        }
+    }
+}

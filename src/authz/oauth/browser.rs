@@ -1,0 +1,133 @@
+//! What ties a consent page to the browser that opened it.
+//!
+//! A cookie for each page, so that pages in two tabs do not disturb each other, and so that nobody
+//! can prepare a cookie for a page that is still to come. It is not sent from other sites
+//! (`SameSite=Strict`), not readable by scripts, and over https carries the prefix that keeps
+//! neighbouring hosts from setting it.
+
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::authz::PublicUrl;
+
+use super::opaque::Opaque;
+
+/// How long a consent page waits, in seconds.
+pub(super) const PATIENCE_SECONDS: i64 = 600;
+
+/// The name of a page's cookie. The page's id itself is not in it: only its beginning tells pages
+/// apart.
+fn name(public: &PublicUrl, page: &str) -> String {
+    let prefix = if public.is_https() { "__Host-" } else { "" };
+    let page: String = page.chars().take(8).collect();
+    format!("{prefix}llmobs-consent-{page}")
+}
+
+/// The header that gives the browser a page's cookie.
+pub(super) fn set_cookie(public: &PublicUrl, page: &str, value: &Opaque) -> Option<HeaderValue> {
+    let secure = if public.is_https() { "; Secure" } else { "" };
+    let cookie = format!(
+        "{}={}; HttpOnly; SameSite=Strict; Path=/; Max-Age={PATIENCE_SECONDS}{secure}",
+        name(public, page),
+        value.expose(),
+    );
+    let mut header = HeaderValue::from_str(&cookie).ok()?;
+    header.set_sensitive(true);
+    Some(header)
+}
+
+/// The value of a page's cookie; none if it came twice, because one of them is somebody else's.
+pub(super) fn cookie(public: &PublicUrl, headers: &HeaderMap, page: &str) -> Option<String> {
+    let wanted = name(public, page);
+    let mut found = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(name, _)| *name == wanted)
+        .map(|(_, value)| value.to_owned());
+    let first = found.next()?;
+    found.next().is_none().then_some(first)
+}
+
+/// Whether a form can have come from a page of ours. Browsers say from where a form was sent;
+/// programs, which cannot be tricked into sending one, say nothing.
+pub(super) fn is_same_origin(public: &PublicUrl, headers: &HeaderMap) -> bool {
+    let all = |name: &str, fine: &dyn Fn(&[u8]) -> bool| {
+        headers
+            .get_all(name)
+            .iter()
+            .all(|value| fine(value.as_bytes()))
+    };
+    all("origin", &|value| value == public.origin().as_bytes())
+        && all("sec-fetch-site", &|value| value == b"same-origin")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authz::oauth::opaque::PLAIN;
+    use rstest::rstest;
+
+    fn public(url: &str) -> PublicUrl {
+        PublicUrl::parse(url).unwrap()
+    }
+
+    #[test]
+    fn over_https_the_cookie_is_locked_to_this_host() {
+        let value = Opaque::new(PLAIN);
+        let header = set_cookie(&public("https://mcp.example.com"), "abcdefghij", &value).unwrap();
+        assert!(header.is_sensitive());
+        let text = header.to_str().unwrap();
+        assert!(
+            text.starts_with("__Host-llmobs-consent-abcdefgh="),
+            "{text}"
+        );
+        for attribute in ["HttpOnly", "SameSite=Strict", "Path=/", "Secure"] {
+            assert!(text.contains(attribute), "{text}");
+        }
+        assert!(!text.contains("Domain"));
+        let local = set_cookie(&public("http://127.0.0.1:1"), "abcdefghij", &value).unwrap();
+        assert!(!local.to_str().unwrap().contains("Secure"));
+    }
+
+    #[test]
+    fn a_page_finds_its_own_cookie() {
+        let public = public("http://127.0.0.1:1");
+        let mut headers = HeaderMap::new();
+        let cookies = "x=1; llmobs-consent-aaaaaaaa=one;llmobs-consent-bbbbbbbb=two";
+        headers.append("cookie", HeaderValue::from_static(cookies));
+        assert_eq!(
+            cookie(&public, &headers, "bbbbbbbbcc").as_deref(),
+            Some("two")
+        );
+        assert_eq!(cookie(&public, &headers, "cccccccc"), None);
+        let again = HeaderValue::from_static("llmobs-consent-aaaaaaaa=three");
+        headers.append("cookie", again);
+        assert_eq!(cookie(&public, &headers, "aaaaaaaa"), None);
+    }
+
+    #[rstest]
+    #[case(&[], true)]
+    #[case(&[("origin", "https://mcp.example.com")], true)]
+    #[case(&[("origin", "https://mcp.example.com"), ("sec-fetch-site", "same-origin")], true)]
+    #[case(&[("origin", "https://evil.example")], false)]
+    #[case(&[("origin", "null")], false)]
+    #[case(&[("origin", "https://mcp.example.com:8443")], false)]
+    #[case(&[("origin", "http://mcp.example.com")], false)]
+    #[case(&[("sec-fetch-site", "cross-site")], false)]
+    #[case(&[("sec-fetch-site", "same-site")], false)]
+    #[case(&[("sec-fetch-site", "none")], false)]
+    #[case(&[("origin", "https://mcp.example.com"), ("origin", "https://evil.example")], false)]
+    fn a_form_of_another_site_is_told_apart(#[case] sent: &[(&str, &str)], #[case] fine: bool) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in sent {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        assert_eq!(
+            is_same_origin(&public("https://mcp.example.com"), &headers),
+            fine
+        );
+    }
+}

@@ -1,0 +1,194 @@
+//! The pages that a browser is shown: plain HTML of ours, no script, nothing from elsewhere.
+//!
+//! Whatever came with a request is escaped. No page may be framed or kept. The policy on referrers
+//! is `same-origin`, which tells other sites nothing; with `no-referrer` browsers would send our own
+//! form with `Origin: null`, and the check of that header would be lost.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use url::Url;
+
+use super::answer::OauthError;
+use super::opaque::Opaque;
+use super::store::consents::Consent;
+use super::{CONSENT, Inner, redirect};
+
+const STYLE: &str = "body{font:1.05rem/1.5 system-ui,sans-serif;max-width:38rem;margin:3rem auto;padding:0 1rem}\
+code{background:#eee;padding:.1rem .3rem;overflow-wrap:anywhere}label{display:block;margin:.6rem 0}\
+input[type=password]{width:100%;font:inherit;padding:.3rem;box-sizing:border-box}\
+button{font:inherit;padding:.4rem 1.4rem;margin:1rem 1rem 0 0}\
+.warning{border-left:.3rem solid #b60;padding-left:.8rem}.error{border-left:.3rem solid #b00;padding-left:.8rem}";
+
+/// Asks whether this client may, and for the credential that it would use.
+pub(super) fn consent(
+    inner: &Inner,
+    asked: &Consent,
+    target: &Url,
+    id: &str,
+    csrf: &Opaque,
+    error: Option<&str>,
+) -> Response {
+    let name = escaped(&asked.client_name);
+    let upstream = escaped(&inner.hub.upstream().name());
+    let error = error.map_or(String::new(), |words| {
+        format!("<p class=\"error\" role=\"alert\">{}</p>", escaped(words))
+    });
+    let body = format!(
+        "<h1>Connect to LLM observability data</h1>{error}\
+         <p>The program <strong>{name}</strong> asks for access to <code>{resource}</code>, to read the \
+         LLM observability data of {upstream}: traces with their prompts and answers, experiments and \
+         evaluators.</p>{origin}{leads}\
+         <form method=\"post\" action=\"{CONSENT}\" autocomplete=\"off\">\
+         <input type=\"hidden\" name=\"page\" value=\"{id}\">\
+         <input type=\"hidden\" name=\"csrf\" value=\"{csrf}\">{fields}\
+         <label><input type=\"checkbox\" name=\"write\" value=\"yes\"> Let it also make changes: \
+         experiments, datasets and evaluators</label>\
+         <button name=\"decision\" value=\"allow\" id=\"allow\">Allow</button>\
+         <button name=\"decision\" value=\"deny\" id=\"deny\">Deny</button></form>",
+        resource = escaped(&asked.resource),
+        origin = who(asked),
+        leads = where_to(target),
+        id = escaped(id),
+        csrf = escaped(csrf.expose()),
+        fields = fields(inner),
+    );
+    let status = if error.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::UNPROCESSABLE_ENTITY
+    };
+    // The answer to the form is a redirect to the client, so that address must be named too.
+    let form_action = format!("'self' {}", redirect::policy_source(target));
+    page(status, &body, &form_action)
+}
+
+/// What is known of the client.
+fn who(asked: &Consent) -> String {
+    match &asked.client_host {
+        Some(host) => format!(
+            "<p>It is described by <code>{}</code>; its name is what that host says.</p>",
+            escaped(host)
+        ),
+        None => "<p class=\"warning\">The program gave itself this name; nobody has checked it. \
+                 Go on only if you started this sign-in yourself, just now.</p>"
+            .to_owned(),
+    }
+}
+
+/// Where the answer goes.
+fn where_to(target: &Url) -> String {
+    let shown = escaped(&redirect::shown(target));
+    if redirect::is_loopback_url(target) {
+        format!(
+            "<p>The answer goes to a program on your own computer, at <code>{shown}</code>. Deny if you \
+             followed a link that somebody sent you.</p>"
+        )
+    } else {
+        format!(
+            "<p class=\"warning\">The answer goes to <code>{shown}</code>. Allow only if you know and trust \
+             this address: it will be able to read the data.</p>"
+        )
+    }
+}
+
+/// The fields for a credential, where one is needed.
+fn fields(inner: &Inner) -> String {
+    if !inner.needs_credential() {
+        return "<p>The data is that of this server's own machine; no key is needed.</p>"
+            .to_owned();
+    }
+    let field = |name: &str, label: &str| {
+        format!(
+            "<label>{label}<input type=\"password\" name=\"{name}\" autocomplete=\"off\" \
+             spellcheck=\"false\" maxlength=\"1000\"></label>"
+        )
+    };
+    format!(
+        "<h2>Your Datadog credential</h2><p>A personal or service access token, or an API key with an \
+         application key, of {}. It is tried, kept encrypted on this server, and never given to the \
+         program. Limit its scopes to LLM Observability: read, and write if you tick it below.</p>\
+         {}<p>or</p>{}{}",
+        escaped(&inner.hub.upstream().name()),
+        field("token", "Access token"),
+        field("api_key", "API key"),
+        field("application_key", "Application key"),
+    )
+}
+
+/// Says what was wrong, and sends the browser nowhere.
+pub(super) fn wrong(error: &OauthError) -> Response {
+    let body = format!(
+        "<h1>This does not work</h1><p class=\"error\" role=\"alert\">{}</p><p><code>{}</code></p>",
+        escaped(&error.words),
+        escaped(error.code),
+    );
+    let mut response = page(error.status, &body, "'none'");
+    if let Some(seconds) = error.retry_after {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+fn page(status: StatusCode, body: &str, form_action: &str) -> Response {
+    let html = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>Sign in: llmobs-mcp</title>\
+         <style>{STYLE}</style></head><body>{body}</body></html>"
+    );
+    let policy = format!(
+        "default-src 'none'; style-src 'unsafe-inline'; form-action {form_action}; \
+         frame-ancestors 'none'; base-uri 'none'"
+    );
+    let fixed = HeaderValue::from_static;
+    let headers = [
+        (header::CONTENT_TYPE, fixed("text/html; charset=utf-8")),
+        (header::CACHE_CONTROL, fixed("no-store")),
+        (header::REFERRER_POLICY, fixed("same-origin")),
+        (header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff")),
+        (header::X_FRAME_OPTIONS, fixed("DENY")),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_str(&policy).unwrap_or(fixed("default-src 'none'")),
+        ),
+    ];
+    (status, headers, html).into_response()
+}
+
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_was_sent_can_be_markup() {
+        assert_eq!(
+            escaped("<a href='x' id=\"y\">&</a>"),
+            "&lt;a href=&#39;x&#39; id=&quot;y&quot;&gt;&amp;&lt;/a&gt;"
+        );
+    }
+
+    #[test]
+    fn a_refusal_leads_nowhere() {
+        let response = wrong(&OauthError::invalid_request("<b>"));
+        assert_eq!(response.status(), 400);
+        assert!(response.headers().get("location").is_none());
+        let policy = response.headers().get("content-security-policy").unwrap();
+        assert!(policy.to_str().unwrap().contains("form-action 'none'"));
+    }
+}

@@ -1,0 +1,350 @@
+//! Datadog credentials at rest: XChaCha20-Poly1305 under a key that never lies beside them.
+//!
+//! The nonce is random, which 192 bits allow for any number of credentials. The associated data
+//! names the grant, its client and its audience, so that a sealed credential moved into another row
+//! does not open there.
+
+use std::path::Path;
+
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use secrecy::{ExposeSecret, SecretBox, SecretSlice, SecretString};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::datadog::Credential;
+
+/// The form of what is sealed; first byte of the blob.
+const VERSION: u8 = 1;
+const NONCE_BYTES: usize = 24;
+
+/// The key that credentials are sealed with: 256 bits.
+pub struct SecretKey(SecretBox<[u8; 32]>);
+
+/// Why there is no usable key. Never holds any of it.
+#[derive(Debug, Error)]
+pub enum SecretKeyError {
+    /// Not 64 hexadecimal digits.
+    #[error(
+        "the secret key must be 64 hexadecimal digits (256 bits), for example what `openssl rand -hex 32` prints; this one {0}"
+    )]
+    NotHex(&'static str),
+    /// All digits are the same: a placeholder, not a key.
+    #[error(
+        "the secret key is one digit repeated, which is a placeholder and no key; make one: `openssl rand -hex 32`"
+    )]
+    Placeholder,
+    /// The file cannot be read.
+    #[error("the secret key file {path} cannot be read ({source})", path = path.display())]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl SecretKey {
+    /// Reads a key of 64 hexadecimal digits; space around it is ignored.
+    ///
+    /// # Errors
+    /// Anything else, and a key of one digit repeated.
+    pub fn parse(text: &SecretString) -> Result<Self, SecretKeyError> {
+        let digits = text.expose_secret().trim().as_bytes();
+        if digits.len() != 64 {
+            return Err(SecretKeyError::NotHex("has another length"));
+        }
+        if digits.iter().all(|digit| Some(digit) == digits.first()) {
+            return Err(SecretKeyError::Placeholder);
+        }
+        let mut key = SecretBox::new(Box::new([0; 32]));
+        let bytes: &mut [u8; 32] = secrecy::ExposeSecretMut::expose_secret_mut(&mut key);
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let [high, low] = pair else { continue };
+            let (Some(high), Some(low)) = (
+                char::from(*high).to_digit(16),
+                char::from(*low).to_digit(16),
+            ) else {
+                return Err(SecretKeyError::NotHex("holds another character"));
+            };
+            *byte = u8::try_from(high * 16 + low).unwrap_or_default();
+        }
+        Ok(Self(key))
+    }
+
+    /// Reads the key from a file that holds its 64 hexadecimal digits.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or holds anything else.
+    pub fn read_file(path: &Path) -> Result<Self, SecretKeyError> {
+        let text = std::fs::read_to_string(path).map_err(|source| SecretKeyError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text.into())
+    }
+
+    /// What tells keys apart without telling anything about them.
+    pub(super) fn id(&self) -> [u8; 8] {
+        let mut hash = Sha256::new();
+        hash.update(b"llmobs-mcp authz key id\0");
+        hash.update(self.0.expose_secret());
+        let hash: [u8; 32] = hash.finalize().into();
+        let mut id = [0; 8];
+        for (byte, from) in id.iter_mut().zip(hash) {
+            *byte = from;
+        }
+        id
+    }
+
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new(self.0.expose_secret().into())
+    }
+
+    /// Seals a credential for its place.
+    ///
+    /// # Errors
+    /// The cipher's own, which a credential of ordinary size does not meet.
+    pub(super) fn seal(
+        &self,
+        credential: &Credential,
+        place: &Place<'_>,
+    ) -> Result<Vec<u8>, Unsealable> {
+        let plain = encode(credential)?;
+        let nonce: [u8; NONCE_BYTES] = rand::random();
+        let payload = Payload {
+            msg: plain.expose_secret(),
+            aad: &place.associated_data(),
+        };
+        let sealed = self
+            .cipher()
+            .encrypt(XNonce::from_slice(&nonce), payload)
+            .map_err(|_| Unsealable)?;
+        let mut blob = vec![VERSION];
+        blob.extend_from_slice(&nonce);
+        blob.extend_from_slice(&sealed);
+        Ok(blob)
+    }
+
+    /// Opens a credential in its place.
+    ///
+    /// # Errors
+    /// It was sealed with another key or for another place, or it was changed.
+    pub(super) fn open(&self, blob: &[u8], place: &Place<'_>) -> Result<Credential, Unsealable> {
+        let (version, rest) = blob.split_first().ok_or(Unsealable)?;
+        let (nonce, sealed) = rest.split_at_checked(NONCE_BYTES).ok_or(Unsealable)?;
+        if *version != VERSION {
+            return Err(Unsealable);
+        }
+        let payload = Payload {
+            msg: sealed,
+            aad: &place.associated_data(),
+        };
+        let plain = self
+            .cipher()
+            .decrypt(XNonce::from_slice(nonce), payload)
+            .map_err(|_| Unsealable)?;
+        decode(&SecretSlice::from(plain))
+    }
+}
+
+impl std::fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretKey")
+    }
+}
+
+/// Where a sealed credential belongs.
+pub(super) struct Place<'a> {
+    /// The grant.
+    pub(super) grant: &'a str,
+    /// The client that it was granted to.
+    pub(super) client: &'a str,
+    /// The audience of its tokens.
+    pub(super) resource: &'a str,
+}
+
+impl Place<'_> {
+    fn associated_data(&self) -> Vec<u8> {
+        let mut data = b"llmobs-mcp authz credential\0".to_vec();
+        for part in [self.grant, self.client, self.resource] {
+            data.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            data.extend_from_slice(part.as_bytes());
+        }
+        data
+    }
+}
+
+/// A credential that could not be sealed or opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a stored credential does not open with this server's secret key")]
+pub(super) struct Unsealable;
+
+/// What is inside the seal.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Plain<'a> {
+    KeyPair {
+        #[serde(borrow)]
+        api_key: &'a str,
+        app_key: &'a str,
+    },
+    Bearer {
+        token: &'a str,
+    },
+    AppToken {
+        token: &'a str,
+    },
+    None,
+}
+
+fn encode(credential: &Credential) -> Result<SecretSlice<u8>, Unsealable> {
+    let plain = match credential {
+        Credential::KeyPair { api_key, app_key } => Plain::KeyPair {
+            api_key: api_key.expose_secret(),
+            app_key: app_key.expose_secret(),
+        },
+        Credential::Bearer(token) => Plain::Bearer {
+            token: token.expose_secret(),
+        },
+        Credential::AppToken(token) => Plain::AppToken {
+            token: token.expose_secret(),
+        },
+        Credential::None => Plain::None,
+    };
+    serde_json::to_vec(&plain)
+        .map(SecretSlice::from)
+        .map_err(|_| Unsealable)
+}
+
+fn decode(plain: &SecretSlice<u8>) -> Result<Credential, Unsealable> {
+    // A key has no character that JSON escapes, so all of them can be borrowed.
+    Ok(
+        match serde_json::from_slice(plain.expose_secret()).map_err(|_| Unsealable)? {
+            Plain::KeyPair { api_key, app_key } => Credential::KeyPair {
+                api_key: api_key.into(),
+                app_key: app_key.into(),
+            },
+            Plain::Bearer { token } => Credential::Bearer(token.into()),
+            Plain::AppToken { token } => Credential::AppToken(token.into()),
+            Plain::None => Credential::None,
+        },
+    )
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::SecretKey;
+
+    /// A key of a test.
+    pub(crate) fn key(seed: char) -> SecretKey {
+        let text = format!("{seed}0").repeat(32);
+        SecretKey::parse(&text.into()).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::key;
+    use super::*;
+    use rstest::rstest;
+
+    const PLACE: Place<'_> = Place {
+        grant: "g",
+        client: "c",
+        resource: "r",
+    };
+
+    fn pair() -> Credential {
+        // With the characters that JSON would escape, in case a key ever has them.
+        Credential::from_parts(Some("key-a"), Some("key-b~!{}"), None).unwrap()
+    }
+
+    fn secrets(credential: &Credential) -> Vec<String> {
+        match credential {
+            Credential::KeyPair { api_key, app_key } => vec![
+                api_key.expose_secret().to_owned(),
+                app_key.expose_secret().to_owned(),
+            ],
+            Credential::Bearer(token) | Credential::AppToken(token) => {
+                vec![token.expose_secret().to_owned()]
+            }
+            Credential::None => vec![],
+        }
+    }
+
+    #[rstest]
+    #[case(pair())]
+    #[case(Credential::Bearer("token-a".into()))]
+    #[case(Credential::AppToken("token-b".into()))]
+    #[case(Credential::None)]
+    fn what_was_sealed_opens_in_its_place(#[case] credential: Credential) {
+        let blob = key('a').seal(&credential, &PLACE).unwrap();
+        let opened = key('a').open(&blob, &PLACE).unwrap();
+        assert_eq!(opened.kind(), credential.kind());
+        assert_eq!(secrets(&opened), secrets(&credential));
+        for secret in secrets(&credential) {
+            let shown = blob.windows(secret.len()).any(|w| w == secret.as_bytes());
+            assert!(!shown, "the blob holds the secret");
+        }
+    }
+
+    #[test]
+    fn two_seals_of_one_credential_differ() {
+        let seal = || key('a').seal(&pair(), &PLACE).unwrap();
+        assert_ne!(seal(), seal());
+    }
+
+    #[rstest]
+    #[case::another_grant(Place { grant: "h", ..PLACE })]
+    #[case::another_client(Place { client: "d", ..PLACE })]
+    #[case::another_audience(Place { resource: "s", ..PLACE })]
+    #[case::shifted_borders(Place { grant: "gc", client: "", resource: "r" })]
+    fn it_does_not_open_elsewhere(#[case] place: Place<'_>) {
+        let blob = key('a').seal(&pair(), &PLACE).unwrap();
+        assert_eq!(key('a').open(&blob, &place).unwrap_err(), Unsealable);
+    }
+
+    #[test]
+    fn it_does_not_open_with_another_key_or_when_changed() {
+        let blob = key('a').seal(&pair(), &PLACE).unwrap();
+        assert!(key('b').open(&blob, &PLACE).is_err());
+        assert_ne!(key('a').id(), key('b').id());
+        for at in 0..blob.len() {
+            let mut changed = blob.clone();
+            changed[at] ^= 1;
+            assert!(key('a').open(&changed, &PLACE).is_err(), "byte {at}");
+        }
+        assert!(key('a').open(&[], &PLACE).is_err());
+        assert!(key('a').open(&blob[..20], &PLACE).is_err());
+    }
+
+    #[rstest]
+    #[case("", "another length")]
+    #[case("a0", "another length")]
+    #[case(&"g0".repeat(32), "another character")]
+    #[case(&"é".repeat(32), "another character")]
+    #[case(&"00".repeat(32), "placeholder")]
+    fn what_is_no_key_is_refused_without_showing_it(#[case] text: &str, #[case] why: &str) {
+        let error = SecretKey::parse(&text.into()).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        assert!(error.contains("openssl rand -hex 32"), "{error}");
+        assert!(text.is_empty() || text == "a0" || !error.contains(text));
+    }
+
+    #[test]
+    fn a_key_file_is_read_and_a_missing_one_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let error = SecretKey::read_file(&path).unwrap_err().to_string();
+        assert!(error.contains(&path.display().to_string()), "{error}");
+        std::fs::write(&path, format!("{}\n", "a0".repeat(32))).unwrap();
+        assert_eq!(SecretKey::read_file(&path).unwrap().id(), key('a').id());
+    }
+
+    #[test]
+    fn a_key_is_not_shown() {
+        assert_eq!(format!("{:?}", key('a')), "SecretKey");
+    }
+}
