@@ -10,6 +10,7 @@
 
 mod aggregate;
 mod architecture;
+mod authz;
 mod bad_input;
 mod binary;
 mod burst;
