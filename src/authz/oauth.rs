@@ -45,7 +45,7 @@ use axum::routing::{get, post};
 use http::StatusCode;
 
 use crate::authz::{MCP_PATHS, PublicUrl};
-use crate::datadog::{Hub, Upstream};
+use crate::datadog::Hub;
 
 pub use clock::{Clock, SystemClock};
 pub use documents::{Document, FetchDocument, FetchError, HttpFetch, Resolver, SystemResolver};
@@ -76,7 +76,7 @@ pub struct Options {
     pub public_url: PublicUrl,
     /// What Datadog credentials are sealed with.
     pub key: SecretKey,
-    /// The upstream: credentials are tried there. A local one needs none.
+    /// The upstream: credentials are tried there. Not a local one, which takes any.
     pub hub: Hub,
     /// Fetches metadata documents; `None` turns them off.
     pub documents: Option<Arc<dyn FetchDocument>>,
@@ -154,11 +154,6 @@ async fn server_metadata(State(inner): State<Arc<Inner>>) -> Response {
 }
 
 impl Inner {
-    /// Whether a user must give a credential.
-    fn needs_credential(&self) -> bool {
-        !matches!(self.hub.upstream(), Upstream::Local)
-    }
-
     /// Counts an act of a peer.
     fn count(&self, act: limits::Act, peer: limits::Peer) -> Result<(), OauthError> {
         self.limits.count(act, peer).map_err(|seconds| {

@@ -143,9 +143,6 @@ async fn allow(inner: &Inner, peer: Peer, decision: Decision) -> Result<Response
 
 /// The credential of a form, tried at the upstream. The error says on the page what was wrong.
 async fn credential(inner: &Inner, form: &Form) -> Result<Credential, String> {
-    if !inner.needs_credential() {
-        return Ok(Credential::None);
-    }
     let [token, api_key, app_key] =
         ["token", "api_key", "application_key"].map(|name| form.get(name));
     if token.is_some() && (api_key.is_some() || app_key.is_some()) {

@@ -5,7 +5,10 @@
 //! form with `Origin: null`, and the check of that header would be lost.
 
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, StatusCode, header};
+use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::answer::OauthError;
@@ -91,12 +94,8 @@ fn where_to(target: &Url) -> String {
     }
 }
 
-/// The fields for a credential, where one is needed.
+/// The fields for a credential.
 fn fields(inner: &Inner) -> String {
-    if !inner.needs_credential() {
-        return "<p>The data is that of this server's own machine; no key is needed.</p>"
-            .to_owned();
-    }
     let field = |name: &str, label: &str| {
         format!(
             "<label>{label}<input type=\"password\" name=\"{name}\" autocomplete=\"off\" \
@@ -138,8 +137,9 @@ fn page(status: StatusCode, body: &str, form_action: &str) -> Response {
          <style>{STYLE}</style></head><body>{body}</body></html>"
     );
     let policy = format!(
-        "default-src 'none'; style-src 'unsafe-inline'; form-action {form_action}; \
-         frame-ancestors 'none'; base-uri 'none'"
+        "default-src 'none'; style-src 'sha256-{style}'; form-action {form_action}; \
+         frame-ancestors 'none'; base-uri 'none'",
+        style = STANDARD.encode(Sha256::digest(STYLE)),
     );
     let fixed = HeaderValue::from_static;
     let headers = [

@@ -105,7 +105,7 @@ impl SecretKey {
     /// Seals a credential for its place.
     ///
     /// # Errors
-    /// The cipher's own, which a credential of ordinary size does not meet.
+    /// There is no credential, or the cipher's own, which one of ordinary size does not meet.
     pub(super) fn seal(
         &self,
         credential: &Credential,
@@ -196,7 +196,6 @@ enum Plain<'a> {
     AppToken {
         token: &'a str,
     },
-    None,
 }
 
 fn encode(credential: &Credential) -> Result<SecretSlice<u8>, Unsealable> {
@@ -211,7 +210,8 @@ fn encode(credential: &Credential) -> Result<SecretSlice<u8>, Unsealable> {
         Credential::AppToken(token) => Plain::AppToken {
             token: token.expose_secret(),
         },
-        Credential::None => Plain::None,
+        // Nothing is no credential to keep for a user.
+        Credential::None => return Err(Unsealable),
     };
     serde_json::to_vec(&plain)
         .map(SecretSlice::from)
@@ -228,7 +228,6 @@ fn decode(plain: &SecretSlice<u8>) -> Result<Credential, Unsealable> {
             },
             Plain::Bearer { token } => Credential::Bearer(token.into()),
             Plain::AppToken { token } => Credential::AppToken(token.into()),
-            Plain::None => Credential::None,
         },
     )
 }
@@ -270,7 +269,7 @@ mod tests {
             Credential::Bearer(token) | Credential::AppToken(token) => {
                 vec![token.expose_secret().to_owned()]
             }
-            Credential::None => vec![],
+            Credential::None => panic!("nothing was sealed"),
         }
     }
 
@@ -278,7 +277,6 @@ mod tests {
     #[case(pair())]
     #[case(Credential::Bearer("token-a".into()))]
     #[case(Credential::AppToken("token-b".into()))]
-    #[case(Credential::None)]
     fn what_was_sealed_opens_in_its_place(#[case] credential: Credential) {
         let blob = key('a').seal(&credential, &PLACE).unwrap();
         let opened = key('a').open(&blob, &PLACE).unwrap();
@@ -288,6 +286,11 @@ mod tests {
             let shown = blob.windows(secret.len()).any(|w| w == secret.as_bytes());
             assert!(!shown, "the blob holds the secret");
         }
+    }
+
+    #[test]
+    fn nothing_is_not_sealed() {
+        assert!(key('a').seal(&Credential::None, &PLACE).is_err());
     }
 
     #[test]

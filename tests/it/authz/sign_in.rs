@@ -367,7 +367,10 @@ async fn the_consent_page_names_who_asks_for_what() {
         policy.contains("form-action 'self' http://127.0.0.1:45454"),
         "{policy}"
     );
-    assert!(!policy.contains("script"), "{policy}");
+    assert!(
+        !policy.contains("script") && !policy.contains("unsafe"),
+        "{policy}"
+    );
     let cookie = header("set-cookie");
     assert!(
         cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
