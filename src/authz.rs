@@ -13,6 +13,7 @@ pub mod oauth;
 mod open;
 mod public_url;
 mod refusal;
+mod static_bearer;
 
 pub use datadog_headers::DatadogHeaders;
 pub use gate::{Admitted, Gate, MCP_PATHS, SignedIn};
@@ -21,3 +22,4 @@ pub use mode::{Mode, UnknownMode};
 pub use open::Open;
 pub use public_url::{PublicUrl, PublicUrlError};
 pub use refusal::refusal;
+pub use static_bearer::{MIN_SECRET_CHARS, StaticBearer, WeakSecret};

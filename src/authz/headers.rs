@@ -5,6 +5,7 @@
 //! empty value is absent, because plugins send `"${DD_API_KEY:-}"` whether or not it is set.
 
 use http::HeaderMap;
+use secrecy::SecretString;
 
 use crate::datadog::Credential;
 
@@ -40,6 +41,30 @@ impl HeaderCredentials {
             Ok(Credential::None) => Self::Absent,
             Ok(credential) => Self::Complete(credential),
             Err(why) => Self::Unusable(why),
+        }
+    }
+}
+
+/// What a request brought where a bearer of ours is asked for.
+pub(crate) struct Presented {
+    /// The bearer, if one was sent that can be read.
+    pub(crate) bearer: Option<SecretString>,
+    /// Whether Datadog keys came along.
+    pub(crate) datadog_keys: bool,
+}
+
+impl Presented {
+    /// Takes the bearer and every Datadog credential out of the headers.
+    pub(crate) fn take(headers: &mut HeaderMap) -> Self {
+        let keys = [take_value(headers, &API_KEY), take_value(headers, &APP_KEY)];
+        let bearer = take_value(headers, &[AUTHORIZATION])
+            .ok()
+            .flatten()
+            .and_then(|value| bearer_of(&value))
+            .filter(|token| !token.is_empty());
+        Self {
+            bearer: bearer.map(SecretString::from),
+            datadog_keys: keys.iter().any(|key| !matches!(key, Ok(None))),
         }
     }
 }
@@ -89,6 +114,7 @@ mod tests {
     use super::*;
     use http::{HeaderName, HeaderValue};
     use rstest::rstest;
+    use secrecy::ExposeSecret;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -122,6 +148,27 @@ mod tests {
             HeaderCredentials::Unusable(_) => "unusable",
         };
         assert_eq!(found, expected);
+        assert!(map.is_empty(), "nothing is left for others to see");
+    }
+
+    #[rstest]
+    #[case::nothing(&[], None, false)]
+    #[case::bearer(&[("Authorization", "BEARER  tok")], Some("tok"), false)]
+    #[case::empty(&[("Authorization", "Bearer ")], None, false)]
+    #[case::another_scheme(&[("Authorization", "Basic dTpw")], None, false)]
+    #[case::two_bearers(&[("Authorization", "Bearer a"), ("Authorization", "Bearer b")], None, false)]
+    #[case::empty_keys(&[("Authorization", "Bearer tok"), ("DD_API_KEY", "")], Some("tok"), false)]
+    #[case::half_a_pair(&[("Authorization", "Bearer tok"), ("DD_API_KEY", "a")], Some("tok"), true)]
+    #[case::contradiction(&[("DD_API_KEY", "a"), ("DD-API-KEY", "z")], None, true)]
+    fn a_bearer_of_ours(
+        #[case] sent: &[(&str, &str)],
+        #[case] bearer: Option<&str>,
+        #[case] datadog_keys: bool,
+    ) {
+        let mut map = headers(sent);
+        let found = Presented::take(&mut map);
+        let shown = found.bearer.as_ref().map(ExposeSecret::expose_secret);
+        assert_eq!((shown, found.datadog_keys), (bearer, datadog_keys));
         assert!(map.is_empty(), "nothing is left for others to see");
     }
 

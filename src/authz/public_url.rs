@@ -37,15 +37,12 @@ impl PublicUrl {
     /// It is not a URL, not `https` beyond loopback, or has more than scheme and authority.
     pub fn parse(text: &str) -> Result<Self, PublicUrlError> {
         let url = Url::parse(text.trim()).map_err(|_| PublicUrlError::NotAUrl)?;
-        let loopback = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            None => return Err(PublicUrlError::NotAUrl),
-        };
+        if !url.has_host() {
+            return Err(PublicUrlError::NotAUrl);
+        }
         match url.scheme() {
             "https" => {}
-            "http" if loopback => {}
+            "http" if is_loopback(&url) => {}
             _ => return Err(PublicUrlError::NotHttps),
         }
         let bare = url.username().is_empty()
@@ -69,6 +66,11 @@ impl PublicUrl {
     /// The URL of a path below it, such as `https://mcp.example.com/mcp` for `/mcp`.
     pub fn at(&self, path: &str) -> String {
         format!("{}{path}", self.origin)
+    }
+
+    /// Whether only this machine reaches it.
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.url)
     }
 
     /// Whether callers reach it over TLS.
@@ -96,6 +98,15 @@ impl PublicUrl {
     /// Whether a value of `Origin` is this origin.
     pub fn is_origin(&self, text: &str) -> bool {
         self.origin.eq_ignore_ascii_case(text)
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
     }
 }
 
