@@ -12,6 +12,7 @@ mod completions;
 mod demo;
 mod doctor;
 mod error;
+mod gate;
 mod leaks;
 mod local;
 mod logging;

@@ -2,30 +2,35 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Reads `127.0.0.1:8787`, `[::1]:8787`, `localhost:8787`, `:8787` or `8787`. Loopback only: neither
-/// the MCP endpoint nor the local backend has a sign-in yet, and both show what users said to LLMs.
+/// Reads an address that is none but this machine's: the local backend asks nobody who they are, and
+/// shows what users said to LLMs.
 pub(crate) fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address = any(text)?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err(
+            "this address can be reached from other machines, and nobody who comes here is asked who \
+             they are; use a loopback address such as 127.0.0.1:8787"
+                .to_owned(),
+        )
+    }
+}
+
+/// Reads `127.0.0.1:8787`, `[::1]:8787`, `localhost:8787`, `:8787` or `8787`; with no host, loopback.
+pub(crate) fn any(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     let local = |port: &str| {
         port.parse()
             .ok()
             .map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
     };
-    let address = text
-        .parse()
+    text.parse()
         .ok()
         .or_else(|| local(text))
         .or_else(|| local(text.strip_prefix(':')?))
-        .or_else(|| local(text.strip_prefix("localhost:")?));
-    match address {
-        Some(address) if address.ip().is_loopback() => Ok(address),
-        Some(_) => Err(
-            "this address can be reached from other machines, and there is no sign-in for them yet; \
-             use a loopback address such as 127.0.0.1:8787"
-                .to_owned(),
-        ),
-        None => Err("an address is IP:PORT, such as 127.0.0.1:8787, or just a port".to_owned()),
-    }
+        .or_else(|| local(text.strip_prefix("localhost:")?))
+        .ok_or_else(|| "an address is IP:PORT, such as 127.0.0.1:8787, or just a port".to_owned())
 }
 
 #[cfg(test)]
@@ -48,6 +53,16 @@ mod tests {
     #[case("", None)]
     fn addresses(#[case] text: &str, #[case] expected: Option<&str>) {
         let found = loopback(text).ok().map(|address| address.to_string());
+        assert_eq!(found.as_deref(), expected);
+    }
+
+    #[rstest]
+    #[case("0.0.0.0:8787", Some("0.0.0.0:8787"))]
+    #[case("[::]:80", Some("[::]:80"))]
+    #[case("8787", Some("127.0.0.1:8787"))]
+    #[case("mcp.example.com:8787", None)]
+    fn addresses_of_other_machines(#[case] text: &str, #[case] expected: Option<&str>) {
+        let found = any(text).ok().map(|address| address.to_string());
         assert_eq!(found.as_deref(), expected);
     }
 }

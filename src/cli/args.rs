@@ -11,14 +11,16 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
 
 mod local;
 
-use super::address::loopback;
+use super::address::{any, loopback};
 use super::settings::{bytes, days};
+use crate::authz::Mode;
 
 pub(crate) use local::{
     ExportArgs, ImportArgs, LocalCommand, PurgeArgs, ReindexArgs, StatsArgs, VerifyArgs,
@@ -43,7 +45,12 @@ Environment (flags win over it, it wins over the config file):
   LLMOBS_MCP_RETAIN_DAYS, LLMOBS_MCP_RETAIN_BYTES, LLMOBS_MCP_CA_FILE, LLMOBS_MCP_LOG,
   LLMOBS_MCP_CONFIG, LLMOBS_MCP_PROFILE
                            as the flags of these names; DD_LLMOBS_READ_ONLY also makes read-only
-  LLMOBS_MCP_STATE_DIR     folder of stored logins (see `login`)
+  LLMOBS_MCP_STATE_DIR     folder of stored logins (see `login`) and of users' sign-ins
+  LLMOBS_MCP_AUTH, LLMOBS_MCP_PUBLIC_URL, LLMOBS_MCP_SECRET_KEY_FILE,
+  LLMOBS_MCP_NO_CLIENT_METADATA_DOCUMENTS
+                           as the flags of `serve` of these names
+  LLMOBS_MCP_BEARER        the secret of --auth static-bearer; LLMOBS_MCP_BEARER_FILE names a file
+  LLMOBS_MCP_SECRET_KEY    the key of --auth oauth, unless it is in a file
   HTTPS_PROXY, NO_PROXY    as usual
 
 Exit codes:
@@ -216,12 +223,38 @@ pub(crate) struct ServeArgs {
     /// Speak MCP on standard input and output (the default)
     #[arg(long, conflicts_with = "http")]
     pub(crate) stdio: bool,
-    /// Speak MCP over Streamable HTTP at this loopback address, at /mcp
+    /// Speak MCP over Streamable HTTP at this address, at /mcp
     ///
-    /// A request may bring its own credentials in the headers DD_API_KEY and DD_APPLICATION_KEY or
-    /// as a bearer token, and may narrow the tools with ?toolsets=, ?omit_tools= and ?read_only=true.
-    #[arg(long, value_name = "ADDR", value_parser = loopback)]
+    /// A request may narrow the tools with ?toolsets=, ?omit_tools= and ?read_only=true. Addresses
+    /// other than loopback need --auth and --public-url.
+    #[arg(long, value_name = "ADDR", value_parser = any)]
     pub(crate) http: Option<SocketAddr>,
+    /// Who may call over HTTP, and with whose Datadog credentials
+    ///
+    /// none: everybody on this machine, with the server's own. datadog-headers: callers bring their
+    /// own with each request, in DD_API_KEY and DD_APPLICATION_KEY or as a bearer token. static-bearer:
+    /// whoever knows LLMOBS_MCP_BEARER, with the server's own. oauth: users sign in here and give
+    /// their own. Without it datadog-headers, on loopback only. docs/deployment.md tells more.
+    #[arg(long, value_name = "MODE", value_parser = mode(), requires = "http", conflicts_with = "stdio")]
+    pub(crate) auth: Option<Mode>,
+    /// Where callers reach this server, such as https://mcp.example.com
+    ///
+    /// Its host is accepted in Host and Origin besides those of loopback.
+    #[arg(long, value_name = "URL", requires = "http")]
+    pub(crate) public_url: Option<String>,
+    /// File of the key that Datadog credentials of users are encrypted with: 64 hexadecimal
+    /// characters (--auth oauth)
+    #[arg(long, value_name = "FILE", requires = "http")]
+    pub(crate) secret_key_file: Option<PathBuf>,
+    /// Take no URL for a client's id (--auth oauth): no request of this server goes to a host that a
+    /// caller names
+    #[arg(long, requires = "http")]
+    pub(crate) no_client_metadata_documents: bool,
+}
+
+/// Reads a mode, and lists all in the help.
+fn mode() -> impl TypedValueParser<Value = Mode> {
+    PossibleValuesParser::new(Mode::ALL.map(Mode::name)).try_map(|name| name.parse::<Mode>())
 }
 
 /// Flags of `local`, and what else can be done with its data.
@@ -463,7 +496,15 @@ mod tests {
             .chain(root.get_arguments())
         {
             let name = arg.get_long().unwrap_or_default();
-            for word in ["key", "token", "secret", "password"] {
+            if let Some(file) = name.strip_suffix("-file") {
+                assert_eq!(
+                    arg.get_value_names().map(|names| names[0].as_str()),
+                    Some("FILE"),
+                    "{file}"
+                );
+                continue;
+            }
+            for word in ["key", "token", "secret", "password", "bearer"] {
                 assert!(!name.contains(word), "--{name}");
             }
         }
@@ -491,6 +532,8 @@ mod tests {
     #[case(&["serve", "--http", "127.0.0.1:1"])]
     #[case(&["--http=127.0.0.1:1"])]
     #[case(&["--local", "--http", "127.0.0.1:1"])]
+    #[case(&["--auth", "none", "--http", "127.0.0.1:1"])]
+    #[case(&["--auth=oauth", "serve", "--http", "127.0.0.1:1", "--public-url", "http://127.0.0.1:1"])]
     fn serve_over_http(#[case] line: &[&str]) {
         let Some(Command::Serve(serve)) = parse(line).expect("parses").command else {
             panic!("serve");
@@ -568,7 +611,11 @@ mod tests {
 
     #[rstest]
     #[case::half_a_pair_of_modes(&["serve", "--stdio", "--http", "127.0.0.1:1"])]
-    #[case::other_machines(&["serve", "--http", "0.0.0.0:8787"])]
+    #[case::other_machines(&["local", "--listen", "0.0.0.0:8126"])]
+    #[case::unknown_mode(&["serve", "--http", "127.0.0.1:1", "--auth", "basic"])]
+    #[case::mode_of_stdio(&["serve", "--stdio", "--auth", "none"])]
+    #[case::bearer_as_flag(&["serve", "--http", "127.0.0.1:1", "--bearer", "x"])]
+    #[case::secret_key_as_flag(&["serve", "--http", "127.0.0.1:1", "--secret-key", "x"])]
     #[case::two_upstreams(&["--local", "call", "--api-url", "http://127.0.0.1:1", "t"])]
     #[case::two_kinds_of_arguments(&["call", "t", "a=b", "--json", "{}"])]
     #[case::no_tool(&["call"])]

@@ -18,6 +18,7 @@ use crate::server::{Catalogue, CredentialSource, VERSION, Wish};
 
 use super::args::DoctorArgs;
 use super::error::CliError;
+use super::gate;
 use super::output;
 use super::settings::{Choice, Settings};
 use super::upstream::{Connected, connect, http_transport};
@@ -65,6 +66,7 @@ pub(crate) async fn run(settings: Settings, args: &DoctorArgs) -> Result<ExitCod
     report.say(Level::Ok, &format!("llmobs-mcp {VERSION}"));
     configuration(&mut report, &settings);
     credential(&mut report, &settings);
+    callers(&mut report, &settings);
     what_is_served(&mut report, &settings);
     data(&mut report, &settings).await;
     let talks = args.probe || matches!(settings.choice, Choice::Datadog(_));
@@ -160,6 +162,48 @@ fn credential(report: &mut Report, settings: &Settings) {
                 settings.secrets.origin()
             ),
         ),
+    }
+}
+
+/// Who may call over HTTP, as far as the environment and the file say.
+fn callers(report: &mut Report, settings: &Settings) {
+    let problem = |report: &mut Report, error: CliError| {
+        report.say(Level::Problem, &format!("callers over HTTP: {error}"));
+        if let Some(mend) = error.mend() {
+            report.mend(&mend);
+        }
+    };
+    let mode = match settings.callers.mode() {
+        Ok(Some(mode)) => mode,
+        Ok(None) => {
+            if let (Choice::Datadog(_), Some(origin)) = (&settings.choice, gate::own(settings)) {
+                report.say(
+                    Level::Note,
+                    &format!(
+                        "`serve --http` does not start without --auth: it would lend {origin}"
+                    ),
+                );
+                report.mend(
+                    "--auth none for this machine, --auth static-bearer for whoever knows a secret",
+                );
+            }
+            return;
+        }
+        Err(error) => return problem(report, error.into()),
+    };
+    match gate::secret_of(mode.value, &settings.callers) {
+        Ok(secret) => {
+            let secret = secret.map_or(String::new(), |by| format!(", secret from {by}"));
+            report.say(
+                Level::Ok,
+                &format!(
+                    "callers over HTTP: {} ({}{secret})",
+                    gate::words(mode.value),
+                    mode.by
+                ),
+            );
+        }
+        Err(error) => problem(report, error),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A warning when a credential seems to stand among the process's arguments.
 //!
-//! Every user of a machine can read them, and shells remember them. No flag takes a credential, so
-//! whoever does it has guessed one; the value itself is never repeated.
+//! Every user of a machine can read them, and shells remember them. No flag takes a credential, only
+//! files of some, so whoever does it has guessed a flag; the value itself is never repeated.
 
 use std::ffi::OsString;
 
@@ -13,11 +13,12 @@ pub(crate) fn remark(args: &[OsString]) -> Option<String> {
             Some((name, value)) => (name, value),
             None => ("", arg),
         };
-        if looks_like_token(value) || ((named || says_secret(name)) && is_hex(value, 32)) {
+        if looks_like_token(value) || ((named || says_secret(name)) && is_long(value)) {
             return Some(
-                "warning: an argument looks like a Datadog key or token; other users of this machine can see it, \
-                 and the shell remembers it. Set DD_API_KEY and DD_APPLICATION_KEY (or DD_ACCESS_TOKEN) in the \
-                 environment, or name files in DD_API_KEY_FILE and so on; if it was a real one, replace it in Datadog"
+                "warning: an argument looks like a key, a token or a secret; other users of this machine can see \
+                 it, and the shell remembers it. Set DD_API_KEY and DD_APPLICATION_KEY (or DD_ACCESS_TOKEN, \
+                 LLMOBS_MCP_BEARER, LLMOBS_MCP_SECRET_KEY) in the environment, or name files in DD_API_KEY_FILE \
+                 and so on; if it was a real one, replace it"
                     .to_owned(),
             );
         }
@@ -27,10 +28,17 @@ pub(crate) fn remark(args: &[OsString]) -> Option<String> {
 }
 
 fn says_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    ["key", "token", "secret", "password"]
-        .iter()
-        .any(|word| name.contains(word))
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    // The name of a file is no secret.
+    !name.ends_with("_file")
+        && ["key", "token", "secret", "password", "bearer"]
+            .iter()
+            .any(|word| name.contains(word))
+}
+
+/// Long enough to be a key; a word or a flag is not.
+fn is_long(value: &str) -> bool {
+    value.len() >= 32 && !value.starts_with("--") && !value.contains(char::is_whitespace)
 }
 
 /// Tokens by their beginning; application keys by their form. API keys look like trace ids and
@@ -66,6 +74,10 @@ mod tests {
     #[case(&["call", APP], true)]
     #[case(&["--header", "Bearer ddpat_abcdefghijklmnop"], true)]
     #[case(&["ddsat_x"], false)]
+    #[case(&["serve", "--bearer", "an-obviously-made-up-secret-0123456789"], true)]
+    #[case(&["LLMOBS_MCP_SECRET_KEY=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"], true)]
+    #[case(&["serve", "--secret-key-file", "/run/secrets/the-key-of-this-server-0123456789"], false)]
+    #[case(&["serve", "--secret-key-file=/run/secrets/the-key-of-this-server-0123456789"], false)]
     #[case(&["--key-like-flag", "short"], false)]
     #[case(&[], false)]
     fn what_looks_like_a_key(#[case] args: &[&str], #[case] warned: bool) {

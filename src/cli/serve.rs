@@ -1,24 +1,26 @@
 //! `serve`: MCP over stdio or HTTP, until the client or the user has enough.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use crate::authz::Open;
 use crate::server::{HttpError, McpServer, serve_http, serve_stdio};
 
 use super::args::ServeArgs;
 use super::backend::bind;
 use super::error::CliError;
+use super::gate::front;
 use super::output::tell;
 use super::settings::Settings;
 use super::signals::stop_on_signal;
 use super::upstream::{Connected, connect};
 
-pub(crate) async fn run(settings: Settings, args: &ServeArgs) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(mut settings: Settings, args: &ServeArgs) -> Result<ExitCode, CliError> {
     let stop = stop_on_signal();
-    // The port first: a taken one should not cost the opening of the store.
-    let listener = match args.http {
-        Some(address) => Some(bind(Some(address), 0..0).await?),
+    // The port before the store: a taken one should not cost its opening.
+    let http = match args.http {
+        Some(address) => {
+            let front = front(&mut settings, args, address)?;
+            Some((front, bind(Some(address), 0..0).await?))
+        }
         None => None,
     };
     let wish = settings.wish.clone();
@@ -26,14 +28,22 @@ pub(crate) async fn run(settings: Settings, args: &ServeArgs) -> Result<ExitCode
     let Connected { upstreams, backend } = connect(settings).await?;
     let url = upstreams.described().url.clone().unwrap_or_default();
     tracing::info!("upstream: {url} ({because})");
+    let http = match http {
+        Some((front, listener)) => {
+            let told = front.told.clone();
+            Some((front.open(&upstreams)?, told, listener))
+        }
+        None => None,
+    };
     let server = McpServer::new(upstreams, wish);
-    let served = match listener {
-        Some(listener) => {
+    let served = match http {
+        Some((gate, told, listener)) => {
             let address = listener
                 .local_addr()
                 .map_err(|error| CliError::failed(error, "try again"))?;
             tell(&format!("MCP over HTTP at http://{address}/mcp (Ctrl-C stops it)"));
-            serve_http(server, Arc::new(Open), listener, stop)
+            tracing::info!("callers: {told}");
+            serve_http(server, gate, listener, stop)
                 .await
                 .map_err(|error: HttpError| CliError::failed(error, ""))
         }

@@ -4,6 +4,7 @@
 //! application, does not select Datadog. Read-only is the exception to "flags over environment over
 //! file": any source can turn it on and none can turn it off.
 
+mod callers;
 mod environment;
 mod file;
 mod logins;
@@ -22,6 +23,7 @@ use crate::server::{CredentialSource, Wish};
 
 use super::args::Shared;
 
+pub(crate) use callers::Callers;
 pub(crate) use environment::Environment;
 pub(crate) use logins::DEFAULT_PROFILE;
 use logins::Logins;
@@ -81,6 +83,8 @@ pub(crate) struct Settings {
     pub(crate) retention: Retention,
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) wish: Wish,
+    /// What is said about callers over HTTP.
+    pub(crate) callers: Callers,
     pub(crate) log: Option<LevelFilter>,
     /// The config file and whether it was there.
     pub(crate) config: (PathBuf, bool),
@@ -231,6 +235,7 @@ impl Settings {
         for variable in ["LLMOBS_MCP_READ_ONLY", "DD_LLMOBS_READ_ONLY"] {
             read_only |= env.is_set(variable, &mut notes);
         }
+        let callers = Callers::resolve(env, file, &mut notes);
         let wish = Wish {
             toolsets: list(&flags.toolsets, "LLMOBS_MCP_TOOLSETS", &file.toolsets),
             omit: list(&flags.omit_tools, "LLMOBS_MCP_OMIT_TOOLS", &file.omit_tools)
@@ -267,6 +272,7 @@ impl Settings {
             retention: retention::resolve(env, file)?,
             ca_file,
             wish,
+            callers,
             log: level(flags, env, file)?,
             config: (config.path.clone(), config.found),
             notes,
@@ -441,4 +447,4 @@ fn path_in(file: &Path, text: &str) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -135,6 +135,13 @@ impl Upstreams {
         }
     }
 
+    /// The hub through which calls go, whoever's they are.
+    pub fn hub(&self) -> &Hub {
+        match &self.choice {
+            Choice::Local { hub, .. } | Choice::Datadog { hub, .. } => hub,
+        }
+    }
+
     /// What the upstream is.
     pub fn described(&self) -> &Described {
         &self.described

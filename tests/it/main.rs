@@ -22,6 +22,7 @@ mod disk;
 mod evaluators;
 mod experiments;
 mod login;
+mod modes;
 mod readme;
 mod search;
 mod shapes;

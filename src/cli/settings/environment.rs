@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::server::nearest;
 
 /// The variables of ours that exist besides Datadog's.
-const OURS: [&str; 11] = [
+const OURS: [&str; 18] = [
     "LLMOBS_MCP_TOOLSETS",
     "LLMOBS_MCP_OMIT_TOOLS",
     "LLMOBS_MCP_READ_ONLY",
@@ -17,6 +17,13 @@ const OURS: [&str; 11] = [
     "LLMOBS_MCP_CONFIG",
     "LLMOBS_MCP_PROFILE",
     "LLMOBS_MCP_STATE_DIR",
+    "LLMOBS_MCP_AUTH",
+    "LLMOBS_MCP_PUBLIC_URL",
+    "LLMOBS_MCP_NO_CLIENT_METADATA_DOCUMENTS",
+    "LLMOBS_MCP_BEARER",
+    "LLMOBS_MCP_BEARER_FILE",
+    "LLMOBS_MCP_SECRET_KEY",
+    "LLMOBS_MCP_SECRET_KEY_FILE",
 ];
 
 /// A snapshot of environment variables.

@@ -12,7 +12,7 @@ use crate::server::nearest;
 
 use super::{Environment, SettingsError, default_dir, path_in};
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 24] = [
     "site",
     "toolsets",
     "omit_tools",
@@ -30,6 +30,13 @@ const KEYS: [&str; 17] = [
     "app_key_file",
     "access_token",
     "access_token_file",
+    "auth",
+    "public_url",
+    "no_client_metadata_documents",
+    "bearer",
+    "bearer_file",
+    "secret_key",
+    "secret_key_file",
 ];
 
 /// What the file says.
@@ -44,6 +51,9 @@ pub(crate) struct Values {
     pub(crate) retain_bytes: Option<String>,
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) log: Option<String>,
+    pub(crate) auth: Option<String>,
+    pub(crate) public_url: Option<String>,
+    pub(crate) no_client_metadata_documents: Option<bool>,
     /// Secrets by their key in the file.
     pub(crate) secrets: Vec<(&'static str, SecretString)>,
     /// Files of secrets by their key in the file.
@@ -128,6 +138,7 @@ fn parse(path: &Path, text: &str) -> Result<Values, SettingsError> {
                 .map(str::to_owned)
                 .ok_or_else(|| bad("a string"))
         };
+        let yes_or_no = || value.as_bool().ok_or_else(|| bad("true or false"));
         let file = || string().map(|text| path_in(path, &text));
         let amount = || match value {
             Value::Integer(number) => Ok(number.to_string()),
@@ -138,8 +149,11 @@ fn parse(path: &Path, text: &str) -> Result<Values, SettingsError> {
             "log" => values.log = Some(string()?),
             "toolsets" => values.toolsets = Some(names(value).ok_or_else(|| bad(LIST))?),
             "omit_tools" => values.omit_tools = Some(names(value).ok_or_else(|| bad(LIST))?),
-            "read_only" => {
-                values.read_only = Some(value.as_bool().ok_or_else(|| bad("true or false"))?);
+            "auth" => values.auth = Some(string()?),
+            "public_url" => values.public_url = Some(string()?),
+            "read_only" => values.read_only = Some(yes_or_no()?),
+            "no_client_metadata_documents" => {
+                values.no_client_metadata_documents = Some(yes_or_no()?);
             }
             "data_dir" => values.data_dir = Some(file()?),
             "retain_days" => values.retain_days = Some(amount()?),

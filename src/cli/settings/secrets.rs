@@ -38,11 +38,7 @@ impl Secrets {
     /// Gathers the secrets. Names of one secret that are both set must agree.
     pub(crate) fn resolve(env: &Environment, file: &Values) -> Result<Self, SettingsError> {
         let role = |variables: &[&str], keys: &[&str]| -> Result<_, SettingsError> {
-            let found = match from_variables(env, variables)? {
-                Some(secret) => Some(secret),
-                None => from_file(file, keys)?,
-            };
-            Ok(Mutex::new(found))
+            Ok(Mutex::new(the_one(&said(env, variables, file, keys))?))
         };
         Ok(Self {
             api_key: role(&["DD_API_KEY"], &["api_key"])?,
@@ -116,26 +112,58 @@ impl CredentialSource for Secrets {
     }
 }
 
-impl Secret {
-    fn of_file(label: String, path: PathBuf) -> Result<Self, SettingsError> {
-        let stamp = stamp(&path);
-        match std::fs::read_to_string(&path) {
-            Ok(text) if text.trim().is_empty() => Err(SettingsError::SecretFile {
-                by: label,
-                why: "it is empty".to_owned(),
-            }),
-            Ok(text) => Ok(Self {
-                label,
-                value: text.trim().into(),
-                file: Some((path, stamp)),
-            }),
-            Err(error) => Err(SettingsError::SecretFile {
-                by: label,
-                why: error.to_string(),
-            }),
+/// Where a secret was said to be, not read yet.
+#[derive(Clone)]
+pub(super) struct Source {
+    /// Its name for people.
+    pub(super) label: String,
+    place: Place,
+}
+
+#[derive(Clone)]
+enum Place {
+    Here(SecretString),
+    File(PathBuf),
+}
+
+impl Source {
+    /// A file that somebody named.
+    pub(super) fn file(label: impl Into<String>, path: PathBuf) -> Self {
+        Self {
+            label: label.into(),
+            place: Place::File(path),
         }
     }
 
+    fn read(&self) -> Result<Secret, SettingsError> {
+        let path = match &self.place {
+            Place::File(path) => path,
+            Place::Here(value) => {
+                return Ok(Secret {
+                    label: self.label.clone(),
+                    value: value.clone(),
+                    file: None,
+                });
+            }
+        };
+        let unreadable = |why: String| SettingsError::SecretFile {
+            by: self.label.clone(),
+            why,
+        };
+        let stamp = stamp(path);
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+        if text.trim().is_empty() {
+            return Err(unreadable("it is empty".to_owned()));
+        }
+        Ok(Secret {
+            label: self.label.clone(),
+            value: text.trim().into(),
+            file: Some((path.clone(), stamp)),
+        })
+    }
+}
+
+impl Secret {
     /// Reads a file again if it changed.
     fn refresh(&mut self) {
         let Some((path, seen)) = &mut self.file else {
@@ -163,56 +191,73 @@ fn stamp(path: &PathBuf) -> Stamp {
     Some((meta.modified().ok()?, meta.len()))
 }
 
-fn from_variables(env: &Environment, names: &[&str]) -> Result<Option<Secret>, SettingsError> {
-    let mut found = Vec::new();
-    for name in names {
-        if let Some(value) = env.get(name) {
-            found.push(Secret {
-                label: (*name).to_owned(),
-                value: value.into(),
-                file: None,
-            });
-        }
+/// Every place that a secret is said to be at: those of the environment, or else those of the file.
+pub(super) fn said(
+    env: &Environment,
+    variables: &[&str],
+    file: &Values,
+    keys: &[&str],
+) -> Vec<Source> {
+    let found = in_variables(env, variables);
+    if found.is_empty() {
+        in_file(file, keys)
+    } else {
+        found
     }
-    for name in names {
-        let name = format!("{name}_FILE");
-        if let Some(path) = env.get(&name) {
-            found.push(Secret::of_file(name, PathBuf::from(path))?);
-        }
-    }
-    the_one(found)
 }
 
-fn from_file(file: &Values, keys: &[&str]) -> Result<Option<Secret>, SettingsError> {
+fn in_variables(env: &Environment, names: &[&str]) -> Vec<Source> {
+    let here = names.iter().filter_map(|name| {
+        Some(Source {
+            label: (*name).to_owned(),
+            place: Place::Here(env.get(name)?.into()),
+        })
+    });
+    let files = names.iter().filter_map(|name| {
+        let name = format!("{name}_FILE");
+        let path = env.get(&name)?;
+        Some(Source::file(name, PathBuf::from(path)))
+    });
+    here.chain(files).collect()
+}
+
+fn in_file(file: &Values, keys: &[&str]) -> Vec<Source> {
     let mut found = Vec::new();
     for key in keys {
-        for (name, value) in &file.secrets {
-            if name == key {
-                found.push(Secret {
-                    label: format!("{name} in the config file"),
-                    value: value.clone(),
-                    file: None,
-                });
-            }
+        for (name, value) in file.secrets.iter().filter(|(name, _)| name == key) {
+            found.push(Source {
+                label: format!("{name} in the config file"),
+                place: Place::Here(value.clone()),
+            });
         }
-        let with_suffix = format!("{key}_file");
         for (name, path) in &file.secret_files {
-            if *name == with_suffix {
-                let label = format!("{name} in the config file");
-                found.push(Secret::of_file(label, path.clone())?);
+            if name.strip_suffix("_file") == Some(*key) {
+                found.push(Source::file(
+                    format!("{name} in the config file"),
+                    path.clone(),
+                ));
             }
         }
     }
-    the_one(found)
+    found
+}
+
+/// What stands at the places of one secret, which must agree, and the name of the first.
+pub(super) fn read(sources: &[Source]) -> Result<Option<(String, SecretString)>, SettingsError> {
+    Ok(the_one(sources)?.map(|secret| (secret.label, secret.value)))
 }
 
 /// The first of several sources, all of which must agree.
-fn the_one(found: Vec<Secret>) -> Result<Option<Secret>, SettingsError> {
-    let mut sources = found.into_iter();
-    let Some(first) = sources.next() else {
+fn the_one(sources: &[Source]) -> Result<Option<Secret>, SettingsError> {
+    let mut found = Vec::with_capacity(sources.len());
+    for source in sources {
+        found.push(source.read()?);
+    }
+    let mut found = found.into_iter();
+    let Some(first) = found.next() else {
         return Ok(None);
     };
-    match sources.find(|other| other.value.expose_secret() != first.value.expose_secret()) {
+    match found.find(|other| other.value.expose_secret() != first.value.expose_secret()) {
         Some(other) => Err(SettingsError::Contradiction {
             one: first.label,
             other: other.label,

@@ -11,7 +11,7 @@ fn resolve(flags: &[&str], env: &[(&str, &str)], toml: &str) -> Result<Settings,
     resolve_in(folder.path(), flags, env, toml)
 }
 
-fn resolve_in(
+pub(crate) fn resolve_in(
     folder: &Path,
     flags: &[&str],
     env: &[(&str, &str)],
@@ -196,7 +196,7 @@ fn a_command_without_an_upstream_is_not_stopped_by_wrong_credentials() {
 }
 
 /// Keeps logins named so, each at that place; the last one is current.
-async fn keep(folder: &Path, logins: &[(&str, &str)]) {
+pub(crate) async fn keep(folder: &Path, logins: &[(&str, &str)]) {
     use crate::datadog::login::{LoginStore, Place, Profile, Safe};
     let store = LoginStore::new(folder.join("state"));
     let lock = store.lock().await.expect("a lock");

@@ -1,0 +1,261 @@
+//! What the gate decides, seen from outside: whose credentials reach the upstream, and which tools.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::response::Response;
+use axum::routing::get;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, StatusCode};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::support::{Recorder, Served, datadog, local, serve_behind, unchosen};
+use crate::authz::{
+    Admitted, DatadogHeaders, Gate, MCP_PATHS, PublicUrl, SignedIn, StaticBearer, refusal,
+};
+use crate::datadog::Credential;
+use crate::server::{Upstreams, WHOAMI_URI, Wish};
+
+const SECRET: &str = "an-obviously-made-up-secret-of-the-tests";
+const PAIR: &[(&str, &str)] = &[
+    ("DD_API_KEY", "sent-api"),
+    ("DD_APPLICATION_KEY", "sent-app"),
+];
+const HALF: &[(&str, &str)] = &[("DD_API_KEY", "sent-api")];
+
+/// Lets in who says a word, as a user who may not write.
+struct Reader;
+
+impl Gate for Reader {
+    fn admit<'a>(
+        &'a self,
+        path: &'a str,
+        peer: Option<SocketAddr>,
+        headers: &'a mut HeaderMap,
+    ) -> BoxFuture<'a, Result<Admitted, Box<Response>>> {
+        let known = headers.remove("x-word").is_some() && MCP_PATHS.contains(&path);
+        let admitted = if known && peer.is_some() {
+            let credential = Credential::from_parts(Some("user-api"), Some("user-app"), None);
+            Ok(Admitted::As(SignedIn {
+                credential: credential.expect("a pair"),
+                renewal: None,
+                subject: "somebody".to_owned(),
+                may_write: false,
+            }))
+        } else {
+            Err(Box::new(refusal(
+                StatusCode::UNAUTHORIZED,
+                "who?",
+                "say the word",
+            )))
+        };
+        std::future::ready(admitted).boxed()
+    }
+
+    fn routes(&self) -> axum::Router {
+        axum::Router::new().route("/beside", get(|| async { "beside" }))
+    }
+}
+
+async fn ask(
+    served: &Served,
+    method: &str,
+    params: Value,
+    headers: &[(&str, &str)],
+) -> (StatusCode, Value) {
+    let mut request = reqwest::Client::new()
+        .post(format!("{}/mcp", served.base))
+        .header("accept", "application/json, text/event-stream")
+        .json(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = request.send().await.expect("an answer");
+    (response.status(), response.json().await.expect("JSON"))
+}
+
+/// The text of a search's answer, and whether it is an error.
+async fn search(served: &Served, headers: &[(&str, &str)]) -> (String, bool) {
+    let params = json!({"name": "search_llmobs_spans", "arguments": {}});
+    let (_, body) = ask(served, "tools/call", params, headers).await;
+    let result = &body["result"];
+    (
+        result["content"][0]["text"]
+            .as_str()
+            .expect("text")
+            .to_owned(),
+        result["isError"].as_bool().unwrap_or_default(),
+    )
+}
+
+async fn whoami(served: &Served, headers: &[(&str, &str)]) -> Value {
+    let (_, body) = ask(
+        served,
+        "resources/read",
+        json!({"uri": WHOAMI_URI}),
+        headers,
+    )
+    .await;
+    let text = body["result"]["contents"][0]["text"]
+        .as_str()
+        .expect("text");
+    let told: Value = serde_json::from_str(text).expect("JSON");
+    told["credential"].clone()
+}
+
+async fn by_headers(make: fn(&Arc<Recorder>) -> Upstreams) -> (Arc<Recorder>, Served) {
+    let recorder = Arc::<Recorder>::default();
+    let gate = Arc::new(DatadogHeaders::default());
+    let served = serve_behind(gate, make(&recorder), Wish::default()).await;
+    (recorder, served)
+}
+
+#[tokio::test]
+async fn in_mode_datadog_headers_a_site_is_never_asked_with_the_servers_own() {
+    let (recorder, served) = by_headers(datadog).await;
+    let (_, is_error) = search(&served, PAIR).await;
+    assert!(!is_error);
+    assert_eq!(recorder.first("dd-api-key").1.as_deref(), Some("sent-api"));
+    for (headers, missing) in [
+        (&[][..], "DD_API_KEY"),
+        (HALF, "DD_APPLICATION_KEY"),
+        (
+            &[("DD_API_KEY", ""), ("DD_APPLICATION_KEY", "")][..],
+            "DD_API_KEY",
+        ),
+    ] {
+        let (said, is_error) = search(&served, headers).await;
+        assert!(is_error && said.contains(missing), "{said}");
+    }
+    assert_eq!(recorder.count(), 0, "nothing was sent without credentials");
+    let none = whoami(&served, &[]).await;
+    assert_eq!(none["kind"], "no credential");
+    assert_eq!(none["origin"], "none: the request's headers hold none");
+    assert_eq!(
+        whoami(&served, PAIR).await["origin"],
+        "the request's headers"
+    );
+}
+
+#[tokio::test]
+async fn in_mode_datadog_headers_local_data_ask_for_none() {
+    for make in [local, unchosen] {
+        let (recorder, served) = by_headers(make).await;
+        let (_, is_error) = search(&served, &[]).await;
+        assert!(!is_error);
+        assert_eq!(recorder.first("dd-api-key").1, None);
+    }
+}
+
+#[rstest]
+#[case::own(Some(SECRET), &[], 200)]
+#[case::nothing(None, &[], 401)]
+#[case::wrong(Some("another-obviously-made-up-secret-of-ours"), &[], 401)]
+#[case::keys_instead(None, PAIR, 401)]
+#[case::keys_beside(Some(SECRET), PAIR, 400)]
+#[tokio::test]
+async fn in_mode_static_bearer_the_secret_opens_the_servers_own(
+    #[case] bearer: Option<&str>,
+    #[case] headers: &[(&str, &str)],
+    #[case] status: u16,
+) {
+    let recorder = Arc::<Recorder>::default();
+    let gate = Arc::new(StaticBearer::new(&SECRET.into(), None).expect("a good secret"));
+    let served = serve_behind(gate, datadog(&recorder), Wish::default()).await;
+    let value = bearer.map(|bearer| format!("Bearer {bearer}"));
+    let mut sent = headers.to_vec();
+    sent.extend(value.as_deref().map(|value| ("authorization", value)));
+    let params = json!({"name": "search_llmobs_spans", "arguments": {}});
+    let (answered, _) = ask(&served, "tools/call", params, &sent).await;
+    assert_eq!(answered.as_u16(), status);
+    if status == 200 {
+        assert_eq!(recorder.first("dd-api-key").1.as_deref(), Some("own-api"));
+        search(&served, &sent).await;
+        assert_eq!(recorder.first("authorization").1, None, "ours stays here");
+    } else {
+        assert_eq!(recorder.count(), 0);
+    }
+}
+
+#[rstest]
+#[case::get("GET")]
+#[case::delete("DELETE")]
+#[case::post("POST")]
+#[tokio::test]
+async fn the_gate_answers_every_method_on_every_path_and_nothing_else(#[case] method: &str) {
+    let gate = Arc::new(StaticBearer::new(&SECRET.into(), None).expect("a good secret"));
+    let served = serve_behind(gate, local(&Arc::default()), Wish::default()).await;
+    let client = reqwest::Client::new();
+    for path in MCP_PATHS {
+        let url = format!("{}{path}?toolsets=llmobs", served.base);
+        let method = method.parse().expect("a method");
+        let answer = client.request(method, url).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{path}");
+        assert!(answer.headers().contains_key("www-authenticate"));
+    }
+    for (path, status) in [("/healthz", StatusCode::OK), ("/x", StatusCode::NOT_FOUND)] {
+        let answer = client.get(format!("{}{path}", served.base)).send();
+        assert_eq!(answer.await.expect("an answer").status(), status);
+    }
+}
+
+#[tokio::test]
+async fn a_signed_in_user_calls_with_their_own_and_may_be_kept_from_writing() {
+    let recorder = Arc::<Recorder>::default();
+    let served = serve_behind(Arc::new(Reader), datadog(&recorder), Wish::default()).await;
+    let word = &[("x-word", "please")];
+    let (_, is_error) = search(&served, word).await;
+    assert!(!is_error);
+    assert_eq!(recorder.first("dd-api-key").1.as_deref(), Some("user-api"));
+    let told = whoami(&served, word).await;
+    assert_eq!(
+        (&told["origin"], &told["subject"]),
+        (&json!("the sign-in at this server"), &json!("somebody"))
+    );
+    let delete = json!({"name": "delete_llmobs_evaluator", "arguments": {"eval_name": "x"}});
+    let (_, body) = ask(&served, "tools/call", delete, word).await;
+    let said = body["result"]["content"][0]["text"].as_str().expect("text");
+    assert!(said.contains("read-only"), "{said}");
+    assert_eq!(recorder.count(), 0);
+    let (status, _) = ask(&served, "tools/list", json!({}), &[]).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let beside = reqwest::get(format!("{}/beside", served.base)).await;
+    assert_eq!(beside.expect("an answer").status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn with_nothing_chosen_a_signed_in_user_reads_the_site() {
+    let recorder = Arc::<Recorder>::default();
+    let served = serve_behind(Arc::new(Reader), unchosen(&recorder), Wish::default()).await;
+    search(&served, &[("x-word", "please")]).await;
+    let (host, key) = recorder.first("dd-api-key");
+    assert_eq!(
+        (host.as_str(), key.as_deref()),
+        ("api.datadoghq.com", Some("user-api"))
+    );
+}
+
+#[rstest]
+#[case("mcp.example.com", None, 200)]
+#[case("mcp.example.com", Some("https://mcp.example.com"), 200)]
+#[case("evil.example", None, 403)]
+#[case("mcp.example.com", Some("https://evil.example"), 403)]
+#[tokio::test]
+async fn the_public_url_is_a_name_of_this_server(
+    #[case] host: &str,
+    #[case] origin: Option<&str>,
+    #[case] status: u16,
+) {
+    let public = PublicUrl::parse("https://mcp.example.com").expect("a URL");
+    let gate = StaticBearer::new(&SECRET.into(), Some(public)).expect("a good secret");
+    let served = serve_behind(Arc::new(gate), local(&Arc::default()), Wish::default()).await;
+    let bearer = format!("Bearer {SECRET}");
+    let mut sent = vec![("authorization", bearer.as_str()), ("host", host)];
+    sent.extend(origin.map(|origin| ("origin", origin)));
+    // What stands in front may say what it likes: nobody listens.
+    sent.push(("x-forwarded-host", "mcp.example.com"));
+    let (answered, _) = ask(&served, "tools/list", json!({}), &sent).await;
+    assert_eq!(answered.as_u16(), status);
+}
