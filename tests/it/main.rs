@@ -31,3 +31,4 @@ mod support;
 mod takeover;
 mod tool_list;
 mod upkeep;
+mod users;

@@ -1,0 +1,275 @@
+//! Two users at once over real HTTP: the same questions about the same ids, each answered from their
+//! own organisation, whatever is cached and whoever asked before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use llmobs_mcp::authz::{DatadogHeaders, Gate};
+use llmobs_mcp::datadog::{
+    Credential, HttpTransport, HttpTransportOptions, Hub, HubSettings, Upstream,
+};
+use llmobs_mcp::local::{DataDir, LocalBackend, LocalOptions};
+use llmobs_mcp::server::{Described, FixedCredential, McpServer, Upstreams, Wish, serve_http};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+/// A user: their keys, and a word that only their data hold.
+#[derive(Clone, Copy)]
+struct User {
+    keys: [(&'static str, &'static str); 2],
+    word: &'static str,
+}
+
+const ALICE: User = User {
+    keys: [
+        ("DD_API_KEY", "key-of-alice"),
+        ("DD_APPLICATION_KEY", "app-key-of-alice"),
+    ],
+    word: "apricot",
+};
+const BOB: User = User {
+    keys: [
+        ("DD-API-KEY", "key-of-bob"),
+        ("DD-APPLICATION-KEY", "app-key-of-bob"),
+    ],
+    word: "blueberry",
+};
+
+/// One id for both: a cache that forgot whose it is would mix them up.
+const TRACE: &str = "6b0000000000000000000000000000aa";
+const ROOT: &str = "1001";
+const TOOL: &str = "1002";
+
+/// An organisation with one trace, whose every text holds the user's word.
+async fn organisation(user: User) -> LocalBackend {
+    let backend = LocalBackend::open(LocalOptions::new(DataDir::Temporary)).unwrap();
+    let now = i64::try_from(
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_nanos(),
+    )
+    .unwrap();
+    let word = user.word;
+    let span = |id: &str, parent: &str, kind: &str, status: &str| {
+        json!({"span_id": id, "trace_id": TRACE, "parent_id": parent, "name": format!("{kind}-{word}"),
+            "status": status, "start_ns": now - 60_000_000_000_i64, "duration": 5_000_000,
+            "tags": [format!("ml_app:{word}")], "metrics": {"total_tokens": 7},
+            "meta": {"span": {"kind": kind}, "input": {"value": word}, "output": {"value": word},
+                "error.message": format!("no {word} left"), "error.type": format!("{word}Error")}})
+    };
+    let spans = json!([{"_dd.stage": "raw", "event_type": "span", "spans": [
+        span(ROOT, "undefined", "agent", "error"), span(TOOL, ROOT, "tool", "error")]}]);
+    let project = json!({"data": {"type": "projects", "attributes": {"name": word}}});
+    for (path, body) in [
+        ("/api/v2/llmobs", spans),
+        ("/api/v2/llm-obs/v1/projects", project),
+    ] {
+        let request = Request::post(path)
+            .header("host", "127.0.0.1:8126")
+            .header("content-type", "application/json")
+            .body(axum::body::Body::from(body.to_string()))
+            .unwrap();
+        let answer = backend.router().oneshot(request).await.unwrap();
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+    }
+    backend
+}
+
+/// Datadog as two organisations see it: the keys decide whose data answer.
+struct Datadog {
+    url: String,
+    bob_is_known: Arc<AtomicBool>,
+}
+
+async fn datadog() -> Datadog {
+    let of_alice = organisation(ALICE).await.router();
+    let of_bob = organisation(BOB).await.router();
+    let bob_is_known = Arc::new(AtomicBool::new(true));
+    let known = bob_is_known.clone();
+    let app = Router::new().fallback(move |request: Request| {
+        let shows = |user: User| {
+            user.keys.iter().all(|(name, key)| {
+                let name = name.to_ascii_lowercase().replace('_', "-");
+                request
+                    .headers()
+                    .get(name)
+                    .is_some_and(|value| value == key)
+            })
+        };
+        let organisation = if shows(ALICE) {
+            Some(of_alice.clone())
+        } else if shows(BOB) && known.load(Ordering::SeqCst) {
+            Some(of_bob.clone())
+        } else {
+            None
+        };
+        async move {
+            match organisation {
+                Some(organisation) => organisation.oneshot(request).await.into_response(),
+                None => refused(),
+            }
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(axum::serve(listener, app).into_future());
+    Datadog { url, bob_is_known }
+}
+
+fn refused() -> Response {
+    (
+        StatusCode::FORBIDDEN,
+        axum::Json(json!({"errors": ["Forbidden"]})),
+    )
+        .into_response()
+}
+
+/// Serves MCP behind a gate over an upstream, with credentials of its own that must not be lent.
+async fn serve(gate: Arc<dyn Gate>, upstream: &str) -> String {
+    let transport = HttpTransport::new(&HttpTransportOptions::default()).unwrap();
+    let hub = Hub::new(
+        Upstream::from_api_url(upstream).unwrap(),
+        Arc::new(transport),
+        HubSettings::default(),
+    );
+    let own = Credential::from_parts(Some(ALICE.keys[0].1), Some(ALICE.keys[1].1), None);
+    let own = FixedCredential::new(own.unwrap(), "this test");
+    let described = Described {
+        site: None,
+        url: Some(upstream.to_owned()),
+    };
+    let server = McpServer::new(
+        Upstreams::datadog(hub, Arc::new(own), described),
+        Wish::default(),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+    tokio::spawn(serve_http(server, gate, listener, CancellationToken::new()));
+    url
+}
+
+/// The questions; every good answer holds the word of whoever asked.
+fn questions() -> Vec<(&'static str, Value)> {
+    vec![
+        ("search_llmobs_spans", json!({"trace_id": TRACE})),
+        ("search_llmobs_spans", json!({})),
+        ("get_llmobs_trace", json!({"trace_id": TRACE})),
+        (
+            "get_llmobs_span_details",
+            json!({"trace_id": TRACE, "span_ids": [ROOT, TOOL]}),
+        ),
+        (
+            "get_llmobs_span_content",
+            json!({"trace_id": TRACE, "span_id": TOOL, "field": "input"}),
+        ),
+        ("find_llmobs_error_spans", json!({"trace_id": TRACE})),
+        (
+            "expand_llmobs_spans",
+            json!({"trace_id": TRACE, "span_ids": [ROOT]}),
+        ),
+        ("get_llmobs_agent_loop", json!({"trace_id": TRACE})),
+        (
+            "aggregate_llmobs_spans",
+            json!({"group_by": ["@ml_app"], "from": "now-1h"}),
+        ),
+        ("list_llmobs_projects", json!({})),
+    ]
+}
+
+/// What one user is answered to one question.
+async fn ask(
+    client: &reqwest::Client,
+    url: &str,
+    headers: &[(&str, &str)],
+    (tool, arguments): &(&'static str, Value),
+) -> (String, bool) {
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": {"name": tool, "arguments": arguments}});
+    let mut request = client
+        .post(url)
+        .header("accept", "application/json, text/event-stream")
+        .json(&body);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let answer: Value = request.send().await.unwrap().json().await.unwrap();
+    let result = &answer["result"];
+    let text = result["content"][0]["text"].as_str();
+    (
+        text.unwrap_or_else(|| panic!("{tool}: {answer}"))
+            .to_owned(),
+        result["isError"].as_bool().unwrap_or_default(),
+    )
+}
+
+/// Asks everything as both users, turn by turn and all at once, several times over.
+async fn interleave(url: &str, alice: &[(&str, &str)], bob: &[(&str, &str)]) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let questions = questions();
+    for _round in 0..3 {
+        let asked = questions.iter().flat_map(|question| {
+            [(ALICE, alice, BOB), (BOB, bob, ALICE)].map(|(user, headers, other)| {
+                let client = &client;
+                async move {
+                    (
+                        user,
+                        other,
+                        question,
+                        ask(client, url, headers, question).await,
+                    )
+                }
+            })
+        });
+        for (user, other, question, (said, is_error)) in futures_util::future::join_all(asked).await
+        {
+            assert!(!is_error, "{question:?}: {said}");
+            assert!(said.contains(user.word), "{question:?}: {said}");
+            assert!(!said.contains(other.word), "{question:?}: {said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn interleaved_users_of_mode_datadog_headers_see_their_own_data_only() {
+    let datadog = datadog().await;
+    let url = serve(Arc::new(DatadogHeaders::default()), &datadog.url).await;
+    interleave(&url, &ALICE.keys, &BOB.keys).await;
+
+    // What was read for others, and for Bob while he was known, is of no use to a stranger.
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mixed = [ALICE.keys[0], BOB.keys[1]];
+    let guessed = [ALICE.keys[0], ("DD_APPLICATION_KEY", "guessed")];
+    for question in questions() {
+        for headers in [&[][..], &mixed, &guessed] {
+            let (said, is_error) = ask(&client, &url, headers, &question).await;
+            assert!(is_error, "{question:?}: {said}");
+            for user in [ALICE, BOB] {
+                assert!(!said.contains(user.word), "{question:?}: {said}");
+            }
+        }
+    }
+    datadog.bob_is_known.store(false, Ordering::SeqCst);
+    let (said, is_error) = ask(
+        &client,
+        &url,
+        &BOB.keys,
+        &("search_llmobs_spans", json!({})),
+    )
+    .await;
+    assert!(is_error && !said.contains(ALICE.word), "{said}");
+    let (said, is_error) = ask(
+        &client,
+        &url,
+        &ALICE.keys,
+        &("search_llmobs_spans", json!({})),
+    )
+    .await;
+    assert!(!is_error && said.contains(ALICE.word), "{said}");
+}
