@@ -62,6 +62,8 @@ impl User {
 #[derive(Default)]
 pub(super) struct Datadog {
     seen: Mutex<Vec<HeaderMap>>,
+    /// Held by a test that wants no answers yet.
+    pub(super) answering: tokio::sync::RwLock<()>,
 }
 
 impl Datadog {
@@ -91,6 +93,7 @@ async fn answer_by_user(State(datadog): State<Arc<Datadog>>, request: Request) -
         .into_iter()
         .find(|user| has("dd-api-key", user.api_key) && has("dd-application-key", user.app_key));
     datadog.seen.lock().unwrap().push(headers);
+    let _answering = datadog.answering.read().await;
     let Some(user) = user else {
         // With what it was sent, as a careless server would.
         let body = json!({"errors": [format!("Forbidden: {:?}", request.headers())]});
