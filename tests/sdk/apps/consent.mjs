@@ -1,8 +1,8 @@
-// Opens a consent page in a real browser, reads it, presses a button, and tells where that led.
-//   node consent.mjs URL allow|deny
+// Opens a consent page in a real browser, reads it, fills in fields, presses a button, and tells where that led.
+//   node consent.mjs URL allow|deny ['{"field": "value"}']
 import { chromium } from "playwright-core";
 
-const [url, decision] = process.argv.slice(2);
+const [url, decision, fields = "{}"] = process.argv.slice(2);
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM,
   args: ["--no-sandbox", "--no-proxy-server"],
@@ -14,6 +14,9 @@ try {
   page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
   await page.goto(url);
   const asked = await page.innerText("body");
+  for (const [name, value] of Object.entries(JSON.parse(fields))) {
+    await page.fill(`[name=${name}]`, value);
+  }
   await page.click(`#${decision}`);
   await page.waitForURL(/\/oauth\/callback\?/);
   const at = new URL(page.url());
