@@ -1,14 +1,14 @@
 //! Our own authorization server, for MCP clients that log in: OAuth 2.1 as the MCP specification
 //! asks for it.
 //!
-//! A client registers ([`register`]) or describes itself at its id ([`documents`]); the user's
-//! browser comes with a request ([`authorize`]) and is shown our consent page ([`page`]); there the
-//! user gives a Datadog credential, which is tried before it is accepted ([`consent`]) and kept
-//! sealed ([`seal`]); the client exchanges its code for opaque tokens ([`token`]) that are good for
-//! one of our addresses only ([`admit`]). No token of Datadog's is accepted as a bearer here, and
+//! A client registers (`register`) or describes itself at its id (`documents`); the user's
+//! browser comes with a request (`authorize`) and is shown our consent page (`page`); there the
+//! user gives a Datadog credential, which is tried before it is accepted (`consent`) and kept
+//! sealed (`seal`); the client exchanges its code for opaque tokens (`token`) that are good for
+//! one of our addresses only (`admit`). No token of Datadog's is accepted as a bearer here, and
 //! none is ever given to a client.
 //!
-//! All state is in the [`store`]. In memory are rate limits and fetched metadata documents, which a
+//! All state is in the `store`. In memory are rate limits and fetched metadata documents, which a
 //! restart may forget.
 
 mod address;
