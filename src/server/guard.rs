@@ -18,6 +18,8 @@ use http::{HeaderMap, StatusCode, Uri, header};
 
 use crate::authz::{self, PublicUrl};
 
+use super::http::take_in;
+
 /// Middleware: passes on requests that address this machine or the public URL, answers 403 to others.
 pub(crate) async fn known_names_only(
     State(public_url): State<Arc<Option<PublicUrl>>>,
@@ -33,6 +35,7 @@ pub(crate) async fn known_names_only(
                 "refused a request: {}",
                 refusal.why
             );
+            take_in(request).await;
             let public = match names.0 {
                 Some(url) => format!("{}, ", url.origin()),
                 None => String::new(),

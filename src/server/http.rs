@@ -30,6 +30,10 @@ use super::{McpServer, VERSION};
 /// The largest request body in bytes. A call's arguments are small; a batch of records is not.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 
+/// How much of a refused request's body is taken in, in bytes, and for how long it is waited for.
+const MAX_REFUSED_BYTES: usize = 64 * 1024;
+const REFUSED_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How long running calls may take to finish once the process was told to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -138,7 +142,10 @@ async fn admit(State(front): State<Front>, mut request: Request, next: Next) -> 
     let path = request.uri().path().to_owned();
     let caller = match front.gate.admit(&path, peer, request.headers_mut()).await {
         Ok(caller) => caller,
-        Err(refused) => return *refused,
+        Err(refused) => {
+            take_in(request).await;
+            return *refused;
+        }
     };
     let mut wish = wish(request.uri(), request.headers());
     if let Admitted::As(user) = &caller {
@@ -151,6 +158,14 @@ async fn admit(State(front): State<Front>, mut request: Request, next: Next) -> 
     let scope = Scope { selection, caller };
     request.extensions_mut().insert(Arc::new(scope));
     next.run(request).await
+}
+
+/// Takes in the body of a request that is refused. Answered before its body came, the connection would
+/// be closed, and clients that send their next request on it (the one with credentials, often) would
+/// see it break off. What is large or slow is left to that.
+pub(super) async fn take_in(request: Request) {
+    let body = axum::body::to_bytes(request.into_body(), MAX_REFUSED_BYTES);
+    let _ = tokio::time::timeout(REFUSED_PATIENCE, body).await;
 }
 
 async fn health() -> Response {

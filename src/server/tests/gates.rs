@@ -259,3 +259,39 @@ async fn the_public_url_is_a_name_of_this_server(
     let (answered, _) = ask(&served, "tools/list", json!({}), &sent).await;
     assert_eq!(answered.as_u16(), status);
 }
+
+/// Some clients send head and body one after the other, and the request with credentials after that,
+/// all on one connection.
+#[rstest]
+#[case::no_bearer("127.0.0.1", 401)]
+#[case::foreign_host("evil.example", 403)]
+#[tokio::test]
+async fn a_refusal_leaves_the_connection_usable(#[case] host: &str, #[case] status: u16) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let gate = Arc::new(StaticBearer::new(&SECRET.into(), None).expect("a good secret"));
+    let served = serve_behind(gate, local(&Arc::default()), Wish::default()).await;
+    let address = served.base.trim_start_matches("http://");
+    let mut stream = tokio::net::TcpStream::connect(address)
+        .await
+        .expect("connects");
+    for _request in 0..2 {
+        let head = format!(
+            "POST /mcp HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
+             Content-Length: 2\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        stream.write_all(b"{}").await.expect("sent");
+        let mut answer = String::new();
+        while !answer.ends_with('}') {
+            let mut part = [0; 2_048];
+            let read = stream.read(&mut part).await.expect("an answer");
+            assert!(read > 0, "the connection was closed");
+            answer.push_str(std::str::from_utf8(&part[..read]).expect("text"));
+        }
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
+}
