@@ -96,9 +96,9 @@ def consent(url, decision="allow", fields=None):
     return seen
 
 
-def provider(server, callback, storage, seen, path="/mcp"):
+def provider(server, callback, storage, seen, path="/mcp", fields=None):
     async def redirect(url):
-        seen.append(await asyncio.to_thread(consent, url))
+        seen.append(await asyncio.to_thread(consent, url, "allow", fields))
 
     async def answered():
         query = callback.query
@@ -106,6 +106,12 @@ def provider(server, callback, storage, seen, path="/mcp"):
 
     metadata = OAuthClientMetadata(client_name="Python client", redirect_uris=[callback.url])
     return OAuthClientProvider(server.url + path, metadata, storage, redirect_handler=redirect, callback_handler=answered)
+
+
+async def listed(server, auth):
+    async with httpx2.AsyncClient(auth=auth, timeout=30) as http_client:
+        async with Client(streamable_http_client(server.url + "/mcp", http_client=http_client)) as client:
+            return {tool.name for tool in (await client.list_tools()).tools}
 
 
 async def called(server, auth, path="/mcp"):
@@ -149,6 +155,15 @@ def test_the_python_client_signs_in_refreshes_and_is_refused_after_revocation(pa
     assert posted(server.url + "/oauth/revoke", token=storage.tokens.access_token, client_id=storage.client.client_id)[0] == 200
     assert status(server, storage.tokens.access_token, path) == 401
     assert status(server, first.access_token, path) == 401
+
+
+def test_only_who_ticks_it_on_the_page_is_served_tools_that_write(server):
+    keys = {"api_key": "key-a", "application_key": "key-b"}
+    with Callback() as callback:
+        reader = asyncio.run(listed(server, provider(server, callback, Storage(), [], fields=keys)))
+        writer = asyncio.run(listed(server, provider(server, callback, Storage(), [], fields={**keys, "write": True})))
+    assert "search_llmobs_spans" in reader
+    assert {"delete_llmobs_evaluator", "create_llmobs_experiment"} <= writer - reader
 
 
 def test_denying_in_the_browser_sends_the_client_an_error(server):

@@ -15,7 +15,8 @@ try {
   await page.goto(url);
   const asked = await page.innerText("body");
   for (const [name, value] of Object.entries(JSON.parse(fields))) {
-    await page.fill(`[name=${name}]`, value);
+    const field = page.locator(`[name=${name}]`);
+    await (value === true ? field.check() : field.fill(value));
   }
   await page.click(`#${decision}`);
   await page.waitForURL(/\/oauth\/callback\?/);
