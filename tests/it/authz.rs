@@ -5,3 +5,4 @@ mod brute;
 mod secrets;
 mod sign_in;
 mod stage;
+mod users;

@@ -83,17 +83,17 @@ async fn organisation(user: User) -> LocalBackend {
 }
 
 /// Datadog as two organisations see it: the keys decide whose data answer.
-struct Datadog {
-    url: String,
+pub(crate) struct Datadog {
+    pub(crate) api: Router,
     bob_is_known: Arc<AtomicBool>,
 }
 
-async fn datadog() -> Datadog {
+pub(crate) async fn datadog() -> Datadog {
     let of_alice = organisation(ALICE).await.router();
     let of_bob = organisation(BOB).await.router();
     let bob_is_known = Arc::new(AtomicBool::new(true));
     let known = bob_is_known.clone();
-    let app = Router::new().fallback(move |request: Request| {
+    let api = Router::new().fallback(move |request: Request| {
         let shows = |user: User| {
             user.keys.iter().all(|(name, key)| {
                 let name = name.to_ascii_lowercase().replace('_', "-");
@@ -117,10 +117,15 @@ async fn datadog() -> Datadog {
             }
         }
     });
+    Datadog { api, bob_is_known }
+}
+
+/// Where it listens.
+async fn listening(api: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(axum::serve(listener, app).into_future());
-    Datadog { url, bob_is_known }
+    tokio::spawn(axum::serve(listener, api).into_future());
+    url
 }
 
 fn refused() -> Response {
@@ -210,7 +215,7 @@ async fn ask(
 }
 
 /// Asks everything as both users, turn by turn and all at once, several times over.
-async fn interleave(url: &str, alice: &[(&str, &str)], bob: &[(&str, &str)]) {
+pub(crate) async fn interleave(url: &str, alice: &[(&str, &str)], bob: &[(&str, &str)]) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let questions = questions();
     for _round in 0..3 {
@@ -239,7 +244,8 @@ async fn interleave(url: &str, alice: &[(&str, &str)], bob: &[(&str, &str)]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn interleaved_users_of_mode_datadog_headers_see_their_own_data_only() {
     let datadog = datadog().await;
-    let url = serve(Arc::new(DatadogHeaders::default()), &datadog.url).await;
+    let upstream = listening(datadog.api).await;
+    let url = serve(Arc::new(DatadogHeaders::default()), &upstream).await;
     interleave(&url, &ALICE.keys, &BOB.keys).await;
 
     // What was read for others, and for Bob while he was known, is of no use to a stranger.
