@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::FutureExt;
 use serde_json::{Map, Value, json};
 
+use crate::authz::Admitted;
 use crate::tools::{self, Access, Tool, ToolContext};
 
 use super::selection::{Hidden, printable};
@@ -48,7 +49,7 @@ impl McpServer {
             };
         };
         if let Some(why) = scope.selection.hidden(tool.name) {
-            return Outcome::Failure(hidden_tool(tool.name, why));
+            return Outcome::Failure(hidden_tool(tool.name, why, &scope.caller));
         }
         strip_intent(&mut arguments);
         let client = match self.upstreams().client(&scope.caller, caller).await {
@@ -128,13 +129,21 @@ fn too_slow(tool: &Tool) -> String {
     failure(&error, 504, hint)
 }
 
-fn hidden_tool(name: &str, why: Hidden) -> String {
+fn hidden_tool(name: &str, why: Hidden, caller: &Admitted) -> String {
     match why {
         Hidden::ReadOnly => failure(
             &format!("{name} writes, and this server is read-only for you"),
             403,
-            "whoever runs the server can start it without --read-only (or the request without \
-             read_only)",
+            match caller {
+                Admitted::As(user) if !user.may_write => {
+                    "sign in to this server again (in the client, after logging out there) and tick \
+                     that changes may be made"
+                }
+                _ => {
+                    "whoever runs the server can start it without --read-only (or the request without \
+                     read_only)"
+                }
+            },
         ),
         Hidden::Omitted => failure(
             &format!("{name} is left out by omit_tools"),

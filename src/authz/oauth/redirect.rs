@@ -93,6 +93,7 @@ fn is_reversed_domain(scheme: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use rstest::rstest;
 
     #[rstest]
@@ -160,6 +161,24 @@ mod tests {
     #[case::loopback_to_elsewhere(LOOPBACK, "http://127.0.0.1.evil.example/callback", false)]
     fn what_a_request_may_ask(#[case] registered: &str, #[case] asked: &str, #[case] fine: bool) {
         assert_eq!(matches(registered, asked), fine);
+    }
+
+    proptest! {
+        /// Whatever is asked for: the browser goes to what was registered, but for a loopback port.
+        #[test]
+        fn nothing_but_a_loopback_port_differs(
+            registered in "(https|http)://(app\\.example|127\\.0\\.0\\.1|localhost|\\[::1\\])(:[1-9][0-9]{0,3})?/[a-c/.%]{0,4}(\\?[a-c=]{0,3})?",
+            asked in "(https|http|HTTP|javascript)://([a-z]@)?(app\\.example|127\\.0\\.0\\.1|localhost|127\\.1|\\[::1\\])(\\.evil\\.example)?(:[1-9][0-9]{0,3})?[/\\\\][a-c/.%]{0,4}(\\?[a-c=]{0,3})?(#[a-c]?)?",
+        ) {
+            if registered != asked && matches(&registered, &asked) {
+                let (one, other) = (Url::parse(&registered).unwrap(), Url::parse(&asked).unwrap());
+                prop_assert!(is_loopback_url(&one) && is_loopback_url(&other));
+                prop_assert_eq!(one.scheme(), "http");
+                let mut same_port = other.clone();
+                same_port.set_port(one.port()).unwrap();
+                prop_assert_eq!(one.as_str(), same_port.as_str());
+            }
+        }
     }
 
     #[rstest]

@@ -192,6 +192,11 @@ async fn writing_takes_a_tick_on_the_consent_page() {
     };
     let reads = stage.signed_in(&client, ALICE).await;
     assert_eq!(reads.scope, "llmobs:read");
+    let call = stage.call("/mcp", "create_llmobs_experiment");
+    let (_, answer) = json_of(call.bearer_auth(&reads.access)).await;
+    assert_eq!(answer["result"]["isError"], true);
+    assert!(answer.to_string().contains("sign in to this server again"));
+    assert_eq!(stage.datadog.asked(), 1, "only the credential was tried");
     assert!(!tools(reads.access).await);
 
     let mut browser = Browser::default();
