@@ -4,6 +4,7 @@
 //! token always passes; those that are not good are counted, so that trying them out ends soon.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::response::Response;
@@ -12,6 +13,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::authz::{Admitted, Gate, HeaderCredentials, PublicUrl, SignedIn, refusal};
+use crate::datadog::{Credential, Renew};
 
 use super::limits::{Act, Peer};
 use super::opaque::{ACCESS, Hashed};
@@ -98,7 +100,7 @@ impl Inner {
         })?;
         Ok(SignedIn {
             credential,
-            renewal: None,
+            renewal: Some(Arc::new(Given)),
             subject: format!("sign-in {}", grant.id),
             may_write: scope::writes(&grant.scope),
         })
@@ -135,6 +137,21 @@ impl Inner {
                 .insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
+    }
+}
+
+/// A credential that a user gave. There is no other one, but a mend: the user gives one again. The
+/// grant stays, because Datadog also answers 401 where an endpoint does not take a kind of token.
+struct Given;
+
+impl Renew for Given {
+    fn renew<'a>(
+        &'a self,
+        _refused: &'a Credential,
+    ) -> BoxFuture<'a, Result<Option<Credential>, String>> {
+        let words = "this is the credential that was given at sign-in: if it was revoked or is over, \
+                     sign in to this server again";
+        std::future::ready(Err(words.to_owned())).boxed()
     }
 }
 

@@ -41,6 +41,9 @@ struct Decision {
 
 pub(super) async fn decide(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     let peer = Peer::of(request.extensions());
+    if let Err(error) = inner.count(Act::Authorize, peer) {
+        return page::wrong(&error);
+    }
     match answer(&inner, peer, request).await {
         Ok(response) => response,
         Err(error) => page::wrong(&error),

@@ -26,7 +26,7 @@ use super::clock::Clock;
 pub(super) enum Act {
     /// Registering a client.
     Register,
-    /// Opening a consent page.
+    /// Opening a consent page, or answering one.
     Authorize,
     /// Trying a Datadog credential.
     Key,
@@ -52,7 +52,7 @@ impl Act {
     fn per_minute(self) -> (u32, u32) {
         match self {
             Self::Register => (20, 120),
-            Self::Authorize => (60, 600),
+            Self::Authorize => (120, 1_200),
             Self::Key => (20, 60),
             Self::Token => (120, 1_200),
             Self::BadBearer => (60, 600),

@@ -154,7 +154,18 @@ async fn consent_pages_and_metadata_documents_are_limited() {
         let url = client.authorize(&stage, &[]);
         stage.http.get(url).send().await.unwrap()
     };
-    assert_eq!(until_too_many(open).await.0, 60 - 21);
+    assert_eq!(until_too_many(open).await.0, 120 - 21);
+}
+
+#[tokio::test]
+async fn answers_to_pages_that_are_none_are_limited() {
+    let stage = Stage::new().await;
+    let guess = async || {
+        let request = stage.http.post(stage.at("/oauth/consent"));
+        let form = [("page", "guess"), ("csrf", "guess"), ("decision", "deny")];
+        request.form(&form).send().await.unwrap()
+    };
+    assert_eq!(until_too_many(guess).await.0, 120);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Sign-ins as real clients do them, and what a client is told on its way.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use llmobs_mcp::local::{DataDir, LocalBackend, LocalOptions};
@@ -428,6 +429,27 @@ async fn a_client_that_is_no_longer_registered_is_told_to_register_anew() {
         .await;
     assert_eq!(page.status, 400);
     assert!(page.html.contains("not registered"), "{}", page.html);
+}
+
+#[tokio::test]
+async fn a_credential_that_was_revoked_at_datadog_is_told_with_its_mend() {
+    let stage = Stage::new().await;
+    let client = stage.client("A client", CALLBACK).await;
+    let tokens = stage.signed_in(&client, ALICE).await;
+    stage.datadog.revoked.store(true, Ordering::SeqCst);
+    let text = stage.projects(&tokens.access).await;
+    assert!(
+        text.contains("401") && text.contains("sign in to this server again"),
+        "{text}"
+    );
+    // Only Datadog can say whether it stays so.
+    stage.datadog.revoked.store(false, Ordering::SeqCst);
+    assert!(
+        stage
+            .projects(&tokens.access)
+            .await
+            .contains("project-of-alice")
+    );
 }
 
 #[tokio::test]

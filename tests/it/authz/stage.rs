@@ -2,7 +2,7 @@
 //! made by hand so that it can do everything wrong.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -62,6 +62,8 @@ impl User {
 #[derive(Default)]
 pub(super) struct Datadog {
     seen: Mutex<Vec<HeaderMap>>,
+    /// Whether every credential was revoked.
+    pub(super) revoked: AtomicBool,
     /// Held by a test that wants no answers yet.
     pub(super) answering: tokio::sync::RwLock<()>,
 }
@@ -94,6 +96,10 @@ async fn answer_by_user(State(datadog): State<Arc<Datadog>>, request: Request) -
         .find(|user| has("dd-api-key", user.api_key) && has("dd-application-key", user.app_key));
     datadog.seen.lock().unwrap().push(headers);
     let _answering = datadog.answering.read().await;
+    if datadog.revoked.load(Ordering::SeqCst) {
+        let body = json!({"errors": ["Unauthorized"]});
+        return (StatusCode::UNAUTHORIZED, axum::Json(body)).into_response();
+    }
     let Some(user) = user else {
         // With what it was sent, as a careless server would.
         let body = json!({"errors": [format!("Forbidden: {:?}", request.headers())]});

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::authz::oauth::opaque::Hashed;
 
 /// Pages open at a time; more than the rate limit lets in during one page's life.
-const MOST: i64 = 10_000;
+const MOST: i64 = 20_000;
 
 /// What a consent page is about.
 #[derive(Debug, Clone)]
