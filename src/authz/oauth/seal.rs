@@ -4,8 +4,6 @@
 //! names the grant, its client and its audience, so that a sealed credential moved into another row
 //! does not open there.
 
-use std::path::Path;
-
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use secrecy::{ExposeSecret, SecretBox, SecretSlice, SecretString};
@@ -35,14 +33,6 @@ pub enum SecretKeyError {
         "the secret key is one digit repeated, which is a placeholder and no key; make one: `openssl rand -hex 32`"
     )]
     Placeholder,
-    /// The file cannot be read.
-    #[error("the secret key file {path} cannot be read ({source})", path = path.display())]
-    File {
-        /// The file.
-        path: std::path::PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
 }
 
 impl SecretKey {
@@ -71,18 +61,6 @@ impl SecretKey {
             *byte = u8::try_from(high * 16 + low).unwrap_or_default();
         }
         Ok(Self(key))
-    }
-
-    /// Reads the key from a file that holds its 64 hexadecimal digits.
-    ///
-    /// # Errors
-    /// A file that cannot be read, or holds anything else.
-    pub fn read_file(path: &Path) -> Result<Self, SecretKeyError> {
-        let text = std::fs::read_to_string(path).map_err(|source| SecretKeyError::File {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(&text.into())
     }
 
     /// What tells keys apart without telling anything about them.
@@ -334,16 +312,6 @@ mod tests {
         assert!(error.contains(why), "{error}");
         assert!(error.contains("openssl rand -hex 32"), "{error}");
         assert!(text.is_empty() || text == "a0" || !error.contains(text));
-    }
-
-    #[test]
-    fn a_key_file_is_read_and_a_missing_one_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("key");
-        let error = SecretKey::read_file(&path).unwrap_err().to_string();
-        assert!(error.contains(&path.display().to_string()), "{error}");
-        std::fs::write(&path, format!("{}\n", "a0".repeat(32))).unwrap();
-        assert_eq!(SecretKey::read_file(&path).unwrap().id(), key('a').id());
     }
 
     #[test]

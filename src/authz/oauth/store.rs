@@ -116,9 +116,9 @@ pub enum StoreError {
         /// What the system said.
         reason: String,
     },
-    /// Others could read or replace it.
+    /// Others could read the file, or replace it in its folder.
     #[error(
-        "{path} can be read or written by other users; if none of them is meant to, close it: chmod 600 {path}",
+        "{path} is open to other users, who could read or replace sign-ins; close it: chmod go-rwx {path}",
         path = .0.display()
     )]
     Exposed(PathBuf),
@@ -323,12 +323,16 @@ fn create(folder: &Path, path: &Path) -> Result<(), StoreError> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
-        let mode = file
-            .metadata()
-            .map_err(|error| failed(path, &error))?
-            .mode();
-        if mode & 0o077 != 0 {
-            return Err(StoreError::Exposed(path.to_owned()));
+        let opened = file.metadata().map_err(|error| failed(path, &error))?;
+        let holder = std::fs::metadata(folder).map_err(|error| failed(folder, &error))?;
+        for (path, mode, forbidden) in [
+            (path, opened.mode(), 0o077),
+            // Who can write to the folder can put another file in its place.
+            (folder, holder.mode(), 0o022),
+        ] {
+            if mode & forbidden != 0 {
+                return Err(StoreError::Exposed(path.to_owned()));
+            }
         }
     }
     drop(file);

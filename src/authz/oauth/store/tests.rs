@@ -431,10 +431,17 @@ fn nobody_else_can_read_the_files() {
         seen += 1;
     }
     assert!(seen >= 1);
-    let path = folder.join(FILE_NAME);
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let error = Store::open(&folder, KEY).err().unwrap();
-    assert!(matches!(error, StoreError::Exposed(_)), "{error}");
+    for (path, mode) in [(folder.join(FILE_NAME), 0o644), (folder.clone(), 0o720)] {
+        let before = std::fs::metadata(&path).unwrap().permissions();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let error = Store::open(&folder, KEY).err().unwrap();
+        assert!(
+            matches!(&error, StoreError::Exposed(named) if *named == path),
+            "{error}"
+        );
+        std::fs::set_permissions(&path, before).unwrap();
+    }
+    Store::open(&folder, KEY).unwrap();
 }
 
 #[test]
