@@ -293,13 +293,15 @@ fn usable(folder: &Path) -> Result<&'static str, String> {
     }
 }
 
-struct Answerer {
-    ours: bool,
+/// Who listens somewhere.
+pub(crate) struct Answerer {
+    /// Whether it is a local backend of this program.
+    pub(crate) ours: bool,
     what: &'static str,
 }
 
-/// Who listens at an address of this machine.
-async fn who_answers(settings: &Settings, base: &str) -> Option<Answerer> {
+/// Who listens at a base, if anybody does.
+pub(crate) async fn who_answers(settings: &Settings, base: &str) -> Option<Answerer> {
     let transport = http_transport(settings).ok()?;
     let request = Request::get(format!("{base}/info"))
         .body(Bytes::new())

@@ -17,12 +17,15 @@ use crate::datadog::Upstream;
 use crate::server::{CredentialSource, Upstreams};
 
 use super::args::ServeArgs;
+use super::doctor;
 use super::error::CliError;
 use super::settings::{Callers, Choice, Said, Secrets, Settings};
 
 /// What stands before the MCP endpoint.
 pub(crate) struct Front {
     kind: Kind,
+    /// The base of an API, not a site's, that alone judges credentials of callers from elsewhere.
+    judge: Option<String>,
     /// Who may call, for people.
     pub(crate) told: String,
 }
@@ -41,6 +44,28 @@ struct SignIn {
 }
 
 impl Front {
+    /// Looks whether a local backend would be the judge of strangers' credentials: it takes any.
+    ///
+    /// # Errors
+    /// It would.
+    pub(crate) async fn check(&self, settings: &Settings) -> Result<(), CliError> {
+        let Some(base) = &self.judge else {
+            return Ok(());
+        };
+        let who = doctor::who_answers(settings, base).await;
+        if who.is_some_and(|who| who.ours) {
+            return Err(CliError::usage(
+                format!(
+                    "at {base} a local backend answers, which takes every key for a good one, so everybody \
+                     could read its data"
+                ),
+                "use --local --auth static-bearer in front of local data, or name a Datadog site: --site \
+                 datadoghq.eu",
+            ));
+        }
+        Ok(())
+    }
+
     /// The gate. Opens the store of sign-ins where the mode has one.
     ///
     /// # Errors
@@ -82,32 +107,37 @@ pub(crate) fn front(
         public_url,
     };
     let told = format!("{} ({})", words(mode.value), mode.by);
-    let gate: Arc<dyn Gate> = match mode.value {
+    let exposed = place.is_exposed();
+    let kind = match mode.value {
         Mode::None => {
             place.must_be_this_machine(&mode.by)?;
-            Arc::new(Open)
+            Kind::Ready(Arc::new(Open))
         }
         Mode::DatadogHeaders => {
             place.must_have_a_name()?;
-            if place.is_exposed() {
+            if exposed {
                 choose_site(settings, mode.value)?;
             }
             lend_nothing(settings, mode.value);
-            Arc::new(DatadogHeaders::new(place.into_url()))
+            Kind::Ready(Arc::new(DatadogHeaders::new(place.into_url())))
         }
         Mode::StaticBearer => {
             place.must_have_a_name()?;
             let (gate, by) = static_bearer(&callers, place.into_url())?;
             tracing::debug!("the bearer secret is from {by}");
-            Arc::new(gate)
+            Kind::Ready(Arc::new(gate))
         }
-        Mode::OAuth => {
-            let kind = Kind::SignIn(sign_in(settings, &callers, place)?);
-            return Ok(Front { kind, told });
-        }
+        Mode::OAuth => Kind::SignIn(sign_in(settings, &callers, place)?),
     };
-    let kind = Kind::Ready(gate);
-    Ok(Front { kind, told })
+    let judge = match (&settings.choice, mode.value) {
+        (Choice::Datadog(upstream @ Upstream::Url(_)), Mode::DatadogHeaders | Mode::OAuth)
+            if exposed =>
+        {
+            Some(upstream.api_base().into_owned())
+        }
+        _ => None,
+    };
+    Ok(Front { kind, judge, told })
 }
 
 /// The mode when none was named.

@@ -19,6 +19,7 @@ pub(crate) async fn run(mut settings: Settings, args: &ServeArgs) -> Result<Exit
     let http = match args.http {
         Some(address) => {
             let front = front(&mut settings, args, address)?;
+            front.check(&settings).await?;
             Some((front, bind(Some(address), 0..0).await?))
         }
         None => None,

@@ -82,7 +82,7 @@ impl Drop for Running {
     }
 }
 
-fn demo(home: &TempDir) -> Running {
+pub(crate) fn demo(home: &TempDir) -> Running {
     let mut command = program(home);
     command.args(["demo", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
     Running::start(command, "local backend")

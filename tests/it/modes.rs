@@ -299,3 +299,34 @@ fn whoami_and_doctor_name_the_credential_in_force(
     }
     assert!(!doctor.contains("word-to-hide"), "{doctor}");
 }
+
+#[rstest]
+#[case::headers("datadog-headers")]
+#[case::oauth("oauth")]
+fn a_local_backend_is_never_the_judge_of_strangers(#[case] mode: &str) {
+    let home = TempDir::new().unwrap();
+    let backend = crate::binary::demo(&home);
+    let flags = [
+        "serve",
+        "--http",
+        "127.0.0.1:0",
+        "--auth",
+        mode,
+        "--api-url",
+        &backend.url,
+    ];
+    let done = program(&home)
+        .args(flags)
+        .args(["--public-url", "https://mcp.example.com"])
+        .envs(
+            SECRETS
+                .iter()
+                .filter(|(name, _)| *name == "LLMOBS_MCP_SECRET_KEY")
+                .copied(),
+        )
+        .output()
+        .unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(2), "{said}");
+    assert!(said.contains("takes every key for a good one"), "{said}");
+}

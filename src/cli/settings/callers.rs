@@ -7,7 +7,7 @@ use crate::authz::{Mode, PublicUrl};
 
 use super::super::args::ServeArgs;
 use super::file::Values;
-use super::secrets::{Source, read, said};
+use super::secrets::{Source, open_to_others, read, said};
 use super::{Environment, Said, SettingsError};
 
 /// Settings of the HTTP front, with the flags of `serve` over environment over file.
@@ -117,5 +117,9 @@ impl Callers {
 }
 
 fn secret(sources: &[Source]) -> Result<Option<Said<SecretString>>, SettingsError> {
-    Ok(read(sources)?.map(|(by, value)| Said { value, by }))
+    let found = read(sources)?;
+    for name in open_to_others(sources) {
+        tracing::warn!("{name} names a file that other users can read; close it with chmod 600");
+    }
+    Ok(found.map(|(by, value)| Said { value, by }))
 }

@@ -204,13 +204,14 @@ fn names(value: &Value) -> Option<Vec<String>> {
     }
 }
 
+/// Whether users besides the owner can read a file.
 #[cfg(unix)]
-fn others_can_read(path: &Path) -> bool {
+pub(super) fn others_can_read(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
 }
 
 #[cfg(not(unix))]
-fn others_can_read(_path: &Path) -> bool {
+pub(super) fn others_can_read(_path: &Path) -> bool {
     false
 }

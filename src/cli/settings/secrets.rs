@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::datadog::{Credential, CredentialError};
 use crate::server::CredentialSource;
 
-use super::file::Values;
+use super::file::{Values, others_can_read};
 use super::{Environment, SettingsError};
 
 /// Where one secret comes from.
@@ -245,6 +245,16 @@ fn in_file(file: &Values, keys: &[&str]) -> Vec<Source> {
 /// What stands at the places of one secret, which must agree, and the name of the first.
 pub(super) fn read(sources: &[Source]) -> Result<Option<(String, SecretString)>, SettingsError> {
     Ok(the_one(sources)?.map(|secret| (secret.label, secret.value)))
+}
+
+/// The names of those sources that are files which other users can read.
+pub(super) fn open_to_others(sources: &[Source]) -> Vec<&str> {
+    let open = |source: &&Source| match &source.place {
+        Place::File(path) => others_can_read(path),
+        Place::Here(_) => false,
+    };
+    let open = sources.iter().filter(open);
+    open.map(|source| source.label.as_str()).collect()
 }
 
 /// The first of several sources, all of which must agree.

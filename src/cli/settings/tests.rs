@@ -265,3 +265,23 @@ async fn stored_logins_that_do_not_fit_are_refused(#[case] flags: &[&str], #[cas
     let error = resolve_in(folder.path(), flags, &[], "").expect_err("refused");
     assert!(error.to_string().contains(words), "{error}");
 }
+
+#[cfg(unix)]
+#[test]
+fn a_secret_file_that_others_can_read_is_noticed() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("bearer");
+    std::fs::write(&path, "a-secret").expect("written");
+    let env = [("LLMOBS_MCP_BEARER_FILE", path.to_str().expect("text"))];
+    let sources = secrets::said(
+        &Environment::of(&env),
+        &["LLMOBS_MCP_BEARER"],
+        &file::Values::default(),
+        &["bearer"],
+    );
+    for (mode, noticed) in [(0o600, &[][..]), (0o640, &["LLMOBS_MCP_BEARER_FILE"][..])] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+        assert_eq!(secrets::open_to_others(&sources), noticed);
+    }
+}
