@@ -346,7 +346,7 @@ fn stages(bench: &Bench) {
                 counted_stage(name, work);
             };
             stage("tree", &mut || {
-                drop(black_box(TraceTree::build(case.tree.spans())))
+                drop(black_box(TraceTree::build(case.tree.spans())));
             });
             stage("analysis", &mut || analyse(tool, &case.tree));
             stage("call", &mut || {

@@ -42,25 +42,25 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap());
-        let mut log = String::new();
-        loop {
+        let said = BufReader::new(child.stderr.take().unwrap());
+        let mut server = Self {
+            child,
+            said,
+            log: String::new(),
+            url: String::new(),
+        };
+        while server.url.is_empty() {
             let mut line = String::new();
-            assert!(said.read_line(&mut line).unwrap() > 0, "it ended: {log}");
-            log.push_str(&line);
-            if let Some(at) = line
-                .find("http://")
-                .filter(|_| line.starts_with("MCP over HTTP"))
-            {
-                let url = line[at..].split_whitespace().next().unwrap().to_owned();
-                return Self {
-                    child,
-                    said,
-                    log,
-                    url,
-                };
+            let read = server.said.read_line(&mut line).unwrap();
+            server.log.push_str(&line);
+            assert!(read > 0, "it ended: {}", server.log);
+            if line.starts_with("MCP over HTTP") {
+                let mut words = line.split_whitespace();
+                let url = words.find(|word| word.starts_with("http://")).unwrap();
+                url.clone_into(&mut server.url);
             }
         }
+        server
     }
 
     /// Ends it and gives all that it said.

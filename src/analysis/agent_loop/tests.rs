@@ -36,17 +36,13 @@ fn the_captured_loops() {
 fn a_captured_handoff_is_followed_without_a_start_and_named_with_one() {
     let tree = captures::trace_with("10-py-auto-openai_agents", "triage");
     let all = agent_loop(&tree, None);
-    let agents: Vec<_> = all
-        .iterations
-        .iter()
-        .map(|i| i.agent.clone().unwrap())
-        .collect();
+    let agents: Vec<_> = all.iterations.iter().map(|i| i.agent.unwrap()).collect();
     assert_eq!(agents, ["triage", "population_expert", "population_expert"]);
     assert_eq!(all.agent_name, "triage");
 
     let triage = agent_loop(&tree, Some(all.start));
     assert_eq!(triage.total_iterations, 1);
-    let handed_to = triage.iterations[0].tool_calls[0].handoff_to.clone();
+    let handed_to = triage.iterations[0].tool_calls[0].handoff_to;
     assert_eq!(handed_to, all.iterations[1].agent_span_id);
     assert!(has_note(&triage, "handed to another agent"));
 
@@ -287,11 +283,7 @@ fn an_agent_that_only_calls_agents_shows_their_decisions_and_its_own_tools_in_or
     ]);
     let found = agent_loop(&tree, None);
     assert_eq!(ids(&found), ["load", "w1", "check", "e1"]);
-    let agents: Vec<_> = found
-        .iterations
-        .iter()
-        .map(|i| i.agent.clone().unwrap())
-        .collect();
+    let agents: Vec<_> = found.iterations.iter().map(|i| i.agent.unwrap()).collect();
     assert_eq!(agents, ["boss", "writer", "boss", "inner"]);
     let subs: Vec<_> = found
         .sub_agents

@@ -259,7 +259,7 @@ impl Work {
         while !self.stopped() {
             // The engine trusts its files: damaged ones may also make it panic.
             let ended = catch_unwind(AssertUnwindSafe(|| self.work(anew)));
-            let ended = ended.unwrap_or_else(|_| Err(IndexError::Panicked));
+            let ended = ended.unwrap_or(Err(IndexError::Panicked));
             self.shared.slot.set(None);
             match ended {
                 Ok(End::Stopped) => return,
