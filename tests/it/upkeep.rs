@@ -251,6 +251,8 @@ async fn while_another_process_holds_the_data_the_commands_work_through_it() {
     assert_eq!(desk.json("one", &["verify", "--json"])["clean"], true);
     let built = desk.json("one", &["reindex", "--json"]);
     assert_eq!(built["indexed_spans"], 2_288);
+    let index = &desk.json("one", &["stats", "--json"])["index"];
+    assert_eq!(*index, json!({"state": "ready", "changes_behind": 0}));
     assert!(desk.export("one", "two.ndjson") == all);
     let removed = desk.json("one", &["purge", "--down-to", "1MB", "--json"]);
     assert!(removed["spans"].as_u64().unwrap() > 100, "{removed}");
@@ -263,12 +265,9 @@ async fn while_another_process_holds_the_data_the_commands_work_through_it() {
     let there = found(&client, &holder.url, "@duration:>=0").await;
     assert!(there.len() as u64 <= left["spans"].as_u64().unwrap());
     // People are told who holds it.
-    let told = desk.run("one", &["stats"]);
-    assert!(
-        String::from_utf8(told.stdout)
-            .unwrap()
-            .contains(&holder.url)
-    );
+    let told = String::from_utf8(desk.run("one", &["stats"]).stdout).unwrap();
+    assert!(told.contains(&holder.url), "{told}");
+    assert!(told.contains("\nIndex        "), "{told}");
     drop(holder);
     assert_eq!(desk.json("one", &["verify", "--json"])["clean"], true);
 }

@@ -51,7 +51,8 @@ fn for_people(told: &Value, holder: Option<&str>) -> String {
         "Data in      {} (store {}){held}\n\
          Spans        {} in {} traces{between}\n\
          Evaluations  {}\n\
-         On disk      {} used, {} free inside the file, {} log, {} index, {} experiments",
+         On disk      {} used, {} free inside the file, {} log, {} index, {} experiments\n\
+         Index        {}",
         text("/folder"),
         text("/store_id"),
         number("/spans"),
@@ -62,5 +63,30 @@ fn for_people(told: &Value, holder: Option<&str>) -> String {
         size("/bytes/log"),
         size("/bytes/index"),
         size("/bytes/experiments"),
+        index_for_people(told),
     )
+}
+
+fn index_for_people(told: &Value) -> String {
+    let of = |key: &str| told.pointer(&format!("/index/{key}"));
+    let number = |key: &str| of(key).and_then(Value::as_u64).unwrap_or(0);
+    let text = |key: &str| of(key).and_then(Value::as_str);
+    let slower = "searches read the data themselves until then, more slowly";
+    match text("state") {
+        None => "none: searches read the data themselves".to_owned(),
+        Some("ready") if number("changes_behind") == 0 => "has everything".to_owned(),
+        Some("ready") => format!(
+            "{} changes behind; searches read those from the data",
+            number("changes_behind")
+        ),
+        Some("building") => format!(
+            "being built, {} of {} spans; {slower}",
+            number("done"),
+            number("total")
+        ),
+        Some(_) => format!(
+            "cannot be built ({}) and is tried again; {slower}",
+            text("reason").unwrap_or_default()
+        ),
+    }
 }

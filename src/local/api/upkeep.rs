@@ -110,11 +110,26 @@ async fn stats(State(backend): State<Arc<Backend>>, request: Request) -> Respons
                     "experiments": backend.control.store.bytes()?,
                 },
                 "last_change": usage.last_change,
+                "index": index_state(backend.store.index(), usage.last_change),
             }))
         })
         .await
     };
     answer(told.await)
+}
+
+/// How far the index is, with the changes that it has yet to take in.
+fn index_state(index: Option<IndexProgress>, last_change: i64) -> Value {
+    match index {
+        None => Value::Null,
+        Some(IndexProgress::UpTo(seq)) => {
+            json!({"state": "ready", "changes_behind": last_change.saturating_sub(seq).max(0)})
+        }
+        Some(IndexProgress::Building { done, total }) => {
+            json!({"state": "building", "done": done, "total": total})
+        }
+        Some(IndexProgress::Failed(reason)) => json!({"state": "failed", "reason": reason}),
+    }
 }
 
 #[derive(Deserialize)]
