@@ -45,6 +45,10 @@ use questions::Question;
 use report::{Figure, Report, Timed, grouped};
 use server::Server;
 
+/// That of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Most spans that are put into the store directly: they are held decoded in memory.
 const DIRECT: usize = 200_000;
 /// How often the store is opened.
