@@ -72,15 +72,19 @@ impl<'a> Side<'_, 'a> {
         if self.left == 0 || text.is_empty() {
             return;
         }
-        let text = match text.char_indices().nth(self.left).map(|(end, _)| end) {
-            Some(end) => match text {
-                Cow::Borrowed(text) => Cow::Borrowed(text.get(..end).unwrap_or_default()),
-                Cow::Owned(mut text) => {
-                    text.truncate(end);
-                    Cow::Owned(text)
-                }
-            },
-            None => text,
+        // No text has more characters than bytes.
+        let end = if text.len() <= self.left {
+            None
+        } else {
+            text.char_indices().nth(self.left).map(|(end, _)| end)
+        };
+        let text = match (end, text) {
+            (None, text) => text,
+            (Some(end), Cow::Borrowed(text)) => Cow::Borrowed(text.get(..end).unwrap_or_default()),
+            (Some(end), Cow::Owned(mut text)) => {
+                text.truncate(end);
+                Cow::Owned(text)
+            }
         };
         self.left -= text.chars().count();
         self.found.push(text);
@@ -90,21 +94,60 @@ impl<'a> Side<'_, 'a> {
 /// Cuts a text into words: runs of letters and digits, in lower case. A character of a script that
 /// is written without blanks (Chinese, Japanese, Thai, Lao, Khmer, Burmese) is a word by itself, so
 /// that a phrase finds it anywhere.
-pub fn tokens(text: &str) -> impl Iterator<Item = Cow<'_, str>> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        rest = rest.trim_start_matches(|c: char| !c.is_alphanumeric());
-        let first = rest.chars().next()?;
+pub fn tokens(text: &str) -> Tokens<'_> {
+    Tokens { rest: text }
+}
+
+/// The words of a text; see [`tokens`].
+#[derive(Debug, Clone)]
+pub struct Tokens<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = Cow<'a, str>;
+
+    fn next(&mut self) -> Option<Cow<'a, str>> {
+        let in_word = |byte: &u8| byte.is_ascii_alphanumeric();
+        let bytes = self.rest.as_bytes();
+        let start = bytes
+            .iter()
+            .position(|byte| in_word(byte) || !byte.is_ascii())?;
+        self.rest = self.rest.get(start..)?;
+        let bytes = self.rest.as_bytes();
+        let end = bytes.iter().position(|byte| !in_word(byte));
+        let end = end.unwrap_or(bytes.len());
+        // Nearly all words of nearly all texts are of ASCII.
+        if end > 0 && bytes.get(end).is_none_or(u8::is_ascii) {
+            return Some(lower_ascii(self.take(end)?));
+        }
+        self.rest = self.rest.trim_start_matches(|c: char| !c.is_alphanumeric());
+        let first = self.rest.chars().next()?;
         let end = if stands_alone(first) {
             first.len_utf8()
         } else {
-            rest.find(|c: char| !c.is_alphanumeric() || stands_alone(c))
-                .unwrap_or(rest.len())
+            self.rest
+                .find(|c: char| !c.is_alphanumeric() || stands_alone(c))
+                .unwrap_or(self.rest.len())
         };
-        let (token, tail) = rest.split_at_checked(end)?;
-        rest = tail;
-        Some(lower_case(token))
-    })
+        Some(lower_case(self.take(end)?))
+    }
+}
+
+impl<'a> Tokens<'a> {
+    fn take(&mut self, end: usize) -> Option<&'a str> {
+        let (token, tail) = self.rest.split_at_checked(end)?;
+        self.rest = tail;
+        Some(token)
+    }
+}
+
+fn lower_ascii(token: &str) -> Cow<'_, str> {
+    if token.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(token.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(token)
+    }
 }
 
 /// Lower case character by character, so that a part of a word becomes the part of the result.
@@ -151,6 +194,14 @@ impl TokenPattern {
             TokenPattern::Like(wildcard) => wildcard.matches(token),
         }
     }
+
+    /// What the token must be, if it is one text of ASCII.
+    fn as_ascii(&self) -> Option<&str> {
+        match self {
+            TokenPattern::Exact(text) if text.is_ascii() => Some(text),
+            _ => None,
+        }
+    }
 }
 
 impl FreeText {
@@ -176,7 +227,17 @@ impl FreeText {
             [only] => Some(only),
             _ => None,
         };
-        segments.iter().any(|segment| match first {
+        let sought: Vec<&str> = wanted.iter().filter_map(TokenPattern::as_ascii).collect();
+        // Passes over most texts without cutting them. Beyond ASCII, other letters may have these
+        // as their lower case.
+        let may_hold = |segment: &&Cow<'_, str>| {
+            if sought.is_empty() || !segment.is_ascii() {
+                return true;
+            }
+            let lower = segment.to_ascii_lowercase();
+            sought.iter().all(|token| lower.contains(token))
+        };
+        segments.iter().filter(may_hold).any(|segment| match first {
             Some(only) => tokens(segment).any(|token| only.matches(&token)),
             None => {
                 let tokens: Vec<_> = tokens(segment).collect();
@@ -355,7 +416,45 @@ mod tests {
         assert_eq!(segments, ["", long.as_str(), "abcd", long.as_str(), "abcd"]);
     }
 
+    /// The definition, character by character.
+    fn cut(text: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        for c in text.chars() {
+            if stands_alone(c) && c.is_alphanumeric() {
+                words.extend([c.to_lowercase().collect(), String::new()]);
+            } else if c.is_alphanumeric() {
+                words.last_mut().unwrap().extend(c.to_lowercase());
+            } else {
+                words.push(String::new());
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        let piece = proptest::sample::select(vec![
+            "a", "B", "refund", "REFUND", "7", " ", "_", "é", "É", "K", "İ", "退", "한", "—",
+            "x退y",
+        ]);
+        let pieces = proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat());
+        prop_oneof![pieces, any::<String>()]
+    }
+
     proptest! {
+        #[test]
+        fn words_are_cut_as_they_are_defined(text in text()) {
+            prop_assert_eq!(words(&text), cut(&text));
+        }
+
+        #[test]
+        fn a_phrase_is_found_where_its_tokens_stand_in_a_row(phrase in text(), text in text()) {
+            let (wanted, there) = (cut(&phrase), cut(&text));
+            let found = !wanted.is_empty() && there.windows(wanted.len()).any(|run| run == wanted);
+            let phrase = FreeText::Phrase(phrase);
+            prop_assert_eq!(phrase.found_in(&[Cow::Borrowed(&text)]), found);
+        }
+
         #[test]
         fn a_text_is_found_in_itself(text in any::<String>()) {
             let phrase = FreeText::Phrase(text.clone());

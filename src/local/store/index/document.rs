@@ -48,7 +48,7 @@ pub(super) fn document(fields: &Fields, id: i64, span: &Span) -> TantivyDocument
 fn by_column(values: impl Iterator<Item = (String, OwnedValue)>) -> BTreeMap<String, OwnedValue> {
     let mut columns: BTreeMap<String, OwnedValue> = BTreeMap::new();
     for (name, value) in values {
-        match columns.entry(column_name(&name)) {
+        match columns.entry(column_name(&name).into_owned()) {
             std::collections::btree_map::Entry::Vacant(slot) => {
                 slot.insert(value);
             }

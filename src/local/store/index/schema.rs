@@ -100,12 +100,16 @@ pub(super) fn tokenizers() -> TokenizerManager {
 
 /// The name of a column within a field of columns: dots and control characters mean something to
 /// the engine, so they are written as characters that nobody sends.
-pub(super) fn column_name(name: &str) -> String {
+pub(super) fn column_name(name: &str) -> Cow<'_, str> {
+    let special = |c: char| matches!(c, '.' | '\\' | '\0'..='\u{1f}');
+    if !name.contains(special) {
+        return Cow::Borrowed(name);
+    }
     let plain = |c: char| match c {
-        '.' | '\\' | '\0'..='\u{1f}' => char::from_u32(0xf0000 + u32::from(c)).unwrap_or(c),
+        c if special(c) => char::from_u32(0xf0000 + u32::from(c)).unwrap_or(c),
         c => c,
     };
-    name.chars().map(plain).collect()
+    Cow::Owned(name.chars().map(plain).collect())
 }
 
 /// Cuts text as [`text::tokens`] does.
@@ -113,7 +117,7 @@ pub(super) fn column_name(name: &str) -> String {
 struct Words;
 
 struct WordStream<'a> {
-    words: Box<dyn Iterator<Item = Cow<'a, str>> + 'a>,
+    words: text::Tokens<'a>,
     token: Token,
 }
 
@@ -122,7 +126,7 @@ impl Tokenizer for Words {
 
     fn token_stream<'a>(&'a mut self, text: &'a str) -> WordStream<'a> {
         WordStream {
-            words: Box::new(text::tokens(text)),
+            words: text::tokens(text),
             token: Token::default(),
         }
     }
