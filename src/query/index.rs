@@ -22,6 +22,8 @@ mod tests;
 pub use facts::{Facts, facts};
 pub use plan::{Node, NumberTest, Plan, group_columns, plan, plan_filters};
 
+use std::borrow::Cow;
+
 use crate::model::EventKind;
 
 /// Attributes whose values are kept whole.
@@ -117,8 +119,11 @@ impl Side {
         }
     }
 
-    fn of(self, name: &str) -> String {
-        format!("{}{name}", self.prefix())
+    fn of(self, name: &str) -> Cow<'_, str> {
+        match self {
+            Side::Both => Cow::Borrowed(name),
+            side => Cow::Owned([side.prefix(), name].concat()),
+        }
     }
 }
 
@@ -148,32 +153,32 @@ impl Marker {
 
 /// The key of a text value. `name` carries its side.
 fn text_key(name: &str, value: &str) -> String {
-    format!("={name}\0{value}")
+    ["=", name, "\0", value].concat()
 }
 
 /// The key of a number as it is written.
 fn number_key(name: &str, text: &str) -> String {
-    format!("~{name}\0{text}")
+    ["~", name, "\0", text].concat()
 }
 
 /// The key that a value is there.
 fn present_key(name: &str) -> String {
-    format!("?{name}")
+    ["?", name].concat()
 }
 
 /// The key that a value is there which is too long to be kept.
 fn long_key(name: &str) -> String {
-    format!("^{name}")
+    ["^", name].concat()
 }
 
 /// The column of values that are numbers.
 fn number_column(name: &str) -> String {
-    format!("n{name}")
+    ["n", name].concat()
 }
 
 /// The column of texts that are read as numbers.
 fn text_number_column(name: &str) -> String {
-    format!("t{name}")
+    ["t", name].concat()
 }
 
 /// The column of a metric.

@@ -162,9 +162,12 @@ impl<'a> Collector<'a> {
             FacetValue::Number { text, .. } => text.as_str(),
             FacetValue::Present => "(present)",
         };
-        let group = (sided.to_owned(), text.to_owned());
-        if !self.facts.groups.contains(&group) {
-            self.facts.groups.push(group);
+        let groups = &mut self.facts.groups;
+        if !groups
+            .iter()
+            .any(|(by, value)| by == sided && value == text)
+        {
+            groups.push((sided.to_owned(), text.to_owned()));
         }
     }
 

@@ -221,7 +221,7 @@ pub fn group_columns(field: &Field, occurs: Occurs<'_>) -> Option<[String; 2]> {
         && !PRESENT.contains(&name.as_str())
         && is_nameable(name)
         && (EXACT.contains(&name.as_str()) || !occurs(Marker::Free.key()));
-    kept.then(|| [Side::Both.of(name), side.of(name)])
+    kept.then(|| [Side::Both, side].map(|side| side.of(name).into_owned()))
 }
 
 /// The rest of a plan that does not hold is known only if the plan is exact.
@@ -412,9 +412,12 @@ fn sided(names: &[String], side: Side) -> impl Iterator<Item = String> + '_ {
     } else {
         vec![Side::Both, side]
     };
-    names
-        .iter()
-        .flat_map(move |name| sides.clone().into_iter().map(move |side| side.of(name)))
+    names.iter().flat_map(move |name| {
+        sides
+            .clone()
+            .into_iter()
+            .map(move |side| side.of(name).into_owned())
+    })
 }
 
 /// A value is there, be it empty.
