@@ -152,6 +152,6 @@ fn by_index(
         after: None,
         limit: usize::MAX,
     };
-    let found = searcher.search(&compile(&plan.node, fields), &everywhere)?;
+    let found = everywhere.of(searcher, &*compile(&plan.node, fields))?;
     Ok(found.into_iter().map(|place| place.id).collect())
 }

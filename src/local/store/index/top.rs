@@ -1,13 +1,13 @@
-//! Collects the first documents in the order of a search.
+//! Finds the first documents in the order of a search.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use tantivy::collector::{Collector, SegmentCollector};
+use tantivy::Searcher;
 use tantivy::columnar::ColumnValues;
 use tantivy::index::SegmentReader;
-use tantivy::{DocId, Score, SegmentOrdinal};
+use tantivy::query::{EnableScoring, Query, Weight};
 
 use super::schema::{ID, START};
 use crate::local::store::Position;
@@ -47,94 +47,111 @@ impl Top {
         };
         Position { start_ns, id }
     }
+
+    /// The places, in order.
+    pub(super) fn of(
+        &self,
+        searcher: &Searcher,
+        query: &dyn Query,
+    ) -> tantivy::Result<Vec<Position>> {
+        let weight = query.weight(EnableScoring::disabled_from_searcher(searcher))?;
+        let segments = searcher.segment_readers().iter();
+        let mut segments: Vec<Segment<'_>> = segments
+            .map(|reader| Segment::open(self, reader))
+            .collect::<tantivy::Result<_>>()?;
+        // Those in which the first places can be come first, so that most others need not be read:
+        // spans arrive in about the order of their starts.
+        segments.sort_by_key(|segment| Reverse(segment.first));
+        let mut heap = BinaryHeap::new();
+        for segment in segments {
+            let full = heap.len() >= self.limit;
+            let least = heap.peek().map(|Reverse(least): &Reverse<Rank>| least.0);
+            if full && least.is_some_and(|least| segment.first < least) {
+                break;
+            }
+            if segment.may_have(self) {
+                segment.read(self, &*weight, &mut heap)?;
+            }
+        }
+        let ranks = heap.into_sorted_vec().into_iter();
+        Ok(ranks.map(|Reverse(rank)| self.position(rank)).collect())
+    }
+
+    fn below(&self) -> Rank {
+        match self.after {
+            Some(after) => self.rank(after.start_ns, after.id),
+            None => (i64::MAX, i64::MAX),
+        }
+    }
 }
 
-pub(super) struct TopOfSegment {
-    from_ns: i64,
-    to_ns: i64,
-    newest_first: bool,
-    below: Rank,
-    limit: usize,
+/// One segment with the columns that order its documents.
+struct Segment<'a> {
+    reader: &'a SegmentReader,
     start: Arc<dyn ColumnValues<i64>>,
     id: Arc<dyn ColumnValues<i64>>,
-    heap: BinaryHeap<Reverse<Rank>>,
+    /// No document is before this in the order, by the first part of its rank.
+    first: i64,
+    /// Nor behind this.
+    last: i64,
 }
 
-impl Collector for Top {
-    type Fruit = Vec<Position>;
-    type Child = TopOfSegment;
-
-    fn for_segment(
-        &self,
-        _: SegmentOrdinal,
-        segment: &SegmentReader,
-    ) -> tantivy::Result<TopOfSegment> {
-        let columns = segment.fast_fields();
-        Ok(TopOfSegment {
-            from_ns: self.from_ns,
-            to_ns: self.to_ns,
-            newest_first: self.newest_first,
-            below: match self.after {
-                Some(after) => self.rank(after.start_ns, after.id),
-                None => (i64::MAX, i64::MAX),
-            },
-            limit: self.limit,
-            start: columns.column_first_or_default(START)?,
-            id: columns.column_first_or_default(ID)?,
-            heap: BinaryHeap::new(),
+impl<'a> Segment<'a> {
+    fn open(top: &Top, reader: &'a SegmentReader) -> tantivy::Result<Self> {
+        let columns = reader.fast_fields();
+        let start = columns.column_first_or_default::<i64>(START)?;
+        let id = columns.column_first_or_default(ID)?;
+        let ends = [start.min_value(), start.max_value()].map(|start| top.rank(start, 0).0);
+        Ok(Self {
+            reader,
+            start,
+            id,
+            first: ends[0].max(ends[1]),
+            last: ends[0].min(ends[1]),
         })
     }
 
-    fn requires_scoring(&self) -> bool {
-        false
+    /// Whether a document of it may be in the window, and behind the place.
+    fn may_have(&self, top: &Top) -> bool {
+        let window = [top.from_ns, top.to_ns].map(|start| top.rank(start, 0).0);
+        self.last <= top.below().0
+            && self.first >= window[0].min(window[1])
+            && self.last <= window[0].max(window[1])
     }
 
-    fn merge_fruits(&self, fruits: Vec<Vec<Rank>>) -> tantivy::Result<Vec<Position>> {
-        let mut all: Vec<Rank> = fruits.into_iter().flatten().collect();
-        all.sort_unstable_by(|a, b| b.cmp(a));
-        all.truncate(self.limit);
-        Ok(all.into_iter().map(|rank| self.position(rank)).collect())
-    }
-}
-
-impl SegmentCollector for TopOfSegment {
-    type Fruit = Vec<Rank>;
-
-    fn collect(&mut self, doc: DocId, _: Score) {
-        let start = self.start.get_val(doc);
-        if start < self.from_ns || start > self.to_ns {
-            return;
-        }
-        let first = if self.newest_first { start } else { !start };
-        let full = self.heap.len() >= self.limit;
-        // Most documents lose by their start alone.
-        if full
-            && self
-                .heap
-                .peek()
-                .is_some_and(|Reverse(least)| first < least.0)
-        {
-            return;
-        }
-        let id = self.id.get_val(doc);
-        let rank = (first, if self.newest_first { id } else { !id });
-        if rank >= self.below {
-            return;
-        }
-        if full {
-            if self
-                .heap
-                .peek()
-                .is_some_and(|Reverse(least)| rank <= *least)
-            {
-                return;
+    /// Adds its documents to those kept so far, and keeps the first.
+    fn read(
+        &self,
+        top: &Top,
+        weight: &dyn Weight,
+        heap: &mut BinaryHeap<Reverse<Rank>>,
+    ) -> tantivy::Result<()> {
+        let below = top.below();
+        let alive = self.reader.alive_bitset();
+        weight.for_each_no_score(self.reader, &mut |docs| {
+            for doc in docs {
+                let start = self.start.get_val(*doc);
+                if start < top.from_ns || start > top.to_ns {
+                    continue;
+                }
+                let full = heap.len() >= top.limit;
+                let least = heap.peek().map(|Reverse(least)| *least);
+                // Most documents lose by their start alone.
+                let first = if top.newest_first { start } else { !start };
+                if full && least.is_some_and(|least| first < least.0)
+                    || alive.is_some_and(|alive| !alive.is_alive(*doc))
+                {
+                    continue;
+                }
+                let rank = top.rank(start, self.id.get_val(*doc));
+                if rank >= below || full && least.is_some_and(|least| rank <= least) {
+                    continue;
+                }
+                if full {
+                    heap.pop();
+                }
+                heap.push(Reverse(rank));
             }
-            self.heap.pop();
-        }
-        self.heap.push(Reverse(rank));
-    }
-
-    fn harvest(self) -> Vec<Rank> {
-        self.heap.into_iter().map(|Reverse(rank)| rank).collect()
+        })
     }
 }
