@@ -65,6 +65,13 @@ impl Field {
             Field::Attribute(name) | Field::Tag(name) | Field::Child(name) => name,
         }
     }
+
+    /// Whether it is about evaluations or feedback, so that they must stand on the span.
+    pub fn is_judgement(&self) -> bool {
+        let families = ["evaluations.", "evaluation.", "feedback."];
+        let name = self.name();
+        name == "event_kind" || families.iter().any(|family| name.starts_with(family))
+    }
 }
 
 /// What a value must be. Text is compared with case; numbers by value.
@@ -227,11 +234,8 @@ impl Query {
 
     /// Whether evaluations or feedback are asked for, so that they must stand on the span.
     pub fn needs_judgements(&self) -> bool {
-        let families = ["evaluations.", "evaluation.", "feedback."];
-        self.root.terms().filter_map(Term::field).any(|field| {
-            let name = field.name();
-            name == "event_kind" || families.iter().any(|family| name.starts_with(family))
-        })
+        let mut fields = self.root.terms().filter_map(Term::field);
+        fields.any(Field::is_judgement)
     }
 
     /// Whether an `@child.…` facet is used, so that [`super::SpanContext::descendants`] must be

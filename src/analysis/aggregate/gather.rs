@@ -57,6 +57,17 @@ pub trait Rows {
     /// The labels whose verdicts are needed.
     fn labels(&self) -> &[(Judge, String)];
 
+    /// Whether evaluations and feedback must stand on the spans that are taken.
+    fn needs_judgements(&self) -> bool {
+        let mut fields = self.fields().iter().flatten();
+        !self.labels().is_empty() || fields.any(Field::is_judgement)
+    }
+
+    /// Whether it counts when spans start; if not, that part of a row may be any.
+    fn needs_starts(&self) -> bool {
+        true
+    }
+
     /// Whether traces and calls must be told apart; if not, those parts of a row are not read.
     fn needs_relations(&self) -> bool;
 
@@ -261,6 +272,10 @@ impl Rows for Gatherer {
 
     fn labels(&self) -> &[(Judge, String)] {
         &self.asked.labels
+    }
+
+    fn needs_starts(&self) -> bool {
+        self.asked.question.interval_ms.is_some()
     }
 
     fn needs_relations(&self) -> bool {

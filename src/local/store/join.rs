@@ -1,5 +1,7 @@
 //! Joins spans that were read with the evaluations kept for them.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, params};
 
 use super::evaluations::{keys_of_span, put};
@@ -26,8 +28,32 @@ impl Joiner {
 
     /// Puts on the span what is kept for it.
     pub(super) fn join(&self, connection: &Connection, span: &mut Span) -> rusqlite::Result<()> {
+        for evaluation in self.kept_for(connection, span)? {
+            put(span, evaluation);
+        }
+        Ok(())
+    }
+
+    /// The span with what is kept for it; the same one if that is nothing.
+    pub(super) fn joined(
+        &self,
+        connection: &Connection,
+        mut span: Arc<Span>,
+    ) -> rusqlite::Result<Arc<Span>> {
+        let kept = self.kept_for(connection, &span)?;
+        if !kept.is_empty() {
+            let own = Arc::make_mut(&mut span);
+            for evaluation in kept {
+                put(own, evaluation);
+            }
+        }
+        Ok(span)
+    }
+
+    /// What is kept for a span, in the order of arrival.
+    fn kept_for(&self, connection: &Connection, span: &Span) -> rusqlite::Result<Vec<Evaluation>> {
         if self.none {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut statement =
             connection.prepare_cached("SELECT arrival, body FROM evals WHERE target = ?1")?;
@@ -47,9 +73,9 @@ impl Joiner {
             }
         }
         found.sort_by_key(|(arrival, _)| *arrival);
-        for (_, evaluation) in found {
-            put(span, evaluation);
-        }
-        Ok(())
+        Ok(found
+            .into_iter()
+            .map(|(_, evaluation)| evaluation)
+            .collect())
     }
 }

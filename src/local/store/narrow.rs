@@ -8,6 +8,7 @@
 use rusqlite::types::Value as Sql;
 
 use super::Search;
+use super::writer::CHANGED_EVALUATION;
 use crate::model::{ROOT_PARENT, Span};
 use crate::query::{Expr, Field, Pattern, Term};
 
@@ -70,6 +71,18 @@ impl Narrowed {
             self.conditions, self.order
         );
         (sql, self.parameters.clone())
+    }
+
+    /// Selects key and start of the rows that meet the conditions and changed after a change.
+    pub(super) fn changed(&self, seq: i64) -> (String, Vec<Sql>) {
+        // The changes lead to the rows: no index of the rows leads to the changes.
+        let sql = format!(
+            "SELECT id, start FROM (SELECT DISTINCT ref FROM outbox WHERE seq > ? AND kind <> {CHANGED_EVALUATION}) \
+             CROSS JOIN spans ON id = ref WHERE 1{}",
+            self.conditions
+        );
+        let seq = std::iter::once(Sql::Integer(seq));
+        (sql, seq.chain(self.parameters.iter().cloned()).collect())
     }
 
     /// Selects the start of one row if it meets the conditions.

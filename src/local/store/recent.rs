@@ -61,13 +61,12 @@ impl Recent {
     /// Lets go of all that the index has: what was written up to a change.
     pub(super) fn forget(&self, seq: i64) {
         let mut kept = self.lock();
-        let mut freed = 0;
-        kept.spans.retain(|_, fresh| {
-            let stays = fresh.seq > seq;
-            freed += if stays { 0 } else { fresh.bytes };
-            stays
-        });
-        kept.bytes -= freed;
+        let gone = kept.spans.extract_if(|_, fresh| fresh.seq <= seq);
+        let gone: Vec<(i64, Fresh)> = gone.collect();
+        kept.bytes -= gone.iter().map(|(_, fresh)| fresh.bytes).sum::<usize>();
+        // Freeing them takes long, and searches wait for the lock.
+        drop(kept);
+        drop(gone);
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {

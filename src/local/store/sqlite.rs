@@ -32,9 +32,6 @@ pub(in crate::local) const FILE_NAME: &str = "llmobs.db";
 /// Readers that may be open at once; further ones wait.
 const READERS: usize = 4;
 
-/// How long an aggregation waits for the index.
-const INDEX_PATIENCE: Duration = Duration::from_millis(500);
-
 /// Free pages given back in one transaction: some 8 MB.
 const PAGES_GIVEN_BACK: u32 = 2_000;
 
@@ -310,21 +307,24 @@ impl SpanStore for SqliteStore {
         buckets: &[Query],
         rows: &mut dyn Rows,
     ) -> Result<Option<u64>, StoreError> {
-        // Few spans that the index lacks are judged by their rows; many would cost more than this.
-        self.settle(INDEX_PATIENCE);
         let Some(view) = self.index.view() else {
             return Ok(None);
         };
         self.read(|connection| {
             let joiner = Joiner::new(connection)?;
-            let load = |id| load_span(connection, &joiner, id);
-            let load = |id, seq| match self.index.recent(id, seq) {
-                Some(span) => {
-                    let mut span = (*span).clone();
-                    joiner.join(connection, &mut span)?;
+            let judged = search.query.as_ref().is_some_and(Query::needs_judgements)
+                || buckets.iter().any(Query::needs_judgements)
+                || rows.needs_judgements();
+            let load = |id, seq| {
+                let span = match self.index.recent(id, seq) {
+                    Some(span) => span,
+                    None => Arc::new(load_bare(connection, id)?),
+                };
+                if judged {
+                    Ok(joiner.joined(connection, span)?)
+                } else {
                     Ok(span)
                 }
-                None => load(id),
             };
             let gathered = index::gather(connection, &view, search, buckets, load, rows);
             if let Err(ReadError::Index(_)) = &gathered {

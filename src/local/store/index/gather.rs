@@ -1,6 +1,6 @@
 //! Aggregation from columns: no row is read but those that changed since.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -10,7 +10,7 @@ use tantivy::query::{EnableScoring, Query as EngineQuery, Weight};
 use tantivy::{BitSet, DocSet as _, TERMINATED};
 
 use super::View;
-use super::changes::{Change, since};
+use super::changes::{Made, since};
 use super::compile::{compile, number_columns, occurs};
 use super::schema::{
     CALL, CALL_PARENT, DURATION, FAILED, GROUPS, ID, NUMBERS, ROOT, START, TRACE, column_name,
@@ -35,7 +35,7 @@ pub(in crate::local::store) fn gather(
     view: &Arc<View>,
     search: &Search,
     buckets: &[Query],
-    load: impl Fn(i64, i64) -> Result<Span, ReadError>,
+    load: impl Fn(i64, i64) -> Result<Arc<Span>, ReadError>,
     rows: &mut dyn Rows,
 ) -> Result<Option<u64>, ReadError> {
     let Some(question) = Question::of(view, search, buckets, rows) else {
@@ -44,9 +44,13 @@ pub(in crate::local::store) fn gather(
     let Some(changes) = since(connection, &view.searcher, &view.fields, view.seq)? else {
         return Ok(None);
     };
+    // A span that was new when it changed is not in the index.
+    let changed = changes.spans.iter();
+    let changed = changed.filter(|(_, change)| change.made == Made::Before);
+    let changed: HashSet<i64> = changed.map(|(id, _)| *id).collect();
     let mut count = 0;
     for reader in view.searcher.segment_readers() {
-        count += question.read(reader, &changes.spans, rows)?;
+        count += question.read(reader, &changed, rows)?;
     }
     for (id, change) in &changes.spans {
         let span = match load(*id, change.seq) {
@@ -180,10 +184,16 @@ impl<'a> Question<'a> {
     fn read(
         &self,
         reader: &SegmentReader,
-        changed: &BTreeMap<i64, Change>,
+        changed: &HashSet<i64>,
         rows: &mut dyn Rows,
     ) -> Result<u64, ReadError> {
         let mut columns = Columns::open(self, reader)?;
+        let (first_ns, last_ns) = (columns.start.min_value(), columns.start.max_value());
+        if last_ns < self.from_ns || first_ns > self.to_ns {
+            return Ok(0);
+        }
+        let within = first_ns >= self.from_ns && last_ns <= self.to_ns;
+        let starts = !within || rows.needs_starts();
         let mut relations = match self.relations {
             true => Some(Relations::open(reader)?),
             false => None,
@@ -201,10 +211,14 @@ impl<'a> Question<'a> {
                 if alive.is_some_and(|alive| !alive.is_alive(*doc)) {
                     continue;
                 }
-                let start_ns = columns.start.get_val(*doc);
+                let start_ns = if starts {
+                    columns.start.get_val(*doc)
+                } else {
+                    first_ns
+                };
                 if start_ns < self.from_ns
                     || start_ns > self.to_ns
-                    || !changed.is_empty() && changed.contains_key(&columns.id.get_val(*doc))
+                    || !changed.is_empty() && changed.contains(&columns.id.get_val(*doc))
                 {
                     continue;
                 }

@@ -145,9 +145,12 @@ impl Shared {
     }
 
     pub(super) fn ask_for_rebuild(&self) {
+        let mut progress = self.lock();
         self.rebuild.store(true, Ordering::Release);
         self.slot.set(None);
-        self.tell(IndexProgress::Building { done: 0, total: 0 });
+        *progress = IndexProgress::Building { done: 0, total: 0 };
+        drop(progress);
+        self.committed.notify_all();
     }
 
     pub(super) fn wait_for_commit(&self, until: Instant) {
@@ -168,10 +171,17 @@ impl Shared {
 
     fn publish(&self, view: View) {
         let seq = view.seq;
+        let mut progress = self.lock();
+        if self.rebuild.load(Ordering::Acquire) {
+            // An index that somebody found wrong is not shown once more.
+            return;
+        }
         self.slot.set(Some(view));
         self.seq.store(seq, Ordering::Release);
+        *progress = IndexProgress::UpTo(seq);
+        drop(progress);
+        self.committed.notify_all();
         self.recent.forget(seq);
-        self.tell(IndexProgress::UpTo(seq));
     }
 }
 
@@ -296,7 +306,7 @@ impl Work {
 
     fn work(&mut self, anew: bool) -> Result<End, IndexError> {
         self.shared.slot.set(None);
-        self.shared.rebuild.store(false, Ordering::Release);
+        let anew = self.shared.rebuild.swap(false, Ordering::AcqRel) || anew;
         self.shared.seq.store(NOTHING, Ordering::Release);
         let mut open = self.open(anew)?;
         if open.mark.building.is_some() && !self.build(&mut open)? {
@@ -465,12 +475,8 @@ impl Work {
                 }
                 let recent = self.shared.recent.get(*id, change.seq);
                 let span = match recent {
-                    Some(recent) => {
-                        let mut span = Arc::unwrap_or_clone(recent);
-                        joiner.join(snapshot.0, &mut span)?;
-                        Some(span)
-                    }
-                    None => load_if_there(snapshot.0, &joiner, *id)?,
+                    Some(recent) => Some(joiner.joined(snapshot.0, recent)?),
+                    None => load_if_there(snapshot.0, &joiner, *id)?.map(Arc::new),
                 };
                 if let Some(span) = span {
                     open.writer

@@ -56,9 +56,11 @@ pub(in crate::local::store) fn search<'a>(
         return Ok(None);
     };
     let narrowed = narrow(search);
-    let mut fresh = Vec::new();
-    for id in changes.spans.keys() {
-        if let Some(start_ns) = check(connection, &narrowed, *id)? {
+    let mut fresh = changed_rows(connection, &narrowed, view.seq)?;
+    for (id, change) in &changes.spans {
+        if change.seq == 0
+            && let Some(start_ns) = check(connection, &narrowed, *id)?
+        {
             fresh.push(Position { start_ns, id: *id });
         }
     }
@@ -96,6 +98,23 @@ pub(super) fn plan_of(view: &View, search: &Search) -> Plan {
     }
 }
 
+/// The rows that changed themselves after a change, unless columns rule them out.
+fn changed_rows(
+    connection: &Connection,
+    narrowed: &Narrowed,
+    seq: i64,
+) -> Result<Vec<Position>, ReadError> {
+    let (sql, parameters) = narrowed.changed(seq);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map(params_from_iter(parameters), |row| {
+        Ok(Position {
+            id: row.get(0)?,
+            start_ns: row.get(1)?,
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// The start of a row if columns do not rule it out; `None` also if it is gone.
 fn check(connection: &Connection, narrowed: &Narrowed, id: i64) -> Result<Option<i64>, ReadError> {
     let (sql, parameters) = narrowed.check(id);
@@ -131,7 +150,7 @@ impl Found<'_> {
     }
 
     fn fetch(&mut self) -> Result<(), ReadError> {
-        let found = self.view.searcher.search(&self.query, &self.top)?;
+        let found = self.top.of(&self.view.searcher, &*self.query)?;
         self.exhausted = found.len() < self.top.limit;
         self.top.after = found.last().copied().or(self.top.after);
         self.top.limit = (self.top.limit * 4).min(MOST);
