@@ -193,7 +193,11 @@ impl<'a> Question<'a> {
             return Ok(0);
         }
         let within = first_ns >= self.from_ns && last_ns <= self.to_ns;
-        let starts = !within || rows.needs_starts();
+        let needed = Needed {
+            starts: !within || rows.needs_starts(),
+            any_start_ns: first_ns,
+            ids: !changed.is_empty(),
+        };
         let mut relations = match self.relations {
             true => Some(Relations::open(reader)?),
             false => None,
@@ -206,19 +210,14 @@ impl<'a> Question<'a> {
         let mut values: Vec<Vec<u32>> = vec![Vec::new(); self.dimensions.len()];
         let alive = reader.alive_bitset();
         let mut count = 0;
+        let mut block = Block::default();
         self.scope.for_each_no_score(reader, &mut |docs| {
-            for doc in docs {
-                if alive.is_some_and(|alive| !alive.is_alive(*doc)) {
-                    continue;
-                }
-                let start_ns = if starts {
-                    columns.start.get_val(*doc)
-                } else {
-                    first_ns
-                };
-                if start_ns < self.from_ns
-                    || start_ns > self.to_ns
-                    || !changed.is_empty() && changed.contains(&columns.id.get_val(*doc))
+            block.read(&columns, docs, needed);
+            for (doc, own) in docs.iter().zip(block.rows()) {
+                if alive.is_some_and(|alive| !alive.is_alive(*doc))
+                    || own.start_ns < self.from_ns
+                    || own.start_ns > self.to_ns
+                    || needed.ids && changed.contains(&own.id)
                 {
                     continue;
                 }
@@ -231,9 +230,9 @@ impl<'a> Question<'a> {
                     selected: selected.as_ref().is_none_or(|set| set.contains(*doc)),
                     call: None,
                     span: SpanRow {
-                        start_ns,
-                        duration_ns: columns.duration.get_val(*doc),
-                        is_error: columns.failed.get_val(*doc),
+                        start_ns: own.start_ns,
+                        duration_ns: own.duration_ns,
+                        is_error: own.is_error,
                         values: &values,
                         verdicts: &verdicts,
                     },
@@ -266,6 +265,69 @@ struct Columns {
     failed: Arc<dyn ColumnValues<bool>>,
     dimensions: Vec<Dimension>,
     labels: Vec<[Vec<Column<f64>>; 2]>,
+}
+
+/// What of a document must be read.
+#[derive(Clone, Copy)]
+struct Needed {
+    starts: bool,
+    /// Stands for all starts if they are not needed.
+    any_start_ns: i64,
+    ids: bool,
+}
+
+/// A block of documents, read column by column.
+#[derive(Default)]
+struct Block {
+    starts: Vec<i64>,
+    durations: Vec<i64>,
+    failed: Vec<bool>,
+    ids: Vec<i64>,
+}
+
+/// What stands in the columns that all documents have.
+struct Own {
+    start_ns: i64,
+    duration_ns: i64,
+    is_error: bool,
+    /// 0 if it is not needed.
+    id: i64,
+}
+
+impl Block {
+    fn read(&mut self, columns: &Columns, docs: &[u32], needed: Needed) {
+        fn fill<T: Copy + Default + PartialOrd + 'static>(
+            to: &mut Vec<T>,
+            column: &dyn ColumnValues<T>,
+            docs: &[u32],
+        ) {
+            to.resize(docs.len(), T::default());
+            column.get_vals(docs, to);
+        }
+        fill(&mut self.durations, &*columns.duration, docs);
+        fill(&mut self.failed, &*columns.failed, docs);
+        if needed.starts {
+            fill(&mut self.starts, &*columns.start, docs);
+        } else {
+            self.starts.resize(docs.len(), needed.any_start_ns);
+        }
+        if needed.ids {
+            fill(&mut self.ids, &*columns.id, docs);
+        } else {
+            self.ids.resize(docs.len(), 0);
+        }
+    }
+
+    fn rows(&self) -> impl Iterator<Item = Own> + '_ {
+        let spans = self.starts.iter().zip(&self.durations);
+        let spans = spans.zip(&self.failed).zip(&self.ids);
+        spans.map(|(((start, duration), failed), id)| Own {
+            start_ns: *start,
+            duration_ns: *duration,
+            is_error: *failed,
+            id: *id,
+        })
+    }
 }
 
 enum Dimension {

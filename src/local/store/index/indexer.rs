@@ -309,23 +309,35 @@ impl Work {
         let anew = self.shared.rebuild.swap(false, Ordering::AcqRel) || anew;
         self.shared.seq.store(NOTHING, Ordering::Release);
         let mut open = self.open(anew)?;
-        if open.mark.building.is_some() && !self.build(&mut open)? {
+        let ended = self.follow(&mut open);
+        if !matches!(ended, Ok(End::Stopped)) {
+            // A merge that is still writing would put files into the folder of the next index.
+            if let Err(error) = open.writer.wait_merging_threads() {
+                tracing::debug!(%error, "a merge of the index did not end cleanly");
+            }
+        }
+        ended
+    }
+
+    /// Builds an index if that is not done, and follows the changes.
+    fn follow(&mut self, open: &mut Open) -> Result<End, IndexError> {
+        if open.mark.building.is_some() && !self.build(open)? {
             return Ok(End::Stopped);
         }
         // Searches judge every change that is not in it: none of them sees it before it is near.
-        if !self.catch_up(&mut open)? {
+        if !self.catch_up(open)? {
             return Ok(End::BuildAnew);
         }
-        if !self.is_whole(&open)? {
+        if !self.is_whole(open)? {
             tracing::warn!(
                 "the index of the local store has not as many spans as the store; it is built anew"
             );
             return Ok(End::BuildAnew);
         }
-        self.publish(&open);
+        self.publish(open);
         loop {
             let begun = Instant::now();
-            if self.shared.rebuild.load(Ordering::Acquire) || !self.catch_up(&mut open)? {
+            if self.shared.rebuild.load(Ordering::Acquire) || !self.catch_up(open)? {
                 return Ok(End::BuildAnew);
             }
             self.wait(Duration::from_secs(1));
