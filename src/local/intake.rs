@@ -141,6 +141,8 @@ pub(super) fn keep(
     now_ms: i64,
 ) -> Result<Accepted, ApiError> {
     let updates = std::mem::take(&mut batch.updates);
+    // Held until what they made is written.
+    let _one = (!updates.is_empty()).then(update::one_at_a_time);
     update::apply(updates, store, &mut batch.spans, &mut batch.refused)?;
     if let Some(max_age) = options.max_span_age {
         refuse_older(&mut batch, max_age, now_ms);

@@ -3,6 +3,8 @@
 //! A whole span sent again replaces the one before it. One that is not whole, or that comes to the
 //! path for updates, names only what changed: what it does not name stays as it was.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use serde_json::{Map, Value};
 
 use super::fields::id_text;
@@ -23,6 +25,13 @@ pub(super) struct Update {
 pub(super) fn is_partial(span: &Map<String, Value>) -> bool {
     let has = |key: &str| span.get(key).is_some_and(|value| !value.is_null());
     has("span_id") && has("trace_id") && !(has("name") && has("start_ns"))
+}
+
+/// What was acknowledged of one update is read by the next: they are completed and kept one request
+/// at a time. One process owns a store, so a lock of the process is enough.
+pub(super) fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Completes the updates from what is kept. The good ones join `spans`, the others `refused`.

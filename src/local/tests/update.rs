@@ -67,6 +67,31 @@ async fn an_update_of_nothing_is_refused_and_a_whole_span_is_kept() {
     assert_eq!(local.all(json!({})).await.spans()[0]["duration"], -1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_of_one_span_at_the_same_time_all_stay() {
+    let local = Local::new();
+    local
+        .post("/api/v2/llmobs", &envelope(&json!([running()])))
+        .await;
+    let updates = (0..60).map(|number| {
+        let local = &local;
+        async move {
+            let metrics = json!({ format!("m{number}"): number });
+            let change = json!({"trace_id": "t1", "span_id": "1", "metrics": metrics});
+            let path = "/api/v2/llmobs/update";
+            local.post(path, &envelope(&json!([change]))).await.status
+        }
+    });
+    for status in futures_util::future::join_all(updates).await {
+        assert_eq!(status, StatusCode::ACCEPTED);
+    }
+    let spans = local.all(json!({})).await.spans();
+    for number in 0..60 {
+        let kept = spans[0]["metrics"][format!("m{number}")].as_f64();
+        assert_eq!(kept, Some(f64::from(number)));
+    }
+}
+
 #[tokio::test]
 async fn one_object_may_hold_many_spans() {
     let local = Local::new();
