@@ -6,13 +6,14 @@
 //! 1. [`model`]: spans, evaluations, ids, time windows. No wire forms.
 //! 2. [`query`]: the span query language and the time grammar.
 //! 3. [`analysis`]: pure functions over spans: tree, errors, agent loop, content.
-//! 4. [`datadog`]: the typed API client.
-//! 5. [`local`]: the backend that speaks Datadog's HTTP API on this machine.
-//! 6. [`render`]: answers within a token budget, untrusted text, links.
-//! 7. [`authz`]: who may call the MCP endpoint over HTTP, and with whose credential.
-//! 8. [`tools`]: the toolset, one file per family.
-//! 9. [`server`]: the MCP front: handler, stdio, Streamable HTTP.
-//! 10. [`cli`]: the commands.
+//! 4. `html`: escaping, and the headers of pages that a browser is shown.
+//! 5. [`datadog`]: the typed API client.
+//! 6. [`local`]: the backend that speaks Datadog's HTTP API on this machine.
+//! 7. [`render`]: answers within a token budget, untrusted text, links.
+//! 8. [`authz`]: who may call the MCP endpoint over HTTP, and with whose credential.
+//! 9. [`tools`]: the toolset, one file per family.
+//! 10. [`server`]: the MCP front: handler, stdio, Streamable HTTP.
+//! 11. [`cli`]: the commands.
 //!
 //! `ARCHITECTURE.md` says why the walls stand where they do.
 
@@ -20,6 +21,7 @@ pub mod analysis;
 pub mod authz;
 pub mod cli;
 pub mod datadog;
+mod html;
 pub mod local;
 pub mod model;
 pub mod query;

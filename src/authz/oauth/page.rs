@@ -1,13 +1,11 @@
 //! The pages that a browser is shown: plain HTML of ours, no script, nothing from elsewhere.
 //!
-//! Whatever came with a request is escaped. No page may be framed or kept. The policy on referrers
-//! is `same-origin`, which tells other sites nothing; with `no-referrer` browsers would send our own
-//! form with `Origin: null`, and the check of that header would be lost.
+//! Whatever came with a request is escaped. No page may be framed or kept.
 
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
@@ -15,6 +13,7 @@ use super::answer::OauthError;
 use super::opaque::Opaque;
 use super::store::consents::Consent;
 use super::{CONSENT, Inner, redirect};
+use crate::html::{self, escaped};
 
 const STYLE: &str = "body{font:1.05rem/1.5 system-ui,sans-serif;max-width:38rem;margin:3rem auto;padding:0 1rem}\
 code{background:#eee;padding:.1rem .3rem;overflow-wrap:anywhere}label{display:block;margin:.6rem 0}\
@@ -141,47 +140,12 @@ fn page(status: StatusCode, body: &str, form_action: &str) -> Response {
          frame-ancestors 'none'; base-uri 'none'",
         style = STANDARD.encode(Sha256::digest(STYLE)),
     );
-    let fixed = HeaderValue::from_static;
-    let headers = [
-        (header::CONTENT_TYPE, fixed("text/html; charset=utf-8")),
-        (header::CACHE_CONTROL, fixed("no-store")),
-        (header::REFERRER_POLICY, fixed("same-origin")),
-        (header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff")),
-        (header::X_FRAME_OPTIONS, fixed("DENY")),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_str(&policy).unwrap_or(fixed("default-src 'none'")),
-        ),
-    ];
-    (status, headers, html).into_response()
-}
-
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            c => safe.push(c),
-        }
-    }
-    safe
+    html::page(status, &policy, html)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_that_was_sent_can_be_markup() {
-        assert_eq!(
-            escaped("<a href='x' id=\"y\">&</a>"),
-            "&lt;a href=&#39;x&#39; id=&quot;y&quot;&gt;&amp;&lt;/a&gt;"
-        );
-    }
 
     #[test]
     fn a_refusal_leads_nowhere() {

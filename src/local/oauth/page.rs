@@ -1,8 +1,10 @@
 //! The consent page and its refusals. Everything that came with a request is escaped; no script.
 
-use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use http::StatusCode;
 use url::Url;
+
+use crate::html::{self, escaped};
 
 const STYLE: &str = "body{font:1.1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:4rem auto;padding:0 1rem}\
 code{background:#eee;padding:.1rem .3rem}button{font:inherit;padding:.4rem 1.2rem;margin-right:1rem}";
@@ -48,31 +50,5 @@ fn page(status: StatusCode, title: &str, body: &str, form_action: &str) -> Respo
     let policy = format!(
         "default-src 'none'; style-src 'unsafe-inline'; form-action {form_action}; frame-ancestors 'none'; base-uri 'none'"
     );
-    let fixed = HeaderValue::from_static;
-    let policy = HeaderValue::from_str(&policy).unwrap_or(fixed("default-src 'none'"));
-    let headers = [
-        (header::CONTENT_TYPE, fixed("text/html; charset=utf-8")),
-        (header::CACHE_CONTROL, fixed("no-store")),
-        // Not `no-referrer`: browsers would send the form with `Origin: null`.
-        (header::REFERRER_POLICY, fixed("same-origin")),
-        (header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff")),
-        (header::X_FRAME_OPTIONS, fixed("DENY")),
-        (header::CONTENT_SECURITY_POLICY, policy),
-    ];
-    (status, headers, html).into_response()
-}
-
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            c => safe.push(c),
-        }
-    }
-    safe
+    html::page(status, &policy, html)
 }
