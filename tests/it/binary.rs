@@ -2,6 +2,7 @@
 //! credential anywhere.
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use assert_cmd::cargo::cargo_bin;
@@ -86,6 +87,28 @@ pub(crate) fn demo(home: &TempDir) -> Running {
     let mut command = program(home);
     command.args(["demo", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
     Running::start(command, "local backend")
+}
+
+/// The local backend over a folder, on a free port.
+pub(crate) fn local(home: &TempDir, data: &Path) -> Command {
+    let mut command = program(home);
+    command
+        .args(["local", "--log", "off", "--listen", "127.0.0.1:0"])
+        .arg("--data-dir")
+        .arg(data);
+    command
+}
+
+/// What `local verify` says of a folder, which must be clean.
+pub(crate) fn verified(home: &TempDir, data: &Path) -> Value {
+    let done = program(home)
+        .args(["local", "verify", "--json", "--data-dir"])
+        .arg(data)
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(report["clean"], true, "{report}");
+    report
 }
 
 /// One request of the stateless kind, by hand.

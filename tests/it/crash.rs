@@ -1,15 +1,13 @@
 //! The process is killed at any moment of ingest, again and again over one folder. What it had
 //! acknowledged is there afterwards, once, and can be found.
 
-use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::binary::{Running, program};
+use crate::binary::{Running, local, verified};
 use crate::support::sender::{
     BATCH, Dice, Sent, assert_all_there, batch, client, found, post, scores,
 };
@@ -20,21 +18,6 @@ const WRITERS: u64 = 4;
 /// Most acknowledgements that a round waits for, and most time.
 const ACKNOWLEDGED: u64 = 24;
 const PATIENCE: Duration = Duration::from_secs(10);
-
-fn local(home: &TempDir, data: &TempDir) -> Command {
-    let mut command = program(home);
-    command
-        .args([
-            "local",
-            "--log",
-            "off",
-            "--listen",
-            "127.0.0.1:0",
-            "--data-dir",
-        ])
-        .arg(data.path());
-    command
-}
 
 /// Sends until nobody answers. A batch in three is sent twice, as an SDK does that missed an answer.
 async fn write(url: String, app: String, writer: u64, acknowledged: Arc<AtomicU64>, kept: Kept) {
@@ -114,7 +97,7 @@ async fn fifty_kills_lose_nothing_that_was_acknowledged() {
     let mut dice = Dice(20_261_125);
     let mut rounds: Vec<Vec<Sent>> = Vec::new();
     for number in 0..ROUNDS {
-        let mut server = Running::start(local(&home, &data), "Local backend");
+        let mut server = Running::start(local(&home, data.path()), "Local backend");
         if let Some(last) = rounds.last() {
             check(&server.url, last, &format!("round{}", number - 1)).await;
         }
@@ -127,15 +110,9 @@ async fn fifty_kills_lose_nothing_that_was_acknowledged() {
         "{} traces, {judged} judged",
         all.len()
     );
-    let server = Running::start(local(&home, &data), "Local backend");
+    let server = Running::start(local(&home, data.path()), "Local backend");
     let spans = found(&client(), &server.url, "@meta.span.kind:task").await;
     assert_all_there(&spans, &all);
-    let verified = program(&home)
-        .args(["local", "verify", "--json", "--data-dir"])
-        .arg(data.path())
-        .output()
-        .unwrap();
-    let report: Value = serde_json::from_slice(&verified.stdout).unwrap();
-    assert_eq!(report["clean"], true, "{report}");
+    let report = verified(&home, data.path());
     assert_eq!(report["spans"].as_u64().unwrap() as usize, spans.len());
 }

@@ -12,25 +12,10 @@ use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::binary::{Running, program};
+use crate::binary::{Running, local, program};
 use crate::support::sender::{Dice, Sent, assert_all_there, batch, client, found, post};
 
 const APP: &str = "full";
-
-fn local(home: &TempDir, data: &Path) -> Command {
-    let mut command = program(home);
-    command
-        .args([
-            "local",
-            "--log",
-            "off",
-            "--listen",
-            "127.0.0.1:0",
-            "--data-dir",
-        ])
-        .arg(data);
-    command
-}
 
 /// The same in a shell that lets no file grow beyond so many blocks. Without the signal that the
 /// system sends by default, a write beyond that fails as it does on a full disk.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::binary::program;
+use crate::binary::{program, verified};
 use crate::support::sender::{BATCH, Sent, assert_all_there, batch, client, found, post, scores};
 
 /// A process that serves MCP on stdio over the local data.
@@ -151,13 +151,7 @@ async fn the_second_process_goes_on_when_the_first_is_killed() {
     sending.await.unwrap();
 
     // A third process works through the second.
-    let verified = program(&home)
-        .args(["local", "verify", "--json", "--data-dir"])
-        .arg(data.path())
-        .output()
-        .unwrap();
-    let report: Value = serde_json::from_slice(&verified.stdout).unwrap();
-    assert_eq!(report["clean"], true, "{report}");
+    verified(&home, data.path());
     assert_eq!(owner(data.path()), Some(next.clone()));
     let spans = found(&client(), &next, "@ml_app:shared").await;
     assert_all_there(&spans, &kept.lock().unwrap());
