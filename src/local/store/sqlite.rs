@@ -510,25 +510,18 @@ impl<'a> Delivery<'a> {
         let query = self.search.query.as_ref();
         let judged = query.is_some_and(Query::needs_judgements);
         // Most spans are told apart without what was said about them, and without a copy.
-        if let Some(recent) = &recent
-            && !judged
-            && !matches(self.search, recent, &mut self.contexts, load)?
-        {
-            self.last = Some(place);
-            return Ok(None);
-        }
         let mut span = match recent {
-            Some(recent) => (*recent).clone(),
-            None => load_bare(connection, place.id)?,
+            Some(recent) => recent,
+            None => Arc::new(load_bare(connection, place.id)?),
         };
         if judged {
-            joiner.join(connection, &mut span)?;
+            span = joiner.joined(connection, span)?;
         }
         if matches(self.search, &span, &mut self.contexts, load)? {
             if !judged {
-                joiner.join(connection, &mut span)?;
+                span = joiner.joined(connection, span)?;
             }
-            if let ControlFlow::Break(()) = (self.each)(span) {
+            if let ControlFlow::Break(()) = (self.each)(Arc::unwrap_or_clone(span)) {
                 return Ok(Some(Outcome {
                     next: self.last,
                     partial: false,
