@@ -47,8 +47,10 @@ impl Fields {
 
     /// Takes a key as text. A whole number is its digits; anything else stays and is noted.
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
-        let value = self.take_if(key, |value| id_text(value).is_some())?;
-        id_text(&value)
+        match self.take_if(key, is_id_text)? {
+            Value::String(text) => Some(text),
+            number => Some(number.to_string()),
+        }
     }
 
     /// Takes a key as a list; anything else stays and is noted.
@@ -105,10 +107,14 @@ impl Fields {
 
 /// An id or other short text: text as it is, a whole number as its digits.
 pub(super) fn id_text(value: &Value) -> Option<String> {
+    is_id_text(value).then(|| text_of(value).into_owned())
+}
+
+fn is_id_text(value: &Value) -> bool {
     match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
-        _ => None,
+        Value::String(_) => true,
+        Value::Number(number) => !number.is_f64(),
+        _ => false,
     }
 }
 
