@@ -5,20 +5,29 @@
 //!
 //! - `place`: which hosts take part, and which hosts an answer may name.
 //! - `register`: dynamic client registration.
-//! - [`Attempt`]: one sign-in, from the address for the browser to the tokens.
+//! - [`Authorization`], [`AuthorizationResponse`], [`Registration::redeem`]: the address for the
+//!   browser, what it brings back, and the exchange of the code.
+//! - [`Attempt`]: one sign-in of a person at a terminal, through all of them.
 //! - `callback`: the loopback listener.
 //! - `token`: code exchange, refresh and revocation.
+//! - [`renew`]: new tokens in time.
 //! - [`LoginStore`]: where tokens are kept, named by profile.
 //! - [`StoredLogin`]: a kept login that renews itself, in one process and between processes.
+//!
+//! A server whose users sign in at Datadog (`authz::oauth`) takes the same steps between two requests
+//! of a browser, without [`Attempt`] and with a store of its own.
 //!
 //! What comes from the browser is hostile until its `state` is right, and stays unproven after:
 //! an answer can only name hosts that `place` knows, or it would send the code to a stranger.
 
 mod attempt;
+mod authorization;
 mod callback;
 mod error;
 mod place;
 mod register;
+mod renewal;
+mod response;
 mod store;
 mod stored;
 mod token;
@@ -26,10 +35,13 @@ mod token;
 #[cfg(test)]
 mod tests;
 
-pub use attempt::{Attempt, LoginRequest, Outcome};
+pub use attempt::{Attempt, LoginRequest};
+pub use authorization::{Authorization, Outcome, Registration};
 pub use callback::{Listener, PORTS};
 pub use error::LoginError;
 pub use place::Place;
+pub use renewal::{RenewalError, renew};
+pub use response::{Accepted, AuthorizationResponse};
 pub use store::{Kept, LoginStore, Profile, Safe, StoreError};
 pub use stored::{LoginState, StoredLogin};
 pub use token::revoke;

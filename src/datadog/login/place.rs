@@ -106,6 +106,47 @@ impl Place {
         }
     }
 
+    /// Whether an answer's `site`, the address of the account's web pages, is Datadog's. Nothing is
+    /// ever sent there; an answer that names another host is not to be believed in the rest either.
+    /// Organisations may have a name of their own below a site.
+    pub(super) fn check_site(&self, site: Option<&str>) -> Result<(), LoginError> {
+        let Some(site) = site else {
+            return Ok(());
+        };
+        let url = Url::parse(site)
+            .ok()
+            .filter(|url| url.username().is_empty() && url.password().is_none());
+        match &self.0 {
+            Upstream::Url(base) => {
+                let expected = authority(base);
+                match url {
+                    Some(url) if authority(&url) == expected => Ok(()),
+                    _ => Err(LoginError::WrongAuthority {
+                        found: text::excerpt(site, 80),
+                        expected,
+                    }),
+                }
+            }
+            _ => {
+                let host = url
+                    .as_ref()
+                    .filter(|url| url.scheme() == "https" && url.port().is_none())
+                    .and_then(Url::host_str);
+                let known = host.is_some_and(|host| {
+                    Site::all().any(|site| {
+                        host.strip_suffix(site.domain())
+                            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+                    })
+                });
+                if known {
+                    Ok(())
+                } else {
+                    Err(LoginError::ForeignDomain(text::excerpt(site, 80)))
+                }
+            }
+        }
+    }
+
     /// A site by its exact domain. Not [`Site::parse`], which understands people.
     fn site(domain: &str) -> Option<Site> {
         Site::all().find(|site| site.domain() == domain)
@@ -185,6 +226,33 @@ mod tests {
     #[case("127.0.0.1:9@evil.example", false)]
     fn on_this_machine_a_domain_is_that_authority(#[case] domain: &str, #[case] fine: bool) {
         assert_eq!(here().adopt(Some(domain)).is_ok(), fine, "{domain}");
+    }
+
+    #[rstest]
+    #[case("https://us3.datadoghq.com", true)]
+    #[case("https://app.datadoghq.eu/", true)]
+    #[case("https://acme.datadoghq.com", true)]
+    #[case("http://app.datadoghq.eu", false)]
+    #[case("https://evil.example", false)]
+    #[case("https://datadoghq.com.evil.example", false)]
+    #[case("https://evildatadoghq.com", false)]
+    #[case("https://datadoghq.com@evil.example", false)]
+    #[case("https://evil.example@datadoghq.com", false)]
+    #[case("https://datadoghq.com:8443", false)]
+    #[case("datadoghq.com", false)]
+    #[case("", false)]
+    fn a_site_is_a_web_address_of_datadogs(#[case] site: &str, #[case] fine: bool) {
+        assert_eq!(eu().check_site(Some(site)).is_ok(), fine, "{site}");
+        assert_eq!(eu().check_site(None), Ok(()));
+    }
+
+    #[rstest]
+    #[case("http://127.0.0.1:9", true)]
+    #[case("http://127.0.0.1:10", false)]
+    #[case("http://127.0.0.1:9@evil.example", false)]
+    #[case("https://app.datadoghq.eu", false)]
+    fn on_this_machine_a_site_is_that_authority_too(#[case] site: &str, #[case] fine: bool) {
+        assert_eq!(here().check_site(Some(site)).is_ok(), fine, "{site}");
     }
 
     #[test]

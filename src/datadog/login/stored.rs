@@ -15,19 +15,11 @@ use secrecy::{ExposeSecret, SecretString};
 use super::super::client::Renew;
 use super::super::credential::Credential;
 use super::super::transport::Transport;
-use super::attempt::clock_note;
 use super::error::LoginError;
 use super::now_ms;
 use super::place::Place;
+use super::renewal::{RenewalError, Times, renew};
 use super::store::{LoginStore, Profile, Safe, StoreError};
-use super::token::{self, Failure};
-
-/// How long before its end a token is renewed, unless it lives so shortly that half its life is
-/// less.
-const MARGIN_MS: i64 = 300_000;
-
-/// A clock that went back by more makes all times doubtful.
-const CLOCK_SLACK_MS: i64 = 60_000;
 
 /// A token that was renewed so recently and is refused is not refused for its age.
 const FRESH: Duration = Duration::from_secs(60);
@@ -56,29 +48,6 @@ struct Held {
     renewed: Option<Instant>,
     /// A refresh token that was refused; asking again with the same one is useless.
     refused: Option<SecretString>,
-}
-
-#[derive(Clone, Copy)]
-struct Times {
-    issued_at_ms: i64,
-    expires_at_ms: i64,
-}
-
-impl Times {
-    fn of(profile: &Profile) -> Self {
-        Self {
-            issued_at_ms: profile.issued_at_ms,
-            expires_at_ms: profile.expires_at_ms,
-        }
-    }
-
-    /// Whether a token of these times can be used for a while yet.
-    fn are_good(self, now_ms: i64) -> bool {
-        let life = self.expires_at_ms.saturating_sub(self.issued_at_ms);
-        let margin = MARGIN_MS.min(life / 2);
-        now_ms < self.expires_at_ms.saturating_sub(margin)
-            && now_ms >= self.issued_at_ms.saturating_sub(CLOCK_SLACK_MS)
-    }
 }
 
 /// What can be told of a login in use.
@@ -205,53 +174,42 @@ impl Inner {
     ) -> Result<Option<SecretString>, LoginError> {
         let _flight = self.flight.lock().await;
         let lock = self.store.lock().await?;
-        let (mut profile, safe) = self.load().await?;
+        let (profile, safe) = self.load().await?;
         let is_refused = refused
             .as_ref()
             .is_some_and(|refused| refused.expose_secret() == profile.access.expose_secret());
-        if !is_refused && Times::of(&profile).are_good(now_ms()) {
+        if !is_refused && profile.is_good(now_ms()) {
             // Somebody else did the work, here or in another process.
             return Ok(Some(self.hold(&profile, None)));
         }
-        let Some(refresh) = profile.refresh.clone() else {
-            return Err(LoginError::Expired(self.name.clone()));
-        };
         let over = || LoginError::Revoked {
             profile: self.name.clone(),
             place: self.place.name(),
         };
-        {
+        if let Some(refresh) = &profile.refresh {
             let held = self.held();
-            let same = |other: &Option<SecretString>| {
-                other
-                    .as_ref()
-                    .is_some_and(|other| other.expose_secret() == refresh.expose_secret())
-            };
-            if same(&held.refused) {
+            if held
+                .refused
+                .as_ref()
+                .is_some_and(|other| other.expose_secret() == refresh.expose_secret())
+            {
                 return Err(over());
             }
             if is_refused && held.renewed.is_some_and(|at| at.elapsed() < FRESH) {
                 return Ok(None);
             }
         }
-        let renewed =
-            token::refresh(&*self.transport, &self.place, &profile.client_id, &refresh).await;
-        let tokens = match renewed {
-            Ok(tokens) => tokens,
-            Err(Failure::Grant(_) | Failure::Client(_) | Failure::Scope(_)) => {
-                self.held().refused = Some(refresh);
+        let profile = match renew(&*self.transport, &profile).await {
+            Ok(profile) => profile,
+            Err(RenewalError::NoRefreshToken) => {
+                return Err(LoginError::Expired(self.name.clone()));
+            }
+            Err(RenewalError::Refused) => {
+                self.held().refused = profile.refresh;
                 return Err(over());
             }
-            Err(Failure::Other(error)) => return Err(error),
+            Err(RenewalError::Failed(error)) => return Err(error),
         };
-        if let Some(ahead) = tokens.clock_ahead_ms {
-            tracing::warn!("{}", clock_note(ahead, &self.place));
-        }
-        profile.access = tokens.access;
-        profile.refresh = tokens.refresh.or(Some(refresh));
-        profile.issued_at_ms = tokens.issued_at_ms;
-        profile.expires_at_ms = tokens.expires_at_ms;
-        profile.scope = tokens.scope.unwrap_or(profile.scope);
         let access = self.hold(&profile, Some(Instant::now()));
         let (store, name) = (self.store.clone(), self.name.clone());
         let kept = blocking(move || store.put(&lock, &name, &profile, safe, false)).await;
