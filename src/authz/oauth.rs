@@ -4,7 +4,8 @@
 //! A client registers (`register`) or describes itself at its id (`documents`); the user's
 //! browser comes with a request (`authorize`) and is shown our consent page (`page`); there the
 //! user gives a Datadog credential, which is tried before it is accepted (`consent`) and kept
-//! sealed (`seal`); the client exchanges its code for opaque tokens (`token`) that are good for
+//! sealed (`seal`), or signs in at Datadog (`broker`); the client exchanges its code for opaque
+//! tokens (`token`) that are good for
 //! one of our addresses only (`admit`). No token of Datadog's is accepted as a bearer here, and
 //! none is ever given to a client.
 //!
@@ -16,6 +17,7 @@ mod admit;
 mod answer;
 mod audience;
 mod authorize;
+mod broker;
 mod browser;
 mod client;
 mod clock;
@@ -46,7 +48,9 @@ use http::StatusCode;
 
 use crate::authz::{MCP_PATHS, PublicUrl};
 use crate::datadog::Hub;
+use crate::datadog::login::Place;
 
+pub use broker::DatadogSignIn;
 pub use clock::{Clock, SystemClock};
 pub use documents::{Document, FetchDocument, FetchError, HttpFetch, Resolver, SystemResolver};
 pub use seal::{SecretKey, SecretKeyError};
@@ -59,6 +63,8 @@ use store::Store;
 
 const AUTHORIZE: &str = "/oauth/authorize";
 const CONSENT: &str = "/oauth/consent";
+/// Where browsers come back from Datadog; a part of how Datadog knows this server.
+const CALLBACK: &str = "/oauth/callback";
 const TOKEN: &str = "/oauth/token";
 const REGISTER: &str = "/oauth/register";
 const REVOKE: &str = "/oauth/revoke";
@@ -80,6 +86,8 @@ pub struct Options {
     pub hub: Hub,
     /// Fetches metadata documents; `None` turns them off.
     pub documents: Option<Arc<dyn FetchDocument>>,
+    /// Lets users sign in at Datadog too.
+    pub sign_in: Option<DatadogSignIn>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
 }
@@ -95,6 +103,7 @@ struct Inner {
     key: SecretKey,
     hub: Hub,
     documents: Option<Documents>,
+    sign_in: Option<DatadogSignIn>,
     clock: Arc<dyn Clock>,
     limits: Limits,
     store: Arc<Store>,
@@ -117,6 +126,7 @@ impl AuthorizationServer {
                 key: options.key,
                 hub: options.hub,
                 documents,
+                sign_in: options.sign_in,
                 limits: Limits::new(options.clock.clone()),
                 clock: options.clock,
                 store: Arc::new(store),
@@ -136,6 +146,9 @@ impl AuthorizationServer {
             .route(REGISTER, post(register::register))
             .route(SERVER_METADATA, get(server_metadata))
             .route(OPENID_METADATA, get(server_metadata));
+        if inner.sign_in.is_some() {
+            routes = routes.route(CALLBACK, get(broker::back));
+        }
         // The root form is for clients that do not know the path form.
         let root = [("", audience::DEFAULT_PATH)];
         let forms = MCP_PATHS.map(|path| (path, path));
@@ -162,8 +175,13 @@ impl Inner {
         })
     }
 
+    /// Whether a login's place is this server's upstream, which alone may see its tokens.
+    fn is_upstream(&self, place: &Place) -> bool {
+        Place::of(self.hub.upstream()).is_ok_and(|upstream| upstream == *place)
+    }
+
     /// Deletes what is over, now and then. A failure only leaves it for the next time.
-    async fn purge(&self) {
+    async fn purge(self: &Arc<Self>) {
         let now = self.clock.now_ms();
         let last = self.purged_ms.load(Ordering::Relaxed);
         let due = now.saturating_sub(last) >= clock::millis(PURGE_EVERY);
@@ -174,6 +192,9 @@ impl Inner {
                 .is_ok();
         if ours && let Err(error) = self.store.purge(now).await {
             tracing::warn!(%error, "what is over could not be deleted");
+        }
+        if ours {
+            self.revoke_ended();
         }
     }
 }

@@ -47,7 +47,8 @@ Environment (flags win over it, it wins over the config file):
                            as the flags of these names; DD_LLMOBS_READ_ONLY also makes read-only
   LLMOBS_MCP_STATE_DIR     folder of stored logins (see `login`) and of users' sign-ins
   LLMOBS_MCP_AUTH, LLMOBS_MCP_PUBLIC_URL, LLMOBS_MCP_SECRET_KEY_FILE,
-  LLMOBS_MCP_NO_CLIENT_METADATA_DOCUMENTS
+  LLMOBS_MCP_NO_CLIENT_METADATA_DOCUMENTS, LLMOBS_MCP_DATADOG_SIGN_IN,
+  LLMOBS_MCP_DATADOG_CLIENT_ID
                            as the flags of `serve` of these names
   LLMOBS_MCP_BEARER        the secret of --auth static-bearer; LLMOBS_MCP_BEARER_FILE names a file
   LLMOBS_MCP_SECRET_KEY    the key of --auth oauth, unless it is in a file
@@ -250,6 +251,15 @@ pub(crate) struct ServeArgs {
     /// caller names
     #[arg(long, requires = "http")]
     pub(crate) no_client_metadata_documents: bool,
+    /// Let users sign in at Datadog instead of giving a token or keys (--auth oauth)
+    ///
+    /// Datadog has to know this server, with the redirect address PUBLIC_URL/oauth/callback. The server
+    /// registers itself; where Datadog refuses that, --datadog-client-id names a client that it knows.
+    #[arg(long, requires = "http")]
+    pub(crate) datadog_sign_in: bool,
+    /// The client id of this server at Datadog (--datadog-sign-in), instead of registering one
+    #[arg(long, value_name = "ID", requires = "http")]
+    pub(crate) datadog_client_id: Option<String>,
 }
 
 /// Reads a mode, and lists all in the help.

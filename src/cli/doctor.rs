@@ -191,6 +191,9 @@ fn callers(report: &mut Report, settings: &Settings) {
         }
         Err(error) => return problem(report, error.into()),
     };
+    if let Err(error) = settings.callers.check_sign_in(&mode) {
+        return problem(report, error.into());
+    }
     match gate::secret_of(mode.value, &settings.callers) {
         Ok(secret) => {
             let secret = secret.map_or(String::new(), |by| format!(", secret from {by}"));
@@ -198,7 +201,7 @@ fn callers(report: &mut Report, settings: &Settings) {
                 Level::Ok,
                 &format!(
                     "callers over HTTP: {} ({}{secret})",
-                    gate::words(mode.value),
+                    gate::words(mode.value, &settings.callers),
                     mode.by
                 ),
             );

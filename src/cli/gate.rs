@@ -10,10 +10,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::authz::oauth::{
-    AuthorizationServer, FetchDocument, HttpFetch, Options, SecretKey, SystemClock, SystemResolver,
+    AuthorizationServer, DatadogSignIn, FetchDocument, HttpFetch, Options, SecretKey, SystemClock,
+    SystemResolver,
 };
 use crate::authz::{DatadogHeaders, Gate, Mode, Open, PublicUrl, StaticBearer};
 use crate::datadog::Upstream;
+use crate::datadog::login;
 use crate::server::{CredentialSource, Upstreams};
 
 use super::args::ServeArgs;
@@ -32,7 +34,7 @@ pub(crate) struct Front {
 
 enum Kind {
     Ready(Arc<dyn Gate>),
-    SignIn(SignIn),
+    SignIn(Box<SignIn>),
 }
 
 /// What the sign-in is made of, once there is an upstream to try credentials at.
@@ -41,6 +43,7 @@ struct SignIn {
     key: SecretKey,
     state_dir: PathBuf,
     documents: Option<Arc<dyn FetchDocument>>,
+    at_datadog: Option<DatadogSignIn>,
 }
 
 impl Front {
@@ -80,6 +83,7 @@ impl Front {
             key: sign_in.key,
             hub: upstreams.hub().clone(),
             documents: sign_in.documents,
+            sign_in: sign_in.at_datadog,
             clock: Arc::new(SystemClock::default()),
         };
         match AuthorizationServer::open(&sign_in.state_dir, options) {
@@ -106,7 +110,8 @@ pub(crate) fn front(
         address,
         public_url,
     };
-    let told = format!("{} ({})", words(mode.value), mode.by);
+    callers.check_sign_in(&mode)?;
+    let told = format!("{} ({})", words(mode.value, &callers), mode.by);
     let exposed = place.is_exposed();
     let kind = match mode.value {
         Mode::None => {
@@ -127,7 +132,7 @@ pub(crate) fn front(
             tracing::debug!("the bearer secret is from {by}");
             Kind::Ready(Arc::new(gate))
         }
-        Mode::OAuth => Kind::SignIn(sign_in(settings, &callers, place)?),
+        Mode::OAuth => Kind::SignIn(Box::new(sign_in(settings, &callers, place)?)),
     };
     let judge = match (&settings.choice, mode.value) {
         (Choice::Datadog(upstream @ Upstream::Url(_)), Mode::DatadogHeaders | Mode::OAuth)
@@ -250,7 +255,28 @@ fn sign_in(settings: &mut Settings, callers: &Callers, place: Place) -> Result<S
         key,
         state_dir,
         documents,
+        at_datadog: at_datadog(settings, callers)?,
     })
+}
+
+/// How users sign in at Datadog, if they may.
+fn at_datadog(settings: &Settings, callers: &Callers) -> Result<Option<DatadogSignIn>, CliError> {
+    let (Some(by), Choice::Datadog(upstream)) = (&callers.datadog_sign_in, &settings.choice) else {
+        return Ok(None);
+    };
+    let place = login::Place::of(upstream).map_err(|_| {
+        CliError::usage(
+            format!(
+                "{by}: users can sign in at a Datadog site, or at an --api-url on this machine, and this \
+                 --api-url is neither"
+            ),
+            "name the site instead, for example --site datadoghq.eu, or let users give tokens and keys only",
+        )
+    })?;
+    Ok(Some(DatadogSignIn {
+        place,
+        client_id: callers.datadog_client_id()?,
+    }))
 }
 
 fn secret_key(callers: &Callers) -> Result<(SecretKey, String), CliError> {
@@ -287,12 +313,15 @@ fn static_bearer(
 }
 
 /// Who may call, in words.
-pub(crate) fn words(mode: Mode) -> &'static str {
+pub(crate) fn words(mode: Mode, callers: &Callers) -> &'static str {
     match mode {
         Mode::None => "whoever is on this machine, with the credentials of this server",
         Mode::DatadogHeaders => "whoever comes, with the Datadog credentials that a request brings",
         Mode::StaticBearer => {
             "whoever knows the bearer secret, with the credentials of this server"
+        }
+        Mode::OAuth if callers.datadog_sign_in.is_some() => {
+            "users who sign in here, each with Datadog credentials that they give or sign in at Datadog for"
         }
         Mode::OAuth => "users who sign in here, each with their own Datadog credentials",
     }

@@ -79,6 +79,11 @@ impl Hub {
         &self.inner.upstream
     }
 
+    /// What sends requests to it: for those that are no calls of the API.
+    pub fn transport(&self) -> Arc<dyn Transport> {
+        self.inner.transport.clone()
+    }
+
     /// A client for one tool call; the call's time starts now. `caller` goes into the user agent:
     /// how the caller reached us and its name, for example `mcp stdio; client codex`.
     pub fn client(&self, credential: Credential, caller: &str) -> Client {

@@ -2,7 +2,10 @@
 
 mod attacks;
 mod brute;
+mod datadog;
+mod datadog_attacks;
 mod secrets;
 mod sign_in;
+mod site;
 mod stage;
 mod users;

@@ -30,12 +30,15 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def server(local, tmp_path_factory):
-    """A server that users sign in to, over the local backend as if it were a site."""
+    """A server that users sign in to, over the local backend as if it were a site. That one goes by another name than the
+    server, so that a browser takes the two for different sites."""
     home = tmp_path_factory.mktemp("oauth")
     home.joinpath("key").write_text(KEY)
     port = free_port()
+    site = local.url.replace("127.0.0.1", "localhost")
     with support.running(home, "serve", "--http", f"127.0.0.1:{port}", "--auth", "oauth", "--public-url", f"http://127.0.0.1:{port}",
-                         "--secret-key-file", str(home / "key"), "--api-url", local.url, health="/healthz", path="/mcp") as server:
+                         "--secret-key-file", str(home / "key"), "--api-url", site, "--datadog-sign-in",
+                         health="/healthz", path="/mcp") as server:
         yield server
 
 
@@ -96,9 +99,9 @@ def consent(url, decision="allow", fields=None):
     return seen
 
 
-def provider(server, callback, storage, seen, path="/mcp", fields=None):
+def provider(server, callback, storage, seen, path="/mcp", fields=None, decision="allow"):
     async def redirect(url):
-        seen.append(await asyncio.to_thread(consent, url, "allow", fields))
+        seen.append(await asyncio.to_thread(consent, url, decision, fields))
 
     async def answered():
         query = callback.query
@@ -166,6 +169,18 @@ def test_only_who_ticks_it_on_the_page_is_served_tools_that_write(server):
     assert {"delete_llmobs_evaluator", "create_llmobs_experiment"} <= writer - reader
 
 
+def test_a_user_signs_in_at_datadog_in_the_browser(server):
+    storage, seen = Storage(), []
+    with Callback() as callback:
+        auth = provider(server, callback, storage, seen, fields={"write": True}, decision="datadog")
+        assert "spans" in json.loads(asyncio.run(called(server, auth)))
+        assert "delete_llmobs_evaluator" in asyncio.run(listed(server, auth))
+    assert len(seen) == 1 and "Sign in at Datadog" in seen[0]["asked"]
+    assert storage.tokens.scope == "llmobs:read llmobs:write"
+    assert posted(server.url + "/oauth/revoke", token=storage.tokens.access_token, client_id=storage.client.client_id)[0] == 200
+    assert status(server, storage.tokens.access_token) == 401
+
+
 def test_denying_in_the_browser_sends_the_client_an_error(server):
     with Callback() as callback:
         client = posted_json(server.url + "/oauth/register", {"client_name": "A client", "redirect_uris": [callback.url]})
@@ -185,4 +200,4 @@ def posted_json(url, body):
 
 def test_no_secret_reaches_the_log(server):
     log = server.log.read_text()
-    assert KEY not in log and "token-a" not in log and not re.search(r"llmobs_(at|rt|ac)_", log)
+    assert KEY not in log and "token-a" not in log and not re.search(r"llmobs_(at|rt|ac|local_access|local_refresh)_", log)

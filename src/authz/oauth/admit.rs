@@ -15,9 +15,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use crate::authz::{Admitted, Gate, HeaderCredentials, PublicUrl, SignedIn, refusal};
 use crate::datadog::{Credential, Renew};
 
+use super::broker::Renewing;
 use super::limits::{Act, Peer};
 use super::opaque::{ACCESS, Hashed};
-use super::seal::Place;
+use super::seal::{Held, Place};
 use super::store::grants;
 use super::{AuthorizationServer, Inner, metadata, scope};
 
@@ -59,7 +60,12 @@ impl Gate for AuthorizationServer {
 }
 
 impl Inner {
-    async fn admit(&self, path: &str, peer: Peer, shown: Shown) -> Result<SignedIn, Response> {
+    async fn admit(
+        self: &Arc<Self>,
+        path: &str,
+        peer: Peer,
+        shown: Shown,
+    ) -> Result<SignedIn, Response> {
         let token = match shown {
             Shown::Nothing => return Err(self.unauthorized(path, None)),
             Shown::Both => {
@@ -89,18 +95,26 @@ impl Inner {
         let Some(grant) = found.filter(|grant| grant.resource == self.public.at(path)) else {
             return Err(self.bad_token(path, peer));
         };
-        let place = Place {
-            grant: &grant.id,
-            client: &grant.client,
-            resource: &grant.resource,
-        };
-        let credential = self.key.open(&grant.credential, &place).map_err(|error| {
+        let held = self.key.open(&grant.credential, &Place::of(&grant));
+        let held = held.map_err(|error| {
             tracing::error!(grant = grant.id, %error, "a caller was refused");
             self.bad_token(path, peer)
         })?;
+        let (credential, renewal): (Credential, Arc<dyn Renew>) = match held {
+            Held::Given(credential) => (credential, Arc::new(Given)),
+            Held::Login(profile) if self.is_upstream(&profile.place) => {
+                let renewing = Renewing::new(self, &grant);
+                (renewing.ready(&profile).await, Arc::new(renewing))
+            }
+            Held::Login(_) => {
+                // The server was started for another site: this login is not for its eyes.
+                tracing::warn!(grant = grant.id, "a login of another upstream was refused");
+                return Err(self.bad_token(path, peer));
+            }
+        };
         Ok(SignedIn {
             credential,
-            renewal: Some(Arc::new(Given)),
+            renewal: Some(renewal),
             subject: format!("sign-in {}", grant.id),
             may_write: scope::writes(&grant.scope),
         })

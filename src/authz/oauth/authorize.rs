@@ -11,14 +11,14 @@ use http::{HeaderValue, StatusCode, header};
 use url::Url;
 
 use super::answer::OauthError;
-use super::browser::{PATIENCE_SECONDS, set_cookie};
+use super::browser::{PATIENCE_SECONDS, Tied, set_cookie};
 use super::documents::is_document_id;
 use super::form::Form;
 use super::limits::{Act, Peer};
 use super::opaque::{Opaque, PLAIN, is_challenge};
 use super::store::clients;
 use super::store::consents::{self, Consent, NewConsent};
-use super::{Inner, audience, page, redirect, scope};
+use super::{Inner, audience, page, redirect as address, scope};
 
 /// The longest `state` in bytes.
 const LONGEST_STATE: usize = 2_048;
@@ -56,7 +56,7 @@ async fn prepare(inner: &Inner, peer: Peer, query: &str) -> Result<Response, Oau
     let form = Form::read(query.as_bytes())?;
     let client = find_client(inner, peer, form.need("client_id")?).await?;
     let address = form.need("redirect_uri")?;
-    let registered = |known: &String| redirect::matches(known, address);
+    let registered = |known: &String| address::matches(known, address);
     let target = Url::parse(address)
         .ok()
         .filter(|_| client.redirects.iter().any(registered))
@@ -102,7 +102,7 @@ async fn prepare(inner: &Inner, peer: Peer, query: &str) -> Result<Response, Oau
         return Err(OauthError::full());
     }
     let mut response = page::consent(inner, &consent, &target, id.expose(), &csrf, None);
-    if let Some(cookie) = set_cookie(&inner.public, id.expose(), &browser) {
+    if let Some(cookie) = set_cookie(&inner.public, Tied::Page, id.expose(), &browser) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
@@ -201,17 +201,17 @@ pub(super) fn redirect_error(
     state: Option<&str>,
 ) -> Response {
     let values = [("error", error.code), ("error_description", &error.words)];
-    redirect_with(inner, target, &values, state)
+    redirect(&with_answer(inner, target, &values, state))
 }
 
-/// Sends the browser back to the client. The values are percent-encoded, so that none of them can
-/// become another parameter, another header or another host.
-pub(super) fn redirect_with(
+/// Where the browser takes an answer to the client. The values are percent-encoded, so that none of
+/// them can become another parameter, another header or another host.
+pub(super) fn with_answer(
     inner: &Inner,
     mut target: Url,
     values: &[(&str, &str)],
     state: Option<&str>,
-) -> Response {
+) -> Url {
     {
         let mut query = target.query_pairs_mut();
         query.extend_pairs(values);
@@ -221,6 +221,11 @@ pub(super) fn redirect_with(
         // RFC 9207: the client compares it with the issuer that it asked.
         query.append_pair("iss", inner.public.origin());
     }
+    target
+}
+
+/// Sends the browser there.
+pub(super) fn redirect(target: &Url) -> Response {
     let Ok(mut location) = HeaderValue::from_str(target.as_str()) else {
         return page::wrong(&OauthError::server());
     };

@@ -1,9 +1,11 @@
-//! What ties a consent page to the browser that opened it.
+//! What ties a consent page, and a sign-in at Datadog that begins there, to one browser.
 //!
-//! A cookie for each page, so that pages in two tabs do not disturb each other, and so that nobody
-//! can prepare a cookie for a page that is still to come. It is not sent from other sites
-//! (`SameSite=Strict`), not readable by scripts, and over https carries the prefix that keeps
-//! neighbouring hosts from setting it.
+//! A cookie for each, so that pages in two tabs do not disturb each other, and so that nobody can
+//! prepare a cookie for a page that is still to come. It is not readable by scripts, and over https
+//! carries the prefix that keeps neighbouring hosts from setting it. That of a page is not sent from
+//! other sites (`SameSite=Strict`). That of a sign-in must be: the browser comes back from Datadog's
+//! site (`Lax`: in an address that is opened, not in a form). It is another value, given to nobody
+//! but the browser that had the page's.
 
 use http::{HeaderMap, HeaderValue, header};
 
@@ -14,30 +16,62 @@ use super::opaque::Opaque;
 /// How long a consent page waits, in seconds.
 pub(super) const PATIENCE_SECONDS: i64 = 600;
 
-/// The name of a page's cookie. The page's id itself is not in it: only its beginning tells pages
-/// apart.
-fn name(public: &PublicUrl, page: &str) -> String {
-    let prefix = if public.is_https() { "__Host-" } else { "" };
-    let page: String = page.chars().take(8).collect();
-    format!("{prefix}llmobs-consent-{page}")
+/// What a cookie ties to a browser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tied {
+    /// A consent page, by its id.
+    Page,
+    /// A sign-in at Datadog, by its `state`.
+    SignIn,
 }
 
-/// The header that gives the browser a page's cookie.
-pub(super) fn set_cookie(public: &PublicUrl, page: &str, value: &Opaque) -> Option<HeaderValue> {
+impl Tied {
+    /// The name of a cookie. The id itself is not in it: only its beginning tells cookies apart.
+    fn name(self, public: &PublicUrl, id: &str) -> String {
+        let prefix = if public.is_https() { "__Host-" } else { "" };
+        let what = match self {
+            Self::Page => "consent",
+            Self::SignIn => "sign-in",
+        };
+        let id: String = id.chars().take(8).collect();
+        format!("{prefix}llmobs-{what}-{id}")
+    }
+
+    fn same_site(self) -> &'static str {
+        match self {
+            Self::Page => "Strict",
+            Self::SignIn => "Lax",
+        }
+    }
+}
+
+/// The header that gives the browser a cookie.
+pub(super) fn set_cookie(
+    public: &PublicUrl,
+    tied: Tied,
+    id: &str,
+    value: &Opaque,
+) -> Option<HeaderValue> {
     let secure = if public.is_https() { "; Secure" } else { "" };
     let cookie = format!(
-        "{}={}; HttpOnly; SameSite=Strict; Path=/; Max-Age={PATIENCE_SECONDS}{secure}",
-        name(public, page),
+        "{}={}; HttpOnly; SameSite={}; Path=/; Max-Age={PATIENCE_SECONDS}{secure}",
+        tied.name(public, id),
         value.expose(),
+        tied.same_site(),
     );
     let mut header = HeaderValue::from_str(&cookie).ok()?;
     header.set_sensitive(true);
     Some(header)
 }
 
-/// The value of a page's cookie; none if it came twice, because one of them is somebody else's.
-pub(super) fn cookie(public: &PublicUrl, headers: &HeaderMap, page: &str) -> Option<String> {
-    let wanted = name(public, page);
+/// The value of a cookie; none if it came twice, because one of them is somebody else's.
+pub(super) fn cookie(
+    public: &PublicUrl,
+    headers: &HeaderMap,
+    tied: Tied,
+    id: &str,
+) -> Option<String> {
+    let wanted = tied.name(public, id);
     let mut found = headers
         .get_all(header::COOKIE)
         .iter()
@@ -73,21 +107,25 @@ mod tests {
         PublicUrl::parse(url).unwrap()
     }
 
-    #[test]
-    fn over_https_the_cookie_is_locked_to_this_host() {
+    #[rstest]
+    #[case::page(Tied::Page, "__Host-llmobs-consent-abcdefgh=", "SameSite=Strict")]
+    #[case::sign_in(Tied::SignIn, "__Host-llmobs-sign-in-abcdefgh=", "SameSite=Lax")]
+    fn over_https_the_cookie_is_locked_to_this_host(
+        #[case] tied: Tied,
+        #[case] start: &str,
+        #[case] same_site: &str,
+    ) {
         let value = Opaque::new(PLAIN);
-        let header = set_cookie(&public("https://mcp.example.com"), "abcdefghij", &value).unwrap();
+        let set = |url| set_cookie(&public(url), tied, "abcdefghij", &value).unwrap();
+        let header = set("https://mcp.example.com");
         assert!(header.is_sensitive());
         let text = header.to_str().unwrap();
-        assert!(
-            text.starts_with("__Host-llmobs-consent-abcdefgh="),
-            "{text}"
-        );
-        for attribute in ["HttpOnly", "SameSite=Strict", "Path=/", "Secure"] {
+        assert!(text.starts_with(start), "{text}");
+        for attribute in ["HttpOnly", same_site, "Path=/", "Secure"] {
             assert!(text.contains(attribute), "{text}");
         }
         assert!(!text.contains("Domain"));
-        let local = set_cookie(&public("http://127.0.0.1:1"), "abcdefghij", &value).unwrap();
+        let local = set("http://127.0.0.1:1");
         assert!(!local.to_str().unwrap().contains("Secure"));
     }
 
@@ -97,14 +135,14 @@ mod tests {
         let mut headers = HeaderMap::new();
         let cookies = "x=1; llmobs-consent-aaaaaaaa=one;llmobs-consent-bbbbbbbb=two";
         headers.append("cookie", HeaderValue::from_static(cookies));
-        assert_eq!(
-            cookie(&public, &headers, "bbbbbbbbcc").as_deref(),
-            Some("two")
-        );
-        assert_eq!(cookie(&public, &headers, "cccccccc"), None);
+        let found = |headers: &HeaderMap, tied, id| cookie(&public, headers, tied, id);
+        let two = found(&headers, Tied::Page, "bbbbbbbbcc");
+        assert_eq!(two.as_deref(), Some("two"));
+        assert_eq!(found(&headers, Tied::Page, "cccccccc"), None);
+        assert_eq!(found(&headers, Tied::SignIn, "bbbbbbbbcc"), None);
         let again = HeaderValue::from_static("llmobs-consent-aaaaaaaa=three");
         headers.append("cookie", again);
-        assert_eq!(cookie(&public, &headers, "aaaaaaaa"), None);
+        assert_eq!(found(&headers, Tied::Page, "aaaaaaaa"), None);
     }
 
     #[rstest]

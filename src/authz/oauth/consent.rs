@@ -4,7 +4,8 @@
 //! token in its form, good for one sending), and once. What was asked stands in the store, not in
 //! the form: the form can say yes or no, bring a credential, and nothing else. A credential is tried
 //! at Datadog before anything is granted, a few times per page and rarely per minute, so that nobody
-//! tries keys here in numbers.
+//! tries keys here in numbers. Where the server offers it, the form may also send the browser to
+//! Datadog (`broker`), under the same conditions.
 
 use std::sync::Arc;
 
@@ -16,27 +17,56 @@ use url::Url;
 use crate::datadog::{ClientError, Credential};
 
 use super::answer::OauthError;
-use super::authorize::{redirect_error, redirect_with};
+use super::authorize::{redirect, redirect_error, with_answer};
+use super::browser::Tied;
 use super::form::Form;
 use super::limits::{Act, Peer};
 use super::opaque::{CODE, Hashed, Opaque, PLAIN};
-use super::seal::Place;
+use super::seal::{Held, Place};
 use super::store::consents::{self, Consent};
 use super::store::grants::{self, Grant, NewGrant};
-use super::{Inner, browser, page, scope};
+use super::{Inner, broker, browser, page, scope};
 
 /// Credentials that may be tried on one page.
 const MOST_ATTEMPTS: i64 = 5;
 
 /// An answer that counts.
-struct Decision {
+pub(super) struct Decision {
     /// The page's id as the browser has it.
-    page: String,
+    pub(super) page: String,
     consent: Consent,
     /// Hash of the token that its form brought.
     csrf: Hashed,
     target: Url,
     form: Form,
+}
+
+impl Decision {
+    /// Whether the user ticked that changes may be made.
+    pub(super) fn writes(&self) -> bool {
+        self.form.get("write") == Some("yes")
+    }
+}
+
+/// An answer whose token is spent: it counts as one attempt on its page.
+pub(super) struct Spent {
+    pub(super) decision: Decision,
+    /// The token of the page's form if it is shown again.
+    next: Opaque,
+}
+
+impl Spent {
+    /// The page again, with what was wrong.
+    pub(super) fn page(&self, inner: &Inner, words: &str) -> Response {
+        page::consent(
+            inner,
+            &self.decision.consent,
+            &self.decision.target,
+            &self.decision.page,
+            &self.next,
+            Some(words),
+        )
+    }
 }
 
 pub(super) async fn decide(State(inner): State<Arc<Inner>>, request: Request) -> Response {
@@ -55,9 +85,10 @@ async fn answer(inner: &Inner, peer: Peer, request: Request) -> Result<Response,
     let decision = read(inner, &headers, request).await?;
     match decision.form.get("decision") {
         Some("deny") => deny(inner, &decision).await,
-        Some("allow") => allow(inner, peer, decision).await,
+        Some("allow") => allow(inner, spend(inner, peer, decision).await?).await,
+        Some("datadog") => broker::leave(inner, spend(inner, peer, decision).await?).await,
         _ => Err(OauthError::invalid_request(
-            "decision must be allow or deny",
+            "decision must be allow, datadog or deny",
         )),
     }
 }
@@ -74,7 +105,8 @@ async fn read(
     let form = Form::of(request).await?;
     let page = form.need("page")?.to_owned();
     let csrf = Hashed::of(form.need("csrf")?);
-    let cookie = browser::cookie(&inner.public, headers, &page).map(|value| Hashed::of(&value));
+    let cookie =
+        browser::cookie(&inner.public, headers, Tied::Page, &page).map(|value| Hashed::of(&value));
     let (id, now) = (Hashed::of(&page), inner.clock.now_ms());
     let consent = inner
         .store
@@ -104,44 +136,36 @@ async fn deny(inner: &Inner, decision: &Decision) -> Result<Response, OauthError
     ))
 }
 
-async fn allow(inner: &Inner, peer: Peer, decision: Decision) -> Result<Response, OauthError> {
+/// Spends the token of an answer before anything is done with it: a form sent twice does it once.
+async fn spend(inner: &Inner, peer: Peer, decision: Decision) -> Result<Spent, OauthError> {
     inner.count(Act::Key, peer)?;
-    // The token is spent before the credential is tried: a form sent twice tries once.
     let next = Opaque::new(PLAIN);
     let (id, sent, hashed) = (Hashed::of(&decision.page), decision.csrf, next.hashed());
     let counted = inner
         .store
         .write(move |c| consents::tried(c, &id, &sent, &hashed, MOST_ATTEMPTS))
         .await?;
-    if !counted {
-        return Err(over());
+    if counted {
+        Ok(Spent { decision, next })
+    } else {
+        Err(over())
     }
-    let credential = match credential(inner, &decision.form).await {
+}
+
+async fn allow(inner: &Inner, spent: Spent) -> Result<Response, OauthError> {
+    let credential = match credential(inner, &spent.decision.form).await {
         Ok(credential) => credential,
         Err(words) => {
             tracing::info!(
-                client = decision.consent.client,
+                client = spent.decision.consent.client,
                 "a credential was not accepted"
             );
-            return Ok(page::consent(
-                inner,
-                &decision.consent,
-                &decision.target,
-                &decision.page,
-                &next,
-                Some(&words),
-            ));
+            return Ok(spent.page(inner, &words));
         }
     };
-    let consent = take(inner, &decision.page).await?;
-    let writes = decision.form.get("write") == Some("yes");
-    let code = grant(inner, &consent, &credential, writes).await?;
-    Ok(redirect_with(
-        inner,
-        decision.target,
-        &[("code", code.expose())],
-        consent.state.as_deref(),
-    ))
+    let held = Held::Given(credential);
+    let target = grant(inner, &spent.decision.page, &held, spent.decision.writes()).await?;
+    Ok(redirect(&target))
 }
 
 /// The credential of a form, tried at the upstream. The error says on the page what was wrong.
@@ -173,7 +197,7 @@ async fn credential(inner: &Inner, form: &Form) -> Result<Credential, String> {
 }
 
 /// Why a credential was not accepted. The upstream's own words stay out of the page.
-fn refusal(error: &ClientError) -> String {
+pub(super) fn refusal(error: &ClientError) -> String {
     match error.status() {
         Some(401 | 403) => {
             "Datadog did not accept this credential for LLM Observability: check that it is complete, \
@@ -184,8 +208,7 @@ fn refusal(error: &ClientError) -> String {
             "LLM Observability does not seem to be enabled for this organisation or site".to_owned()
         }
         Some(429) => "Datadog allows no more requests for now; wait a minute".to_owned(),
-        _ => "the credential could not be tried, because Datadog did not answer as expected; try again"
-            .to_owned(),
+        _ => page::NO_ANSWER.to_owned(),
     }
 }
 
@@ -199,11 +222,29 @@ async fn take(inner: &Inner, page: &str) -> Result<Consent, OauthError> {
         .ok_or_else(over)
 }
 
-/// Keeps the grant with its sealed credential, and gives the code for it.
-async fn grant(
+/// Ends a page with a grant. Where the browser takes the code for it to the client.
+pub(super) async fn grant(
+    inner: &Inner,
+    page: &str,
+    held: &Held,
+    writes: bool,
+) -> Result<Url, OauthError> {
+    let consent = take(inner, page).await?;
+    let target = Url::parse(&consent.redirect).map_err(|_| OauthError::server())?;
+    let code = keep(inner, &consent, held, writes).await?;
+    Ok(with_answer(
+        inner,
+        target,
+        &[("code", code.expose())],
+        consent.state.as_deref(),
+    ))
+}
+
+/// Keeps a grant with what it holds, sealed, and gives the code for it.
+async fn keep(
     inner: &Inner,
     consent: &Consent,
-    credential: &Credential,
+    held: &Held,
     writes: bool,
 ) -> Result<Opaque, OauthError> {
     let id = uuid::Uuid::new_v4().to_string();
@@ -212,7 +253,7 @@ async fn grant(
         client: &consent.client,
         resource: &consent.resource,
     };
-    let sealed = inner.key.seal(credential, &place).map_err(|error| {
+    let sealed = inner.key.seal(held, &place).map_err(|error| {
         tracing::error!(%error, "sign-in failed");
         OauthError::server()
     })?;
@@ -225,6 +266,7 @@ async fn grant(
             scope: scope::granted(writes),
             credential: sealed,
         },
+        is_login: matches!(held, Held::Login(_)),
         code: code.hashed(),
         redirect: consent.redirect.clone(),
         challenge: consent.challenge.clone(),
@@ -240,14 +282,15 @@ async fn grant(
     tracing::info!(
         grant = id,
         client = consent.client,
-        credential = credential.kind(),
+        credential = held.kind(),
         writes,
         "a user agreed"
     );
     Ok(code)
 }
 
-fn over() -> OauthError {
+/// The page is not (any more) one that this browser may answer.
+pub(super) fn over() -> OauthError {
     forbidden(
         "this page is over, was answered before, or was opened in another browser; start the sign-in again",
     )

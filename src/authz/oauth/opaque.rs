@@ -51,6 +51,11 @@ impl Hashed {
         Self(Sha256::digest(text.as_bytes()).into())
     }
 
+    /// The hash itself.
+    pub(super) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Whether two are the same, in a time that does not depend on where they differ.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()

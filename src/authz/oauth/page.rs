@@ -5,7 +5,7 @@
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
@@ -20,6 +20,10 @@ code{background:#eee;padding:.1rem .3rem;overflow-wrap:anywhere}label{display:bl
 input[type=password]{width:100%;font:inherit;padding:.3rem;box-sizing:border-box}\
 button{font:inherit;padding:.4rem 1.4rem;margin:1rem 1rem 0 0}\
 .warning{border-left:.3rem solid #b60;padding-left:.8rem}.error{border-left:.3rem solid #b00;padding-left:.8rem}";
+
+/// What a page says when the upstream gave no usable answer.
+pub(super) const NO_ANSWER: &str =
+    "Datadog did not answer as expected, so nothing could be tried; try again in a minute";
 
 /// Asks whether this client may, and for the credential that it would use.
 pub(super) fn consent(
@@ -46,22 +50,40 @@ pub(super) fn consent(
          <label><input type=\"checkbox\" name=\"write\" value=\"yes\"> Let it also make changes: \
          experiments, datasets and evaluators</label>\
          <button name=\"decision\" value=\"allow\" id=\"allow\">Allow</button>\
-         <button name=\"decision\" value=\"deny\" id=\"deny\">Deny</button></form>",
+         <button name=\"decision\" value=\"deny\" id=\"deny\">Deny</button>{sign_in}</form>",
         resource = escaped(&asked.resource),
         origin = who(asked),
         leads = where_to(target),
         id = escaped(id),
         csrf = escaped(csrf.expose()),
         fields = fields(inner),
+        sign_in = sign_in(inner),
     );
     let status = if error.is_empty() {
         StatusCode::OK
     } else {
         StatusCode::UNPROCESSABLE_ENTITY
     };
-    // The answer to the form is a redirect to the client, so that address must be named too.
-    let form_action = format!("'self' {}", redirect::policy_source(target));
+    // The answer to the form is a redirect to the client, so that address must be named too; and
+    // where one can go by way of Datadog, its pages.
+    let mut form_action = format!("'self' {}", redirect::policy_source(target));
+    if let Some(sign_in) = &inner.sign_in {
+        form_action.push(' ');
+        form_action.push_str(&sign_in.policy_sources());
+    }
     page(status, &body, &form_action)
+}
+
+/// The page again for a browser that comes back from Datadog, with what was wrong there.
+pub(super) fn asked_again(
+    inner: &Inner,
+    asked: &Consent,
+    id: &str,
+    csrf: &Opaque,
+    error: &str,
+) -> Result<Response, OauthError> {
+    let target = Url::parse(&asked.redirect).map_err(|_| OauthError::server())?;
+    Ok(consent(inner, asked, &target, id, csrf, Some(error)))
 }
 
 /// What is known of the client.
@@ -111,6 +133,39 @@ fn fields(inner: &Inner) -> String {
         field("api_key", "API key"),
         field("application_key", "Application key"),
     )
+}
+
+/// The way by Datadog's own page, where the server offers it. It stands last, so that Enter in a
+/// field does not take it.
+fn sign_in(inner: &Inner) -> String {
+    let Some(sign_in) = &inner.sign_in else {
+        return String::new();
+    };
+    format!(
+        "<h2>Or without a token or keys</h2><p>Sign in at {} and allow it there. This server gets a login \
+         for LLM Observability alone: to read, and to write if you ticked it above. It is kept encrypted, \
+         never given to the program, and ends with its access.</p>\
+         <button name=\"decision\" value=\"datadog\" id=\"datadog\">Sign in at Datadog</button>",
+        escaped(&sign_in.place.name()),
+    )
+}
+
+/// Takes a browser that came from another site's form on to the client. Not by a redirect: browsers
+/// hold every redirect behind a form to the policy of the page that it was on, and that site can name
+/// this server there, but not the addresses of our clients.
+pub(super) fn onward(target: &Url) -> Response {
+    let body = format!(
+        "<h1>Signed in</h1><p>The program has the answer next. If nothing happens: <a href=\"{}\">go \
+         on</a>.</p>",
+        escaped(target.as_str())
+    );
+    let mut response = page(StatusCode::OK, &body, "'none'");
+    // The link is there if this cannot be.
+    if let Ok(mut refresh) = HeaderValue::from_str(&format!("0; url={target}")) {
+        refresh.set_sensitive(true);
+        response.headers_mut().insert(header::REFRESH, refresh);
+    }
+    response
 }
 
 /// Says what was wrong, and sends the browser nowhere.

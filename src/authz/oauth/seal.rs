@@ -1,17 +1,21 @@
 //! Datadog credentials at rest: XChaCha20-Poly1305 under a key that never lies beside them.
 //!
 //! The nonce is random, which 192 bits allow for any number of credentials. The associated data
-//! names the grant, its client and its audience, so that a sealed credential moved into another row
-//! does not open there.
+//! names the grant, its client and its audience, or the sign-in at Datadog that something belongs
+//! to, so that what is sealed does not open when it is moved into another row.
+
+mod content;
 
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use secrecy::{ExposeSecret, SecretBox, SecretSlice, SecretString};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::datadog::Credential;
+use super::opaque::Hashed;
+use super::store::grants::Grant;
+
+pub(super) use content::{Held, OfSignIn};
 
 /// The form of what is sealed; first byte of the blob.
 const VERSION: u8 = 1;
@@ -80,20 +84,47 @@ impl SecretKey {
         XChaCha20Poly1305::new(self.0.expose_secret().into())
     }
 
-    /// Seals a credential for its place.
+    /// Seals what a grant holds.
     ///
     /// # Errors
-    /// There is no credential, or the cipher's own, which one of ordinary size does not meet.
-    pub(super) fn seal(
+    /// It holds no credential, or the cipher's own, which contents of ordinary size do not meet.
+    pub(super) fn seal(&self, held: &Held, place: &Place<'_>) -> Result<Vec<u8>, Unsealable> {
+        self.encrypt(&held.encode()?, &place.associated_data())
+    }
+
+    /// Opens what a grant holds.
+    ///
+    /// # Errors
+    /// It was sealed with another key or for another place, or it was changed.
+    pub(super) fn open(&self, blob: &[u8], place: &Place<'_>) -> Result<Held, Unsealable> {
+        Held::decode(&self.decrypt(blob, &place.associated_data())?)
+    }
+
+    /// Seals the secrets of a sign-in at Datadog, which the hash of its `state` names.
+    ///
+    /// # Errors
+    /// The cipher's own.
+    pub(super) fn seal_sign_in(
         &self,
-        credential: &Credential,
-        place: &Place<'_>,
+        secrets: &OfSignIn,
+        state: &Hashed,
     ) -> Result<Vec<u8>, Unsealable> {
-        let plain = encode(credential)?;
+        self.encrypt(&secrets.encode()?, &of_sign_in(state))
+    }
+
+    /// Opens the secrets of a sign-in at Datadog.
+    ///
+    /// # Errors
+    /// As [`SecretKey::open`].
+    pub(super) fn open_sign_in(&self, blob: &[u8], state: &Hashed) -> Result<OfSignIn, Unsealable> {
+        OfSignIn::decode(&self.decrypt(blob, &of_sign_in(state))?)
+    }
+
+    fn encrypt(&self, plain: &SecretSlice<u8>, aad: &[u8]) -> Result<Vec<u8>, Unsealable> {
         let nonce: [u8; NONCE_BYTES] = rand::random();
         let payload = Payload {
             msg: plain.expose_secret(),
-            aad: &place.associated_data(),
+            aad,
         };
         let sealed = self
             .cipher()
@@ -105,25 +136,18 @@ impl SecretKey {
         Ok(blob)
     }
 
-    /// Opens a credential in its place.
-    ///
-    /// # Errors
-    /// It was sealed with another key or for another place, or it was changed.
-    pub(super) fn open(&self, blob: &[u8], place: &Place<'_>) -> Result<Credential, Unsealable> {
+    fn decrypt(&self, blob: &[u8], aad: &[u8]) -> Result<SecretSlice<u8>, Unsealable> {
         let (version, rest) = blob.split_first().ok_or(Unsealable)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_BYTES).ok_or(Unsealable)?;
         if *version != VERSION {
             return Err(Unsealable);
         }
-        let payload = Payload {
-            msg: sealed,
-            aad: &place.associated_data(),
-        };
+        let payload = Payload { msg: sealed, aad };
         let plain = self
             .cipher()
             .decrypt(XNonce::from_slice(nonce), payload)
             .map_err(|_| Unsealable)?;
-        decode(&SecretSlice::from(plain))
+        Ok(SecretSlice::from(plain))
     }
 }
 
@@ -143,7 +167,16 @@ pub(super) struct Place<'a> {
     pub(super) resource: &'a str,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    /// The place of what a grant holds.
+    pub(super) fn of(grant: &'a Grant) -> Self {
+        Self {
+            grant: &grant.id,
+            client: &grant.client,
+            resource: &grant.resource,
+        }
+    }
+
     fn associated_data(&self) -> Vec<u8> {
         let mut data = b"llmobs-mcp authz credential\0".to_vec();
         for part in [self.grant, self.client, self.resource] {
@@ -154,61 +187,16 @@ impl Place<'_> {
     }
 }
 
+fn of_sign_in(state: &Hashed) -> Vec<u8> {
+    let mut data = b"llmobs-mcp authz sign-in\0".to_vec();
+    data.extend_from_slice(state.bytes());
+    data
+}
+
 /// A credential that could not be sealed or opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a stored credential does not open with this server's secret key")]
 pub(super) struct Unsealable;
-
-/// What is inside the seal.
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-enum Plain<'a> {
-    KeyPair {
-        #[serde(borrow)]
-        api_key: &'a str,
-        app_key: &'a str,
-    },
-    Bearer {
-        token: &'a str,
-    },
-    AppToken {
-        token: &'a str,
-    },
-}
-
-fn encode(credential: &Credential) -> Result<SecretSlice<u8>, Unsealable> {
-    let plain = match credential {
-        Credential::KeyPair { api_key, app_key } => Plain::KeyPair {
-            api_key: api_key.expose_secret(),
-            app_key: app_key.expose_secret(),
-        },
-        Credential::Bearer(token) => Plain::Bearer {
-            token: token.expose_secret(),
-        },
-        Credential::AppToken(token) => Plain::AppToken {
-            token: token.expose_secret(),
-        },
-        // Nothing is no credential to keep for a user.
-        Credential::None => return Err(Unsealable),
-    };
-    serde_json::to_vec(&plain)
-        .map(SecretSlice::from)
-        .map_err(|_| Unsealable)
-}
-
-fn decode(plain: &SecretSlice<u8>) -> Result<Credential, Unsealable> {
-    // A key has no character that JSON escapes, so all of them can be borrowed.
-    Ok(
-        match serde_json::from_slice(plain.expose_secret()).map_err(|_| Unsealable)? {
-            Plain::KeyPair { api_key, app_key } => Credential::KeyPair {
-                api_key: api_key.into(),
-                app_key: app_key.into(),
-            },
-            Plain::Bearer { token } => Credential::Bearer(token.into()),
-            Plain::AppToken { token } => Credential::AppToken(token.into()),
-        },
-    )
-}
 
 #[cfg(test)]
 pub(crate) mod testing {
@@ -225,6 +213,7 @@ pub(crate) mod testing {
 mod tests {
     use super::testing::key;
     use super::*;
+    use crate::datadog::Credential;
     use rstest::rstest;
 
     const PLACE: Place<'_> = Place {
@@ -233,47 +222,13 @@ mod tests {
         resource: "r",
     };
 
-    fn pair() -> Credential {
-        // With the characters that JSON would escape, in case a key ever has them.
-        Credential::from_parts(Some("key-a"), Some("key-b~!{}"), None).unwrap()
-    }
-
-    fn secrets(credential: &Credential) -> Vec<String> {
-        match credential {
-            Credential::KeyPair { api_key, app_key } => vec![
-                api_key.expose_secret().to_owned(),
-                app_key.expose_secret().to_owned(),
-            ],
-            Credential::Bearer(token) | Credential::AppToken(token) => {
-                vec![token.expose_secret().to_owned()]
-            }
-            Credential::None => panic!("nothing was sealed"),
-        }
-    }
-
-    #[rstest]
-    #[case(pair())]
-    #[case(Credential::Bearer("token-a".into()))]
-    #[case(Credential::AppToken("token-b".into()))]
-    fn what_was_sealed_opens_in_its_place(#[case] credential: Credential) {
-        let blob = key('a').seal(&credential, &PLACE).unwrap();
-        let opened = key('a').open(&blob, &PLACE).unwrap();
-        assert_eq!(opened.kind(), credential.kind());
-        assert_eq!(secrets(&opened), secrets(&credential));
-        for secret in secrets(&credential) {
-            let shown = blob.windows(secret.len()).any(|w| w == secret.as_bytes());
-            assert!(!shown, "the blob holds the secret");
-        }
-    }
-
-    #[test]
-    fn nothing_is_not_sealed() {
-        assert!(key('a').seal(&Credential::None, &PLACE).is_err());
+    fn given(text: &str) -> Held {
+        Held::Given(Credential::Bearer(text.into()))
     }
 
     #[test]
     fn two_seals_of_one_credential_differ() {
-        let seal = || key('a').seal(&pair(), &PLACE).unwrap();
+        let seal = || key('a').seal(&given("token-a"), &PLACE).unwrap();
         assert_ne!(seal(), seal());
     }
 
@@ -283,13 +238,13 @@ mod tests {
     #[case::another_audience(Place { resource: "s", ..PLACE })]
     #[case::shifted_borders(Place { grant: "gc", client: "", resource: "r" })]
     fn it_does_not_open_elsewhere(#[case] place: Place<'_>) {
-        let blob = key('a').seal(&pair(), &PLACE).unwrap();
-        assert_eq!(key('a').open(&blob, &place).unwrap_err(), Unsealable);
+        let blob = key('a').seal(&given("token-a"), &PLACE).unwrap();
+        assert_eq!(key('a').open(&blob, &place).err(), Some(Unsealable));
     }
 
     #[test]
     fn it_does_not_open_with_another_key_or_when_changed() {
-        let blob = key('a').seal(&pair(), &PLACE).unwrap();
+        let blob = key('a').seal(&given("token-a"), &PLACE).unwrap();
         assert!(key('b').open(&blob, &PLACE).is_err());
         assert_ne!(key('a').id(), key('b').id());
         for at in 0..blob.len() {
@@ -299,6 +254,26 @@ mod tests {
         }
         assert!(key('a').open(&[], &PLACE).is_err());
         assert!(key('a').open(&blob[..20], &PLACE).is_err());
+    }
+
+    #[test]
+    fn the_secrets_of_a_sign_in_open_for_it_alone() {
+        let secrets = OfSignIn {
+            verifier: "a-verifier".into(),
+            page: "a-page".into(),
+        };
+        let (state, other) = (Hashed::of("state-a"), Hashed::of("state-b"));
+        let blob = key('a').seal_sign_in(&secrets, &state).unwrap();
+        for secret in ["a-verifier", "a-page"] {
+            let shown = blob.windows(secret.len()).any(|w| w == secret.as_bytes());
+            assert!(!shown, "the blob holds a secret");
+        }
+        let opened = key('a').open_sign_in(&blob, &state).unwrap();
+        assert_eq!(opened.verifier.expose_secret(), "a-verifier");
+        assert_eq!(opened.page.expose_secret(), "a-page");
+        assert!(key('a').open_sign_in(&blob, &other).is_err());
+        assert!(key('b').open_sign_in(&blob, &state).is_err());
+        assert!(key('a').open(&blob, &PLACE).is_err(), "it is no credential");
     }
 
     #[rstest]

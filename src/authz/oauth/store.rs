@@ -7,6 +7,9 @@
 //! codes           one per grant, kept after use so that a replay is noticed
 //! access_tokens   hashes, an hour each
 //! refresh_tokens  hashes, with what became of them
+//! sign_ins        users who are at Datadog just now, at most one for each consent page
+//! registrations   how Datadog knows this server
+//! revocations     logins of grants that ended, until they are revoked at Datadog
 //! ```
 //!
 //! Secrets are here as hashes or sealed; a copy of the file lets nobody in. Nothing of it is cached
@@ -16,6 +19,10 @@
 pub(super) mod clients;
 pub(super) mod consents;
 pub(super) mod grants;
+pub(super) mod registrations;
+pub(super) mod renewals;
+pub(super) mod revocations;
+pub(super) mod sign_ins;
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -29,7 +36,7 @@ use thiserror::Error;
 pub(super) const FILE_NAME: &str = "authz.db";
 
 /// Version of the tables, in `PRAGMA user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// Marks a file as ours in `PRAGMA application_id`: "LLMa".
 const APPLICATION_ID: i64 = 0x4c4c_4d61;
@@ -100,6 +107,42 @@ CREATE TABLE refresh_tokens (
 ) WITHOUT ROWID;
 CREATE INDEX refresh_tokens_grant ON refresh_tokens (grant_id);
 CREATE INDEX refresh_tokens_parent ON refresh_tokens (parent);
+";
+
+/// What version 2 added, for sign-ins at Datadog. A trigger notes the end of a grant, so that no way
+/// to end one can forget the login that it held.
+const TABLES_2: &str = "
+ALTER TABLE grants ADD COLUMN is_login INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE grants ADD COLUMN renewer TEXT;
+ALTER TABLE grants ADD COLUMN renewing_until_ms INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE sign_ins (
+  state BLOB PRIMARY KEY,
+  consent BLOB NOT NULL UNIQUE REFERENCES consents (id) ON DELETE CASCADE,
+  browser BLOB NOT NULL,
+  client_id TEXT NOT NULL,
+  secrets BLOB NOT NULL,
+  writes INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE registrations (
+  place TEXT NOT NULL,
+  redirect TEXT NOT NULL,
+  client_id TEXT NOT NULL,
+  until_ms INTEGER NOT NULL,
+  PRIMARY KEY (place, redirect)
+) WITHOUT ROWID;
+CREATE TABLE revocations (
+  grant_id TEXT PRIMARY KEY,
+  client TEXT NOT NULL,
+  resource TEXT NOT NULL,
+  credential BLOB NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  due_ms INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX revocations_due ON revocations (due_ms);
+CREATE TRIGGER grants_end AFTER DELETE ON grants WHEN OLD.is_login BEGIN
+  INSERT INTO revocations (grant_id, client, resource, credential)
+    VALUES (OLD.id, OLD.client, OLD.resource, OLD.credential);
+END;
 ";
 
 /// Why the store cannot be used.
@@ -219,6 +262,7 @@ impl Store {
         self.write(move |connection| {
             consents::purge(connection, now_ms)?;
             grants::purge(connection, now_ms)?;
+            registrations::purge(connection, now_ms)?;
             clients::purge(connection, now_ms)
         })
         .await
@@ -266,7 +310,7 @@ fn prepare(connection: &mut Connection, path: &Path, key_id: [u8; 8]) -> Result<
     if number("SELECT count(*) FROM sqlite_schema")? == 0 {
         transaction
             .execute_batch(&format!(
-                "{TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
+                "{TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;"
             ))
             .map_err(failed)?;
     }
@@ -280,6 +324,10 @@ fn prepare(connection: &mut Connection, path: &Path, key_id: [u8; 8]) -> Result<
             found,
             known: VERSION,
         });
+    }
+    if found < 2 {
+        let sql = format!("{TABLES_2} PRAGMA user_version = 2;");
+        transaction.execute_batch(&sql).map_err(failed)?;
     }
     let known: Option<Vec<u8>> = transaction
         .query_row("SELECT value FROM meta WHERE name = 'key'", [], |row| {

@@ -30,14 +30,19 @@ pub(super) async fn token(
     inner.purge().await;
     let form = Form::of(request).await?;
     let client = known_client(&inner, form.need("client_id")?).await?;
-    match form.need("grant_type")? {
+    let given = match form.need("grant_type")? {
         "authorization_code" => exchange(&inner, &form, client).await,
         "refresh_token" => refresh(&inner, &form, client).await,
         _ => Err(OauthError::new(
             "unsupported_grant_type",
             "grant_type must be authorization_code or refresh_token",
         )),
+    };
+    if given.is_err() {
+        // What is wrong can end a grant.
+        inner.revoke_ended();
     }
+    given
 }
 
 /// The two tokens of an answer, before they are given out.
@@ -176,6 +181,7 @@ pub(super) async fn revoke(
         .await?;
     if let Some(grant) = ended {
         tracing::info!(grant, "a grant was revoked");
+        inner.revoke_ended();
     }
     // The same answer for an unknown token: nobody learns which ones there are.
     Ok(answer(StatusCode::OK, &json!({})))

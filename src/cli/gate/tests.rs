@@ -79,6 +79,10 @@ const EVERYWHERE: &str = "0.0.0.0:8787";
 #[case::oauth(EVERYWHERE, &["--auth", "oauth", PUBLIC[0], PUBLIC[1]], &[KEY], "", "users who sign in here")]
 #[case::oauth_to_try_it(HERE, &["--auth", "oauth", "--public-url", "http://127.0.0.1:8787", "--api-url", "http://127.0.0.1:8126"], &[KEY], "", "users who sign in here")]
 #[case::oauth_of_the_environment(EVERYWHERE, &[], &[KEY, ("LLMOBS_MCP_AUTH", "oauth"), ("LLMOBS_MCP_PUBLIC_URL", PUBLIC[1]), ("LLMOBS_MCP_NO_CLIENT_METADATA_DOCUMENTS", "1")], "", "users who sign in here")]
+#[case::oauth_with_sign_in(EVERYWHERE, &["--auth", "oauth", PUBLIC[0], PUBLIC[1], "--datadog-sign-in"], &[KEY], "", "or sign in at Datadog for")]
+#[case::oauth_with_sign_in_of_the_environment(EVERYWHERE, &["--auth", "oauth", PUBLIC[0], PUBLIC[1]], &[KEY, ("LLMOBS_MCP_DATADOG_SIGN_IN", "1"), ("LLMOBS_MCP_DATADOG_CLIENT_ID", "client-a")], "", "or sign in at Datadog for")]
+#[case::oauth_with_sign_in_of_the_file(EVERYWHERE, &["--auth", "oauth", PUBLIC[0], PUBLIC[1]], &[KEY], "datadog_sign_in = true\ndatadog_client_id = 'client-a'", "or sign in at Datadog for")]
+#[case::sign_in_turned_off_elsewhere(HERE, &[], &[("LLMOBS_MCP_DATADOG_SIGN_IN", "0")], "datadog_sign_in = false", "a request brings")]
 #[case::everything_of_the_file(EVERYWHERE, &[], &[], "auth = 'static-bearer'\nbearer = 'an-obviously-made-up-secret-of-the-tests'\npublic_url = 'https://mcp.example.com'", "whoever knows the bearer secret")]
 fn what_starts(
     #[case] address: &str,
@@ -118,6 +122,13 @@ fn what_starts(
 #[case::oauth_in_the_clear(HERE, &["--auth", "oauth", "--public-url", "http://mcp.example.com"], &[KEY], "", &["--public-url: ", "https://mcp.example.com"])]
 #[case::oauth_before_local_data(HERE, &["--local", "--auth", "oauth", PUBLIC[0], PUBLIC[1]], &[KEY], "", &["everybody could read them", "--auth static-bearer"])]
 #[case::in_the_clear(HERE, &["--auth", "static-bearer", "--public-url", "http://mcp.example.com"], &[BEARER], "", &["--public-url: ", "https://mcp.example.com"])]
+#[case::sign_in_in_another_mode(HERE, &["--auth", "none", "--datadog-sign-in"], &PAIR, "", &["--datadog-sign-in: ", "mode oauth only", "none (--auth)"])]
+#[case::sign_in_without_a_mode(HERE, &["--datadog-sign-in"], &[], "", &["--datadog-sign-in: ", "datadog-headers (the default)", "--auth oauth"])]
+#[case::sign_in_of_the_environment_in_another_mode(HERE, &["--auth", "static-bearer"], &[BEARER, ("LLMOBS_MCP_DATADOG_SIGN_IN", "yes")], "", &["LLMOBS_MCP_DATADOG_SIGN_IN: ", "mode oauth only"])]
+#[case::sign_in_of_the_file_in_another_mode(HERE, &["--auth", "none"], &[], "datadog_sign_in = true", &["datadog_sign_in in the config file: ", "mode oauth only"])]
+#[case::client_id_without_sign_in(HERE, &["--auth", "oauth", PUBLIC[0], PUBLIC[1], "--datadog-client-id", "client-a"], &[KEY], "", &["--datadog-client-id: ", "add --datadog-sign-in"])]
+#[case::client_id_that_is_none(HERE, &["--auth", "oauth", PUBLIC[0], PUBLIC[1], "--datadog-sign-in", "--datadog-client-id", "a b"], &[KEY], "", &["--datadog-client-id: ", "a client id is"])]
+#[case::sign_in_at_another_base(HERE, &["--auth", "oauth", PUBLIC[0], PUBLIC[1], "--datadog-sign-in", "--api-url", "https://proxy.example.com"], &[KEY], "", &["--datadog-sign-in: ", "neither", "--site datadoghq.eu"])]
 #[case::unknown_mode(HERE, &[], &[("LLMOBS_MCP_AUTH", "basic")], "", &["LLMOBS_MCP_AUTH: a mode is one of none"])]
 fn what_does_not_start(
     #[case] address: &str,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::server::nearest;
 
 /// The variables of ours that exist besides Datadog's.
-const OURS: [&str; 18] = [
+const OURS: [&str; 20] = [
     "LLMOBS_MCP_TOOLSETS",
     "LLMOBS_MCP_OMIT_TOOLS",
     "LLMOBS_MCP_READ_ONLY",
@@ -20,6 +20,8 @@ const OURS: [&str; 18] = [
     "LLMOBS_MCP_AUTH",
     "LLMOBS_MCP_PUBLIC_URL",
     "LLMOBS_MCP_NO_CLIENT_METADATA_DOCUMENTS",
+    "LLMOBS_MCP_DATADOG_SIGN_IN",
+    "LLMOBS_MCP_DATADOG_CLIENT_ID",
     "LLMOBS_MCP_BEARER",
     "LLMOBS_MCP_BEARER_FILE",
     "LLMOBS_MCP_SECRET_KEY",

@@ -12,7 +12,7 @@ use crate::server::nearest;
 
 use super::{Environment, SettingsError, default_dir, path_in};
 
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 26] = [
     "site",
     "toolsets",
     "omit_tools",
@@ -33,6 +33,8 @@ const KEYS: [&str; 24] = [
     "auth",
     "public_url",
     "no_client_metadata_documents",
+    "datadog_sign_in",
+    "datadog_client_id",
     "bearer",
     "bearer_file",
     "secret_key",
@@ -54,6 +56,8 @@ pub(crate) struct Values {
     pub(crate) auth: Option<String>,
     pub(crate) public_url: Option<String>,
     pub(crate) no_client_metadata_documents: Option<bool>,
+    pub(crate) datadog_sign_in: Option<bool>,
+    pub(crate) datadog_client_id: Option<String>,
     /// Secrets by their key in the file.
     pub(crate) secrets: Vec<(&'static str, SecretString)>,
     /// Files of secrets by their key in the file.
@@ -155,6 +159,8 @@ fn parse(path: &Path, text: &str) -> Result<Values, SettingsError> {
             "no_client_metadata_documents" => {
                 values.no_client_metadata_documents = Some(yes_or_no()?);
             }
+            "datadog_sign_in" => values.datadog_sign_in = Some(yes_or_no()?),
+            "datadog_client_id" => values.datadog_client_id = Some(string()?),
             "data_dir" => values.data_dir = Some(file()?),
             "retain_days" => values.retain_days = Some(amount()?),
             "retain_bytes" => values.retain_bytes = Some(amount()?),

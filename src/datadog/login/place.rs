@@ -74,7 +74,7 @@ impl Place {
     }
 
     /// Where the browser goes.
-    pub(super) fn authorize_url(&self) -> String {
+    pub fn authorize_url(&self) -> String {
         let base = match &self.0 {
             Upstream::Site(site) => site.app_base().to_owned(),
             other => other.api_base().into_owned(),

@@ -5,7 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::stage::{ALICE, BOB, Browser, CALLBACK, Stage, Tokens, location, parameter};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::site::{Site, leave, onward, through, until};
+use super::stage::{
+    ALICE, BOB, Browser, CALLBACK, Form as _, Page, Stage, Tokens, location, parameter,
+};
 
 /// A log in memory.
 #[derive(Clone, Default)]
@@ -101,6 +107,73 @@ async fn adventure(stage: &Stage) -> Told {
     told
 }
 
+/// A sign-in at Datadog with all that can go wrong on it, likewise.
+async fn adventure_at_datadog(stage: &Stage, site: &Site) -> Told {
+    let mut told = Told {
+        secrets: Vec::new(),
+        answers: String::new(),
+    };
+    let client = stage.client("A client", CALLBACK).await;
+    let mut browser = Browser::default();
+    site.tap.registers_nobody.store(true, Ordering::SeqCst);
+    let page = browser.open(stage, &client.authorize(stage, &[])).await;
+    let refused = browser.form(stage, &page, "datadog", &[]).send().await;
+    let page = Page::of(refused.unwrap()).await;
+    site.tap.registers_nobody.store(false, Ordering::SeqCst);
+    // A code that is somebody else's, and a state that was used.
+    let there = leave(stage, &mut browser, &page, &[]).await;
+    let back = site.decide(stage, &there, "allow").await;
+    told.secrets.push(parameter(&back, "state").unwrap());
+    told.secrets.push(parameter(&back, "code").unwrap());
+    let wrong = format!("{}&x=y", back.as_str().replace("code=", "code=x"));
+    let page = Page::of(browser.arrive(stage, &wrong).await).await;
+    assert_eq!(page.status, 422);
+    told.secrets.push(page.hidden("csrf"));
+    told.answers
+        .push_str(&page.html.replace(&page.hidden("csrf"), ""));
+    let used = Page::of(browser.arrive(stage, back.as_str()).await).await;
+    told.answers.push_str(&used.html);
+    // A login that may not read.
+    site.tap.lets_nobody_read.store(true, Ordering::SeqCst);
+    let there = leave(stage, &mut browser, &page, &[]).await;
+    let back = site.decide(stage, &there, "allow").await;
+    let page = Page::of(browser.arrive(stage, back.as_str()).await).await;
+    told.answers
+        .push_str(&page.html.replace(&page.hidden("csrf"), ""));
+    site.tap.lets_nobody_read.store(false, Ordering::SeqCst);
+    // One that does, is renewed, fails to be, and ends.
+    let url = client.authorize(stage, &[]);
+    let back = through(stage, site, &mut browser, &url, &[]).await;
+    told.secrets.push(parameter(&back, "state").unwrap());
+    let answer = browser.arrive(stage, back.as_str()).await;
+    let code = parameter(&onward(answer).await, "code").unwrap();
+    let (_, answer) = stage.exchange(&client, &code).await;
+    let tokens = Tokens::of(&answer);
+    told.answers.push_str(&stage.projects(&tokens.access).await);
+    stage.clock.pass(Duration::from_secs(57 * 60));
+    site.tap.gives_no_tokens.store(true, Ordering::SeqCst);
+    told.answers.push_str(&stage.projects(&tokens.access).await);
+    site.tap.gives_no_tokens.store(false, Ordering::SeqCst);
+    stage.clock.pass(Duration::from_secs(10));
+    told.answers.push_str(&stage.projects(&tokens.access).await);
+    let (_, answer) = stage.refresh(&client, &tokens.refresh).await;
+    let tokens = Tokens::of(&answer);
+    let (_, refresh) = site.given();
+    site.revoke(stage, &refresh).await;
+    stage.clock.pass(Duration::from_secs(58 * 60));
+    told.answers.push_str(&stage.projects(&tokens.access).await);
+    let revoke = stage.http.post(stage.at("/oauth/revoke"));
+    let revoke = revoke.form(&[("token", tokens.access.as_str())]);
+    let before = site.revocations().len();
+    told.answers
+        .push_str(&everything(revoke.send().await.unwrap()).await);
+    until(|| site.revocations().len() > before).await;
+    told.secrets.extend(browser.cookies.into_values());
+    told.secrets.extend([code, tokens.access, tokens.refresh]);
+    told.secrets.extend(site.secrets());
+    told
+}
+
 async fn everything(answer: reqwest::Response) -> String {
     format!(
         "{:?} {}",
@@ -109,8 +182,8 @@ async fn everything(answer: reqwest::Response) -> String {
     )
 }
 
-#[tokio::test]
-async fn no_secret_is_logged_or_repeated() {
+/// Does something, and finds none of its secrets in its answers or in the log, which holds these lines.
+async fn without_a_secret(lines: &[&str], adventure: impl AsyncFnOnce() -> Told) {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
@@ -121,15 +194,10 @@ async fn no_secret_is_logged_or_repeated() {
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     // All of it runs on this thread; what runs beside it only reaches the store.
     let listening = tracing::subscriber::set_default(subscriber);
-    let stage = Stage::new().await;
-    let told = adventure(&stage).await;
+    let told = adventure().await;
     drop(listening);
     let text = log.text();
-    for line in [
-        "a user agreed",
-        "tokens were given for a code",
-        "came a second time",
-    ] {
+    for line in lines {
         assert!(
             text.contains(line),
             "the log is not the one looked for: {line}"
@@ -143,6 +211,36 @@ async fn no_secret_is_logged_or_repeated() {
 }
 
 #[tokio::test]
+async fn no_secret_is_logged_or_repeated() {
+    let lines = [
+        "a user agreed",
+        "tokens were given for a code",
+        "came a second time",
+    ];
+    without_a_secret(&lines, async || adventure(&Stage::new().await).await).await;
+}
+
+#[tokio::test]
+async fn no_secret_of_a_sign_in_at_datadog_is_logged_or_repeated() {
+    let lines = [
+        "no sign-in at Datadog",
+        "a sign-in at Datadog failed",
+        "was not accepted",
+        "\"sign-in at Datadog\"",
+        "was not renewed",
+        "a login at Datadog was renewed",
+        "no longer renews the login",
+        "a login at Datadog was revoked",
+    ];
+    let adventure = async || {
+        let site = Site::new().await;
+        let stage = Stage::start(site.setup_with_sign_in(None)).await;
+        adventure_at_datadog(&stage, &site).await
+    };
+    without_a_secret(&lines, adventure).await;
+}
+
+#[tokio::test]
 async fn no_secret_stands_in_the_stores_files() {
     let stage = Stage::new().await;
     let client = stage.client("A client", CALLBACK).await;
@@ -152,12 +250,35 @@ async fn no_secret_stands_in_the_stores_files() {
     let mut secrets: Vec<String> = browser.cookies.into_values().collect();
     secrets.extend([tokens.access, tokens.refresh]);
     secrets.extend([ALICE.api_key.to_owned(), ALICE.app_key.to_owned()]);
+    the_files_hold_none(&stage, &secrets);
+}
+
+#[tokio::test]
+async fn no_secret_of_a_sign_in_at_datadog_stands_in_the_stores_files() {
+    let site = Site::new().await;
+    let stage = Stage::start(site.setup_with_sign_in(None)).await;
+    let client = stage.client("A client", CALLBACK).await;
+    let mut browser = Browser::default();
+    let url = client.authorize(&stage, &[]);
+    let page = browser.open(&stage, &url).await;
+    // One that waits, and one that is done.
+    let there = leave(&stage, &mut browser, &page, &[]).await;
+    let mut secrets = vec![parameter(&there, "state").unwrap(), page.hidden("page")];
+    let back = through(&stage, &site, &mut browser, &url, &[]).await;
+    onward(browser.arrive(&stage, back.as_str()).await).await;
+    secrets.extend(browser.cookies.into_values());
+    secrets.extend(site.secrets());
+    assert!(secrets.len() >= 8);
+    the_files_hold_none(&stage, &secrets);
+}
+
+fn the_files_hold_none(stage: &Stage, secrets: &[String]) {
     let mut files = 0;
     for entry in std::fs::read_dir(stage.state.path().join("state")).unwrap() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         let text = String::from_utf8_lossy(&bytes);
         assert!(files > 0 || !bytes.is_empty());
-        for secret in &secrets {
+        for secret in secrets {
             assert!(!text.contains(secret), "kept: {secret}");
         }
         files += 1;

@@ -26,24 +26,36 @@ async fn rmcp_login(
     request: AuthorizationRequest,
     fields: &[(&str, &str)],
 ) -> AuthorizationManager {
+    let by_form = async |url: String| {
+        let mut browser = Browser::default();
+        let page = browser.open(stage, &url).await;
+        assert_eq!(page.status, 200, "{}", page.html);
+        location(&browser.allow(stage, &page, fields).await)
+    };
+    rmcp_login_by(stage, path, request, by_form).await
+}
+
+/// Logs rmcp's client in with a user who takes the address to its end.
+pub(super) async fn rmcp_login_by(
+    stage: &Stage,
+    path: &str,
+    request: AuthorizationRequest,
+    user: impl AsyncFnOnce(String) -> url::Url,
+) -> AuthorizationManager {
     let mut oauth = OAuthState::new(stage.at(path), None).await.unwrap();
     oauth.start_authorization(request).await.unwrap();
     let url = oauth.get_authorization_url().await.unwrap();
-    let mut browser = Browser::default();
-    let page = browser.open(stage, &url).await;
-    assert_eq!(page.status, 200, "{}", page.html);
-    let answer = browser.allow(stage, &page, fields).await;
-    let callback = location(&answer);
+    let callback = user(url).await;
     oauth.handle_callback_url(callback.as_str()).await.unwrap();
     oauth.into_authorization_manager().unwrap()
 }
 
-fn request() -> AuthorizationRequest {
+pub(super) fn request() -> AuthorizationRequest {
     AuthorizationRequest::new(CALLBACK).with_client_name("Codex")
 }
 
 /// Calls a tool with rmcp's client and gives the text of the answer.
-async fn rmcp_call(
+pub(super) async fn rmcp_call(
     stage: &Stage,
     path: &str,
     auth: &AuthClient<reqwest::Client>,

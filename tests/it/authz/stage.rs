@@ -15,9 +15,10 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use llmobs_mcp::authz::PublicUrl;
 use llmobs_mcp::authz::oauth::{
-    AuthorizationServer, Clock, Document, FetchDocument, FetchError, Options, SecretKey,
+    AuthorizationServer, Clock, DatadogSignIn, Document, FetchDocument, FetchError, Options,
+    SecretKey,
 };
-use llmobs_mcp::datadog::{Credential, Hub, HubSettings, RouterTransport, Upstream};
+use llmobs_mcp::datadog::{Credential, Hub, HubSettings, RouterTransport, Transport, Upstream};
 use llmobs_mcp::server::{Described, FixedCredential, McpServer, Upstreams, Wish, serve_http};
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, StatusCode};
@@ -163,6 +164,46 @@ impl Clock for ManualClock {
     }
 }
 
+/// What a server is started with.
+pub(super) struct Setup {
+    pub(super) upstream: Upstream,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) datadog: Arc<Datadog>,
+    pub(super) state: Arc<tempfile::TempDir>,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) public: Option<String>,
+    pub(super) sign_in: Option<DatadogSignIn>,
+}
+
+impl Setup {
+    /// An API in this process, and nothing kept yet.
+    pub(super) fn over(api: Router) -> Self {
+        Self {
+            upstream: Upstream::from_api_url("http://127.0.0.1:8126").unwrap(),
+            transport: Arc::new(RouterTransport(api)),
+            datadog: Arc::default(),
+            state: Arc::new(tempfile::tempdir().unwrap()),
+            clock: Arc::default(),
+            public: None,
+            sign_in: None,
+        }
+    }
+
+    fn with(self, datadog: Arc<Datadog>) -> Self {
+        Self { datadog, ..self }
+    }
+
+    /// With the state, the time and the public URL of a server that runs.
+    pub(super) fn beside(self, stage: &Stage) -> Self {
+        Self {
+            state: stage.state.clone(),
+            clock: stage.clock.clone(),
+            public: Some(stage.public.clone()),
+            ..self
+        }
+    }
+}
+
 /// A running server.
 pub(super) struct Stage {
     pub(super) base: String,
@@ -185,31 +226,31 @@ impl Stage {
     /// A server over the double.
     pub(super) async fn new() -> Self {
         let datadog = Arc::new(Datadog::default());
-        let state = Arc::new(tempfile::tempdir().unwrap());
-        Self::start(double(&datadog), datadog, state, None).await
+        Self::start(Setup::over(double(&datadog)).with(datadog)).await
     }
 
     /// A server over any Datadog-compatible API.
     pub(super) async fn over(api: Router) -> Self {
-        let state = Arc::new(tempfile::tempdir().unwrap());
-        Self::start(api, Arc::default(), state, None).await
+        Self::start(Setup::over(api)).await
     }
 
     /// Another process over the same state, behind the same public URL.
     pub(super) async fn restarted(&self) -> Self {
-        let datadog = self.datadog.clone();
-        let public = Some(self.public.as_str());
-        Self::start(double(&datadog), datadog, self.state.clone(), public).await
+        let setup = Setup::over(double(&self.datadog)).with(self.datadog.clone());
+        Self::start(setup.beside(self)).await
     }
 
-    async fn start(
-        api: Router,
-        datadog: Arc<Datadog>,
-        state: Arc<tempfile::TempDir>,
-        public: Option<&str>,
-    ) -> Self {
-        let upstream = Upstream::from_api_url("http://127.0.0.1:8126").unwrap();
-        let transport = Arc::new(RouterTransport(api));
+    /// A server as it is described.
+    pub(super) async fn start(setup: Setup) -> Self {
+        let Setup {
+            upstream,
+            transport,
+            datadog,
+            state,
+            clock,
+            public,
+            sign_in,
+        } = setup;
         let hub = Hub::new(upstream, transport, HubSettings::default());
         let own = FixedCredential::new(Credential::None, "nowhere");
         let described = Described {
@@ -219,13 +260,14 @@ impl Stage {
         let upstreams = Upstreams::datadog(hub.clone(), Arc::new(own), described);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let public = public.unwrap_or(&base).to_owned();
-        let (library, clock) = (Arc::<Library>::default(), Arc::<ManualClock>::default());
+        let public = public.unwrap_or_else(|| base.clone());
+        let library = Arc::<Library>::default();
         let options = Options {
             public_url: PublicUrl::parse(&public).unwrap(),
             key: SecretKey::parse(&"a0".repeat(32).into()).unwrap(),
             hub,
             documents: Some(library.clone()),
+            sign_in,
             clock: clock.clone(),
         };
         let gate = AuthorizationServer::open(&state.path().join("state"), options).unwrap();
@@ -411,7 +453,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    async fn of(answer: reqwest::Response) -> Self {
+    pub(super) async fn of(answer: reqwest::Response) -> Self {
         Self {
             status: answer.status(),
             headers: answer.headers().clone(),
@@ -431,12 +473,27 @@ impl Browser {
     /// Opens an address, as by a link.
     pub(super) async fn open(&mut self, stage: &Stage, url: &str) -> Page {
         let answer = self.with_cookies(stage.http.get(url)).send().await.unwrap();
+        self.keep(&answer);
+        Page::of(answer).await
+    }
+
+    /// Keeps the cookies of an answer.
+    pub(super) fn keep(&mut self, answer: &reqwest::Response) {
         for value in answer.headers().get_all("set-cookie") {
             let pair = value.to_str().unwrap().split(';').next().unwrap();
             let (name, value) = pair.split_once('=').unwrap();
             self.cookies.insert(name.to_owned(), value.to_owned());
         }
-        Page::of(answer).await
+    }
+
+    /// Opens an address of the server by a redirect of another site: cookies that are not for other
+    /// sites stay at home.
+    pub(super) async fn arrive(&self, stage: &Stage, url: &str) -> reqwest::Response {
+        let mut cookies = self.cookies.clone();
+        cookies.retain(|name, _| !name.contains("llmobs-consent-"));
+        let request = Self { cookies }.with_cookies(stage.http.get(url));
+        let request = request.header("sec-fetch-site", "cross-site");
+        request.send().await.unwrap()
     }
 
     fn with_cookies(&self, request: RequestBuilder) -> RequestBuilder {

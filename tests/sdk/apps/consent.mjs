@@ -1,5 +1,6 @@
 // Opens a consent page in a real browser, reads it, fills in fields, presses a button, and tells where that led.
-//   node consent.mjs URL allow|deny ['{"field": "value"}']
+//   node consent.mjs URL allow|deny|datadog ['{"field": "value"}']
+// With `datadog` it goes on to Datadog's own page and presses Allow there.
 import { chromium } from "playwright-core";
 
 const [url, decision, fields = "{}"] = process.argv.slice(2);
@@ -19,6 +20,10 @@ try {
     await (value === true ? field.check() : field.fill(value));
   }
   await page.click(`#${decision}`);
+  if (decision === "datadog") {
+    await page.waitForURL(/\/oauth2\/v1\/authorize\?/);
+    await page.click("#allow");
+  }
   await page.waitForURL(/\/oauth\/callback\?/);
   const at = new URL(page.url());
   console.log(

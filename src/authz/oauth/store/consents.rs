@@ -105,6 +105,20 @@ pub(in crate::authz::oauth) fn tried(
     Ok(changed == 1)
 }
 
+/// Gives an open page's form another token, because the page is shown again; `false` if it is over.
+pub(in crate::authz::oauth) fn shown_again(
+    connection: &Connection,
+    id: &Hashed,
+    next: &Hashed,
+    now_ms: i64,
+) -> rusqlite::Result<bool> {
+    let changed = connection.execute(
+        "UPDATE consents SET csrf = ?2 WHERE id = ?1 AND until_ms > ?3",
+        params![id, next, now_ms],
+    )?;
+    Ok(changed == 1)
+}
+
 /// Takes a page out: it is answered. `None` if somebody was quicker.
 pub(in crate::authz::oauth) fn take(
     connection: &Connection,

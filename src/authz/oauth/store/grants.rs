@@ -40,7 +40,7 @@ pub(in crate::authz::oauth) struct Grant {
     pub(in crate::authz::oauth) resource: String,
     /// What it allows, separated by spaces.
     pub(in crate::authz::oauth) scope: String,
-    /// The sealed credential.
+    /// The sealed credential, or login at Datadog.
     pub(in crate::authz::oauth) credential: Vec<u8>,
 }
 
@@ -48,6 +48,8 @@ pub(in crate::authz::oauth) struct Grant {
 pub(in crate::authz::oauth) struct NewGrant {
     /// The grant.
     pub(in crate::authz::oauth) grant: Grant,
+    /// Whether it holds a login, to be revoked at Datadog when the grant ends.
+    pub(in crate::authz::oauth) is_login: bool,
     /// Hash of the code.
     pub(in crate::authz::oauth) code: Hashed,
     /// Where the code was sent.
@@ -121,8 +123,8 @@ pub(in crate::authz::oauth) fn add(
     // Until the code comes back, the grant lives no longer than the code.
     let until = now_ms.saturating_add(CODE_LIFE_MS);
     connection.execute(
-        "INSERT INTO grants (id, client, resource, scope, credential, created_ms, until_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO grants (id, client, resource, scope, credential, created_ms, until_ms, is_login)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         params![
             grant.id,
             grant.client,
@@ -130,7 +132,8 @@ pub(in crate::authz::oauth) fn add(
             grant.scope,
             grant.credential,
             now_ms,
-            until
+            until,
+            new.is_login
         ],
     )?;
     connection.execute(
@@ -392,6 +395,20 @@ pub(in crate::authz::oauth) fn of_access_token(
              FROM access_tokens JOIN grants ON grants.id = grant_id
              WHERE hash = ?1 AND access_tokens.until_ms > ?2",
             params![token, now_ms],
+            grant_of,
+        )
+        .optional()
+}
+
+/// A grant by its id.
+pub(in crate::authz::oauth) fn get(
+    connection: &Connection,
+    id: &str,
+) -> rusqlite::Result<Option<Grant>> {
+    connection
+        .query_row(
+            "SELECT id, client, resource, scope, credential FROM grants WHERE id = ?1",
+            params![id],
             grant_of,
         )
         .optional()

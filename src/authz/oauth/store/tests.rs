@@ -1,3 +1,5 @@
+mod logins;
+
 use std::time::Duration;
 
 use super::clients::Registered;
@@ -69,6 +71,7 @@ impl Stage {
                 scope: "llmobs:read".into(),
                 credential: vec![1, 2, 3],
             },
+            is_login: false,
             code: code.hashed(),
             redirect: CALLBACK.into(),
             challenge: CHALLENGE.into(),
