@@ -5,9 +5,8 @@
 //! browser comes with a request (`authorize`) and is shown our consent page (`page`); there the
 //! user gives a Datadog credential, which is tried before it is accepted (`consent`) and kept
 //! sealed (`seal`), or signs in at Datadog (`broker`); the client exchanges its code for opaque
-//! tokens (`token`) that are good for
-//! one of our addresses only (`admit`). No token of Datadog's is accepted as a bearer here, and
-//! none is ever given to a client.
+//! tokens (`token`) that are good for one of our addresses only (`admit`). No token of Datadog's
+//! is accepted as a bearer here, and none is ever given to a client.
 //!
 //! All state is in the `store`. In memory are rate limits and fetched metadata documents, which a
 //! restart may forget.

@@ -45,24 +45,29 @@ impl Listener {
     /// # Errors
     /// The port, or all of them, are taken.
     pub async fn bind(named: Option<u16>) -> Result<Self, LoginError> {
-        let ports = named.map_or(PORTS.to_vec(), |port| vec![port]);
+        let Some(port) = named else {
+            return Self::first_free(&PORTS).await;
+        };
+        Self::at(port).await.map_err(|error| LoginError::PortTaken {
+            port,
+            reason: error.to_string(),
+        })
+    }
+
+    /// Binds the first of these ports that is free.
+    pub(super) async fn first_free(ports: &[u16]) -> Result<Self, LoginError> {
         for port in ports {
-            let bound = match TcpListener::bind(("127.0.0.1", port)).await {
-                Ok(listener) => listener.local_addr().map(|at| (listener, at.port())),
-                Err(error) => Err(error),
-            };
-            match (bound, named) {
-                (Ok((listener, port)), _) => return Ok(Self { listener, port }),
-                (Err(error), Some(port)) => {
-                    return Err(LoginError::PortTaken {
-                        port,
-                        reason: error.to_string(),
-                    });
-                }
-                (Err(_), None) => {}
+            if let Ok(listener) = Self::at(*port).await {
+                return Ok(listener);
             }
         }
         Err(LoginError::PortsTaken)
+    }
+
+    async fn at(port: u16) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+        let port = listener.local_addr()?.port();
+        Ok(Self { listener, port })
     }
 
     /// Where the browser is sent back to.

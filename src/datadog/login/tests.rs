@@ -727,3 +727,20 @@ async fn a_port_that_was_named_is_taken_or_refused() {
     assert!(error.hint().contains("--callback-port"));
     assert!(LoginError::PortsTaken.hint().contains("--callback-port 0"));
 }
+
+#[tokio::test]
+async fn the_first_port_that_is_free_is_taken_and_a_refusal_names_them_all() {
+    let used = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let used = (used.local_addr().unwrap().port(), used);
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let listener = Listener::first_free(&[used.0, port]).await.unwrap();
+    let expected = format!("http://127.0.0.1:{port}/oauth/callback");
+    assert_eq!(listener.redirect(), expected);
+    let error = Listener::first_free(&[used.0, port]).await.err().unwrap();
+    assert_eq!(error, LoginError::PortsTaken);
+    for port in PORTS {
+        assert!(error.to_string().contains(&port.to_string()), "{error}");
+    }
+}

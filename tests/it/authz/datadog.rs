@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::sign_in::{request, rmcp_call, rmcp_login_by};
 use super::site::{Site, leave, onward, through, until};
 use super::stage::{
-    ALICE, Browser, CALLBACK, Client, Form as _, Page, Stage, Tokens, json_of, location, parameter,
+    ALICE, Browser, CALLBACK, Client, Form as _, Page, Stage, Tokens, by_name_of, json_of,
+    location, parameter,
 };
 
 /// Almost an hour: a token of Datadog's is about to end, and one of ours is still good.
@@ -126,10 +127,7 @@ async fn a_client_id_of_the_operators_is_used_as_it_is() {
     let url = client.authorize(&stage, &[("resource", &first.at("/mcp"))]);
     let page = browser.open(&stage, &url).await;
     let form = browser.form(&stage, &page, "datadog", &[]);
-    let form = form.headers(reqwest::header::HeaderMap::from_iter([(
-        reqwest::header::ORIGIN,
-        first.base.parse().unwrap(),
-    )]));
+    let form = form.headers(by_name_of(&first));
     let there = location(&form.send().await.unwrap());
     assert_eq!(parameter(&there, "client_id"), Some(id));
     let callback = parameter(&there, "redirect_uri");
@@ -160,6 +158,26 @@ async fn the_tick_decides_what_is_asked_at_datadog(
     let code = parameter(&onward(answer).await, "code").unwrap();
     let (_, answer) = stage.exchange(&client, &code).await;
     assert_eq!(answer["scope"], here);
+}
+
+#[tokio::test]
+async fn a_browser_that_left_one_process_may_come_back_to_another() {
+    let (site, stage) = both().await;
+    let other = Stage::start(site.setup_with_sign_in(None).beside(&stage)).await;
+    let client = stage.client("A client", CALLBACK).await;
+    let mut browser = Browser::default();
+    let url = client.authorize(&stage, &[]);
+    let back = through(&stage, &site, &mut browser, &url, &[]).await;
+    let there = back.as_str().replace(&stage.base, &other.base);
+    let answer = browser.arrive(&other, &there).await;
+    let code = parameter(&onward(answer).await, "code").unwrap();
+    // Once over both.
+    let again = browser.arrive(&stage, back.as_str()).await;
+    assert_eq!(again.status(), 403);
+    let (status, answer) = stage.exchange(&client, &code).await;
+    assert_eq!(status, 200, "{answer}");
+    found(&other, &Tokens::of(&answer).access).await;
+    assert_eq!(site.registrations().len(), 1);
 }
 
 // --- renewal ---
@@ -323,9 +341,8 @@ async fn a_revocation_that_fails_is_tried_again_and_the_grant_is_gone_all_the_sa
     assert_eq!(stage.status("/mcp", &tokens.access).await, 401);
     site.tap.revokes_nothing.store(false, Ordering::SeqCst);
     stage.clock.pass(Duration::from_secs(61));
-    stage.client("Another", CALLBACK).await;
-    let page = Browser::default();
-    page.clone()
+    // The next sign-in of anybody puts things in order.
+    Browser::default()
         .open(&stage, &client.authorize(&stage, &[]))
         .await;
     until(|| site.revocations().len() == 3).await;
@@ -424,20 +441,18 @@ async fn where_datadog_registers_nobody_the_page_says_so_and_keys_still_work() {
     found(&stage, &Tokens::of(&answer).access).await;
 }
 
-#[rstest]
-#[case::denied("deny", "denied at Datadog")]
 #[tokio::test]
-async fn who_says_no_at_datadog_is_asked_again_here(#[case] decision: &str, #[case] words: &str) {
+async fn who_says_no_at_datadog_is_asked_again_here() {
     let (site, stage) = both().await;
     let client = stage.client("A client", CALLBACK).await;
     let mut browser = Browser::default();
     let page = browser.open(&stage, &client.authorize(&stage, &[])).await;
     let there = leave(&stage, &mut browser, &page, &[]).await;
-    let back = site.decide(&stage, &there, decision).await;
+    let back = site.decide(&stage, &there, "deny").await;
     let answer = browser.arrive(&stage, back.as_str()).await;
     assert_eq!(answer.status(), 422);
     let page = Page::of(answer).await;
-    assert!(page.html.contains(words), "{}", page.html);
+    assert!(page.html.contains("denied at Datadog"), "{}", page.html);
     assert!(site.exchanges().is_empty());
     // The same page takes keys, a second try at Datadog, and a no.
     let there = leave(&stage, &mut browser, &page, &[]).await;

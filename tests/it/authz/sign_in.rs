@@ -14,7 +14,8 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::stage::{
-    ALICE, BOB, Browser, CALLBACK, Client, Form as _, Stage, User, json_of, location, parameter,
+    ALICE, BOB, Browser, CALLBACK, Client, Form as _, Setup, Stage, User, by_name_of, json_of,
+    location, parameter,
 };
 
 const ID: &str = "https://client.example/oauth/client.json";
@@ -119,6 +120,50 @@ async fn rmcp_signs_in_with_a_metadata_document() {
     let text = rmcp_call(&stage, "/mcp", &auth, "list_llmobs_projects").await;
     assert!(text.unwrap().contains("project-of-bob"));
     assert_eq!(stage.library.asked(), 1);
+}
+
+#[tokio::test]
+async fn where_metadata_documents_are_off_none_is_offered_nor_asked_for() {
+    let stage = Stage::start(Setup {
+        documents: false,
+        ..Setup::over(axum::Router::new())
+    })
+    .await;
+    let metadata = stage.get("/.well-known/oauth-authorization-server").await;
+    let metadata: Value = metadata.json().await.unwrap();
+    assert_eq!(metadata.get("client_id_metadata_document_supported"), None);
+    let client = Client {
+        id: ID.to_owned(),
+        redirect: CALLBACK.to_owned(),
+    };
+    let page = Browser::default()
+        .open(&stage, &client.authorize(&stage, &[]))
+        .await;
+    assert_eq!(page.status, 400);
+    assert!(page.html.contains("must register itself"), "{}", page.html);
+    assert_eq!(stage.library.asked(), 0);
+    let (status, answer) = stage.exchange(&client, "a-code").await;
+    assert_eq!(
+        (status, &answer["error"]),
+        (StatusCode::UNAUTHORIZED, &json!("invalid_client"))
+    );
+}
+
+#[tokio::test]
+async fn a_page_of_one_process_is_answered_at_another_and_its_code_exchanged_at_the_first() {
+    let stage = Stage::new().await;
+    let other = stage.restarted().await;
+    let client = stage.client("A client", CALLBACK).await;
+    let mut browser = Browser::default();
+    let page = browser.open(&stage, &client.authorize(&stage, &[])).await;
+    let form = browser.form(&other, &page, "allow", &ALICE.fields());
+    let answer = form.headers(by_name_of(&stage)).send().await.unwrap();
+    let code = parameter(&location(&answer), "code").unwrap();
+    let (status, answer) = stage.exchange(&client, &code).await;
+    assert_eq!(status, 200, "{answer}");
+    // What was answered there is over here.
+    let again = browser.allow(&stage, &page, &ALICE.fields()).await;
+    assert_eq!(again.status(), 403);
 }
 
 #[tokio::test]

@@ -173,6 +173,8 @@ pub(super) struct Setup {
     pub(super) clock: Arc<ManualClock>,
     pub(super) public: Option<String>,
     pub(super) sign_in: Option<DatadogSignIn>,
+    /// Whether URLs are taken for client ids.
+    pub(super) documents: bool,
 }
 
 impl Setup {
@@ -186,6 +188,7 @@ impl Setup {
             clock: Arc::default(),
             public: None,
             sign_in: None,
+            documents: true,
         }
     }
 
@@ -250,6 +253,7 @@ impl Stage {
             clock,
             public,
             sign_in,
+            documents,
         } = setup;
         let hub = Hub::new(upstream, transport, HubSettings::default());
         let own = FixedCredential::new(Credential::None, "nowhere");
@@ -266,7 +270,7 @@ impl Stage {
             public_url: PublicUrl::parse(&public).unwrap(),
             key: SecretKey::parse(&"a0".repeat(32).into()).unwrap(),
             hub,
-            documents: Some(library.clone()),
+            documents: documents.then(|| library.clone() as Arc<dyn FetchDocument>),
             sign_in,
             clock: clock.clone(),
         };
@@ -540,6 +544,13 @@ impl Browser {
         let form = self.form(stage, page, "allow", fields);
         form.send().await.unwrap()
     }
+}
+
+/// What a browser adds to the form of a page of this server, also where a balancer hands it to another
+/// one.
+pub(super) fn by_name_of(stage: &Stage) -> HeaderMap {
+    let origin = reqwest::header::HeaderValue::from_str(&stage.base).unwrap();
+    HeaderMap::from_iter([(reqwest::header::ORIGIN, origin)])
 }
 
 /// Where an answer sends the browser.
