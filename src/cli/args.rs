@@ -2,9 +2,12 @@
 //!
 //! A flag may stand anywhere: before the subcommand, after it, between its arguments. The flags that
 //! several commands share are global in clap's sense; those of one command are moved behind it by
-//! [`hoist`] before clap looks, so that `llmobs-mcp --probe doctor` means what it says.
+//! [`hoist()`] before clap looks, so that `llmobs-mcp --probe doctor` means what it says.
 //!
 //! There are no flags for keys or tokens: other users of a machine can read a process's arguments.
+
+// The comments of flags are the program's help, which has no links.
+#![allow(rustdoc::bare_urls)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 //!
 //! The store decides what is true; the index only says where to look. It is one thread behind the
 //! writer ([`indexer`]), so a search takes one consistent view of it, reads from the outbox which
-//! spans changed since ([`changes`]), and judges those by their rows ([`search`]). What the index
+//! spans changed since ([`changes`]), and judges those by their rows ([`mod@search`]). What the index
 //! finds is judged by its row, too, so an index that finds too much costs time and nothing else;
 //! that it never finds too little is what `query::index` promises and its tests hold.
 //!

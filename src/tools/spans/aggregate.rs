@@ -46,6 +46,8 @@ pub(super) const TOOL: Tool = Tool {
     run: |context, arguments| Box::pin(run(context, arguments)),
 };
 
+// The comments of arguments are words for models, no HTML.
+#[allow(rustdoc::invalid_html_tags)]
 #[derive(Deserialize, JsonSchema)]
 struct Arguments {
     /// Span query as in search_llmobs_spans. With unit trace: traces with a span that matches.
