@@ -490,6 +490,59 @@ mod tests {
         }
     }
 
+    /// Set in the process that is killed while it writes.
+    const WRITES: &str = "LLMOBS_MCP_TEST_WRITES_LOGINS_TO";
+
+    #[tokio::test]
+    async fn a_process_that_is_killed_while_it_writes_leaves_a_whole_file() {
+        if let Some(folder) = std::env::var_os(WRITES) {
+            let store = LoginStore::new(folder);
+            let lock = store.lock().await.unwrap();
+            for round in 0.. {
+                // Long, so that a write takes a while.
+                let token = format!("{round}-{}", "t".repeat(200_000));
+                let profile = profile("eu", &token);
+                store
+                    .put(&lock, "default", &profile, Safe::File, true)
+                    .unwrap();
+            }
+        }
+        let name = std::thread::current().name().unwrap().to_owned();
+        let folder = tempfile::tempdir().unwrap();
+        let store = LoginStore::new(folder.path().join("state"));
+        let mut before = None;
+        for round in 0..12 {
+            let mut writer = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", &name, "--nocapture"])
+                .env(WRITES, &store.folder)
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            let access = |store: &LoginStore| {
+                let (kept, _) = store.get("default").unwrap()?;
+                let access = kept.access.expose_secret().to_owned();
+                assert_eq!(kept.refresh.unwrap().expose_secret(), format!("{access}-r"));
+                Some(access)
+            };
+            while access(&store) == before {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(round * 3)).await;
+            writer.kill().unwrap();
+            writer.wait().unwrap();
+            before = access(&store);
+        }
+        // The lock of the killed is free, and nothing of theirs stays.
+        let lock = store.lock().await.unwrap();
+        std::fs::write(store.path().with_extension("json.new"), "half of a file").unwrap();
+        assert!(store.get("default").unwrap().is_some());
+        store
+            .put(&lock, "default", &profile("eu", "t"), Safe::File, true)
+            .unwrap();
+        let left: Vec<_> = std::fs::read_dir(&store.folder).unwrap().collect();
+        assert_eq!(left.len(), 2, "the file and the lock: {left:?}");
+    }
+
     #[tokio::test]
     async fn one_holds_the_lock_at_a_time() {
         let folder = tempfile::tempdir().unwrap();

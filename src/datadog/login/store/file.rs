@@ -8,6 +8,9 @@ use super::StoreError;
 
 /// No file of logins is larger.
 const MOST_BYTES: u64 = 1 << 20;
+/// How often a file that others write at this moment is looked at.
+#[cfg(unix)]
+const MOST_LOOKS: usize = 1_000;
 
 fn failed(path: &Path, verb: &'static str, error: &std::io::Error) -> StoreError {
     StoreError::File {
@@ -40,21 +43,35 @@ pub(super) fn open_lock(path: &Path) -> Result<File, std::io::Error> {
 /// The text of the file; `None` if there is no such file.
 pub(super) fn read(path: &Path) -> Result<Option<String>, StoreError> {
     let unreadable = |error: &std::io::Error| failed(path, "read", error);
-    let seen = match std::fs::symlink_metadata(path) {
-        Ok(seen) => seen,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(&error)),
-    };
     let exposed = |why| StoreError::Exposed {
         path: path.to_owned(),
         why,
     };
-    if !seen.is_file() {
-        return Err(exposed("it is a link or something else that is no file"));
-    }
-    let file = File::open(path).map_err(|error| unreadable(&error))?;
     #[cfg(unix)]
-    check(&seen, &file, path)?;
+    let mut looks = 0;
+    let file = loop {
+        let seen = match std::fs::symlink_metadata(path) {
+            Ok(seen) => seen,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unreadable(&error)),
+        };
+        if !seen.is_file() {
+            return Err(exposed("it is a link or something else that is no file"));
+        }
+        let file = File::open(path).map_err(|error| unreadable(&error))?;
+        #[cfg(unix)]
+        if !is_the_same(&seen, &file).map_err(|error| unreadable(&error))? {
+            // Another process wrote it meanwhile. Then it is looked at again, as it is now.
+            looks += 1;
+            if looks == MOST_LOOKS {
+                return Err(exposed("it was replaced each time it was opened"));
+            }
+            continue;
+        }
+        break file;
+    };
+    #[cfg(unix)]
+    check(&file, path)?;
     let mut text = String::new();
     file.take(MOST_BYTES)
         .read_to_string(&mut text)
@@ -62,10 +79,17 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, StoreError> {
     Ok(Some(text))
 }
 
-/// Whether the file that was opened is the one that was looked at, and its owner's alone, in a
-/// folder that only the same owner writes to.
+/// Whether the file that was opened is the one that was looked at.
 #[cfg(unix)]
-fn check(seen: &std::fs::Metadata, file: &File, path: &Path) -> Result<(), StoreError> {
+fn is_the_same(seen: &std::fs::Metadata, file: &File) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let opened = file.metadata()?;
+    Ok((opened.dev(), opened.ino()) == (seen.dev(), seen.ino()))
+}
+
+/// Whether it is its owner's alone, in a folder that only the same owner writes to.
+#[cfg(unix)]
+fn check(file: &File, path: &Path) -> Result<(), StoreError> {
     use std::os::unix::fs::MetadataExt;
     let exposed = |why| {
         Err(StoreError::Exposed {
@@ -76,9 +100,6 @@ fn check(seen: &std::fs::Metadata, file: &File, path: &Path) -> Result<(), Store
     let opened = file
         .metadata()
         .map_err(|error| failed(path, "read", &error))?;
-    if (opened.dev(), opened.ino()) != (seen.dev(), seen.ino()) {
-        return exposed("it was replaced while it was opened");
-    }
     if opened.mode() & 0o077 != 0 {
         return exposed("other users can read or write it");
     }
@@ -93,10 +114,15 @@ fn check(seen: &std::fs::Metadata, file: &File, path: &Path) -> Result<(), Store
     Ok(())
 }
 
-/// Writes aside, to the disk, and renames.
+/// Writes aside, to the disk, and renames. One at a time: whoever calls holds the lock, so what lies
+/// aside before is what a process left that was killed, with secrets in it.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), StoreError> {
     let unwritable = |error: std::io::Error| failed(path, "written", &error);
-    let aside = path.with_extension(format!("{}.new", uuid::Uuid::new_v4()));
+    let aside = path.with_extension("json.new");
+    match std::fs::remove_file(&aside) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(unwritable(error)),
+        _ => {}
+    }
     let mut options = OpenOptions::new();
     options.create_new(true).write(true);
     #[cfg(unix)]
