@@ -134,6 +134,15 @@ impl AuthorizationServer {
         })
     }
 
+    /// Puts in order what is over, whether anybody signs in or not: deletes it, and revokes at
+    /// Datadog the logins of grants that ended. Goes on until it is dropped.
+    pub async fn tend(&self) {
+        loop {
+            self.inner.purge().await;
+            tokio::time::sleep(PURGE_EVERY).await;
+        }
+    }
+
     /// The routes of the sign-in, which stand beside the MCP endpoint.
     fn router(&self) -> Router {
         let inner = &self.inner;

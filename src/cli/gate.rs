@@ -69,7 +69,8 @@ impl Front {
         Ok(())
     }
 
-    /// The gate. Opens the store of sign-ins where the mode has one.
+    /// The gate. Opens the store of sign-ins where the mode has one, and keeps it in order from
+    /// then on.
     ///
     /// # Errors
     /// The store cannot be used.
@@ -86,10 +87,12 @@ impl Front {
             sign_in: sign_in.at_datadog,
             clock: Arc::new(SystemClock::default()),
         };
-        match AuthorizationServer::open(&sign_in.state_dir, options) {
-            Ok(server) => Ok(Arc::new(server)),
-            Err(error) => Err(CliError::failed(error, "")),
-        }
+        let server = AuthorizationServer::open(&sign_in.state_dir, options)
+            .map_err(|error| CliError::failed(error, ""))?;
+        let server = Arc::new(server);
+        let tended = server.clone();
+        tokio::spawn(async move { tended.tend().await });
+        Ok(server)
     }
 }
 

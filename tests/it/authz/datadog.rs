@@ -351,6 +351,17 @@ async fn a_revocation_that_fails_is_tried_again_and_the_grant_is_gone_all_the_sa
 }
 
 #[tokio::test]
+async fn a_login_whose_grant_is_over_is_revoked_though_nobody_signs_in_any_more() {
+    let (site, stage) = both().await;
+    let client = stage.client("A client", CALLBACK).await;
+    signed_in(&stage, &site, &client).await;
+    stage.clock.pass(Duration::from_secs(91 * 24 * 3_600));
+    assert!(site.revocations().is_empty());
+    stage.tend();
+    until(|| site.revocations().len() == 2).await;
+}
+
+#[tokio::test]
 async fn a_login_that_may_not_read_is_not_accepted_and_revoked() {
     let (site, stage) = both().await;
     let client = stage.client("A client", CALLBACK).await;

@@ -216,6 +216,7 @@ pub(super) struct Stage {
     pub(super) clock: Arc<ManualClock>,
     pub(super) state: Arc<tempfile::TempDir>,
     pub(super) http: reqwest::Client,
+    gate: Arc<AuthorizationServer>,
     stop: CancellationToken,
 }
 
@@ -275,9 +276,10 @@ impl Stage {
             clock: clock.clone(),
         };
         let gate = AuthorizationServer::open(&state.path().join("state"), options).unwrap();
+        let gate = Arc::new(gate);
         let stop = CancellationToken::new();
         let server = McpServer::new(upstreams, Wish::default());
-        tokio::spawn(serve_http(server, Arc::new(gate), listener, stop.clone()));
+        tokio::spawn(serve_http(server, gate.clone(), listener, stop.clone()));
         Self {
             base,
             public,
@@ -290,8 +292,15 @@ impl Stage {
                 .no_proxy()
                 .build()
                 .unwrap(),
+            gate,
             stop,
         }
+    }
+
+    /// What the server does beside requests, from now until the test ends.
+    pub(super) fn tend(&self) {
+        let (gate, stop) = (self.gate.clone(), self.stop.clone());
+        tokio::spawn(async move { stop.run_until_cancelled_owned(gate.tend()).await });
     }
 
     pub(super) fn at(&self, path: &str) -> String {
