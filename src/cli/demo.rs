@@ -65,8 +65,11 @@ pub(crate) async fn run(
     let now_ms = now_ms();
     let loaded = tokio::task::spawn_blocking(move || load(&backend, now_ms))
         .await
-        .map_err(|error| error.to_string())
-        .and_then(|loaded| loaded.map_err(|error| error.to_string()))
+        .map_or_else(
+            // What a panic said may quote data.
+            |_| Err("loading the sample data ended early".to_owned()),
+            |loaded| loaded.map_err(|error| error.to_string()),
+        )
         .map_err(|error| CliError::failed(error, "this is a bug: please report it"))?;
     let upstreams = Upstreams::local(local_hub(&shared), true, described(&shared));
     let server = McpServer::new(upstreams, settings.wish.clone());

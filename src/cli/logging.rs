@@ -53,6 +53,32 @@ mod tests {
         assert!(filter.would_enable("hyper_util::client", &Level::WARN));
     }
 
+    /// Set in the process that panics, since its hook is the whole process's.
+    const PANICS: &str = "LLMOBS_MCP_TEST_PANICS";
+    const SECRET: &str = "an-obviously-made-up-secret";
+
+    #[test]
+    fn a_panic_is_told_by_its_place_and_never_by_its_words() {
+        if std::env::var_os(PANICS).is_some() {
+            start(LevelFilter::TRACE);
+            let caught = std::panic::catch_unwind(|| panic!("refused: {SECRET}"));
+            assert!(caught.is_err());
+            return;
+        }
+        let name = std::thread::current().name().unwrap().to_owned();
+        let ran = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &name, "--nocapture"])
+            .env(PANICS, "1")
+            .output()
+            .unwrap();
+        let said = [ran.stdout, ran.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(ran.status.success(), "{said}");
+        assert!(said.contains("a bug in this program, at src"), "{said}");
+        assert!(said.contains("logging.rs:"), "{said}");
+        assert!(!said.contains(SECRET), "{said}");
+    }
+
     #[test]
     fn off_is_off() {
         let filter = filter(LevelFilter::OFF);

@@ -393,6 +393,25 @@ async fn a_tool_error_is_a_result_and_not_a_protocol_error() {
 }
 
 /// Which site was asked with which API key, or what the caller was told.
+#[tokio::test]
+async fn a_panic_below_a_tool_is_a_tool_error_that_quotes_nothing_of_it() {
+    let recorder = Arc::new(Recorder::broken());
+    let served = serve(datadog(&recorder), Wish::default()).await;
+    let body = answer(post(&served, "/mcp", &search())).await;
+    let (error, is_error) = text(&body);
+    assert!(is_error);
+    assert!(
+        error.to_string().contains("failed inside this server"),
+        "{error}"
+    );
+    assert_eq!(recorder.count(), 1, "the request that panicked");
+    for secret in ["own-api", "own-app", "cannot send"] {
+        assert!(!body.to_string().contains(secret), "{body}");
+    }
+    let body = answer(post(&served, "/mcp", &rpc("ping", json!({})))).await;
+    assert_eq!(body["result"], json!({}), "the server goes on");
+}
+
 async fn asked_as(
     make: fn(&Arc<Recorder>) -> Upstreams,
     headers: &[(&str, &str)],

@@ -20,6 +20,8 @@ pub(super) struct Recorder {
     requests: Mutex<Vec<(String, http::HeaderMap)>>,
     /// Whether an answer never comes.
     silent: bool,
+    /// Whether a request meets a bug that quotes all of it.
+    broken: bool,
     /// Requests whose future was dropped before an answer.
     pub(super) dropped: Arc<Mutex<usize>>,
 }
@@ -36,6 +38,14 @@ impl Recorder {
     pub(super) fn silent() -> Self {
         Self {
             silent: true,
+            ..Self::default()
+        }
+    }
+
+    /// An upstream whose code panics, with the request in the message.
+    pub(super) fn broken() -> Self {
+        Self {
+            broken: true,
             ..Self::default()
         }
     }
@@ -66,6 +76,7 @@ impl Transport for Recorder {
             .unwrap()
             .push((host, req.headers().clone()));
         Box::pin(async move {
+            assert!(!self.broken, "cannot send {req:?}");
             if self.silent {
                 let _counted = CountDrop(self.dropped.clone());
                 tokio::time::sleep(Duration::from_secs(3600)).await;
