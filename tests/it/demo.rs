@@ -66,3 +66,170 @@ async fn each_application_has_its_traces() {
         );
     }
 }
+
+/// The demo's project, baseline and candidate.
+async fn experiments(app: &App) -> (String, String, String) {
+    let project = app
+        .call(
+            "get_llmobs_project",
+            json!({"project_name": "refund-helper-quality"}),
+        )
+        .await;
+    let project = project["id"].as_str().unwrap().to_owned();
+    let listed = app
+        .call("list_llmobs_experiments", json!({"project_id": project}))
+        .await;
+    let id = |name: &str| {
+        let rows = listed["experiments"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["experiment"] == name);
+        row.unwrap_or_else(|| panic!("{name} in {listed}"))["id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let (baseline, candidate) = (id("help-desk-baseline"), id("help-desk-candidate"));
+    (project, baseline, candidate)
+}
+
+#[tokio::test]
+async fn what_an_experiment_has_not_is_refused_with_what_is_near_and_a_call_that_works() {
+    let app = App::new().demo();
+    let (_, baseline, candidate) = experiments(&app).await;
+    let of = |key: &str, value: &str| json!({"experiment_id": baseline, key: value});
+    let pair = |second: &str, label: &str| json!({"baseline_experiment_id": baseline, "candidate_experiment_id": second, "metric_labels": [label]});
+    let summary = "get_llmobs_experiment_summary";
+    let values = "get_llmobs_experiment_metric_values";
+    let dimension = "get_llmobs_experiment_dimension_values";
+    let compare = "compare_llmobs_experiments";
+    let typo = "policy_corect";
+    for (tool, arguments, wrong, nearest) in [
+        (
+            summary,
+            json!({"experiment_id": "no-such"}),
+            "experiment not found: no-such",
+            None,
+        ),
+        (
+            summary,
+            json!({"experiment_id": "help-desk-baseline"}),
+            "this is an experiment's name",
+            Some(baseline.as_str()),
+        ),
+        (
+            values,
+            of("metric_label", typo),
+            "metric not found",
+            Some("policy_correct"),
+        ),
+        (
+            "list_llmobs_experiment_events",
+            of("sort_by_metric_label", typo),
+            "metric not found",
+            Some("policy_correct"),
+        ),
+        (
+            dimension,
+            of("dimension_key", "teir"),
+            "dimension not found: teir",
+            Some("tier"),
+        ),
+        (
+            compare,
+            pair(&candidate, typo),
+            "metric not found on both sides",
+            Some("policy_correct"),
+        ),
+        (
+            compare,
+            pair("another", "tone"),
+            "experiment not found: another",
+            None,
+        ),
+        (
+            "get_llmobs_project",
+            json!({"project_name": "refund-helper"}),
+            "project not found",
+            Some("refund-helper-quality"),
+        ),
+        (
+            "list_llmobs_datasets",
+            json!({"project_id": "another"}),
+            "project not found: another",
+            None,
+        ),
+    ] {
+        let error = app.refusal(tool, arguments).await;
+        assert!(error.to_string().contains(wrong), "{tool}: {error}");
+        assert_eq!(error["candidates"][0].as_str(), nearest, "{tool}: {error}");
+        let example = &error["example"];
+        let works = example["tool"].as_str().expect("a call that works");
+        app.call(works, example["arguments"].clone()).await;
+    }
+    let none = app
+        .refusal("get_llmobs_experiment_event", of("event_id", "17"))
+        .await;
+    let event = none["candidates"][0]
+        .as_str()
+        .expect("an event that is there");
+    app.call("get_llmobs_experiment_event", of("event_id", event))
+        .await;
+}
+
+#[tokio::test]
+async fn an_experiment_that_runs_and_one_without_metrics_say_so() {
+    let app = App::new().demo();
+    let (project, baseline, _) = experiments(&app).await;
+    let begun = json!({"project_id": project, "experiment_name": "begun"});
+    let made = app.call("create_llmobs_experiment", begun).await;
+    let id = made["experiment_id"].as_str().unwrap().to_owned();
+    let one = json!({"experiment_id": id});
+    let change = json!({"experiment_id": id, "status": "running"});
+    app.call("update_llmobs_experiment", change).await;
+
+    let summary = app.call("get_llmobs_experiment_summary", one).await;
+    assert_eq!(summary["total_events"], 0);
+    assert_eq!(summary["evals"], json!({}));
+    assert!(
+        summary["notes"].to_string().contains("still running"),
+        "{summary}"
+    );
+    let label = json!({"experiment_id": id, "metric_label": "tone"});
+    let error = app
+        .refusal("get_llmobs_experiment_metric_values", label)
+        .await;
+    assert!(
+        error
+            .to_string()
+            .contains("no event of this experiment has a metric"),
+        "{error}"
+    );
+    let both = json!({"baseline_experiment_id": baseline, "candidate_experiment_id": id});
+    let compared = app.call("compare_llmobs_experiments", both).await;
+    assert_eq!(compared["verdicts"], json!({}));
+    assert_eq!(compared["only_in_baseline"]["records"], 72);
+    let notes = compared["notes"].to_string();
+    for note in [
+        "the candidate is still running",
+        "the candidate has no events",
+    ] {
+        assert!(notes.contains(note), "{notes}");
+    }
+
+    let here = json!({"project_id": project, "experiment_name": "begun"});
+    assert_eq!(
+        app.call("list_llmobs_experiments", here).await["experiments"][0]["id"],
+        id.as_str()
+    );
+    let project = json!({"project_name": "another"});
+    let other = app
+        .text("list_llmobs_experiments", json!({"project_id": "another"}))
+        .await;
+    assert!(
+        !other.is_ok_and(|rows| rows.contains(&id)),
+        "an experiment of another project is not shown"
+    );
+    assert_eq!(
+        app.refusal("get_llmobs_project", project).await["status"],
+        404
+    );
+}
