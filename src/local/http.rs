@@ -128,6 +128,17 @@ pub(super) async fn blocking<T: Send + 'static>(
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A question or a setting: small, so that many at once are still little.
+const QUESTION: BodyLimits = BodyLimits {
+    wire: 1 << 20,
+    decoded: 1 << 20,
+};
+
+/// Reads the body of a question, which is JSON.
+pub(super) async fn read_question(body: Body) -> Result<Value, ApiError> {
+    parse_json(&read_body(body, QUESTION).await?)
+}
+
 /// Reads a whole body as it is on the wire.
 pub(super) async fn read_body(body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {
     read_body_counted(body, limits, |_| Ok(())).await

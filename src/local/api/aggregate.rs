@@ -16,7 +16,7 @@ use serde_json::json;
 use super::spans::parse_query;
 use crate::analysis::aggregate::{Aggregation, Gatherer, Question, Rows, Seen, Tally, Unit};
 use crate::local::Backend;
-use crate::local::http::{ApiError, blocking, json_plain, parse_json, read_body};
+use crate::local::http::{ApiError, blocking, json_plain, read_question};
 use crate::local::store::Search;
 use crate::model::Span;
 use crate::query::{Query, SpanContext};
@@ -27,11 +27,10 @@ const MAX_LIMIT: usize = 10_000;
 const MAX_BUCKETS: usize = 32;
 
 pub(super) async fn aggregate(State(backend): State<Arc<Backend>>, request: Request) -> Response {
-    let limits = backend.options.body_limits;
-    let question = read_body(request.into_body(), limits)
+    let question = read_question(request.into_body())
         .await
-        .and_then(|body| {
-            serde_json::from_value(parse_json(&body)?).map_err(|error| {
+        .and_then(|question| {
+            serde_json::from_value(question).map_err(|error| {
                 ApiError::bad_request(format!("the question cannot be read: {error}"))
             })
         });

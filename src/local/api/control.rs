@@ -24,10 +24,11 @@ use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
-use http::StatusCode;
+use bytes::Bytes;
+use http::{Method, StatusCode};
 
-use crate::local::http::{ApiError, blocking, decompress, json_api, json_bytes, read_body};
-use crate::local::{Backend, PROXY_PREFIXES, now_ms};
+use crate::local::http::{ApiError, blocking, decompress, json_api, json_bytes};
+use crate::local::{Backend, PROXY_PREFIXES, intake, now_ms};
 
 pub(in crate::local) use call::{Body, Call, Given, Reply};
 
@@ -261,12 +262,20 @@ async fn receive(
     request: Request,
 ) -> Result<Reply, ApiError> {
     let (parts, body) = request.into_parts();
-    let limits = backend.options.body_limits;
-    let body = read_body(body, limits).await?;
-    blocking(move || {
-        let body = decompress(&parts.headers, body, limits)?;
+    if parts.method == Method::GET {
+        // Reading does not wait behind what is taken in.
+        return blocking(move || {
+            let call = Call::of_request(&parts, Bytes::new(), parameters, now_ms())?;
+            operation(&backend, &call)
+        })
+        .await;
+    }
+    let request = Request::from_parts(parts.clone(), body);
+    let worker = backend.clone();
+    intake::admitted(&backend, request, move |headers, body| {
+        let body = decompress(headers, body, worker.options.body_limits)?;
         let call = Call::of_request(&parts, body, parameters, now_ms())?;
-        operation(&backend, &call)
+        operation(&worker, &call)
     })
     .await
 }

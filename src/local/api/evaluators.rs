@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::private::{Refusal, answer};
 use crate::analysis::evaluators::{Tally, nested, read, with_kept, wrapped};
-use crate::local::http::{ApiError, blocking, json_api, parse_json, read_body};
+use crate::local::http::{ApiError, blocking, json_api, read_question};
 use crate::local::store::Search;
 use crate::local::{Backend, now_ms, route_with_prefixes};
 use crate::model::Evaluator;
@@ -97,7 +97,7 @@ async fn replace(
     Path(name): Path<String>,
     request: Request,
 ) -> Response {
-    let body = attributes_of(&backend, request).await;
+    let body = attributes_of(request).await;
     respond(move || {
         let mut attributes = body?;
         let named = attributes.as_object_mut().map(|map| {
@@ -129,7 +129,7 @@ async fn remove(State(backend): State<Arc<Backend>>, Path(name): Path<String>) -
 
 /// The SDK's form: one evaluation with its applications.
 async fn publish(State(backend): State<Arc<Backend>>, request: Request) -> Response {
-    let body = attributes_of(&backend, request).await;
+    let body = attributes_of(request).await;
     respond(move || {
         let attributes = of_published(&body?)?;
         let kept = keep(&backend, attributes)?;
@@ -139,9 +139,11 @@ async fn publish(State(backend): State<Arc<Backend>>, request: Request) -> Respo
 }
 
 /// `data.attributes` of a JSON:API body.
-async fn attributes_of(backend: &Backend, request: Request) -> Result<Value, ApiError> {
-    let body = read_body(request.into_body(), backend.options.body_limits).await?;
-    match parse_json(&body)?.pointer_mut("/data/attributes") {
+async fn attributes_of(request: Request) -> Result<Value, ApiError> {
+    match read_question(request.into_body())
+        .await?
+        .pointer_mut("/data/attributes")
+    {
         Some(attributes) if attributes.is_object() => Ok(attributes.take()),
         _ => Err(ApiError::bad_request(
             "the body must be {\"data\":{\"type\":\"evaluator_config\",\"attributes\":{…}}}",

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::spans::parse_query;
 use super::wire;
-use crate::local::http::{ApiError, blocking, json_plain, parse_json, read_body};
+use crate::local::http::{ApiError, blocking, json_plain, read_question};
 use crate::local::store::{Cursor, Search};
 use crate::local::{Backend, now_ms};
 use crate::model::{Io, ROOT_PARENT, Span, SpanId, TimeWindow, TraceId};
@@ -45,15 +45,15 @@ pub(super) async fn answer(
     request: Request,
     work: fn(&Backend, &Arguments) -> Answer,
 ) -> Response {
-    let limits = backend.options.body_limits;
-    let arguments = read_body(request.into_body(), limits)
-        .await
-        .and_then(|body| match parse_json(&body)? {
-            Value::Object(map) => Ok(Arguments(map)),
-            _ => Err(ApiError::bad_request(
-                "the body must be an object of arguments",
-            )),
-        });
+    let arguments =
+        read_question(request.into_body())
+            .await
+            .and_then(|arguments| match arguments {
+                Value::Object(map) => Ok(Arguments(map)),
+                _ => Err(ApiError::bad_request(
+                    "the body must be an object of arguments",
+                )),
+            });
     let worked = match arguments {
         Ok(arguments) => {
             blocking(move || match work(&backend, &arguments) {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::ask::Ask;
 use super::wire::{Item, Shape};
-use crate::local::http::{ApiError, blocking, json_bytes, parse_json, read_body};
+use crate::local::http::{ApiError, blocking, json_bytes, read_question};
 use crate::local::store::{Cursor, Search};
 use crate::local::{Backend, now_ms};
 use crate::query;
@@ -32,12 +32,8 @@ pub(super) async fn list(State(backend): State<Arc<Backend>>, request: Request) 
 /// `POST`: the question in the body.
 pub(super) async fn search(State(backend): State<Arc<Backend>>, request: Request) -> Response {
     let base = base_of(request.headers());
-    let limits = backend.options.body_limits;
-    let ask = match read_body(request.into_body(), limits).await {
-        Ok(body) => parse_json(&body).and_then(|body| Ask::from_body(&body)),
-        Err(error) => Err(error),
-    };
-    match ask {
+    let question = read_question(request.into_body()).await;
+    match question.and_then(|question| Ask::from_body(&question)) {
         Ok(ask) => answer(backend, ask, base).await,
         Err(error) => error.into_response(),
     }

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::local::Backend;
-use crate::local::http::{ApiError, blocking, json_plain, parse_json, read_body};
+use crate::local::http::{ApiError, blocking, json_plain, read_question};
 use crate::local::retention::{GiveBack, Purge, Removed};
 use crate::local::store::{CheckStep, IndexProgress};
 
@@ -56,8 +56,7 @@ struct Meant {
 
 /// Reads a request, which must mean this store.
 async fn asked<T: DeserializeOwned>(backend: &Backend, request: Request) -> Result<T, ApiError> {
-    let body = read_body(request.into_body(), backend.options.body_limits).await?;
-    let body = parse_json(&body)?;
+    let body = read_question(request.into_body()).await?;
     let unreadable = |_| {
         ApiError::bad_request(
             "the request is not one that this version of llmobs-mcp makes; use the same version for the command and for the process that holds the data",

@@ -1,5 +1,7 @@
 //! The control plane of experiments as the SDK and the documented API use it.
 
+mod changes;
+
 use std::collections::HashMap;
 
 use http::Method;

@@ -89,6 +89,53 @@ async fn too_many_bytes_at_once_are_refused_in_both_shapes() {
 }
 
 #[tokio::test]
+async fn what_experiments_send_is_held_to_the_same_bounds_and_reading_is_not() {
+    let local = Local::with(|options| options.intake_limits.held_bytes = 10);
+    let path = "/api/v2/llm-obs/v1/projects";
+    let project = json!({"data": {"type": "projects", "attributes": {"name": "p"}}});
+    let answer = local.post(path, &project).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.headers["retry-after"], "1");
+    let listed = local.get(path).await;
+    assert_eq!(
+        (listed.status, listed.json()["data"].clone()),
+        (StatusCode::OK, json!([]))
+    );
+    let search = json!({"data": {"type": "spans", "attributes": {}}});
+    let answer = local
+        .post("/api/v2/llm-obs/v1/spans/events/search", &search)
+        .await;
+    assert_eq!(answer.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_question_is_small() {
+    let local = Local::new();
+    let long = "x".repeat(1 << 20);
+    let search = json!({"data": {"type": "spans", "attributes": {"filter": {"query": long}}}});
+    let paths = [
+        "/api/v2/llm-obs/v1/spans/events/search",
+        "/api/unstable/llm-obs/config/evaluators/custom/judge",
+    ];
+    for path in paths {
+        let headers = [("content-type", "application/json")];
+        let body = search.to_string().into_bytes();
+        let method = if path.ends_with("search") {
+            Method::POST
+        } else {
+            Method::PUT
+        };
+        let answer = local.raw(method, path, &headers, body).await;
+        assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE, "{path}");
+        assert!(
+            answer.detail().contains("1048576 bytes"),
+            "{}",
+            answer.detail()
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_small_bomb_of_many_values_is_refused_before_it_unfolds() {
     let local = Local::new();
     let many = crate::local::values::MAX_VALUES + 1;
