@@ -6,7 +6,7 @@
 //! between the two sizes: tree, analysis and rendering must grow no faster than six times for five
 //! times the spans. The sizes take turns and the fastest of many rounds counts, because what else
 //! the machine does can only make a round slower. Quote the ratios; absolute times are those of the
-//! machine.
+//! machine. A ratio beyond its bound is marked, and the bench exits with 1.
 //!
 //! Times also tell of caches: 2,000 spans fit in a processor's own, 10,000 do not. To count the
 //! work itself, run the stages once under Valgrind (the binary's path is what `--no-run` prints):
@@ -26,6 +26,7 @@
 )]
 
 use std::hint::black_box;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -301,7 +302,9 @@ fn peak_mb(bench: &Bench, tool: &str, case: &Case) -> f32 {
     MEMORY.peak_usage_as_mb() - before
 }
 
-fn table(bench: &Bench) {
+/// Prints the figures; whether every ratio is within its bound.
+fn table(bench: &Bench) -> bool {
+    let mut all_hold = true;
     println!(
         "\n{:<26}{:>8}{:>11}{:>11}{:>13}{:>11}{:>10}",
         "tool", "spans", "load ms", "tree ms", "analysis ms", "render ms", "peak MB"
@@ -321,12 +324,14 @@ fn table(bench: &Bench) {
         let [load, tree, analysis, render] = ratios;
         // Loading is the store's business; what takes no time has no growth.
         let holds = (1..4).all(|at| ratios[at] <= LIMIT || times[1][at] < NOTHING_MS);
+        all_hold &= holds;
         println!(
             "{:<34}{load:>10.1}x{tree:>10.1}x{analysis:>12.1}x{render:>10.1}x{:>10}",
             format!("  5 times the spans, at most {LIMIT}"),
             if holds { "pass" } else { "FAIL" }
         );
     }
+    all_hold
 }
 
 /// A stage whose instructions are counted.
@@ -356,18 +361,19 @@ fn stages(bench: &Bench) {
     }
 }
 
-fn main() {
+fn main() -> ExitCode {
     let bench = Bench::new();
     let asked = |flag: &str| std::env::args().any(|argument| argument == flag);
     if asked("--stages") {
         stages(&bench);
-        return;
+        return ExitCode::SUCCESS;
     }
     let mut criterion = Criterion::default().configure_from_args();
     criterion_groups(&bench, &mut criterion);
     criterion.final_summary();
     // `cargo test --benches` and `cargo bench -- --list` pass flags of their own.
-    if asked("--bench") {
-        table(&bench);
+    if asked("--bench") && !table(&bench) {
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }
