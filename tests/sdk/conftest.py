@@ -7,6 +7,8 @@ import pytest
 
 import support
 
+pytest.register_assert_rewrite("experiment_checks")
+
 
 def pytest_configure(config):
     if not os.environ.get("LLMOBS_MCP_BIN"):

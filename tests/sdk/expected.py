@@ -22,6 +22,10 @@ class Told:
     def labels(self):
         return sorted(self.metrics["label"].unique())
 
+    def known(self, dimensions):
+        """Those of the dimensions that an event has."""
+        return [dimension for dimension in dimensions if dimension in self.events and self.events[dimension].notna().any()]
+
     def metric_type(self, label):
         known = self.metrics[(self.metrics["label"] == label) & ~self.metrics["evaluator_failed"]]["type"]
         return known.mode()[0] if len(known) else "categorical"

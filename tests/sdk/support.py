@@ -116,13 +116,18 @@ def sdk_environment(mode, api, home):
     return env
 
 
-def run_app(name, mode, api, home, argument=None, timeout=120):
-    """Runs an app of apps/ and answers with the JSON that it prints. A complaint of the SDK fails the test."""
-    arguments = [] if argument is None else [json.dumps(argument)]
+def printed_by(name, mode, api, home, *arguments, timeout=120):
+    """Runs an app of apps/ and answers with what it prints. A complaint of the SDK fails the test."""
     done = subprocess.run([sys.executable, str(HERE / "apps" / name), *arguments], env=sdk_environment(mode, api, home), capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stderr
     assert "failed to send" not in done.stderr and "Traceback" not in done.stderr, done.stderr
-    return json.loads(done.stdout)
+    return done.stdout
+
+
+def run_app(name, mode, api, home, argument=None, timeout=120):
+    """The JSON that an app prints."""
+    arguments = [] if argument is None else [json.dumps(argument)]
+    return json.loads(printed_by(name, mode, api, home, *arguments, timeout=timeout))
 
 
 def spans_of(api, app):

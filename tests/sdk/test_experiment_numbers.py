@@ -5,8 +5,10 @@ import json
 import pandas as pd
 import pytest
 
+import experiment_checks
 import support
 from expected import Compared, Told, holm, mcnemar
+from experiment_checks import events, pages
 
 NAMES = ("baseline", "candidate", "rerun")
 DIMENSIONS = ("lang", "topic", "run_iteration", "error_type")
@@ -36,26 +38,6 @@ def ask(api, home):
         yield lambda tool, **arguments: json.loads(support.over_http(mcp, tool, arguments))
 
 
-def pages(ask, tool, rows, **arguments):
-    """All rows of a list."""
-    found, cursor = [], {}
-    while True:
-        page = ask(tool, max_tokens=20_000, **arguments, **cursor)
-        found += page[rows]
-        if not page["next_cursor"]:
-            return found
-        cursor = {"cursor": page["next_cursor"]}
-
-
-def assert_equal(ours, theirs, what):
-    assert ours.keys() == theirs.keys(), (what, ours, theirs)
-    for key, value in theirs.items():
-        if isinstance(value, dict):
-            assert_equal(ours[key], value, f"{what}.{key}")
-        else:
-            assert ours[key] == (pytest.approx(value, rel=1e-9) if isinstance(value, (int, float)) else value), (what, key, ours, theirs)
-
-
 def test_the_app_failed_where_it_should(told):
     assert told["candidate"].events.groupby("error_type").size().to_dict() == {"builtins.TimeoutError": 2 * 13, "builtins.KeyError": 2 * 8}
     assert len(told["baseline"].events) == 1200 and len(told["candidate"].events) == 2400
@@ -67,76 +49,28 @@ def test_the_app_failed_where_it_should(told):
 @pytest.mark.parametrize("name", NAMES)
 def test_summary(name, include_failed, told, ask):
     one = told[name]
-    summary = ask("get_llmobs_experiment_summary", experiment_id=one.id, include_failed=include_failed)
-    counted = one.events if include_failed else one.events[~one.events["failed"]]
-    assert summary["total_events"] == len(one.events) and summary["error_count"] == int(one.events["failed"].sum())
-    assert summary["records"] == one.events["dataset_record_id"].nunique() and summary["runs"] == one.events["run_iteration"].nunique()
-    for label in one.labels():
-        assert_equal(summary["evals"][label], {"metric_type": one.metric_type(label), **one.stats(label, full=False, include_failed=include_failed)}, label)
-    assert sorted(summary["evals"]) == one.labels()
-    values = sorted(s["accuracy"] for s in one.summaries if s)
-    assert sorted(m["value"] for m in summary.get("summary_metrics", [])) == pytest.approx(values, rel=1e-12)
+    summary = experiment_checks.summary(ask, one, include_failed)
     if name != "rerun":
         tokens = {row["event"]: (len(row["input"]["question"]), row["output"]["words"]) for row in one.rows if row["output"]}
         used = pd.DataFrame(tokens.values(), columns=["input", "output"])
         assert summary["usage"]["input_tokens"] == used["input"].sum() and summary["usage"]["output_tokens"] == used["output"].sum()
-        assert len(used) == int((~one.events["failed"]).sum()) and len(counted) >= len(used)
+        assert len(used) == int((~one.events["failed"]).sum())
         assert {"lang", "topic"} <= set(summary["available_dimensions"])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_metric_values_overall_and_by_every_dimension(name, told, ask):
-    one = told[name]
-    for label in one.labels():
-        for include_failed in (False, True):
-            answer = ask("get_llmobs_experiment_metric_values", experiment_id=one.id, metric_label=label, include_failed=include_failed)
-            assert_equal(answer["overall"], one.stats(label, full=True, include_failed=include_failed), label)
-        for dimension in DIMENSIONS:
-            if dimension not in one.events or not one.events[dimension].notna().any():
-                continue
-            answer = ask("get_llmobs_experiment_metric_values", experiment_id=one.id, metric_label=label, segment_by_dimension=dimension, max_tokens=20_000)
-            segments = {row["dimension_value"]: row for row in answer["segments"]}
-            expected = one.events.groupby(dimension).size()
-            assert {value: row["events"] for value, row in segments.items()} == expected.to_dict()
-            for value, row in segments.items():
-                assert_equal(row["stats"], one.stats(label, full=True, where=one.events[dimension] == value), f"{label} {dimension}:{value}")
+    experiment_checks.metric_values(ask, told[name], DIMENSIONS)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_dimension_values(name, told, ask):
-    one = told[name]
-    for dimension in (*DIMENSIONS, "dataset_record_id"):
-        if dimension not in one.events:
-            continue
-        known = one.events[dimension].dropna()
-        rows = pages(ask, "get_llmobs_experiment_dimension_values", "values", experiment_id=one.id, dimension_key=dimension)
-        assert {row["value"]: row["count"] for row in rows} == known.value_counts().to_dict()
-        counts = [row["count"] for row in rows]
-        assert counts == sorted(counts, reverse=True)
-
-
-def events(ask, one, **arguments):
-    found = []
-    while True:
-        page = ask("list_llmobs_experiment_events", experiment_id=one.id, limit=100, offset=len(found), max_tokens=20_000, **arguments)
-        found += page["events"]
-        if not page["events"] or len(found) >= page["total_matching"]:
-            assert len(found) == page["total_matching"]
-            return found
+    experiment_checks.dimension_values(ask, told[name], DIMENSIONS)
 
 
 @pytest.mark.parametrize("name", ("candidate", "rerun"))
 def test_every_event_with_every_metric(name, told, ask):
-    one = told[name]
-    listed = {row["id"]: row for row in events(ask, one)}
-    assert set(listed) == set(one.events["event"])
-    for row in one.rows:
-        ours = listed[row["event"]]
-        expected = {label: None if e["failed"] else e["value"].lower() if isinstance(e["value"], str) else e["value"] for label, e in row["evaluations"].items()}
-        assert set(ours["metrics"]) == set(expected)
-        for label, value in expected.items():
-            assert ours["metrics"][label] == (pytest.approx(value, rel=1e-9) if isinstance(value, (int, float)) else value), (row["event"], label)
-        assert (ours["status"] == "error") == bool(row["error_type"])
+    experiment_checks.listed_events(ask, told[name])
 
 
 def test_filters_and_sorting(told, ask):
@@ -155,21 +89,8 @@ def test_filters_and_sorting(told, ask):
 
 def test_one_event_in_full(told, ask):
     for name in NAMES:
-        one = told[name]
-        for row in one.rows[::211]:
-            event = ask("get_llmobs_experiment_event", experiment_id=one.id, event_id=row["event"])
-            assert event["input"] == row["input"] and event.get("expected_output") == row["expected_output"]
-            assert event["trace_id"] == row["trace"]
-            if row["error_type"]:
-                assert event["status"] == "error" and event["error"]["type"].endswith(row["error_type"].split(".")[-1])
-            else:
-                assert event["output"] == row["output"] and event["status"] == "ok"
-            assert event["dimensions"]["dataset_record_id"] == row["record"]
-            for label, theirs in row["evaluations"].items():
-                ours = event["metrics"][label]
-                assert ours["status"] == ("ERROR" if theirs["failed"] else "OK")
-                assert ours["value"] == (None if theirs["failed"] else theirs["value"].lower() if isinstance(theirs["value"], str) else theirs["value"])
-                assert ours.get("assessment") == theirs["assessment"] and ours.get("reasoning") == theirs["reasoning"]
+        for row in told[name].rows[::211]:
+            experiment_checks.event(ask, told[name], row)
 
 
 def test_the_comparison_record_by_record(told, ask):
@@ -256,20 +177,3 @@ def test_lists(ran, told, ask):
         row["id"]: (row["input"], row["expected_output"], row["metadata"], sorted(row["tags"])) for row in ran["records"]}
     french = pages(ask, "get_llmobs_dataset_records", "records", project_id=ran["project"], dataset_id=ran["dataset"], tags=["lang:fr"])
     assert len(french) == 300
-
-
-def test_the_small_app_with_everything_in_it(api, home, ask):
-    """`experiments_app.py`: two runs, a failing task, failing evaluators, a remote evaluator without a model, a re-run."""
-    ran = support.run_app("experiments_app.py", "agentless", api, home)
-    summary = ask("get_llmobs_experiment_summary", experiment_id=ran["experiment"])
-    rows = pd.DataFrame(ran["rows"]).T
-    assert summary["total_events"] == len(rows) == 14 and summary["error_count"] == 2
-    kept = rows.drop(index=ran["failed"])
-    assert summary["evals"]["exact"]["true_count"] == int(kept["exact"].sum()) and summary["evals"]["exact"]["count"] == len(kept)
-    assert summary["evals"]["length"]["mean"] == pytest.approx(kept["length"].astype(float).mean(), rel=1e-9)
-    assert summary["evals"]["verdict"]["values"] == kept["verdict"].str.lower().value_counts().to_dict()
-    assert summary["evals"]["crashy"]["evaluator_errors"] == int(kept["crashy"].isna().sum())
-    assert summary["evals"]["goal-completeness"]["evaluator_errors"] == len(kept)
-    chars = kept["detail"].map(lambda v: v["chars"])
-    assert summary["evals"]["detail"]["fields"]["chars"] == {"count": len(kept), "mean": pytest.approx(chars.mean(), rel=1e-9)}
-    assert [m["value"] for m in summary["summary_metrics"]] == [ran["summary"]["accuracy"]] * 2

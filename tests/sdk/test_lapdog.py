@@ -91,3 +91,65 @@ def test_a_running_step_is_updated(lapdog, local):
     assert (done["name"], done["span_kind"], done["duration"]) == ("inference-1", "step", 5_000_000)
     assert done["input"]["value"] == "go" and done["output"]["value"] == "done"
     assert done["metrics"] == {"input_tokens": 3, "output_tokens": 4}
+
+
+@pytest.fixture(scope="module")
+def inferences(lapdog, local):
+    """A session of an agent that tells of each inference: two steps of a model, a tool in the first. Answers with the trace."""
+    def hook(name, **more):
+        post(lapdog + "/pi/hooks", {"session_id": "steps-session", "hook_event_name": name, **more})
+    def usage(tokens):
+        return {"input": tokens, "output": 5, "totalTokens": tokens + 5}
+    question = {"role": "user", "content": "List the files"}
+    call = {"type": "toolCall", "id": "call_1", "name": "bash", "arguments": {"command": "ls"}}
+    hook("session_start", model_id="some-model", model_provider="someone", cwd=os.sep + "project")
+    hook("agent_start", user_prompt=question["content"])
+    hook("turn_start", turn_index=0)
+    hook("message_start", system_prompt="You work in a shell.", messages=[question])
+    hook("message_end", content=[{"type": "text", "text": "Let me look."}, call], usage=usage(20), stop_reason="toolUse")
+    hook("tool_execution_start", tool_name="bash", tool_call_id="call_1", args=json.dumps(call["arguments"]))
+    hook("tool_execution_end", tool_name="bash", tool_call_id="call_1", result="a.txt")
+    hook("turn_end", turn_index=0)
+    hook("turn_start", turn_index=1)
+    hook("message_start", system_prompt="You work in a shell.", messages=[question])
+    hook("message_end", content=[{"type": "text", "text": "There is a.txt."}], usage=usage(30), stop_reason="stop")
+    hook("turn_end", turn_index=1)
+    hook("agent_end", messages=[{"role": "assistant", "content": [{"type": "text", "text": "There is a.txt."}]}])
+    traces = {span["trace_id"] for span in support.spans_of(local, "pi-coding-agent")}
+    assert len(traces) == 1
+    return traces.pop()
+
+
+def tool(local, home, name, **arguments):
+    return json.loads(support.over_call(local, home, name, arguments))
+
+
+def test_steps_stand_between_the_agent_and_what_it_did(inferences, local, home):
+    trace = tool(local, home, "get_llmobs_trace", trace_id=inferences, include_tree=True)
+    assert trace["span_kinds"] == {"agent": 1, "step": 2, "llm": 2, "tool": 1}
+    [agent] = trace["spans"]
+    steps = [(step["name"], step["span_kind"], [child["span_kind"] for child in step["children"]]) for step in agent["children"]]
+    assert steps == [("inference-0", "step", ["llm", "tool"]), ("inference-1", "step", ["llm"])]
+
+
+def test_steps_are_found_and_counted_under_their_name(inferences, local, home):
+    for filters in ({"span_kind": "step"}, {"query": "@meta.span.kind:step"}):
+        found = tool(local, home, "search_llmobs_spans", trace_id=inferences, **filters)["spans"]
+        assert sorted((span["name"], span["span_kind"]) for span in found) == [("inference-0", "step"), ("inference-1", "step")], filters
+    groups = tool(local, home, "aggregate_llmobs_spans", ml_app="pi-coding-agent", group_by=["@meta.span.kind"])["groups"]
+    assert {group["key"]["@meta.span.kind"]: group["count"] for group in groups} == {"agent": 1, "step": 2, "llm": 2, "tool": 1}
+    trace = tool(local, home, "get_llmobs_trace", trace_id=inferences)
+    [agent] = trace["spans"]
+    expanded = tool(local, home, "expand_llmobs_spans", trace_id=inferences, span_ids=[agent["span_id"]], filter_kind="step")["spans"]
+    assert [[child["span_kind"] for child in span["children"]] for span in expanded] == [["step", "step"]]
+    [step] = tool(local, home, "get_llmobs_span_details", trace_id=inferences, span_ids=[expanded[0]["children"][0]["span_id"]])["spans"]
+    assert (step["span_kind"], step["name"], step["parent_id"], step["session_id"]) == ("step", "inference-0", agent["span_id"], "steps-session")
+
+
+def test_the_agent_loop_looks_through_steps(inferences, local, home):
+    loop = tool(local, home, "get_llmobs_agent_loop", trace_id=inferences)
+    first, second = loop["iterations"]
+    assert [(call["name"], call["arguments"], call["result"]) for call in first["tool_calls"]] == [("bash", {"command": "ls"}, "a.txt")]
+    assert second["content"] == "There is a.txt." and not second["tool_calls"]
+    assert [(turn["input_tokens"], turn["output_tokens"]) for turn in (first, second)] == [(20, 5), (30, 5)]
+    assert loop["totals"]["input_tokens"] == 50 and loop["totals"]["llm_calls"] == 2 and loop["totals"]["tool_calls"] == 1

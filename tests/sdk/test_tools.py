@@ -1,6 +1,7 @@
 """The seven tools on what the SDK sent: right, and the same bytes over stdio, over HTTP and through `call`."""
 import json
 import math
+import re
 import time
 import urllib.request
 
@@ -10,6 +11,19 @@ import support
 
 SEVEN = {"search_llmobs_spans", "get_llmobs_trace", "get_llmobs_span_details", "get_llmobs_span_content",
          "find_llmobs_error_spans", "expand_llmobs_spans", "get_llmobs_agent_loop"}
+
+
+# What a search that answers the documented attributes only leaves unknown, and nothing else tells either: by tool, the key that is missing or says less.
+CANNOT_SAY = {
+    # The trace of the APM tracer.
+    ("search_llmobs_spans", "spans[].apm_trace_id"), ("get_llmobs_span_details", "spans[].apm_trace_id"),
+    # Documents are read when they are asked for; before, nothing tells that a retrieval found some.
+    ("search_llmobs_spans", "spans[].output of retrieval"), ("get_llmobs_trace", "spans[].children[].has_output of retrieval"),
+    ("expand_llmobs_spans", "spans[].children[].has_output of retrieval"),
+    # Which prompt of the registry it was.
+    ("get_llmobs_span_details", "spans[].prompt"),
+    # When an evaluation was made, what users said, and what went wrong on the way in.
+    ("get_llmobs_span_details", "spans[].evaluations.*.timestamp_ms"), ("get_llmobs_span_details", "spans[].feedback"), ("get_llmobs_span_details", "spans[].collection_errors")}
 
 
 @pytest.fixture(params=support.MODES)
@@ -200,3 +214,80 @@ def test_a_new_evaluation_is_seen_within_30_seconds(sent, local, mcp):
             return
         time.sleep(1)
     raise AssertionError("not seen within 30 seconds")
+
+
+def differences(one, other, path=""):
+    """The keys in which two answers differ, whatever the place in a list, the depth in a tree and the label of an evaluation; of outputs with the kind of the span."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in one.keys() | other.keys():
+            kind = f" of {one['span_kind']}" if key in ("output", "has_output") and "span_kind" in one else ""
+            yield from differences(one.get(key), other.get(key), f"{path}.{key}{kind}".lstrip("."))
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for ours, theirs in zip(one, other):
+            yield from differences(ours, theirs, path + "[]")
+    elif one != other:
+        yield re.sub(r"evaluations\.[^.]+", "evaluations.*", re.sub(r"(\.children\[])+", ".children[]", path))
+
+
+def everything(mcp, traces, window, fields):
+    """What each of the seven tools answers on all of the traces. `fields` are those to read of each span; spans that are not in it have theirs noted."""
+    def ask(tool, **arguments):
+        answers.setdefault(tool, []).append(json.loads(support.over_http(mcp, tool, {**arguments, **window})))
+        return answers[tool][-1]
+    answers = {}
+    for trace in traces:
+        ids = [span["span_id"] for span in ask("search_llmobs_spans", trace_id=trace, limit=100)["spans"]]
+        roots = [span["span_id"] for span in ask("get_llmobs_trace", trace_id=trace, include_tree=True)["spans"]]
+        for span in ask("get_llmobs_span_details", trace_id=trace, span_ids=ids, max_tokens=20_000)["spans"]:
+            for field in fields.setdefault(span["span_id"], sorted(span["content_info"])):
+                ask("get_llmobs_span_content", trace_id=trace, span_id=span["span_id"], field=field)
+        ask("find_llmobs_error_spans", trace_id=trace)
+        ask("expand_llmobs_spans", trace_id=trace, span_ids=roots, max_depth=5)
+        ask("get_llmobs_agent_loop", trace_id=trace)
+    return answers
+
+
+BY_HAND = "5b8efff798038103d269b633813fc60c"
+
+
+def send_by_hand(api, **more):
+    """A run of an experiment's task, and a model call in it with what the application does not send."""
+    span = {"trace_id": BY_HAND, "start_ns": time.time_ns(), "duration": 1000, "tags": ["ml_app:by-hand"]}
+    call = {**span, "span_id": "78", "parent_id": "77", "name": "prompted", "status": "error", "collection_errors": ["dropped_io"],
+            "meta": {"span": {"kind": "llm"}, "model_name": "m", "input": {"messages": [{"role": "user", "content": "Hi"}], "prompt": {"id": "greeting", "version": "3", "template": "Hi"}},
+                     "error": {"message": "cut off", "type": "Cut", "stack": "at model"}, **more}}
+    task = {**span, "span_id": "77", "parent_id": "undefined", "name": "task", "status": "ok", "meta": {"span": {"kind": "experiment"}, "input": {"q": 1}, "output": [2], "expected_output": {"a": 3}}}
+    body = json.dumps({"_dd.stage": "raw", "event_type": "span", "spans": [task, call]}).encode()
+    urllib.request.urlopen(urllib.request.Request(api.url + "/api/v2/llmobs", body, {"Content-Type": "application/json"}), timeout=10).close()
+
+
+def test_documented_attributes_are_enough_but_for_what_they_cannot_say(home, tmp_path):
+    """A site may answer its documented attributes only. On the same data the tools say the same then, with the gaps filled by other endpoints."""
+    answers, fields = [], {}
+    for flags in ([], ["--documented-only"]):
+        with support.local(home / "documented", tmp_path / "store", *flags) as api:
+            if not flags:
+                apps = [support.run_app("agent_app.py", mode, api, home) for mode in ("agentless", "apm")]
+                judged = support.run_app("evaluator_app.py", "agentless", api, home)
+                send_by_hand(api)
+                traces = [*(trace for app in apps for trace in app["traces"].values()), judged["trace"], BY_HAND]
+                window = {"from": apps[0]["from"], "to": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 60))}
+            with support.serve_http(home / "documented", api) as mcp:
+                answers.append(everything(mcp, traces, window, fields))
+    whole, documented = answers
+    assert set(whole) == set(documented) == SEVEN and len(whole["get_llmobs_span_content"]) > 50
+    # The documented value is text: what is of another type, as in experiments, comes as its JSON text.
+    raw = {("77", "input"): [{"q": 1}, '{"q":1}'], ("77", "output"): [[2], "[2]"]}
+    for place, one in enumerate(answers):
+        rows = {(row["span_id"], row["field"]): row for row in one["get_llmobs_span_content"]}
+        assert {which: rows.pop(which)["content"] for which in raw} == {which: contents[place] for which, contents in raw.items()}
+        one["get_llmobs_span_content"] = list(rows.values())
+    assert {(tool, key) for tool in whole for key in differences(whole[tool], documented[tool])} == {(tool, f"[].{key}") for tool, key in CANNOT_SAY}
+
+
+@pytest.mark.xfail(strict=True, reason="the expected output is asked for of experiments only, and said to be absent from other spans")
+def test_the_expected_output_of_any_span_is_read_from_a_site_of_documented_attributes(home, tmp_path):
+    with support.local(home / "expected", tmp_path / "store", "--documented-only") as api:
+        send_by_hand(api, expected_output={"value": "Hello"})
+        read = json.loads(support.over_call(api, home, "get_llmobs_span_content", {"trace_id": BY_HAND, "span_id": "78", "field": "expected_output"}))
+    assert read["content"] == {"value": "Hello"}

@@ -7,6 +7,7 @@ import random
 import tempfile
 
 from setup import LLMObs, flush
+from told import records, told
 
 from ddtrace.llmobs import _experiment as X
 
@@ -95,19 +96,6 @@ def accuracy(inputs, outputs, expected_outputs, evaluators_results):
     return sum(values) / len(values)
 
 
-def told(experiment):
-    """What the SDK holds of an experiment: its runs, row by row."""
-    rows = []
-    for run in experiment.result["runs"]:
-        for row in run.rows:
-            evaluations = {label: {"value": e["value"], "failed": bool(e.get("error")), "assessment": e.get("assessment"), "reasoning": e.get("reasoning")}
-                           for label, e in row["evaluations"].items()}
-            rows.append({"event": str(row["span_id"]), "trace": str(row["trace_id"]), "record": row["record_id"], "run": str(run.run_iteration), "error_type": (row["error"] or {}).get("type"),
-                         "input": row["input"], "output": row["output"], "expected_output": row["expected_output"], "evaluations": evaluations})
-    summaries = [{name: e["value"] for name, e in run.summary_evaluations.items()} for run in experiment.result["runs"]]
-    return {"id": experiment._id, "rows": rows, "summaries": summaries}
-
-
 experiments = {}
 for name, model, runs in (("baseline", "large", 1), ("candidate", "small", 2)):
     experiments[name] = LLMObs.experiment(name=f"help-{name}", task=task, dataset=dataset, project_name=PROJECT, config={"model": model}, runs=runs,
@@ -118,5 +106,4 @@ experiments["rerun"] = experiments["baseline"].rerun_evaluators(evaluators=[corr
 flush()
 print(json.dumps({
     "project": dataset.project["_id"], "dataset": dataset._id, "version": dataset.version,
-    "records": [{"id": r["record_id"], "input": r["input_data"], "expected_output": r["expected_output"], "metadata": r["metadata"], "tags": r["tags"]} for r in dataset],
-    "experiments": {name: told(experiment) for name, experiment in experiments.items()}}))
+    "records": records(dataset), "experiments": {name: told(experiment) for name, experiment in experiments.items()}}))
