@@ -1,9 +1,10 @@
 //! Domain types: what LLM observability speaks of, free of wire forms, transports and clocks.
 //!
 //! Every time is in nanoseconds or milliseconds since the Unix epoch and says so in its name;
-//! every cost is in USD; every token count is what the model's provider billed.
+//! every cost is in USD unless it bears the name of a metric ([`cost`]); every token count is what the model's provider billed.
 
 mod content;
+pub mod cost;
 mod dataset;
 mod evaluation;
 mod evaluator;

@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 
+use super::cost::estimated_total_cost;
 use super::{Assessment, Span, SpanKind};
 
 /// Sums over the spans of one trace.
@@ -18,7 +19,7 @@ pub struct TraceRollup {
     pub input_tokens: f64,
     /// Output tokens of all LLM calls.
     pub output_tokens: f64,
-    /// Cost in USD, where it was sent.
+    /// Cost where it was sent, in billionths of a dollar as Datadog's estimates are.
     pub estimated_total_cost: f64,
     /// Number of LLM calls.
     pub llm_calls: usize,
@@ -76,10 +77,7 @@ impl TraceRollup {
         self.input_tokens += input;
         self.output_tokens += output;
         self.total_tokens += span.metric("total_tokens").unwrap_or(input + output);
-        self.estimated_total_cost += span
-            .metric("estimated_total_cost")
-            .or_else(|| span.metric("total_cost"))
-            .unwrap_or_default();
+        self.estimated_total_cost += estimated_total_cost(span.cost_usd().unwrap_or_default());
     }
 }
 

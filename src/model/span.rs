@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::cost::cost_usd;
 use super::{Evaluation, Io, Message, SpanId, TraceId};
 
 /// One operation of an LLM application, with what came along about it.
@@ -151,6 +152,14 @@ impl Span {
     /// One metric, if sent.
     pub fn metric(&self, name: &str) -> Option<f64> {
         self.metrics.get(name).copied()
+    }
+
+    /// The cost in USD, if any was sent.
+    pub fn cost_usd(&self) -> Option<f64> {
+        cost_usd(
+            self.metric("estimated_total_cost"),
+            self.metric("total_cost"),
+        )
     }
 
     /// Input messages, then output messages: the conversation as one list.

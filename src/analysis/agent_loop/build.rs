@@ -11,6 +11,7 @@ use super::pairing::{self, Paired, Side, content_of};
 use super::scope::{Block, Plan, Scope};
 use super::{AgentLoop, Call, Entry, Iteration, RepeatedCall, SubAgent, Totals};
 use crate::analysis::tree::{NodeId, TraceTree};
+use crate::model::cost::cost_usd;
 use crate::model::{Io, Message, Span, SpanId, SpanKind, Status};
 
 /// Iterations and spans named for one repeated call.
@@ -561,7 +562,7 @@ fn usage(tree: &TraceTree, decision: NodeId) -> Usage {
         sum.cache_read = sum
             .cache_read
             .saturating_add(count("cache_read_input_tokens"));
-        let cost = metric("estimated_total_cost").or_else(|| metric("total_cost"));
+        let cost = cost_usd(metric("estimated_total_cost"), metric("total_cost"));
         sum.cost = add_costs(sum.cost, cost);
     }
     sum

@@ -35,7 +35,7 @@ pub enum Usage {
     OutputTokens,
     /// `total_tokens`, else input and output.
     TotalTokens,
-    /// `estimated_total_cost`, else `total_cost`, in USD.
+    /// What calls cost, in USD ([`crate::model::cost`]).
     Cost,
 }
 

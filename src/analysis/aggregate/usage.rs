@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::measure::Usage;
+use crate::model::cost::cost_usd;
 use crate::model::{Span, SpanKind};
 
 /// Spans walked up at most: nobody wraps a call deeper, and parents may go in circles.
@@ -95,7 +96,7 @@ impl Call {
                 Usage::InputTokens => input,
                 Usage::OutputTokens => output,
                 Usage::TotalTokens => total.or(both),
-                Usage::Cost => estimated_cost.or(cost),
+                Usage::Cost => cost_usd(estimated_cost, cost),
             }),
         }
     }

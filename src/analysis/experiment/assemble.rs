@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use crate::model::cost::cost_usd;
 use crate::model::{
     ExperimentEvent, ExperimentMetric, ExperimentSpan, SpanId, SpanKind, TraceId, Usage,
 };
@@ -234,7 +235,7 @@ fn of_span(span: &ExperimentSpan) -> Option<Usage> {
         input_tokens: input,
         output_tokens: output,
         total_tokens: metric("total_tokens").or(both),
-        cost_usd: metric("estimated_total_cost").or_else(|| metric("total_cost")),
+        cost_usd: cost_usd(metric("estimated_total_cost"), metric("total_cost")),
     };
     (usage != Usage::default()).then_some(usage)
 }

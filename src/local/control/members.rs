@@ -171,7 +171,6 @@ fn member_of(span: &Span) -> Option<Member> {
     let counts = matches!(span.kind, SpanKind::Llm | SpanKind::Embedding);
     let only = |number: f64| if counts { number } else { 0.0 };
     let total = span.metrics.get("total_tokens").copied();
-    let cost = span.metrics.get("estimated_total_cost").copied();
     Some(Member {
         experiment: span.tag("experiment_id")?.to_owned(),
         trace: span.trace_id.as_str().to_owned(),
@@ -183,7 +182,7 @@ fn member_of(span: &Span) -> Option<Member> {
         input_tokens: only(input),
         output_tokens: only(output),
         total_tokens: only(total.unwrap_or(input + output)),
-        cost_usd: only(cost.unwrap_or_else(|| metric("total_cost"))),
+        cost_usd: only(span.cost_usd().unwrap_or_default()),
     })
 }
 

@@ -11,6 +11,7 @@ use super::records::check_version;
 use crate::local::Backend;
 use crate::local::control::{Change, ControlStore, Find, Kind, Object};
 use crate::local::http::ApiError;
+use crate::model::cost::estimated_total_cost;
 
 const STATUSES: [&str; 4] = ["running", "completed", "failed", "interrupted"];
 
@@ -98,8 +99,7 @@ fn aggregate(store: &dyn ControlStore, experiment: &Object) -> Result<Value, Api
         "total_input_tokens": totals.input_tokens.round() as i64,
         "total_output_tokens": totals.output_tokens.round() as i64,
         "total_tokens": totals.total_tokens.round() as i64,
-        // In billionths of a dollar, a whole number.
-        "estimated_total_cost": (totals.cost_usd * 1e9).round() as i64,
+        "estimated_total_cost": estimated_total_cost(totals.cost_usd).round() as i64,
     }))
 }
 

@@ -12,6 +12,7 @@ use super::call::{Call, MAX_PAGE, Reply, cursor, cursor_text, live, not_found};
 use crate::local::Backend;
 use crate::local::control::{Find, Kind, Member, MetricsOf, Object, RunsAsked};
 use crate::local::http::ApiError;
+use crate::model::cost::estimated_total_cost;
 use crate::model::{Io, Span, SpanId, TraceId};
 
 /// What to read of an experiment.
@@ -241,7 +242,7 @@ fn item(span: &Span, run: &Member) -> Value {
         ("input_tokens", run.input_tokens),
         ("output_tokens", run.output_tokens),
         ("total_tokens", run.total_tokens),
-        ("estimated_total_cost", run.cost_usd),
+        ("estimated_total_cost", estimated_total_cost(run.cost_usd)),
     ] {
         if sum > 0.0 {
             numbers.entry(name.to_owned()).or_insert(sum);

@@ -131,7 +131,7 @@ async fn the_sums_of_an_experiment_are_those_of_its_runs() {
     // What runs below a task comes by the span intake. An agent repeats what its model calls count.
     let below = |number: u64, kind: &str| {
         let tags = ["ml_app:a".to_owned(), format!("experiment_id:{experiment}")];
-        let counts = json!({"input_tokens": 10, "output_tokens": 3, "total_tokens": 13, "estimated_total_cost": 0.002});
+        let counts = json!({"input_tokens": 10, "output_tokens": 3, "total_tokens": 13, "total_cost": 0.002});
         span(
             number,
             START,
