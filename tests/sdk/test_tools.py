@@ -285,7 +285,6 @@ def test_documented_attributes_are_enough_but_for_what_they_cannot_say(home, tmp
     assert {(tool, key) for tool in whole for key in differences(whole[tool], documented[tool])} == {(tool, f"[].{key}") for tool, key in CANNOT_SAY}
 
 
-@pytest.mark.xfail(strict=True, reason="the expected output is asked for of experiments only, and said to be absent from other spans")
 def test_the_expected_output_of_any_span_is_read_from_a_site_of_documented_attributes(home, tmp_path):
     with support.local(home / "expected", tmp_path / "store", "--documented-only") as api:
         send_by_hand(api, expected_output={"value": "Hello"})

@@ -125,7 +125,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     notes.gaps(&contents.gaps);
     let mut span = contents.of(tree.span(node)).as_ref().clone();
     if field_value(&span, field).is_none() {
-        notes.gaps(&fill_unlisted(context, &loaded, &mut span).await?);
+        notes.gaps(&fill_unlisted(context, &loaded, &mut span, Some(field)).await?);
     }
     let Some(whole) = field_value(&span, field) else {
         return Err(field_absent(

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::summary::{evaluations, llm_info, metrics, parent_id, tags};
 use super::{OpenTrace, asked_spans, open, trace_url};
-use crate::analysis::content::content_info;
+use crate::analysis::content::{Field, content_info};
 use crate::analysis::tree::{NodeId, TraceTree};
 use crate::datadog::{Gap, LoadedTrace, Which};
 use crate::model::{Span, SpanError, SpanId, SpanKind, TraceId};
@@ -197,7 +197,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     for node in page {
         let structure = tree.span(node);
         let mut full = contents.of(structure).as_ref().clone();
-        notes.gaps(&fill_unlisted(context, &loaded, &mut full).await?);
+        notes.gaps(&fill_unlisted(context, &loaded, &mut full, None).await?);
         let error = errors.get(&structure.span_id).or(structure.error.as_ref());
         rows.push(details(context, &tree, node, &full, error));
     }
@@ -215,16 +215,17 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     Ok(fit(answer, budget)?)
 }
 
-/// Asks apart for content that the documented answer of the site leaves out, where the kind of
-/// span has such content and the page did not bring it.
+/// Asks apart for content that the documented answer of the site leaves out and the page did not
+/// bring: where the kind of span has such content, and for the field that was asked for by name.
 pub(super) async fn fill_unlisted(
     context: &ToolContext,
     trace: &LoadedTrace,
     span: &mut Span,
+    asked: Option<Field>,
 ) -> Result<Vec<Gap>, ToolError> {
     let mut gaps = Vec::new();
-    if matches!(span.kind, SpanKind::Retrieval | SpanKind::Embedding) && span.documents().is_empty()
-    {
+    let has_documents = matches!(span.kind, SpanKind::Retrieval | SpanKind::Embedding);
+    if (has_documents || asked == Some(Field::Documents)) && span.documents().is_empty() {
         let (value, gap) = context
             .client
             .field(trace, &span.span_id, "documents")
@@ -239,7 +240,8 @@ pub(super) async fn fill_unlisted(
             side.documents = documents;
         }
     }
-    if span.kind == SpanKind::Experiment && span.expected_output.is_none() {
+    let has_expected = span.kind == SpanKind::Experiment;
+    if (has_expected || asked == Some(Field::ExpectedOutput)) && span.expected_output.is_none() {
         let (value, gap) = context
             .client
             .field(trace, &span.span_id, "expected_output")
