@@ -266,11 +266,12 @@ impl Times {
         whole: Duration::MAX,
     };
 
-    /// Load, tree, analysis and render in milliseconds; rendering is what a call takes beside its
-    /// analysis.
-    fn ms(&self) -> [f64; 4] {
+    /// Load, tree, analysis, the whole call on a loaded trace and its rendering in milliseconds.
+    /// Rendering is what a call takes beside its analysis.
+    fn ms(&self) -> [f64; 5] {
         let render = self.whole.saturating_sub(self.analysis);
-        [self.load, self.tree, self.analysis, render].map(|time| time.as_secs_f64() * 1_000.0)
+        [self.load, self.tree, self.analysis, self.whole, render]
+            .map(|time| time.as_secs_f64() * 1_000.0)
     }
 }
 
@@ -306,27 +307,35 @@ fn peak_mb(bench: &Bench, tool: &str, case: &Case) -> f32 {
 fn table(bench: &Bench) -> bool {
     let mut all_hold = true;
     println!(
-        "\n{:<26}{:>8}{:>11}{:>11}{:>13}{:>11}{:>10}",
-        "tool", "spans", "load ms", "tree ms", "analysis ms", "render ms", "peak MB"
+        "\n{:<26}{:>8}{:>11}{:>11}{:>13}{:>11}{:>11}{:>10}",
+        "tool", "spans", "load ms", "tree ms", "analysis ms", "call ms", "render ms", "peak MB"
     );
     for tool in TOOLS {
         let cases = SIZES.map(|size| Case::new(bench, tool, size));
         let times = measure(bench, tool, &cases).map(|times| times.ms());
-        for ((size, case), [load, tree, analysis, render]) in
+        for ((size, case), [load, tree, analysis, call, render]) in
             SIZES.into_iter().zip(&cases).zip(&times)
         {
             let peak = peak_mb(bench, tool, case);
             println!(
-                "{tool:<26}{size:>8}{load:>11.2}{tree:>11.3}{analysis:>13.3}{render:>11.3}{peak:>10.1}"
+                "{tool:<26}{size:>8}{load:>11.2}{tree:>11.3}{analysis:>13.3}{call:>11.3}{render:>11.3}{peak:>10.1}"
             );
         }
-        let ratios: [f64; 4] = std::array::from_fn(|at| times[1][at] / times[0][at].max(1e-6));
-        let [load, tree, analysis, render] = ratios;
-        // Loading is the store's business; what takes no time has no growth.
-        let holds = (1..4).all(|at| ratios[at] <= LIMIT || times[1][at] < NOTHING_MS);
+        let ratios: [f64; 5] = std::array::from_fn(|at| times[1][at] / times[0][at].max(1e-6));
+        let [load, tree, analysis, call, render] = ratios;
+        // Loading is the store's business; what takes no time has no growth. Rendering beside a long
+        // analysis is the difference of two clocks that hides in their noise: there, the call counts.
+        let hidden = (0..2).any(|size| times[size][4] < 0.1 * times[size][2]);
+        let last = if hidden { 4 } else { 5 };
+        let holds = (1..last).all(|at| ratios[at] <= LIMIT || times[1][at] < NOTHING_MS);
+        let render = if hidden {
+            "-".to_owned()
+        } else {
+            format!("{render:.1}x")
+        };
         all_hold &= holds;
         println!(
-            "{:<34}{load:>10.1}x{tree:>10.1}x{analysis:>12.1}x{render:>10.1}x{:>10}",
+            "{:<34}{load:>10.1}x{tree:>10.1}x{analysis:>12.1}x{call:>10.1}x{render:>11}{:>10}",
             format!("  5 times the spans, at most {LIMIT}"),
             if holds { "pass" } else { "FAIL" }
         );

@@ -144,6 +144,20 @@ impl ExperimentEvent {
             .and_then(|at| self.metrics.get(at))
     }
 
+    /// The same for many events in turn: most have the same labels, so a label is looked for first
+    /// at the place where it was found last.
+    pub fn metric_near(&self, label: &str, place: &mut usize) -> Option<&ExperimentMetric> {
+        let near = self.metrics.get(*place);
+        if let Some(metric) = near.filter(|metric| metric.label == label) {
+            return Some(metric);
+        }
+        let found = self
+            .metrics
+            .binary_search_by(|metric| metric.label.as_str().cmp(label));
+        *place = found.ok()?;
+        self.metrics.get(*place)
+    }
+
     /// Whether the task itself failed.
     pub fn is_error(&self) -> bool {
         self.span.status == Status::Error

@@ -10,7 +10,7 @@
 mod pairs;
 mod verdict;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::dimension::values_of;
 use super::numbers::mean;
@@ -363,39 +363,47 @@ fn task_failures(pairing: &Pairing<'_>) -> Vec<TaskFailure> {
     failures
 }
 
-/// Groups of paired records: the places of their records in the pairing.
+/// Groups of paired records: the places of their records in the pairing, in order.
 #[derive(Debug)]
 struct Group {
     dimension: String,
     value: String,
-    records: BTreeSet<usize>,
+    records: Vec<usize>,
 }
 
 /// Values of a dimension that are looked at when none is named: more are no groups.
 const MOST_VALUES: usize = 20;
 
+/// Adds a place; places come in order, and some more than once.
+fn add(records: &mut Vec<usize>, at: usize) {
+    if records.last() != Some(&at) {
+        records.push(at);
+    }
+}
+
 fn segments(pairing: &Pairing<'_>, asked: Option<&str>) -> Vec<Group> {
-    let mut found: BTreeMap<&str, BTreeMap<&str, BTreeSet<usize>>> = BTreeMap::new();
-    for (at, (_, base, cand)) in pairing.paired.iter().enumerate() {
-        for event in base.iter().chain(cand) {
-            let keys = event.span.tags.iter().filter_map(|tag| tag.split_once(':'));
-            for (key, value) in keys.filter(|(_, value)| !value.is_empty()) {
-                if asked.is_none_or(|asked| asked == key) {
-                    let values = found.entry(key).or_default();
-                    values.entry(value).or_default().insert(at);
-                }
+    let mut found: BTreeMap<&str, BTreeMap<&str, Vec<usize>>> = BTreeMap::new();
+    let events = pairing
+        .paired
+        .iter()
+        .enumerate()
+        .flat_map(|(at, (_, base, cand))| base.iter().chain(cand).map(move |event| (at, *event)));
+    if let Some(key) = asked {
+        let values = found.entry(key).or_default();
+        for (at, event) in events {
+            for value in values_of(event, key) {
+                add(values.entry(value).or_default(), at);
             }
         }
-    }
-    if let Some(key @ ("error_type" | "dataset_record_id")) = asked {
-        for (at, (_, base, cand)) in pairing.paired.iter().enumerate() {
-            for value in base
-                .iter()
-                .chain(cand)
-                .flat_map(|event| values_of(event, key))
-            {
+    } else {
+        for (at, event) in events {
+            let tags = event.span.tags.iter().filter_map(|tag| tag.split_once(':'));
+            for (key, value) in tags.filter(|(_, value)| !value.is_empty()) {
                 let values = found.entry(key).or_default();
-                values.entry(value).or_default().insert(at);
+                // Enough is known of a dimension with too many values.
+                if values.len() <= MOST_VALUES {
+                    add(values.entry(value).or_default(), at);
+                }
             }
         }
     }
@@ -404,7 +412,7 @@ fn segments(pairing: &Pairing<'_>, asked: Option<&str>) -> Vec<Group> {
         .filter(|(_, values)| {
             // Groups divide the records: what is true of each says nothing, and what differs
             // between the two experiments or between runs is no property of a record.
-            let places: usize = values.values().map(BTreeSet::len).sum();
+            let places: usize = values.values().map(Vec::len).sum();
             let overlapping = places > pairing.paired.len();
             asked.is_some() || (2..=MOST_VALUES).contains(&values.len()) && !overlapping
         })

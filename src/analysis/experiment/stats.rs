@@ -89,16 +89,34 @@ pub struct FieldStats {
 
 /// All metrics of these events, by label.
 pub fn labels(events: &[ExperimentEvent]) -> Vec<LabelInfo> {
-    // Usable values first, declared types where there are none.
-    let mut seen: BTreeMap<&str, [(usize, usize); MetricType::ALL.len()]> = BTreeMap::new();
-    for metric in events.iter().flat_map(|event| &event.metrics) {
-        let counts = seen.entry(&metric.label).or_default();
-        let place = MetricType::ALL
-            .iter()
-            .position(|one| *one == metric.metric_type);
-        if let Some((usable, declared)) = place.and_then(|place| counts.get_mut(place)) {
-            *usable += usize::from(metric.usable().is_some());
-            *declared += 1;
+    // Usable values first, declared types where there are none. By label.
+    let mut seen: Vec<(&str, [(usize, usize); MetricType::ALL.len()])> = Vec::new();
+    for event in events {
+        // Most events have the same labels in the same order.
+        let mut next = 0;
+        for metric in &event.metrics {
+            let label = metric.label.as_str();
+            if seen.get(next).is_none_or(|(known, _)| *known != label) {
+                next = match seen.binary_search_by(|(known, _)| (*known).cmp(label)) {
+                    Ok(known) => known,
+                    Err(free) => {
+                        seen.insert(free, (label, Default::default()));
+                        free
+                    }
+                };
+            }
+            let place = MetricType::ALL
+                .iter()
+                .position(|one| *one == metric.metric_type);
+            let counts = seen.get_mut(next).map(|(_, counts)| counts);
+            if let Some((usable, declared)) = counts
+                .zip(place)
+                .and_then(|(counts, place)| counts.get_mut(place))
+            {
+                *usable += usize::from(metric.usable().is_some());
+                *declared += 1;
+            }
+            next += 1;
         }
     }
     seen.into_iter()
@@ -134,12 +152,13 @@ pub fn metric_stats<'a>(
         values: Values::Score(None),
     };
     let mut values: Vec<&Value> = Vec::new();
+    let mut place = 0;
     for event in events {
         if event.is_error() && !include_failed {
             stats.failed_left_out += 1;
             continue;
         }
-        let Some(metric) = event.metric(&info.label) else {
+        let Some(metric) = event.metric_near(&info.label, &mut place) else {
             stats.missing += 1;
             continue;
         };

@@ -30,7 +30,7 @@ const WORST_GROUPS: usize = 5;
 const LARGEST_DROPS: usize = 5;
 
 /// A record with a value on both sides.
-struct Row<'a> {
+struct Row {
     /// Its place in the pairing.
     at: usize,
     baseline: f64,
@@ -40,7 +40,6 @@ struct Row<'a> {
     tied: bool,
     /// Whether as many runs say pass or fail on both sides.
     evenly_run: bool,
-    runs: (&'a [&'a ExperimentEvent], &'a [&'a ExperimentEvent]),
 }
 
 /// Compares one metric.
@@ -51,13 +50,10 @@ pub(super) fn metric(
     options: Options<'_>,
 ) -> (MetricComparison, Vec<Flip>) {
     let reader = Reader::new(pairing, info, options);
-    let rows: Vec<Row<'_>> = pairing
-        .paired
-        .iter()
-        .enumerate()
-        .filter_map(|(at, (_, base, cand))| reader.row(at, base, cand))
+    let rows: Vec<Row> = (0..pairing.paired.len())
+        .filter_map(|at| reader.row(at))
         .collect();
-    let side = |pick: fn(&Row<'_>) -> f64| mean(&rows.iter().map(pick).collect::<Vec<_>>());
+    let side = |pick: fn(&Row) -> f64| mean(&rows.iter().map(pick).collect::<Vec<_>>());
     let (baseline, candidate) = (side(|row| row.baseline), side(|row| row.candidate));
     let differences: Vec<f64> = rows
         .iter()
@@ -114,7 +110,7 @@ pub(super) fn metric(
             options.segment_by.is_some(),
         ),
         largest_drops: drops(pairing, &rows, &reader),
-        words: reader.words(pairing),
+        words: reader.words(),
     };
     (comparison, flips)
 }
@@ -169,36 +165,48 @@ fn resamples(records: usize) -> usize {
     whole(1e7 / records.max(1) as f64).clamp(2_000, 10_000)
 }
 
-/// How a metric of this experiment is read.
+/// A metric of the paired records, and how it is read.
 struct Reader<'a> {
     info: &'a LabelInfo,
     measure: Measure,
     direction: Direction,
     source: DirectionSource,
-    include_failed: bool,
+    /// The metric on those runs that count, record by record: of the baseline, of the candidate.
+    metrics: Vec<[Vec<&'a ExperimentMetric>; 2]>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(pairing: &Pairing<'_>, info: &'a LabelInfo, options: Options<'_>) -> Self {
+    fn new(pairing: &Pairing<'a>, info: &'a LabelInfo, options: Options<'_>) -> Self {
+        let mut place = 0;
+        let mut counting = |events: &[&'a ExperimentEvent]| -> Vec<&'a ExperimentMetric> {
+            events
+                .iter()
+                .filter(|event| options.include_failed || !event.is_error())
+                .filter_map(|event| event.metric_near(&info.label, &mut place))
+                .filter(|metric| metric.metric_type == info.metric_type)
+                .filter(|metric| metric.usable().is_some())
+                .collect()
+        };
+        let metrics = pairing.paired.iter();
         let mut reader = Self {
             info,
             measure: Measure::Unordered,
             direction: Direction::Higher,
             source: DirectionSource::Assumed,
-            include_failed: options.include_failed,
+            metrics: metrics
+                .map(|(_, base, cand)| [counting(base), counting(cand)])
+                .collect(),
         };
         // Sums and counts of what was judged as passed, and as failed.
         let (mut passed, mut failed) = ((0.0, 0_usize), (0.0, 0_usize));
-        for (_, base, cand) in &pairing.paired {
-            for metric in reader.metrics(base).chain(reader.metrics(cand)) {
-                let place = match metric.assessment {
-                    Some(Assessment::Pass) => &mut passed,
-                    Some(Assessment::Fail) => &mut failed,
-                    None => continue,
-                };
-                place.0 += metric.value.as_ref().and_then(number).unwrap_or_default();
-                place.1 += 1;
-            }
+        for metric in reader.metrics.iter().flatten().flatten() {
+            let place = match metric.assessment {
+                Some(Assessment::Pass) => &mut passed,
+                Some(Assessment::Fail) => &mut failed,
+                None => continue,
+            };
+            place.0 += metric.value.as_ref().and_then(number).unwrap_or_default();
+            place.1 += 1;
         }
         let judged = passed.1 + failed.1 > 0;
         reader.measure = match info.metric_type {
@@ -225,25 +233,8 @@ impl<'a> Reader<'a> {
         reader
     }
 
-    /// The metric on those runs that count.
-    fn metrics<'e>(
-        &self,
-        events: &'e [&'e ExperimentEvent],
-    ) -> impl Iterator<Item = &'e ExperimentMetric> {
-        events
-            .iter()
-            .filter(move |event| self.include_failed || !event.is_error())
-            .filter_map(|event| event.metric(&self.info.label))
-            .filter(|metric| metric.metric_type == self.info.metric_type)
-            .filter(|metric| metric.usable().is_some())
-    }
-
-    fn row<'e>(
-        &self,
-        at: usize,
-        base: &'e [&'e ExperimentEvent],
-        cand: &'e [&'e ExperimentEvent],
-    ) -> Option<Row<'e>> {
+    fn row(&self, at: usize) -> Option<Row> {
+        let [base, cand] = self.metrics.get(at)?;
         let (baseline, candidate) = (self.value(base)?, self.value(cand)?);
         let (before, after) = (self.passes(base), self.passes(cand));
         Some(Row {
@@ -253,34 +244,28 @@ impl<'a> Reader<'a> {
             verdicts: before.majority().zip(after.majority()),
             tied: before.tied() || after.tied(),
             evenly_run: before.total() == after.total(),
-            runs: (base, cand),
         })
     }
 
     /// The runs of a record as one number.
-    fn value(&self, events: &[&ExperimentEvent]) -> Option<f64> {
-        let values: Vec<f64> = match self.measure {
-            Measure::Unordered => return None,
-            Measure::PassRate => self
-                .metrics(events)
-                .filter_map(|metric| metric.assessment)
-                .map(|assessment| f64::from(u8::from(assessment == Assessment::Pass)))
-                .collect(),
-            Measure::Mean | Measure::TrueRate => self
-                .metrics(events)
-                .filter_map(|metric| number(metric.value.as_ref()?))
-                .collect(),
+    fn value(&self, metrics: &[&ExperimentMetric]) -> Option<f64> {
+        let read = |metric: &&ExperimentMetric| match self.measure {
+            Measure::Unordered => None,
+            Measure::PassRate => {
+                let assessment = metric.assessment?;
+                Some(f64::from(u8::from(assessment == Assessment::Pass)))
+            }
+            Measure::Mean | Measure::TrueRate => number(metric.value.as_ref()?),
         };
+        let values: Vec<f64> = metrics.iter().filter_map(read).collect();
         mean(&values)
     }
 
-    fn passes(&self, events: &[&ExperimentEvent]) -> Votes {
+    fn passes(&self, metrics: &[&ExperimentMetric]) -> Votes {
         let mut votes = Votes::default();
-        for metric in self.metrics(events) {
-            if let Some(good) = self.is_good(metric) {
-                votes.0 += usize::from(good);
-                votes.1 += usize::from(!good);
-            }
+        for good in metrics.iter().filter_map(|metric| self.is_good(metric)) {
+            votes.0 += usize::from(good);
+            votes.1 += usize::from(!good);
         }
         votes
     }
@@ -301,7 +286,7 @@ impl<'a> Reader<'a> {
     }
 
     /// How often each word occurs among paired records, the most frequent first.
-    fn words(&self, pairing: &Pairing<'_>) -> Vec<(String, usize, usize)> {
+    fn words(&self) -> Vec<(String, usize, usize)> {
         if !matches!(
             self.info.metric_type,
             MetricType::Categorical | MetricType::Text
@@ -309,11 +294,11 @@ impl<'a> Reader<'a> {
             return Vec::new();
         }
         let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-        for (_, base, cand) in &pairing.paired {
-            for word in self.metrics(base).filter_map(word) {
+        for [base, cand] in &self.metrics {
+            for word in base.iter().filter_map(|metric| word(metric)) {
                 counts.entry(word).or_default().0 += 1;
             }
-            for word in self.metrics(cand).filter_map(word) {
+            for word in cand.iter().filter_map(|metric| word(metric)) {
                 counts.entry(word).or_default().1 += 1;
             }
         }
@@ -359,7 +344,7 @@ fn count(flips: &[Flip], outcome: Outcome) -> usize {
     flips.iter().filter(|flip| flip.outcome == outcome).count()
 }
 
-fn flips(pairing: &Pairing<'_>, info: &LabelInfo, rows: &[Row<'_>]) -> Vec<Flip> {
+fn flips(pairing: &Pairing<'_>, info: &LabelInfo, rows: &[Row]) -> Vec<Flip> {
     rows.iter()
         .filter_map(|row| {
             let outcome = match row.verdicts? {
@@ -376,8 +361,8 @@ fn flips(pairing: &Pairing<'_>, info: &LabelInfo, rows: &[Row<'_>]) -> Vec<Flip>
         .collect()
 }
 
-fn change(pairing: &Pairing<'_>, row: &Row<'_>) -> Option<Change> {
-    let (key, base, _) = pairing.paired.get(row.at)?;
+fn change(pairing: &Pairing<'_>, row: &Row) -> Option<Change> {
+    let (key, base, cand) = pairing.paired.get(row.at)?;
     // The run that worked is the one to read.
     let event = |events: &[&ExperimentEvent]| {
         let good = events.iter().find(|event| !event.is_error());
@@ -388,8 +373,8 @@ fn change(pairing: &Pairing<'_>, row: &Row<'_>) -> Option<Change> {
         record_id: record_name(key, base),
         baseline: row.baseline,
         candidate: row.candidate,
-        baseline_event: event(row.runs.0)?,
-        candidate_event: event(row.runs.1)?,
+        baseline_event: event(base)?,
+        candidate_event: event(cand)?,
     })
 }
 
@@ -401,11 +386,11 @@ fn gain(direction: Direction, baseline: f64, candidate: f64) -> f64 {
     }
 }
 
-fn drops(pairing: &Pairing<'_>, rows: &[Row<'_>], reader: &Reader<'_>) -> Vec<Change> {
+fn drops(pairing: &Pairing<'_>, rows: &[Row], reader: &Reader<'_>) -> Vec<Change> {
     if reader.measure != Measure::Mean {
         return Vec::new();
     }
-    let mut lost: Vec<(f64, &Row<'_>)> = rows
+    let mut lost: Vec<(f64, &Row)> = rows
         .iter()
         .map(|row| (gain(reader.direction, row.baseline, row.candidate), row))
         .filter(|(gain, _)| *gain < 0.0)
@@ -417,15 +402,22 @@ fn drops(pairing: &Pairing<'_>, rows: &[Row<'_>], reader: &Reader<'_>) -> Vec<Ch
         .collect()
 }
 
+/// The rows of those records. Both are in the order of their places.
+fn members<'r>(rows: &'r [Row], records: &[usize]) -> Vec<&'r Row> {
+    let mut rows = rows.iter().peekable();
+    let of = |at: &usize| {
+        while rows.next_if(|row| row.at < *at).is_some() {}
+        rows.next_if(|row| row.at == *at)
+    };
+    records.iter().filter_map(of).collect()
+}
+
 /// Groups of records, the worst first: all of a named dimension, else the few worst of any.
-fn groups(rows: &[Row<'_>], groups: &[Group], direction: Direction, named: bool) -> Vec<Segment> {
+fn groups(rows: &[Row], groups: &[Group], direction: Direction, named: bool) -> Vec<Segment> {
     let mut found: Vec<(f64, Segment)> = Vec::new();
     for group in groups {
-        let members: Vec<&Row<'_>> = rows
-            .iter()
-            .filter(|row| group.records.contains(&row.at))
-            .collect();
-        let side = |pick: fn(&&Row<'_>) -> f64| mean(&members.iter().map(pick).collect::<Vec<_>>());
+        let members = members(rows, &group.records);
+        let side = |pick: fn(&&Row) -> f64| mean(&members.iter().map(pick).collect::<Vec<_>>());
         let (Some(baseline), Some(candidate)) =
             (side(|row| row.baseline), side(|row| row.candidate))
         else {
