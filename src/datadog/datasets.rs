@@ -20,7 +20,7 @@ pub(super) static PROJECTS: Operation = Operation {
     media: JSON_API,
 };
 
-static DATASETS: Operation = Operation {
+pub(super) static DATASETS: Operation = Operation {
     name: "dataset list",
     class: OperationClass::Read,
     method: Method::GET,
@@ -28,7 +28,7 @@ static DATASETS: Operation = Operation {
     media: JSON_API,
 };
 
-static RECORDS: Operation = Operation {
+pub(super) static RECORDS: Operation = Operation {
     name: "dataset records",
     class: OperationClass::Read,
     method: Method::GET,

@@ -17,7 +17,7 @@ use crate::model::{Evaluator, TimeWindow};
 const ROUTE: &str = "/api/unstable/llm-obs/config/evaluators/custom";
 const NAMED_ROUTE: &str = "/api/unstable/llm-obs/config/evaluators/custom/{eval_name}";
 
-static LIST: Operation = Operation {
+pub(super) static LIST: Operation = Operation {
     name: "list of custom evaluators",
     class: OperationClass::Read,
     method: Method::GET,
@@ -25,7 +25,7 @@ static LIST: Operation = Operation {
     media: JSON_API,
 };
 
-static GET: Operation = Operation {
+pub(super) static GET: Operation = Operation {
     name: "evaluator",
     class: OperationClass::Read,
     method: Method::GET,
@@ -49,7 +49,7 @@ static DELETE: Operation = Operation {
     media: JSON_API,
 };
 
-static LIST_FOR_ORG: Operation = Operation {
+pub(super) static LIST_FOR_ORG: Operation = Operation {
     name: "list of evaluators",
     class: OperationClass::Read,
     method: Method::POST,
@@ -65,7 +65,7 @@ static LIST_FOR_APP: Operation = Operation {
     media: JSON,
 };
 
-static AGGREGATE_STATS: Operation = Operation {
+pub(super) static AGGREGATE_STATS: Operation = Operation {
     route: "/api/unstable/llm-obs-mcp/v1/eval/aggregate-stats",
     name: "evaluation statistics",
     class: OperationClass::Read,

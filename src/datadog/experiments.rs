@@ -22,7 +22,7 @@ pub use list::{ExperimentFilter, Page};
 pub(super) use list::{Paging, read_list};
 pub use write::{ExperimentChange, NewExperiment};
 
-static LIST: Operation = Operation {
+pub(super) static LIST: Operation = Operation {
     name: "experiment list",
     class: OperationClass::Read,
     method: Method::GET,
@@ -30,7 +30,7 @@ static LIST: Operation = Operation {
     media: JSON_API,
 };
 
-static EVENTS: Operation = Operation {
+pub(super) static EVENTS: Operation = Operation {
     name: "experiment events",
     class: OperationClass::Read,
     method: Method::GET,

@@ -10,6 +10,9 @@ use tokio::time::Instant;
 
 use super::call::{Call, JSON, Operation};
 use super::client::Client;
+use super::datasets::{DATASETS, PROJECTS, RECORDS};
+use super::evaluators::{AGGREGATE_STATS, GET as EVALUATOR, LIST as EVALUATORS, LIST_FOR_ORG};
+use super::experiments::{EVENTS, LIST as EXPERIMENTS};
 use super::retry::OperationClass;
 use super::spans::{FIND_ERROR_SPANS, PRIVATE_SEARCH, SEARCH, SPAN_CONTENT};
 use super::text;
@@ -61,9 +64,16 @@ impl ProbeResult {
         !self.top_level_keys.is_empty() && self.status.is_some_and(|status| status < 300)
     }
 
-    fn of(operation: &'static Operation, name: &'static str) -> Self {
+    fn not_tried(operation: &'static Operation, why: &str) -> Self {
         Self {
-            name,
+            detail: why.to_owned(),
+            ..Self::of(operation)
+        }
+    }
+
+    fn of(operation: &'static Operation) -> Self {
+        Self {
+            name: operation.name,
             endpoint: format!("{} {}", operation.method, operation.route),
             status: None,
             top_level_keys: Vec::new(),
@@ -77,75 +87,117 @@ impl ProbeResult {
 impl Client {
     /// Tries each endpoint once. Never fails: what went wrong stands in the results.
     pub async fn probe(&self) -> Vec<ProbeResult> {
-        let mut results = vec![
-            self.try_out(Call::new(&VALIDATE), &VALIDATE, VALIDATE.name)
-                .await
-                .0,
-        ];
-        let list = Call::new(&LIST)
+        let (key, _) = self.try_out(&VALIDATE, Call::new(&VALIDATE)).await;
+        let mut results = vec![key];
+        self.probe_spans(&mut results).await;
+        self.probe_experiments(&mut results).await;
+        self.probe_evaluators(&mut results).await;
+        results
+    }
+
+    async fn probe_spans(&self, results: &mut Vec<ProbeResult>) {
+        let list = one_row(Call::new(&LIST))
             .query("filter[from]", "now-7d")
-            .query("filter[to]", "now")
-            .query("page[limit]", "1");
-        results.push(self.try_out(list, &LIST, LIST.name).await.0);
+            .query("filter[to]", "now");
+        results.push(self.try_out(&LIST, list).await.0);
         let search = json!({"data": {"type": "spans", "attributes": {
             "filter": {"from": "now-7d", "to": "now"},
             "options": {"include_attachments": false},
             "page": {"limit": 1},
             "sort": "-timestamp"}}});
-        let (result, answer) = self
-            .try_out(Call::new(&SEARCH).body(search), &SEARCH, SEARCH.name)
-            .await;
+        let (result, answer) = self.try_out(&SEARCH, Call::new(&SEARCH).body(search)).await;
         results.push(result);
-        let window = json!({"from": "now-7d", "to": "now"});
-        let with = |extra: Value| {
-            let mut body = window.as_object().cloned().unwrap_or_default();
-            body.extend(extra.as_object().cloned().unwrap_or_default());
-            Value::Object(body)
-        };
-        let call = Call::new(&PRIVATE_SEARCH).body(with(json!({"limit": 1})));
-        results.push(
-            self.try_out(call, &PRIVATE_SEARCH, "private span search")
-                .await
-                .0,
-        );
+        let private = json!({"from": "now-7d", "to": "now", "limit": 1});
+        let private = Call::new(&PRIVATE_SEARCH).body(private);
+        results.push(self.try_out(&PRIVATE_SEARCH, private).await.0);
         let id = |key: &str| {
             let row = answer.as_ref()?.pointer("/data/0/attributes")?;
             row.get(key)?.as_str().map(str::to_owned)
         };
-        match (id("trace_id"), id("span_id")) {
-            (Some(trace), Some(span)) => {
-                let call = Call::new(&FIND_ERROR_SPANS).body(with(json!({"trace_id": trace})));
-                results.push(
-                    self.try_out(call, &FIND_ERROR_SPANS, FIND_ERROR_SPANS.name)
-                        .await
-                        .0,
-                );
-                let body = json!({"trace_id": trace, "span_id": span, "field": "metadata"});
-                let call = Call::new(&SPAN_CONTENT).body(with(body));
-                results.push(self.try_out(call, &SPAN_CONTENT, SPAN_CONTENT.name).await.0);
+        let (Some(trace), Some(span)) = (id("trace_id"), id("span_id")) else {
+            let why = "not tried: there is no span in the last 7 days";
+            results.extend(
+                [&FIND_ERROR_SPANS, &SPAN_CONTENT].map(|one| ProbeResult::not_tried(one, why)),
+            );
+            return;
+        };
+        let errors = json!({"from": "now-7d", "to": "now", "trace_id": trace});
+        let errors = Call::new(&FIND_ERROR_SPANS).body(errors);
+        results.push(self.try_out(&FIND_ERROR_SPANS, errors).await.0);
+        let content = json!({"from": "now-7d", "to": "now", "trace_id": trace, "span_id": span, "field": "metadata"});
+        let content = Call::new(&SPAN_CONTENT).body(content);
+        results.push(self.try_out(&SPAN_CONTENT, content).await.0);
+    }
+
+    async fn probe_experiments(&self, results: &mut Vec<ProbeResult>) {
+        let (result, answer) = self.try_out(&PROJECTS, one_row(Call::new(&PROJECTS))).await;
+        results.push(result);
+        let project = first_id(answer.as_ref());
+        let dataset = self
+            .try_below(&DATASETS, &[project.as_deref()], "project", results)
+            .await;
+        let ids = [project.as_deref(), dataset.as_deref()];
+        self.try_below(&RECORDS, &ids, "dataset", results).await;
+        let (result, answer) = self
+            .try_out(&EXPERIMENTS, one_row(Call::new(&EXPERIMENTS)))
+            .await;
+        results.push(result);
+        let experiment = first_id(answer.as_ref());
+        self.try_below(&EVENTS, &[experiment.as_deref()], "experiment", results)
+            .await;
+    }
+
+    async fn probe_evaluators(&self, results: &mut Vec<ProbeResult>) {
+        let (result, answer) = self.try_out(&EVALUATORS, Call::new(&EVALUATORS)).await;
+        results.push(result);
+        let name = first_id(answer.as_ref());
+        self.try_below(&EVALUATOR, &[name.as_deref()], "custom evaluator", results)
+            .await;
+        let all = Call::new(&LIST_FOR_ORG).body(json!({}));
+        results.push(self.try_out(&LIST_FOR_ORG, all).await.0);
+        results.push(match name {
+            Some(name) => {
+                let asked = json!({"eval_name": name, "from": "now-7d", "to": "now"});
+                let asked = Call::new(&AGGREGATE_STATS).body(asked);
+                self.try_out(&AGGREGATE_STATS, asked).await.0
             }
-            _ => results.extend(
-                [&FIND_ERROR_SPANS, &SPAN_CONTENT].map(|operation| ProbeResult {
-                    detail: "not tried: there is no span in the last 7 days".to_owned(),
-                    ..ProbeResult::of(operation, operation.name)
-                }),
-            ),
-        }
-        results
+            None => {
+                ProbeResult::not_tried(&AGGREGATE_STATS, "not tried: no custom evaluator was found")
+            }
+        });
+    }
+
+    /// Tries what needs ids that an answer before may have given. The first row's id.
+    async fn try_below(
+        &self,
+        operation: &'static Operation,
+        ids: &[Option<&str>],
+        parent: &str,
+        results: &mut Vec<ProbeResult>,
+    ) -> Option<String> {
+        let ids: Option<Vec<&str>> = ids.iter().copied().collect();
+        let call = ids.and_then(|ids| Call::with_ids(operation, &ids).ok());
+        let Some(call) = call else {
+            let why = format!("not tried: no {parent} was found");
+            results.push(ProbeResult::not_tried(operation, &why));
+            return None;
+        };
+        let (result, answer) = self.try_out(operation, one_row(call)).await;
+        results.push(result);
+        first_id(answer.as_ref())
     }
 
     async fn try_out(
         &self,
-        call: Call,
         operation: &'static Operation,
-        name: &'static str,
+        call: Call,
     ) -> (ProbeResult, Option<Value>) {
         let start = Instant::now();
         let client = self.with_deadline(super::Deadline::after(TIMEOUT));
         let answer = client.execute_up_to(call, 1).await;
         let mut result = ProbeResult {
             elapsed_ms: start.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
-            ..ProbeResult::of(operation, name)
+            ..ProbeResult::of(operation)
         };
         match answer {
             Ok(answer) => {
@@ -177,10 +229,21 @@ fn listed(keys: &[String]) -> String {
     }
 }
 
+fn one_row(call: Call) -> Call {
+    call.query("page[limit]", "1")
+}
+
+fn first_id(answer: Option<&Value>) -> Option<String> {
+    let id = answer?.pointer("/data/0/id")?.as_str()?;
+    Some(id.to_owned())
+}
+
 fn first_row(answer: &Value) -> Option<&Map<String, Value>> {
-    let rows = ["data", "spans", "error_spans"]
+    let events = answer.pointer("/data/attributes/spans");
+    let rows = ["data", "spans", "error_spans", "evaluators"]
         .into_iter()
-        .find_map(|key| answer.get(key)?.as_array())?;
+        .find_map(|key| answer.get(key)?.as_array())
+        .or_else(|| events?.as_array())?;
     let row = rows.first()?;
     row.get("attributes").unwrap_or(row).as_object()
 }

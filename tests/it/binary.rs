@@ -408,3 +408,104 @@ fn no_credential_appears_in_any_output_at_any_level() {
         assert!(!output.contains(secret), "a credential was shown");
     }
 }
+
+/// What `doctor` prints, without what differs from run to run.
+fn diagnosis(command: &mut Command) -> (String, i32) {
+    let done = command.output().unwrap();
+    let said = String::from_utf8(done.stdout).unwrap();
+    (said, done.status.code().unwrap())
+}
+
+#[test]
+fn doctor_probes_each_endpoint_that_the_tools_need_and_shows_keys_without_content() {
+    let home = TempDir::new().unwrap();
+    let demo = demo(&home);
+    let mut command = program(&home);
+    command.args(["doctor", "--probe", "--api-url", &demo.url]);
+    let (said, code) = diagnosis(&mut command);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.trim_end().ends_with("Nothing is wrong."), "{said}");
+    for endpoint in [
+        "API key check (GET /api/v1/validate): 200",
+        "span list (GET /api/v2/llm-obs/v1/spans/events): 200",
+        "span search (POST /api/v2/llm-obs/v1/spans/events/search): 200",
+        "error details (POST /api/unstable/llm-obs-mcp/v1/trace/find-error-spans): 200",
+        "span content (POST /api/unstable/llm-obs-mcp/v1/trace/span-content): 200",
+        "(GET /api/v2/llm-obs/v1/projects): 200",
+        "(GET /api/v2/llm-obs/v1/{project_id}/datasets): 200",
+        "(GET /api/v2/llm-obs/v1/{project_id}/datasets/{dataset_id}/records): 200",
+        "experiment list (GET /api/v2/llm-obs/v1/experiments): 200",
+        "experiment events (GET /api/v2/llm-obs/v3/experiments/{experiment_id}/events): 200",
+        "list of custom evaluators (GET /api/unstable/llm-obs/config/evaluators/custom): 200",
+    ] {
+        assert!(said.contains(endpoint), "{endpoint} in {said}");
+    }
+    assert!(
+        said.contains("row keys:") && said.contains("ml_app"),
+        "{said}"
+    );
+    for content in ["refund-helper-quality", "help-desk-baseline"] {
+        assert!(!said.contains(content), "{content} in {said}");
+    }
+}
+
+#[test]
+fn doctor_says_what_is_wrong_and_the_mend_of_each() {
+    let home = TempDir::new().unwrap();
+    let file = home.path().join("a-file");
+    std::fs::write(&file, "x").unwrap();
+    let doctor = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let mut command = program(&home);
+        command
+            .arg("doctor")
+            .args(arguments)
+            .envs(environment.iter().copied());
+        diagnosis(&mut command)
+    };
+    let folder = file.to_str().unwrap();
+    for (arguments, environment, problem, mend) in [
+        (
+            vec!["--data-dir", folder],
+            vec![],
+            "it is not a folder",
+            "--data-dir DIR",
+        ),
+        (
+            vec!["--toolsets", "nothing"],
+            vec![],
+            "no tools are served",
+            "the default is --toolsets llmobs",
+        ),
+        (
+            vec![],
+            vec![("DD_APPLICATION_KEY", "word-to-hide")],
+            "without an API key",
+            "set DD_API_KEY too",
+        ),
+        (
+            vec!["--api-url", "http://127.0.0.1:9"],
+            vec![
+                ("DD_API_KEY", "word-to-hide"),
+                ("DD_APPLICATION_KEY", "word-to-hide"),
+            ],
+            "0 of 15 endpoints answered",
+            "`llmobs-mcp doctor --probe` shows each of them",
+        ),
+    ] {
+        let (said, code) = doctor(&arguments, &environment);
+        assert_eq!(code, 1, "{said}");
+        assert!(
+            said.contains("PROBLEM ") && said.contains(problem),
+            "{said}"
+        );
+        assert!(said.contains("-> ") && said.contains(mend), "{said}");
+        assert!(said.trim_end().ends_with("One problem."), "{said}");
+        assert!(!said.contains("word-to-hide"), "{said}");
+    }
+    let (said, code) = doctor(&[], &[("DD_API_KEY", "word-to-hide")]);
+    assert_eq!(code, 0, "what SDKs need to send is no problem: {said}");
+    assert!(
+        said.contains("DD_API_KEY alone does not select Datadog"),
+        "{said}"
+    );
+}

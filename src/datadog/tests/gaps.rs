@@ -185,13 +185,13 @@ async fn the_probe_names_statuses_and_keys_and_shows_no_content() {
     );
     let results = fake.client().probe().await;
     let by_name = |name: &str| results.iter().find(|result| result.name == name).unwrap();
-    assert_eq!(results.len(), 6);
+    assert_eq!(results.len(), 15);
     assert_eq!(by_name("API key check").status, Some(404));
     let search = by_name("span search");
     assert_eq!(search.top_level_keys, ["data", "meta"]);
     assert!(search.row_keys.contains(&"ml_app".to_owned()));
     assert_eq!(by_name("error details").row_keys, ["span_id"]);
-    let refused = by_name("private span search");
+    let refused = by_name("look-up of an APM trace");
     assert_eq!(refused.status, Some(403));
     assert!(refused.detail.contains("Forbidden") && !refused.is_ok());
     assert!(search.is_ok() && search.detail.contains("keys: data, meta"));
