@@ -49,7 +49,7 @@ async fn serve_alone(settings: &Settings, args: &LocalArgs) -> Result<ExitCode, 
         documented_only: args.documented_only,
         ..in_folder(folder, retention)
     };
-    if args.datadog_limits {
+    if args.datadog_limits || settings.datadog_limits {
         options = options.with_datadog_limits();
     }
     let backend = Backend::share(options, listen).await?;

@@ -81,6 +81,8 @@ pub(crate) struct Settings {
     pub(crate) data_dir_named: bool,
     /// What the local backend keeps.
     pub(crate) retention: Retention,
+    /// Whether the local backend holds to Datadog's limits on what is sent.
+    pub(crate) datadog_limits: bool,
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) wish: Wish,
     /// What is said about callers over HTTP.
@@ -259,6 +261,9 @@ impl Settings {
             .or_else(|| env.get("LLMOBS_MCP_CA_FILE").map(PathBuf::from))
             .or_else(|| file.ca_file.clone());
 
+        let datadog_limits = env.is_set("LLMOBS_MCP_DATADOG_LIMITS", &mut notes)
+            || file.datadog_limits.unwrap_or_default();
+
         Ok(Self {
             choice,
             because,
@@ -270,6 +275,7 @@ impl Settings {
             data_dir,
             data_dir_named,
             retention: retention::resolve(env, file)?,
+            datadog_limits,
             ca_file,
             wish,
             callers,

@@ -87,7 +87,11 @@ pub(crate) async fn connect(mut settings: Settings) -> Result<Connected, CliErro
 }
 
 fn own_data(settings: &Settings) -> LocalOptions {
-    in_folder(&settings.data_dir, settings.retention)
+    let options = in_folder(&settings.data_dir, settings.retention);
+    if settings.datadog_limits {
+        return options.with_datadog_limits();
+    }
+    options
 }
 
 /// The hub over a local backend.

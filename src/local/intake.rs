@@ -192,9 +192,9 @@ fn refuse_older(batch: &mut Batch, max_age: Duration, now_ms: i64) {
     let mut refuse = |what: &str, ms: i64| {
         let kept = ms >= oldest;
         if !kept {
-            let seconds = max_age.as_secs();
+            let hours = max_age.as_secs() / 3_600;
             batch.refused.push(format!(
-                "{what} is older than the {seconds} seconds set as limit"
+                "{what} is older than {hours} hours, which this backend was told to hold to"
             ));
         }
         kept

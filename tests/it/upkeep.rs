@@ -9,7 +9,7 @@ use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::binary::{Running, program};
+use crate::binary::{Running, local, program};
 use crate::support::sender::{batch, client, found, post, scores};
 
 /// Folders of one test, and the commands on them.
@@ -429,4 +429,60 @@ fn what_cannot_be_done_is_told_with_the_mend() {
         assert_eq!(done.status.code(), Some(code), "{words:?}: {told}");
         assert!(told.contains(expected), "{words:?}: {told}");
     }
+}
+
+/// The limits are Datadog's own; a flag, the environment or the file wishes for them.
+#[rstest::rstest]
+#[case::nobody(&[], None, false, true)]
+#[case::flag(&["--datadog-limits"], None, false, false)]
+#[case::environment(&[], Some("true"), false, false)]
+#[case::environment_off(&[], Some("0"), false, true)]
+#[case::file(&[], None, true, false)]
+#[tokio::test(flavor = "multi_thread")]
+async fn old_spans_are_refused_where_datadogs_limits_are_wished_for(
+    #[case] flags: &[&str],
+    #[case] variable: Option<&str>,
+    #[case] in_file: bool,
+    #[case] kept: bool,
+) {
+    let (home, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut command = local(&home, data.path());
+    command.args(flags);
+    if let Some(value) = variable {
+        command.env("LLMOBS_MCP_DATADOG_LIMITS", value);
+    }
+    if in_file {
+        let config = home.path().join("limits.toml");
+        std::fs::write(&config, "datadog_limits = true").unwrap();
+        command.arg("--config").arg(config);
+    }
+    let server = Running::start(command, "Local backend");
+    let client = client();
+    let mut body = batch("limits", "old", "");
+    let day = 86_400_000_000_000_i64;
+    for span in body[0]["spans"].as_array_mut().unwrap() {
+        span["start_ns"] = json!(span["start_ns"].as_i64().unwrap() - 2 * day);
+    }
+    let answer = client
+        .post(format!("{}/api/v2/llmobs", server.url))
+        .json(&body)
+        .send()
+        .await
+        .unwrap();
+    let said = answer.text().await.unwrap();
+    assert_eq!(said.contains("24 hours"), !kept, "{said}");
+    post(
+        &client,
+        &server.url,
+        "/api/v2/llmobs",
+        &batch("limits", "new", ""),
+    )
+    .await;
+    let stats = program(&home)
+        .args(["local", "stats", "--json", "--data-dir"])
+        .arg(data.path())
+        .output()
+        .unwrap();
+    let stats: Value = serde_json::from_slice(&stats.stdout).unwrap();
+    assert_eq!(stats["spans"], if kept { 10 } else { 5 }, "{stats}");
 }

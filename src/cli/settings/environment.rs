@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use crate::server::nearest;
 
 /// The variables of ours that exist besides Datadog's.
-const OURS: [&str; 20] = [
+const OURS: [&str; 21] = [
     "LLMOBS_MCP_TOOLSETS",
     "LLMOBS_MCP_OMIT_TOOLS",
     "LLMOBS_MCP_READ_ONLY",
     "LLMOBS_MCP_DATA_DIR",
     "LLMOBS_MCP_RETAIN_DAYS",
     "LLMOBS_MCP_RETAIN_BYTES",
+    "LLMOBS_MCP_DATADOG_LIMITS",
     "LLMOBS_MCP_CA_FILE",
     "LLMOBS_MCP_LOG",
     "LLMOBS_MCP_CONFIG",

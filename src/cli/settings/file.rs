@@ -12,7 +12,7 @@ use crate::server::nearest;
 
 use super::{Environment, SettingsError, default_dir, path_in};
 
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 27] = [
     "site",
     "toolsets",
     "omit_tools",
@@ -20,6 +20,7 @@ const KEYS: [&str; 26] = [
     "data_dir",
     "retain_days",
     "retain_bytes",
+    "datadog_limits",
     "ca_file",
     "log",
     "api_key",
@@ -51,6 +52,7 @@ pub(crate) struct Values {
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) retain_days: Option<String>,
     pub(crate) retain_bytes: Option<String>,
+    pub(crate) datadog_limits: Option<bool>,
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) log: Option<String>,
     pub(crate) auth: Option<String>,
@@ -164,6 +166,7 @@ fn parse(path: &Path, text: &str) -> Result<Values, SettingsError> {
             "data_dir" => values.data_dir = Some(file()?),
             "retain_days" => values.retain_days = Some(amount()?),
             "retain_bytes" => values.retain_bytes = Some(amount()?),
+            "datadog_limits" => values.datadog_limits = Some(yes_or_no()?),
             "ca_file" => values.ca_file = Some(file()?),
             "api_url" => {
                 return Err(wrong(
