@@ -270,7 +270,7 @@ fn transport_hint(error: &TransportError) -> &'static str {
             "Check the network, the proxy variables (HTTPS_PROXY, NO_PROXY), and that the upstream is running."
         }
         TransportError::Tls(_) => {
-            "Check the system's CA certificates and clock; behind a proxy that opens TLS, name its certificate in the CA file setting."
+            "Check the system's CA certificates and clock; behind a proxy that opens TLS, name the file of its certificate: --ca-file FILE (or LLMOBS_MCP_CA_FILE)."
         }
         TransportError::NotSent(_) => "Use https, or http on this machine only.",
         TransportError::Timeout(_) => {

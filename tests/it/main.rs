@@ -23,6 +23,7 @@ mod evaluators;
 mod experiments;
 mod login;
 mod modes;
+mod reach;
 mod readme;
 mod search;
 mod shapes;

@@ -202,7 +202,14 @@ fn causes<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
-        (*error).source()
+        // An I/O error that wraps another one names as its source what is behind that one.
+        match error
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::get_ref)
+        {
+            Some(Some(wrapped)) => Some(wrapped),
+            _ => (*error).source(),
+        }
     })
 }
 
