@@ -1,10 +1,16 @@
 //! Root-cause skills fire dozens of calls at one trace at once: it is loaded once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use llmobs_mcp::datadog::HubSettings;
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, join_all};
+use http::{Request, Response};
+use llmobs_mcp::datadog::{
+    Credential, Hub, HubSettings, Limits, RouterTransport, Transport, TransportError, Upstream,
+};
 use serde_json::{Value, json};
 
 use crate::support::{App, NOW_MS};
@@ -30,10 +36,42 @@ fn large_trace(trace: &str) -> Vec<Value> {
         .collect()
 }
 
+/// The most rows that a search asks for at once; the structure of a trace is read in larger pages.
+const MOST_ROWS: u64 = 500;
+
+/// Counts the pages of structure on their way.
+struct Counted {
+    inner: RouterTransport,
+    structures: Arc<AtomicUsize>,
+}
+
+impl Transport for Counted {
+    fn send(
+        &self,
+        request: Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
+        let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+        let asked = &body["data"]["attributes"];
+        let whole = asked["page"]["limit"].as_u64() > Some(MOST_ROWS);
+        if whole && asked["options"]["include_attachments"] == false {
+            self.structures.fetch_add(1, Ordering::Relaxed);
+        }
+        self.inner.send(request, limits)
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn forty_parallel_calls_of_all_tools_read_each_content_at_most_once() {
     const TRACE: &str = "000000000000000000000000000000bb";
-    let app = App::new();
+    let mut app = App::new();
+    let structures = Arc::<AtomicUsize>::default();
+    let counted = Counted {
+        inner: RouterTransport(app.backend.router()),
+        structures: structures.clone(),
+    };
+    let hub = Hub::new(Upstream::Local, Arc::new(counted), HubSettings::default());
+    app.context.client = hub.client(Credential::None, "test");
     app.spans(json!(large_trace(TRACE))).await;
     let mut questions = Vec::new();
     for round in 1..=6 {
@@ -57,6 +95,10 @@ async fn forty_parallel_calls_of_all_tools_read_each_content_at_most_once() {
                 json!({"trace_id": TRACE, "span_ids": ["1"], "max_depth": round}),
             ),
             ("get_llmobs_agent_loop", json!({"trace_id": TRACE})),
+            (
+                "search_llmobs_spans",
+                json!({"trace_id": TRACE, "query": "-@name:nothing", "limit": 5 * round}),
+            ),
         ]);
     }
     let before = app.counts();
@@ -68,7 +110,7 @@ async fn forty_parallel_calls_of_all_tools_read_each_content_at_most_once() {
     .await;
     let after = app.counts();
 
-    assert_eq!(questions.len(), 42);
+    assert_eq!(questions.len(), 48);
     let read_twice: BTreeMap<_, _> = after
         .contents
         .iter()
@@ -84,18 +126,27 @@ async fn forty_parallel_calls_of_all_tools_read_each_content_at_most_once() {
         "and each once, as two tools need them all"
     );
     let asked: u64 = after.requests.values().sum::<u64>() - before.requests.values().sum::<u64>();
-    println!("42 calls cost {asked} requests: {:?}", after.requests);
-    // One page of structure; the rest are batches of contents.
+    println!("48 calls cost {asked} requests: {:?}", after.requests);
+    assert_eq!(
+        structures.load(Ordering::Relaxed),
+        1,
+        "the structure is paged once"
+    );
+    // Six searches, one page of structure, one look for errors; the rest are batches of contents.
     assert!(asked <= 12, "{asked} requests");
 
-    // A second burst costs nothing.
+    // A second burst costs its searches and nothing else.
     join_all(
         questions
             .iter()
             .map(|(tool, arguments)| app.call(tool, arguments.clone())),
     )
     .await;
-    assert_eq!(app.counts().requests, after.requests);
+    let again = app.counts();
+    let asked: u64 = again.requests.values().sum::<u64>() - after.requests.values().sum::<u64>();
+    assert_eq!(asked, 6);
+    assert_eq!(again.contents, after.contents, "no content is read again");
+    assert_eq!(structures.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

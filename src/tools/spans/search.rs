@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::summary::Summary;
 use super::why_empty;
 use super::{id_window, trace_url};
-use crate::datadog::{ClientError, SpanPage, SpanSearch};
-use crate::model::{Span, SpanKind, TimeWindow};
+use crate::datadog::{ClientError, SpanPage, SpanSearch, Which};
+use crate::model::{Span, SpanId, SpanKind, TimeWindow, TraceId};
 use crate::query::{self, combine::SpanFilters};
 use crate::render::{Budget, Shrink, fit, to_json};
 use crate::tools::answer::{self, Notes, Window, decode, encode, mark};
@@ -313,8 +313,14 @@ async fn page_that_fits(
     let room = budget.chars().saturating_sub(FRAME.min(budget.chars() / 3));
     search.limit = limit.min(room / shortest + 1).max(1);
     loop {
-        search.content = !brief && search.limit <= FULL_PREVIEW_ROWS;
-        let page: SpanPage = context.client.search_spans(search).await.map_err(refused)?;
+        let previews = !brief && search.limit <= FULL_PREVIEW_ROWS;
+        let trace = search.filters.trace_id.as_deref().filter(|_| previews);
+        let trace = trace.map(TraceId::from);
+        search.content = previews && trace.is_none();
+        let mut page: SpanPage = context.client.search_spans(search).await.map_err(refused)?;
+        if let Some(trace) = trace.filter(|_| !page.spans.is_empty()) {
+            with_contents(context, &trace, &mut page).await;
+        }
         let rows: Vec<Summary> = page
             .spans
             .iter()
@@ -344,6 +350,32 @@ async fn page_that_fits(
             });
         }
         search.limit = fitting.min(search.limit - 1).max(1);
+    }
+}
+
+/// Gives spans of one trace their contents from what all tools share of it: whoever searches in a
+/// trace goes on to read it.
+async fn with_contents(context: &ToolContext, trace: &TraceId, page: &mut SpanPage) {
+    let client = &context.client;
+    let ids: Vec<SpanId> = page.spans.iter().map(|span| span.span_id.clone()).collect();
+    let contents = match client.trace(trace, context.now_ms).await {
+        Ok(loaded) => client.contents(&loaded, Which::Spans(&ids)).await,
+        Err(error) => Err(error),
+    };
+    let contents = match contents {
+        Ok(contents) => contents,
+        Err(error) => {
+            page.notes.push(format!("without previews: {error}"));
+            return;
+        }
+    };
+    page.notes
+        .extend(contents.gaps.iter().map(ToString::to_string));
+    for span in &mut page.spans {
+        let whole = Arc::clone(contents.of(span));
+        let span = Arc::make_mut(span);
+        span.input = whole.input.clone();
+        span.output = whole.output.clone();
     }
 }
 
