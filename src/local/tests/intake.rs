@@ -354,7 +354,7 @@ async fn spans_older_than_the_limit_set_are_refused() {
     let body = json!([{"spans": [span(1, START, json!({}))]}]);
     let answer = local.post("/api/v2/llmobs", &body).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-    assert!(answer.detail().contains("older than the 86400 seconds"));
+    assert!(answer.detail().contains("older than 24 hours"));
 }
 
 #[tokio::test]
