@@ -285,6 +285,86 @@ async fn open_llmetry_spans_and_older_events() {
 }
 
 #[tokio::test]
+async fn words_and_parts_that_no_field_has_are_kept() {
+    let local = Local::new();
+    let event = |name: &str, pairs: Value| json!({"name": name, "timeUnixNano": "7", "attributes": span(9, 0, pairs)["attributes"]});
+    let mut old = span(
+        5,
+        0,
+        json!({"llm.request.type": "chat", "gen_ai.request.model": "m"}),
+    );
+    old["events"] = json!([
+        event(
+            "gen_ai.content.prompt",
+            json!({"gen_ai.prompt": "hi", "trimmed": 1})
+        ),
+        event(
+            "gen_ai.choice",
+            json!({"gen_ai.system": "openai", "message": "{\"content\":\"yes\"}"})
+        ),
+    ]);
+    local
+        .export(&[
+            span(
+                1,
+                0,
+                json!({"openinference.span.kind": "GUARDRAIL", "tag.tags": "one, two"}),
+            ),
+            span(2, 0, json!({"gen_ai.operation.name": "plan"})),
+            span(3, 0, json!({"traceloop.span.kind": "session"})),
+            span(
+                4,
+                0,
+                json!({"llm.request.type": "moderation",
+                "retrieval.documents.0.document.content": "text", "retrieval.documents.0.rank": 3}),
+            ),
+            old,
+        ])
+        .await;
+    let mut spans = local.all(json!({})).await.spans();
+    spans.sort_by_key(|span| span["span_id"].as_str().unwrap().len());
+    let by_tag = |tag: &str| {
+        let has = |span: &&Value| span["tags"].as_array().unwrap().contains(&json!(tag));
+        spans
+            .iter()
+            .find(has)
+            .unwrap_or_else(|| panic!("{tag} in {spans:?}"))
+    };
+    for tag in [
+        "openinference.span.kind:GUARDRAIL",
+        "operation.name:plan",
+        "traceloop.span.kind:session",
+        "llm.request.type:moderation",
+    ] {
+        assert_eq!(by_tag(tag)["span_kind"], "workflow");
+    }
+    let guard = by_tag("openinference.span.kind:GUARDRAIL");
+    assert!(
+        guard["tags"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("tag.tags:one, two"))
+    );
+    assert_eq!(
+        guard["collection_errors"],
+        json!(["otel_warning_unmapped_tag_tags"])
+    );
+    let documents = &by_tag("llm.request.type:moderation")["output"]["documents"];
+    assert_eq!(documents, &json!([{"rank": 3, "text": "text"}]));
+    let call = spans
+        .iter()
+        .find(|span| span["span_kind"] == "llm")
+        .unwrap();
+    assert_eq!(call["model_provider"], "openai", "an event says it");
+    assert_eq!(call["output"]["messages"][0]["content"], "yes");
+    let event = &call["extra"]["otel"]["events"][0];
+    assert_eq!(
+        (&event["name"], &event["attributes"]),
+        (&json!("gen_ai.content.prompt"), &json!({"trimmed": 1}))
+    );
+}
+
+#[tokio::test]
 async fn what_cannot_be_mapped_is_kept_and_searchable() {
     let local = Local::new();
     let long = "x".repeat(300);

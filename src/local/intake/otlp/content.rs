@@ -31,6 +31,21 @@ impl Side {
     }
 }
 
+/// Takes the provider that older events repeat to the span, if it has none itself.
+pub(super) fn name_provider(reader: &mut Reader) {
+    const PROVIDER: &str = "gen_ai.system";
+    for event in &mut reader.events {
+        if !event.name.starts_with("gen_ai.") {
+            continue;
+        }
+        if let Some(provider) = event.attributes.shift_remove(PROVIDER)
+            && reader.fields.peek(PROVIDER).is_none()
+        {
+            reader.fields.put_back(PROVIDER, provider);
+        }
+    }
+}
+
 /// Reads both sides, the documents and the tools that the model was offered.
 pub(super) fn read(reader: &mut Reader, span: &mut Span) {
     span.tool_definitions = tool_definitions(reader);
@@ -177,6 +192,9 @@ fn older_events(reader: &mut Reader) -> (Vec<Value>, Vec<Value>) {
                 } else {
                     output.extend(read);
                 }
+                if !event.attributes.is_empty() {
+                    others.push(event);
+                }
                 continue;
             }
             _ => {
@@ -184,7 +202,6 @@ fn older_events(reader: &mut Reader) -> (Vec<Value>, Vec<Value>) {
                 continue;
             }
         };
-        event.attributes.shift_remove("gen_ai.system");
         let mut message: Map<String, Value> = event
             .attributes
             .into_iter()
@@ -313,8 +330,11 @@ fn document_of(item: Value) -> Value {
     let Value::Object(mut map) = item else {
         return item;
     };
-    if let Some(Value::Object(inner)) = map.get_mut("document") {
-        map = std::mem::take(inner);
+    if let Some(Value::Object(inner)) = map.shift_remove("document") {
+        // What stands beside the document belongs to it too.
+        for (key, value) in inner {
+            map.insert(key, value);
+        }
     }
     let mut document = Map::new();
     for (key, value) in map {

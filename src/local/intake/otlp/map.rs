@@ -138,6 +138,7 @@ pub(super) fn span_of(otel: OtelSpan, ml_app: Option<&str>) -> Span {
     read_tool(&mut reader, &mut span);
     read_session(&mut reader, &mut span);
     read_metadata(&mut reader, &mut span);
+    content::name_provider(&mut reader);
     read_model(&mut reader, &mut span);
     content::read(&mut reader, &mut span);
     read_families(&mut reader, &mut span);
@@ -151,45 +152,73 @@ fn text_in(map: &Map<String, Value>, key: &str) -> Option<String> {
         .filter(|text| !text.is_empty())
 }
 
-/// The kind, by the first convention that says one.
+/// The kinds that each convention has a word for, by the attribute that says it, in the order in
+/// which they are asked. Further words are those of workflows.
+const KINDS: [(&str, &[(&str, SpanKind)]); 4] = [
+    (
+        "openinference.span.kind",
+        &[
+            ("llm", SpanKind::Llm),
+            ("embedding", SpanKind::Embedding),
+            ("tool", SpanKind::Tool),
+            ("agent", SpanKind::Agent),
+            ("retriever", SpanKind::Retrieval),
+            ("chain", SpanKind::Workflow),
+        ],
+    ),
+    (
+        "gen_ai.operation.name",
+        &[
+            ("chat", SpanKind::Llm),
+            ("generate_content", SpanKind::Llm),
+            ("text_completion", SpanKind::Llm),
+            ("completion", SpanKind::Llm),
+            ("embeddings", SpanKind::Embedding),
+            ("embedding", SpanKind::Embedding),
+            ("execute_tool", SpanKind::Tool),
+            ("invoke_agent", SpanKind::Agent),
+            ("create_agent", SpanKind::Agent),
+        ],
+    ),
+    (
+        "traceloop.span.kind",
+        &[
+            ("agent", SpanKind::Agent),
+            ("tool", SpanKind::Tool),
+            ("task", SpanKind::Task),
+            ("workflow", SpanKind::Workflow),
+        ],
+    ),
+    (
+        "llm.request.type",
+        &[
+            ("chat", SpanKind::Llm),
+            ("completion", SpanKind::Llm),
+            ("embedding", SpanKind::Embedding),
+            ("rerank", SpanKind::Retrieval),
+        ],
+    ),
+];
+
+/// The kind, by the first convention that says one. A word that none has is kept as a tag.
 fn kind_of(reader: &mut Reader) -> SpanKind {
-    if let Some(kind) = reader.text("openinference.span.kind") {
-        return match kind.to_ascii_uppercase().as_str() {
-            "LLM" => SpanKind::Llm,
-            "EMBEDDING" => SpanKind::Embedding,
-            "TOOL" => SpanKind::Tool,
-            "AGENT" => SpanKind::Agent,
-            "RETRIEVER" => SpanKind::Retrieval,
-            _ => SpanKind::Workflow,
+    for (key, words) in KINDS {
+        let Some(word) = reader.text(key) else {
+            continue;
+        };
+        let known = words
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(&word));
+        return match known {
+            Some((_, kind)) => kind.clone(),
+            None => {
+                reader.fields.put_back(key, Value::String(word));
+                SpanKind::Workflow
+            }
         };
     }
-    if let Some(operation) = reader.text("gen_ai.operation.name") {
-        return match operation.as_str() {
-            "chat" | "generate_content" | "text_completion" | "completion" => SpanKind::Llm,
-            "embeddings" | "embedding" => SpanKind::Embedding,
-            "execute_tool" => SpanKind::Tool,
-            "invoke_agent" | "create_agent" => SpanKind::Agent,
-            _ => SpanKind::Workflow,
-        };
-    }
-    if let Some(kind) = reader.text("traceloop.span.kind") {
-        return match kind.as_str() {
-            "agent" => SpanKind::Agent,
-            "tool" => SpanKind::Tool,
-            "task" => SpanKind::Task,
-            _ => SpanKind::Workflow,
-        };
-    }
-    match reader.text("llm.request.type").as_deref() {
-        Some("chat" | "completion") => SpanKind::Llm,
-        Some("embedding") => SpanKind::Embedding,
-        Some("rerank") => SpanKind::Retrieval,
-        Some(_) => SpanKind::Workflow,
-        None => {
-            reader.warn("missing_span_kind");
-            SpanKind::Workflow
-        }
-    }
+    reader.warn("missing_span_kind");
+    SpanKind::Workflow
 }
 
 /// What went wrong: the status and the error's type, completed from the last exception recorded.
@@ -303,9 +332,16 @@ fn read_metadata(reader: &mut Reader, span: &mut Span) {
         // The last one named wins: it is meant for LLM Observability.
         span.metadata.extend(reader.object(key));
     }
-    if let Some(Value::Array(tags)) = reader.fields.take("tag.tags").map(parsed) {
-        span.tags
-            .extend(tags.iter().map(|tag| text_of(tag).into_owned()));
+    match reader.fields.take("tag.tags").map(parsed) {
+        None => {}
+        Some(Value::Array(tags)) => {
+            let tags = tags.iter().map(|tag| text_of(tag).into_owned());
+            span.tags.extend(tags);
+        }
+        Some(other) => {
+            reader.warn("unmapped_tag_tags");
+            reader.fields.put_back("tag.tags", other);
+        }
     }
 }
 
