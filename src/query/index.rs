@@ -17,6 +17,8 @@ mod facts;
 mod plan;
 
 #[cfg(test)]
+pub(crate) mod strategies;
+#[cfg(test)]
 mod tests;
 
 pub use facts::{Facts, facts};
