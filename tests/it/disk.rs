@@ -13,9 +13,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binary::{Running, local, program};
-use crate::support::sender::{Dice, Sent, assert_all_there, batch, client, found, post};
+use crate::support::sender::{
+    Dice, Sent, assert_all_there, batch, client, found, now_ms, post, scores,
+};
 
 const APP: &str = "full";
+const PROJECTS: &str = "/api/v2/llm-obs/v1/projects";
 
 /// The same in a shell that lets no file grow beyond so many blocks. Without the signal that the
 /// system sends by default, a write beyond that fails as it does on a full disk.
@@ -88,6 +91,28 @@ async fn a_full_disk_is_told_and_what_was_acknowledged_stays() {
     }
     assert_eq!(refusals, 3, "the limit was reached");
     assert!(sent.len() > 5, "{} batches before", sent.len());
+    // What else is sent is refused as clearly, or kept.
+    for sent in &mut sent {
+        let path = "/api/intake/llm-obs/v2/eval-metric";
+        let status = post(&client, &server.url, path, &scores(&sent.trace)).await;
+        assert!(matches!(status, Some(202 | 503 | 507)), "{status:?}");
+        sent.judged = status == Some(202);
+    }
+    let otel = serde_json::json!({"resourceSpans": [{"scopeSpans": [{"spans": [{
+        "traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "00f067aa0ba902b7", "name": "chat",
+        "startTimeUnixNano": (now_ms() * 1_000_000).to_string(),
+        "attributes": [{"key": "gen_ai.prompt", "value": {"stringValue": noise(&mut dice)}}]}]}]}]});
+    let status = post(&client, &server.url, "/v1/traces", &otel).await;
+    assert!(matches!(status, Some(200 | 503)), "{status:?}");
+    let otel_kept = status == Some(200);
+    let mut projects = 0;
+    for number in 0..20 {
+        let project = serde_json::json!({"data": {"type": "projects", "attributes": {
+            "name": format!("p{number}"), "description": noise(&mut dice)}}});
+        let status = post(&client, &server.url, PROJECTS, &project).await;
+        assert!(matches!(status, Some(200 | 503 | 507)), "{status:?}");
+        projects += usize::from(status == Some(200));
+    }
     // What is there can still be read.
     let spans = found(&client, &server.url, "@ml_app:full").await;
     assert_all_there(&spans, &sent);
@@ -97,6 +122,11 @@ async fn a_full_disk_is_told_and_what_was_acknowledged_stays() {
     let spans = found(&client, &server.url, "@ml_app:full").await;
     assert_all_there(&spans, &sent);
     assert_eq!(spans.len(), sent.len() * 5, "nothing refused was kept");
+    let otel = found(&client, &server.url, "source:otel").await;
+    assert_eq!(otel.len(), usize::from(otel_kept));
+    let listed = client.get(format!("{}{PROJECTS}", server.url)).send().await;
+    let listed: Value = listed.unwrap().json().await.unwrap();
+    assert_eq!(listed["data"].as_array().unwrap().len(), projects);
     let more = post(
         &client,
         &server.url,
