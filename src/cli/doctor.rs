@@ -381,10 +381,11 @@ fn line(result: &ProbeResult) -> String {
     let status = result
         .status
         .map_or_else(|| "no answer".to_owned(), |status| status.to_string());
-    let mut line = format!(
-        "  {} ({}): {status} in {} ms",
-        result.name, result.endpoint, result.elapsed_ms
-    );
+    let head = format!("  {} ({})", result.name, result.endpoint);
+    if result.is_untried() {
+        return format!("{head}: {}", result.detail);
+    }
+    let mut line = format!("{head}: {status} in {} ms", result.elapsed_ms);
     if !result.is_ok() {
         let _ = write!(line, "; {}", result.detail);
     }

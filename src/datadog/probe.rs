@@ -36,6 +36,8 @@ static LIST: Operation = Operation {
 /// Time for one endpoint.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+const NOT_TRIED: &str = "not tried: ";
+
 /// Names of keys that are shown at most.
 const MOST_KEYS: usize = 60;
 
@@ -64,9 +66,14 @@ impl ProbeResult {
         !self.top_level_keys.is_empty() && self.status.is_some_and(|status| status < 300)
     }
 
+    /// Whether there was nothing to try it with, as `detail` says.
+    pub fn is_untried(&self) -> bool {
+        self.detail.starts_with(NOT_TRIED)
+    }
+
     fn not_tried(operation: &'static Operation, why: &str) -> Self {
         Self {
-            detail: why.to_owned(),
+            detail: format!("{NOT_TRIED}{why}"),
             ..Self::of(operation)
         }
     }
@@ -115,7 +122,7 @@ impl Client {
             row.get(key)?.as_str().map(str::to_owned)
         };
         let (Some(trace), Some(span)) = (id("trace_id"), id("span_id")) else {
-            let why = "not tried: there is no span in the last 7 days";
+            let why = "there is no span in the last 7 days";
             results.extend(
                 [&FIND_ERROR_SPANS, &SPAN_CONTENT].map(|one| ProbeResult::not_tried(one, why)),
             );
@@ -161,9 +168,7 @@ impl Client {
                 let asked = Call::new(&AGGREGATE_STATS).body(asked);
                 self.try_out(&AGGREGATE_STATS, asked).await.0
             }
-            None => {
-                ProbeResult::not_tried(&AGGREGATE_STATS, "not tried: no custom evaluator was found")
-            }
+            None => ProbeResult::not_tried(&AGGREGATE_STATS, "no custom evaluator was found"),
         });
     }
 
@@ -178,7 +183,7 @@ impl Client {
         let ids: Option<Vec<&str>> = ids.iter().copied().collect();
         let call = ids.and_then(|ids| Call::with_ids(operation, &ids).ok());
         let Some(call) = call else {
-            let why = format!("not tried: no {parent} was found");
+            let why = format!("no {parent} was found");
             results.push(ProbeResult::not_tried(operation, &why));
             return None;
         };
