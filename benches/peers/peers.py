@@ -121,7 +121,7 @@ ROWS = [
     ("ingest until durable, spans a second", "rate"),
     ("newest 50 of an app, ms", "newest"),
     ("failed tool calls of an app, ms", "filter"),
-    ("phrase in an app, ms", "phrase"),
+    ("phrase in model calls of an app, ms", "phrase"),
 ]
 
 

@@ -84,7 +84,7 @@ class Ours(Program):
         return self.ask({"query": f'@ml_app:"{APP}" @meta.span.kind:tool @status:error'})
 
     def words(self, text):
-        return self.ask({"query": f'@ml_app:"{APP}" "{text}"'})
+        return self.ask({"query": f'@ml_app:"{APP}" @meta.span.kind:llm "{text}"'})
 
 
 class TestAgent(Program):
@@ -113,7 +113,7 @@ class TestAgent(Program):
         return self.ask(f'@ml_app:{APP} @meta.span.kind:tool @status:error')
 
     def words(self, text):
-        return self.ask(f'@ml_app:{APP} "{text}"')
+        return self.ask(f'@ml_app:{APP} @meta.span.kind:llm "{text}"')
 
 
 class Phoenix(Program):
@@ -162,7 +162,7 @@ class Phoenix(Program):
 
     def words(self, text):
         project = next(project["id"] for project in self.projects_once() if project["name"] == APP)
-        variables = {"id": project, "condition": f"'{text}' in input.value"}
+        variables = {"id": project, "condition": f"'{text}' in input.value and span_kind == 'LLM'"}
         answer = self.client.json("POST", "/graphql", {"query": self.words_query, "variables": variables})
         return [decimal(edge["node"]["spanId"]) for edge in answer["data"]["node"]["spans"]["edges"]]
 
