@@ -36,6 +36,8 @@ fn filter(level: LevelFilter) -> Targets {
         .with_default(level.min(LevelFilter::WARN))
         // At warnings the protocol library quotes requests that it refused.
         .with_target("rmcp", level.min(LevelFilter::ERROR))
+        // The index merges segments of which some are gone by then; it says so, and goes on.
+        .with_target("tantivy", level.min(LevelFilter::ERROR))
         .with_target("llmobs_mcp", level)
 }
 
@@ -49,6 +51,8 @@ mod tests {
         let filter = filter(LevelFilter::TRACE);
         assert!(filter.would_enable("llmobs_mcp::server", &Level::TRACE));
         assert!(!filter.would_enable("rmcp::service", &Level::WARN));
+        assert!(!filter.would_enable("tantivy::indexer::segment_manager", &Level::WARN));
+        assert!(filter.would_enable("tantivy::indexer::segment_manager", &Level::ERROR));
         assert!(!filter.would_enable("hyper_util::client", &Level::INFO));
         assert!(filter.would_enable("hyper_util::client", &Level::WARN));
     }
