@@ -302,6 +302,10 @@ async fn words_and_parts_that_no_field_has_are_kept() {
             "gen_ai.choice",
             json!({"gen_ai.system": "openai", "message": "{\"content\":\"yes\"}"})
         ),
+        event(
+            "gen_ai.choice",
+            json!({"gen_ai.system": "another", "message": "{\"content\":\"no\"}"})
+        ),
     ]);
     local
         .export(&[
@@ -316,13 +320,13 @@ async fn words_and_parts_that_no_field_has_are_kept() {
                 4,
                 0,
                 json!({"llm.request.type": "moderation",
-                "retrieval.documents.0.document.content": "text", "retrieval.documents.0.rank": 3}),
+                "retrieval.documents.0.document.content": "text", "retrieval.documents.0.rank": 3,
+                "retrieval.documents.1.document": "no object"}),
             ),
             old,
         ])
         .await;
-    let mut spans = local.all(json!({})).await.spans();
-    spans.sort_by_key(|span| span["span_id"].as_str().unwrap().len());
+    let spans = local.all(json!({})).await.spans();
     let by_tag = |tag: &str| {
         let has = |span: &&Value| span["tags"].as_array().unwrap().contains(&json!(tag));
         spans
@@ -350,13 +354,21 @@ async fn words_and_parts_that_no_field_has_are_kept() {
         json!(["otel_warning_unmapped_tag_tags"])
     );
     let documents = &by_tag("llm.request.type:moderation")["output"]["documents"];
-    assert_eq!(documents, &json!([{"rank": 3, "text": "text"}]));
+    assert_eq!(
+        documents,
+        &json!([{"rank": 3, "text": "text"}, {"document": "no object"}])
+    );
     let call = spans
         .iter()
         .find(|span| span["span_kind"] == "llm")
         .unwrap();
     assert_eq!(call["model_provider"], "openai", "an event says it");
     assert_eq!(call["output"]["messages"][0]["content"], "yes");
+    let other = &call["output"]["messages"][1];
+    assert_eq!(
+        (&other["content"], &other["gen_ai.system"]),
+        (&json!("no"), &json!("another"))
+    );
     let event = &call["extra"]["otel"]["events"][0];
     assert_eq!(
         (&event["name"], &event["attributes"]),

@@ -31,18 +31,20 @@ impl Side {
     }
 }
 
-/// Takes the provider that older events repeat to the span, if it has none itself.
+/// Takes the provider that older events repeat to the span. One that the span contradicts stays.
 pub(super) fn name_provider(reader: &mut Reader) {
     const PROVIDER: &str = "gen_ai.system";
-    for event in &mut reader.events {
-        if !event.name.starts_with("gen_ai.") {
+    let events = reader.events.iter_mut();
+    for event in events.filter(|event| event.name.starts_with("gen_ai.")) {
+        let Some(said) = event.attributes.get(PROVIDER) else {
             continue;
+        };
+        match reader.fields.peek(PROVIDER) {
+            Some(known) if known != said => continue,
+            Some(_) => {}
+            None => reader.fields.put_back(PROVIDER, said.clone()),
         }
-        if let Some(provider) = event.attributes.shift_remove(PROVIDER)
-            && reader.fields.peek(PROVIDER).is_none()
-        {
-            reader.fields.put_back(PROVIDER, provider);
-        }
+        event.attributes.shift_remove(PROVIDER);
     }
 }
 
@@ -330,11 +332,13 @@ fn document_of(item: Value) -> Value {
     let Value::Object(mut map) = item else {
         return item;
     };
-    if let Some(Value::Object(inner)) = map.shift_remove("document") {
+    match map.shift_remove("document") {
         // What stands beside the document belongs to it too.
-        for (key, value) in inner {
-            map.insert(key, value);
+        Some(Value::Object(inner)) => map.extend(inner),
+        Some(other) => {
+            map.insert("document".to_owned(), other);
         }
+        None => {}
     }
     let mut document = Map::new();
     for (key, value) in map {
