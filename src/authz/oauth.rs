@@ -36,7 +36,6 @@ mod token;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -72,7 +71,7 @@ const SERVER_METADATA: &str = "/.well-known/oauth-authorization-server";
 /// The same document where OpenID puts it: some clients look only there.
 const OPENID_METADATA: &str = "/.well-known/openid-configuration";
 
-/// How often what is over is deleted, at most.
+/// How often what is over is deleted.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 
 /// What an authorization server is made of.
@@ -106,7 +105,6 @@ struct Inner {
     clock: Arc<dyn Clock>,
     limits: Limits,
     store: Arc<Store>,
-    purged_ms: AtomicI64,
 }
 
 impl AuthorizationServer {
@@ -129,7 +127,6 @@ impl AuthorizationServer {
                 limits: Limits::new(options.clock.clone()),
                 clock: options.clock,
                 store: Arc::new(store),
-                purged_ms: AtomicI64::new(0),
             }),
         })
     }
@@ -188,21 +185,11 @@ impl Inner {
         Place::of(self.hub.upstream()).is_ok_and(|upstream| upstream == *place)
     }
 
-    /// Deletes what is over, now and then. A failure only leaves it for the next time.
+    /// Deletes what is over. A failure only leaves it for the next time.
     async fn purge(self: &Arc<Self>) {
-        let now = self.clock.now_ms();
-        let last = self.purged_ms.load(Ordering::Relaxed);
-        let due = now.saturating_sub(last) >= clock::millis(PURGE_EVERY);
-        let ours = due
-            && self
-                .purged_ms
-                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if ours && let Err(error) = self.store.purge(now).await {
+        if let Err(error) = self.store.purge(self.clock.now_ms()).await {
             tracing::warn!(%error, "what is over could not be deleted");
         }
-        if ours {
-            self.revoke_ended();
-        }
+        self.revoke_ended();
     }
 }

@@ -43,7 +43,6 @@ pub(super) async fn ask(State(inner): State<Arc<Inner>>, request: Request) -> Re
     if let Err(error) = inner.count(Act::Authorize, peer) {
         return page::wrong(&error);
     }
-    inner.purge().await;
     let query = request.uri().query().unwrap_or_default();
     match prepare(&inner, peer, query).await {
         Ok(shown) => shown,

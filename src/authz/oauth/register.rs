@@ -19,7 +19,6 @@ pub(super) async fn register(
     request: Request,
 ) -> Result<Response, OauthError> {
     inner.count(Act::Register, Peer::of(request.extensions()))?;
-    inner.purge().await;
     let body = body_of(request.into_body()).await?;
     let sent: Value = serde_json::from_slice(&body)
         .ok()

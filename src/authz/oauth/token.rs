@@ -27,7 +27,6 @@ pub(super) async fn token(
     request: Request,
 ) -> Result<Response, OauthError> {
     inner.count(Act::Token, Peer::of(request.extensions()))?;
-    inner.purge().await;
     let form = Form::of(request).await?;
     let client = known_client(&inner, form.need("client_id")?).await?;
     let given = match form.need("grant_type")? {

@@ -306,8 +306,7 @@ async fn a_grant_that_nobody_came_for_ends_its_login_too() {
     let answer = browser.arrive(&stage, back.as_str()).await;
     let code = parameter(&onward(answer).await, "code").unwrap();
     stage.clock.pass(Duration::from_secs(61));
-    // The next sign-in of anybody puts things in order.
-    browser.open(&stage, &client.authorize(&stage, &[])).await;
+    stage.tend();
     until(|| site.revocations().len() == 2).await;
     let (access, _) = site.given();
     assert!(!site.takes(&stage, &access).await);
@@ -341,10 +340,7 @@ async fn a_revocation_that_fails_is_tried_again_and_the_grant_is_gone_all_the_sa
     assert_eq!(stage.status("/mcp", &tokens.access).await, 401);
     site.tap.revokes_nothing.store(false, Ordering::SeqCst);
     stage.clock.pass(Duration::from_secs(61));
-    // The next sign-in of anybody puts things in order.
-    Browser::default()
-        .open(&stage, &client.authorize(&stage, &[]))
-        .await;
+    stage.tend();
     until(|| site.revocations().len() == 3).await;
     let (access, _) = site.given();
     assert!(!site.takes(&stage, &access).await);
