@@ -382,10 +382,10 @@ fn line(result: &ProbeResult) -> String {
         .status
         .map_or_else(|| "no answer".to_owned(), |status| status.to_string());
     let head = format!("  {} ({})", result.name, result.endpoint);
-    if result.is_untried() {
+    let Some(elapsed_ms) = result.elapsed_ms else {
         return format!("{head}: {}", result.detail);
-    }
-    let mut line = format!("{head}: {status} in {} ms", result.elapsed_ms);
+    };
+    let mut line = format!("{head}: {status} in {elapsed_ms} ms");
     if !result.is_ok() {
         let _ = write!(line, "; {}", result.detail);
     }

@@ -36,8 +36,6 @@ static LIST: Operation = Operation {
 /// Time for one endpoint.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-const NOT_TRIED: &str = "not tried: ";
-
 /// Names of keys that are shown at most.
 const MOST_KEYS: usize = 60;
 
@@ -54,9 +52,10 @@ pub struct ProbeResult {
     pub top_level_keys: Vec<String>,
     /// Keys of the first row's attributes.
     pub row_keys: Vec<String>,
-    /// How long it took, in milliseconds.
-    pub elapsed_ms: u64,
-    /// The rest in one line: the time and the keys, or what went wrong and the mend.
+    /// How long it took, in milliseconds; `None` if there was nothing to try it with.
+    pub elapsed_ms: Option<u64>,
+    /// The rest in one line: the time and the keys, what went wrong and the mend, or why it was not
+    /// tried.
     pub detail: String,
 }
 
@@ -66,14 +65,9 @@ impl ProbeResult {
         !self.top_level_keys.is_empty() && self.status.is_some_and(|status| status < 300)
     }
 
-    /// Whether there was nothing to try it with, as `detail` says.
-    pub fn is_untried(&self) -> bool {
-        self.detail.starts_with(NOT_TRIED)
-    }
-
     fn not_tried(operation: &'static Operation, why: &str) -> Self {
         Self {
-            detail: format!("{NOT_TRIED}{why}"),
+            detail: format!("not tried: {why}"),
             ..Self::of(operation)
         }
     }
@@ -85,7 +79,7 @@ impl ProbeResult {
             status: None,
             top_level_keys: Vec::new(),
             row_keys: Vec::new(),
-            elapsed_ms: 0,
+            elapsed_ms: None,
             detail: String::new(),
         }
     }
@@ -200,8 +194,9 @@ impl Client {
         let start = Instant::now();
         let client = self.with_deadline(super::Deadline::after(TIMEOUT));
         let answer = client.execute_up_to(call, 1).await;
+        let elapsed_ms = start.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
         let mut result = ProbeResult {
-            elapsed_ms: start.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+            elapsed_ms: Some(elapsed_ms),
             ..ProbeResult::of(operation)
         };
         match answer {
@@ -210,8 +205,7 @@ impl Client {
                 result.top_level_keys = keys(answer.value.as_object());
                 result.row_keys = keys(first_row(&answer.value));
                 result.detail = format!(
-                    "in {} ms; keys: {}; first row: {}",
-                    result.elapsed_ms,
+                    "in {elapsed_ms} ms; keys: {}; first row: {}",
                     listed(&result.top_level_keys),
                     listed(&result.row_keys),
                 );
@@ -219,7 +213,7 @@ impl Client {
             }
             Err(error) => {
                 result.status = error.status();
-                result.detail = format!("in {} ms; {error}. {}", result.elapsed_ms, error.hint());
+                result.detail = format!("in {elapsed_ms} ms; {error}. {}", error.hint());
                 (result, None)
             }
         }
