@@ -13,14 +13,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::local::owner::{AGENT_ADDRESS, Listen};
-use crate::local::{LocalOptions, Retention, serve};
+use crate::local::{Retention, serve};
 
 use super::args::{LocalArgs, LocalCommand};
-use super::backend::{Backend, bind, in_folder};
+use super::backend::{Backend, bind};
 use super::error::CliError;
 use super::output;
 use super::settings::Settings;
 use super::signals::stop_on_signal;
+use super::upstream::own_data;
 
 /// How long requests that are running may take to end.
 const GRACE: Duration = Duration::from_secs(3);
@@ -41,15 +42,13 @@ async fn serve_alone(settings: &Settings, args: &LocalArgs) -> Result<ExitCode, 
     let stop = stop_on_signal();
     let listen = args.listen.map_or(Listen::Default, Listen::Exactly);
     let folder = &settings.data_dir;
-    let retention = Retention {
-        max_age: args.retain_days.or(settings.retention.max_age),
-        max_bytes: args.retain_bytes.or(settings.retention.max_bytes),
+    let mut options = own_data(settings);
+    options.documented_only = args.documented_only;
+    options.retention = Retention {
+        max_age: args.retain_days.or(options.retention.max_age),
+        max_bytes: args.retain_bytes.or(options.retention.max_bytes),
     };
-    let mut options = LocalOptions {
-        documented_only: args.documented_only,
-        ..in_folder(folder, retention)
-    };
-    if args.datadog_limits || settings.datadog_limits {
+    if args.datadog_limits {
         options = options.with_datadog_limits();
     }
     let backend = Backend::share(options, listen).await?;

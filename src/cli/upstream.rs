@@ -86,7 +86,8 @@ pub(crate) async fn connect(mut settings: Settings) -> Result<Connected, CliErro
     }
 }
 
-fn own_data(settings: &Settings) -> LocalOptions {
+/// The options of the shared store in the folder of the settings.
+pub(crate) fn own_data(settings: &Settings) -> LocalOptions {
     let options = in_folder(&settings.data_dir, settings.retention);
     if settings.datadog_limits {
         return options.with_datadog_limits();
