@@ -9,7 +9,6 @@ use super::StoreError;
 /// No file of logins is larger.
 const MOST_BYTES: u64 = 1 << 20;
 /// How often a file that others write at this moment is looked at.
-#[cfg(unix)]
 const MOST_LOOKS: usize = 1_000;
 
 fn failed(path: &Path, verb: &'static str, error: &std::io::Error) -> StoreError {
@@ -47,9 +46,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, StoreError> {
         path: path.to_owned(),
         why,
     };
-    #[cfg(unix)]
-    let mut looks = 0;
-    let file = loop {
+    for _ in 0..MOST_LOOKS {
         let seen = match std::fs::symlink_metadata(path) {
             Ok(seen) => seen,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -59,24 +56,25 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, StoreError> {
             return Err(exposed("it is a link or something else that is no file"));
         }
         let file = File::open(path).map_err(|error| unreadable(&error))?;
-        #[cfg(unix)]
         if !is_the_same(&seen, &file).map_err(|error| unreadable(&error))? {
-            // Another process wrote it meanwhile. Then it is looked at again, as it is now.
-            looks += 1;
-            if looks == MOST_LOOKS {
-                return Err(exposed("it was replaced each time it was opened"));
-            }
+            // Another process wrote it meanwhile, so it is looked at as it is now.
             continue;
         }
-        break file;
-    };
-    #[cfg(unix)]
-    check(&file, path)?;
-    let mut text = String::new();
-    file.take(MOST_BYTES)
-        .read_to_string(&mut text)
-        .map_err(|error| unreadable(&error))?;
-    Ok(Some(text))
+        #[cfg(unix)]
+        check(&file, path)?;
+        let mut text = String::new();
+        file.take(MOST_BYTES)
+            .read_to_string(&mut text)
+            .map_err(|error| unreadable(&error))?;
+        return Ok(Some(text));
+    }
+    Err(exposed("it was replaced each time it was opened"))
+}
+
+/// Whether the file that was opened is the one that was looked at, as far as the system tells.
+#[cfg(not(unix))]
+fn is_the_same(_seen: &std::fs::Metadata, _file: &File) -> std::io::Result<bool> {
+    Ok(true)
 }
 
 /// Whether the file that was opened is the one that was looked at.
