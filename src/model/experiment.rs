@@ -135,26 +135,33 @@ pub struct ExperimentEvent {
     pub usage: Usage,
 }
 
+/// Where a label stands in a list that is in the order of labels; looked for first at a place where
+/// it is likely.
+///
+/// # Errors
+/// The place where it belongs, when it is not there.
+pub(crate) fn place_near<T>(
+    list: &[T],
+    likely: usize,
+    label_of: impl Fn(&T) -> &str,
+    label: &str,
+) -> Result<usize, usize> {
+    match list.get(likely) {
+        Some(item) if label_of(item) == label => Ok(likely),
+        _ => list.binary_search_by(|item| label_of(item).cmp(label)),
+    }
+}
+
 impl ExperimentEvent {
     /// The metric of that label.
     pub fn metric(&self, label: &str) -> Option<&ExperimentMetric> {
-        self.metrics
-            .binary_search_by(|metric| metric.label.as_str().cmp(label))
-            .ok()
-            .and_then(|at| self.metrics.get(at))
+        self.metric_near(label, &mut 0)
     }
 
     /// The same for many events in turn: most have the same labels, so a label is looked for first
     /// at the place where it was found last.
     pub fn metric_near(&self, label: &str, place: &mut usize) -> Option<&ExperimentMetric> {
-        let near = self.metrics.get(*place);
-        if let Some(metric) = near.filter(|metric| metric.label == label) {
-            return Some(metric);
-        }
-        let found = self
-            .metrics
-            .binary_search_by(|metric| metric.label.as_str().cmp(label));
-        *place = found.ok()?;
+        *place = place_near(&self.metrics, *place, |metric| &metric.label, label).ok()?;
         self.metrics.get(*place)
     }
 

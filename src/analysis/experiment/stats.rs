@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::numbers::{mean, percentile, std_dev};
-use crate::model::{Assessment, EvalStatus, ExperimentEvent, MetricType};
+use crate::model::{Assessment, EvalStatus, ExperimentEvent, MetricType, place_near};
 
 /// A metric that occurs in an experiment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,15 +96,10 @@ pub fn labels(events: &[ExperimentEvent]) -> Vec<LabelInfo> {
         let mut next = 0;
         for metric in &event.metrics {
             let label = metric.label.as_str();
-            if seen.get(next).is_none_or(|(known, _)| *known != label) {
-                next = match seen.binary_search_by(|(known, _)| (*known).cmp(label)) {
-                    Ok(known) => known,
-                    Err(free) => {
-                        seen.insert(free, (label, Default::default()));
-                        free
-                    }
-                };
-            }
+            next = place_near(&seen, next, |(known, _)| known, label).unwrap_or_else(|free| {
+                seen.insert(free, (label, Default::default()));
+                free
+            });
             let place = MetricType::ALL
                 .iter()
                 .position(|one| *one == metric.metric_type);
