@@ -192,9 +192,13 @@ fn refuse_older(batch: &mut Batch, max_age: Duration, now_ms: i64) {
     let mut refuse = |what: &str, ms: i64| {
         let kept = ms >= oldest;
         if !kept {
-            let hours = max_age.as_secs() / 3_600;
+            let limit = match max_age.as_secs() {
+                seconds if seconds % 3_600 == 0 => format!("{} hours", seconds / 3_600),
+                seconds => format!("{seconds} seconds"),
+            };
             batch.refused.push(format!(
-                "{what} is older than {hours} hours, which this backend was told to hold to"
+                "{what} is older than {limit}, the limit that this backend was told to hold to; without \
+                 --datadog-limits (LLMOBS_MCP_DATADOG_LIMITS) it keeps older ones"
             ));
         }
         kept
