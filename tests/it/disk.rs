@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::binary::{Running, local, program};
 use crate::support::sender::{
-    Dice, Sent, assert_all_there, batch, client, found, now_ms, post, scores,
+    Dice, Sent, answered, assert_all_there, batch, client, found, now_ms, post, scores,
 };
 
 const APP: &str = "full";
@@ -59,12 +59,8 @@ async fn a_full_disk_is_told_and_what_was_acknowledged_stays() {
     for number in 0..400 {
         let trace = format!("t{number}");
         let body = batch(APP, &trace, &noise(&mut dice));
-        let answer = client
-            .post(format!("{}/api/v2/llmobs", server.url))
-            .json(&body)
-            .send()
-            .await
-            .unwrap();
+        let answer = answered(&client, &server.url, "/api/v2/llmobs", &body).await;
+        let answer = answer.unwrap();
         let status = answer.status().as_u16();
         if status == 202 {
             sent.push(Sent {

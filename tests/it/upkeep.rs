@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::binary::{Running, local, program};
-use crate::support::sender::{batch, client, found, post, scores};
+use crate::support::sender::{answered, batch, client, found, post, scores};
 
 /// Folders of one test, and the commands on them.
 struct Desk {
@@ -463,13 +463,8 @@ async fn old_spans_are_refused_where_datadogs_limits_are_wished_for(
     for span in body[0]["spans"].as_array_mut().unwrap() {
         span["start_ns"] = json!(span["start_ns"].as_i64().unwrap() - 2 * day);
     }
-    let answer = client
-        .post(format!("{}/api/v2/llmobs", server.url))
-        .json(&body)
-        .send()
-        .await
-        .unwrap();
-    let said = answer.text().await.unwrap();
+    let answer = answered(&client, &server.url, "/api/v2/llmobs", &body).await;
+    let said = answer.unwrap().text().await.unwrap();
     assert_eq!(said.contains("24 hours"), !kept, "{said}");
     post(
         &client,

@@ -392,7 +392,6 @@ async fn a_tool_error_is_a_result_and_not_a_protocol_error() {
     assert!(said["error"].is_string());
 }
 
-/// Which site was asked with which API key, or what the caller was told.
 #[tokio::test]
 async fn a_panic_below_a_tool_is_a_tool_error_that_quotes_nothing_of_it() {
     let recorder = Arc::new(Recorder::broken());
@@ -412,6 +411,7 @@ async fn a_panic_below_a_tool_is_a_tool_error_that_quotes_nothing_of_it() {
     assert_eq!(body["result"], json!({}), "the server goes on");
 }
 
+/// Which site was asked with which API key, or what the caller was told.
 async fn asked_as(
     make: fn(&Arc<Recorder>) -> Upstreams,
     headers: &[(&str, &str)],

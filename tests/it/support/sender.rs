@@ -52,15 +52,26 @@ pub(crate) fn scores(trace: &str) -> Value {
     json!({"data": {"type": "evaluation_metric", "attributes": {"metrics": metrics}}})
 }
 
-/// Posts a body; the status, or `None` when there was no answer.
+/// Posts a body; the answer, or `None` when there was none.
+pub(crate) async fn answered(
+    client: &reqwest::Client,
+    url: &str,
+    path: &str,
+    body: &Value,
+) -> Option<reqwest::Response> {
+    let answer = client.post(format!("{url}{path}")).json(body).send().await;
+    answer.ok()
+}
+
+/// The same, of which only the status matters.
 pub(crate) async fn post(
     client: &reqwest::Client,
     url: &str,
     path: &str,
     body: &Value,
 ) -> Option<u16> {
-    let answer = client.post(format!("{url}{path}")).json(body).send().await;
-    Some(answer.ok()?.status().as_u16())
+    let answer = answered(client, url, path, body).await?;
+    Some(answer.status().as_u16())
 }
 
 /// All spans that a query finds, page by page, from the documented endpoint.
