@@ -3,8 +3,8 @@
 //!
 //! `cargo bench --bench experiments` prints the figures and their bounds, then criterion's. An answer
 //! may compute as long as the load of one experiment takes, and the process may take 300 MB; a figure
-//! beyond its bound is marked, and the bench exits with 1. The upstream is in this process, so the load has no network
-//! in it: against a site it is longer.
+//! beyond its bound is marked, and the bench exits with 1. The upstream is in this process, so the
+//! load has no network in it: against a site it is longer.
 
 #![allow(
     missing_docs,

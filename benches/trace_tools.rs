@@ -3,8 +3,8 @@
 //! memory that a call takes.
 //!
 //! `cargo bench --bench trace_tools` prints criterion's figures, then a table with the ratio
-//! between the two sizes: tree, analysis and rendering must grow no faster than six times for five
-//! times the spans. The sizes take turns and the fastest of many rounds counts, because what else
+//! between the two sizes: tree, analysis, the whole call and rendering must grow no faster than six
+//! times for five times the spans. The sizes take turns and the fastest of many rounds counts, because what else
 //! the machine does can only make a round slower. Quote the ratios; absolute times are those of the
 //! machine. A ratio beyond its bound is marked, and the bench exits with 1.
 //!
