@@ -89,7 +89,7 @@ impl Pattern {
             Pattern::Literal(literal) => equals(literal, value),
             Pattern::Wildcard(wildcard) => match value {
                 FacetValue::Text(text) => wildcard.matches(text),
-                FacetValue::Number { text, .. } => wildcard.matches(text),
+                FacetValue::Number { number, .. } => wildcard.matches(&number.to_string()),
                 FacetValue::Present => wildcard.is_any(),
             },
             Pattern::Compare(comparison, number) => numeric(value)
@@ -108,12 +108,14 @@ impl Pattern {
 fn equals(literal: &str, value: &FacetValue<'_>) -> bool {
     match value {
         FacetValue::Text(text) => literal == text,
-        FacetValue::Number { text, value, unit } => {
-            let integers = (literal.parse::<i128>(), text.parse::<i128>());
-            if let (Ok(literal), Ok(integer)) = integers {
+        FacetValue::Number { number, unit } => {
+            if let Ok(literal) = literal.parse::<i128>()
+                && let Ok(integer) = number.to_string().parse::<i128>()
+            {
                 return literal == integer;
             }
-            super::Number::parse(literal).is_some_and(|literal| literal.in_unit(*unit) == *value)
+            super::Number::parse(literal)
+                .is_some_and(|literal| literal.in_unit(*unit) == number.value())
         }
         FacetValue::Present => false,
     }
@@ -123,7 +125,7 @@ fn equals(literal: &str, value: &FacetValue<'_>) -> bool {
 /// number counts as one.
 fn numeric(value: &FacetValue<'_>) -> Option<(f64, TimeUnit)> {
     match value {
-        FacetValue::Number { value, unit, .. } => Some((*value, *unit)),
+        FacetValue::Number { number, unit } => Some((number.value(), *unit)),
         FacetValue::Text(text) => Some((decimal(text)?, TimeUnit::Nanoseconds)),
         FacetValue::Present => None,
     }

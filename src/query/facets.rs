@@ -6,8 +6,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::Value;
+use smallvec::{SmallVec, smallvec};
 
 use super::json::{at_path, inside};
 use super::{SpanContext, TimeUnit};
@@ -20,15 +22,45 @@ pub(super) enum FacetValue<'a> {
     Text(Cow<'a, str>),
     /// A number with the unit that it is kept in, which a literal's unit is converted to.
     Number {
-        /// As it is written without a unit.
-        text: String,
-        /// Its value.
-        value: f64,
+        /// The number.
+        number: Numeral<'a>,
         /// Its unit, if it is a time.
         unit: TimeUnit,
     },
     /// Something that is there but is no text and no number: an object, a failed evaluation.
     Present,
+}
+
+/// The values of a facet on a span: nearly always one, or none.
+pub(super) type Values<'a> = SmallVec<[FacetValue<'a>; 1]>;
+
+/// A number as the span keeps it; displayed as it is written without a unit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Numeral<'a> {
+    Float(f64),
+    Integer(i64),
+    Json(&'a serde_json::Number),
+}
+
+impl Numeral<'_> {
+    /// Its value; what JSON holds and a float does not is no number.
+    pub(super) fn value(self) -> f64 {
+        match self {
+            Numeral::Float(value) => value,
+            Numeral::Integer(value) => value as f64,
+            Numeral::Json(number) => number.as_f64().unwrap_or(f64::NAN),
+        }
+    }
+}
+
+impl fmt::Display for Numeral<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Numeral::Float(value) => value.fmt(f),
+            Numeral::Integer(value) => value.fmt(f),
+            Numeral::Json(number) => number.fmt(f),
+        }
+    }
 }
 
 impl<'a> FacetValue<'a> {
@@ -42,16 +74,14 @@ impl<'a> FacetValue<'a> {
 
     fn time(value: f64, unit: TimeUnit) -> Self {
         FacetValue::Number {
-            text: value.to_string(),
-            value,
+            number: Numeral::Float(value),
             unit,
         }
     }
 
     fn integer(value: i64, unit: TimeUnit) -> Self {
         FacetValue::Number {
-            text: value.to_string(),
-            value: value as f64,
+            number: Numeral::Integer(value),
             unit,
         }
     }
@@ -64,8 +94,7 @@ impl<'a> FacetValue<'a> {
             Value::Bool(false) => Some(FacetValue::text("false")),
             Value::String(text) => Some(FacetValue::text(text)),
             Value::Number(number) => Some(FacetValue::Number {
-                text: number.to_string(),
-                value: number.as_f64().unwrap_or(f64::NAN),
+                number: Numeral::Json(number),
                 unit: TimeUnit::Nanoseconds,
             }),
             Value::Array(items) if items.is_empty() => None,
@@ -81,19 +110,45 @@ impl<'a> FacetValue<'a> {
 }
 
 /// The values of `@name`.
-pub(super) fn of_attribute<'a>(name: &str, context: &SpanContext<'a>) -> Vec<FacetValue<'a>> {
+pub(super) fn of_attribute<'a>(name: &str, context: &SpanContext<'a>) -> Values<'a> {
     first_present(attribute(name, context), || tag(context.span, name))
 }
 
 /// The values of `name`.
-pub(super) fn of_tag<'a>(name: &str, context: &SpanContext<'a>) -> Vec<FacetValue<'a>> {
+pub(super) fn of_tag<'a>(name: &str, context: &SpanContext<'a>) -> Values<'a> {
     first_present(tag(context.span, name), || attribute(name, context))
 }
 
-fn first_present<'a>(
-    mut first: Vec<FacetValue<'a>>,
-    second: impl FnOnce() -> Vec<FacetValue<'a>>,
-) -> Vec<FacetValue<'a>> {
+/// The values of `@name` and of `name`.
+pub(super) enum Sides<'a> {
+    /// Both have these.
+    Same(Values<'a>),
+    /// They have different ones, or the same in another order.
+    Different {
+        attribute: Values<'a>,
+        tag: Values<'a>,
+    },
+}
+
+/// The values of `@name` and of `name`, each looked up once.
+pub(super) fn of_both<'a>(name: &str, context: &SpanContext<'a>) -> Sides<'a> {
+    let (own, tags) = (attribute(name, context), tag(context.span, name));
+    if tags.is_empty() {
+        return Sides::Same(own);
+    }
+    if own.is_empty() {
+        return Sides::Same(tags);
+    }
+    let attribute = first_present(own.clone(), || tags.clone());
+    let tag = first_present(tags, || own);
+    if attribute == tag {
+        Sides::Same(tag)
+    } else {
+        Sides::Different { attribute, tag }
+    }
+}
+
+fn first_present<'a>(mut first: Values<'a>, second: impl FnOnce() -> Values<'a>) -> Values<'a> {
     if !first.iter().any(FacetValue::is_present) {
         first.extend(second());
     }
@@ -102,8 +157,14 @@ fn first_present<'a>(
 
 /// The values of a tag. Both keys and values may hold colons: `a:b:c` is `a` = `b:c` as well as
 /// `a:b` = `c`. A tag without a colon has no key; `tags:name` finds it.
-fn tag<'a>(span: &'a Span, key: &str) -> Vec<FacetValue<'a>> {
-    let value = |tag: &'a String| tag.strip_prefix(key)?.strip_prefix(':');
+fn tag<'a>(span: &'a Span, key: &str) -> Values<'a> {
+    let value = |tag: &'a String| {
+        // Most tags are told apart by where their colon stands.
+        if tag.as_bytes().get(key.len()) != Some(&b':') {
+            return None;
+        }
+        tag.strip_prefix(key)?.strip_prefix(':')
+    };
     span.tags
         .iter()
         .filter_map(value)
@@ -112,7 +173,7 @@ fn tag<'a>(span: &'a Span, key: &str) -> Vec<FacetValue<'a>> {
 }
 
 /// The values of a well-known attribute.
-fn attribute<'a>(name: &str, context: &SpanContext<'a>) -> Vec<FacetValue<'a>> {
+fn attribute<'a>(name: &str, context: &SpanContext<'a>) -> Values<'a> {
     let span = context.span;
     if let Some((family, rest)) = name.split_once('.') {
         match family {
@@ -149,22 +210,22 @@ fn attribute<'a>(name: &str, context: &SpanContext<'a>) -> Vec<FacetValue<'a>> {
         "tags" => return texts(&span.tags),
         other => return leaves(at_path(&span.extra, other)),
     };
-    vec![value]
+    smallvec![value]
 }
 
-fn optional(text: Option<&str>) -> Vec<FacetValue<'_>> {
+fn optional(text: Option<&str>) -> Values<'_> {
     text.map(FacetValue::text).into_iter().collect()
 }
 
-fn texts(texts: &[String]) -> Vec<FacetValue<'_>> {
+fn texts(texts: &[String]) -> Values<'_> {
     texts.iter().map(|text| FacetValue::text(text)).collect()
 }
 
-fn leaves(values: Vec<&Value>) -> Vec<FacetValue<'_>> {
+fn leaves(values: Vec<&Value>) -> Values<'_> {
     values.into_iter().filter_map(FacetValue::json).collect()
 }
 
-fn event_kinds(span: &Span) -> Vec<FacetValue<'_>> {
+fn event_kinds(span: &Span) -> Values<'_> {
     let kinds = [
         ("evaluation", span.evaluations.is_empty()),
         ("feedback", span.feedback.is_empty()),
@@ -174,10 +235,10 @@ fn event_kinds(span: &Span) -> Vec<FacetValue<'_>> {
 }
 
 /// `@meta.<path>`.
-fn meta<'a>(path: &str, span: &'a Span) -> Vec<FacetValue<'a>> {
+fn meta<'a>(path: &str, span: &'a Span) -> Values<'a> {
     match path {
-        "span.kind" | "kind" => return vec![FacetValue::text(span.kind.as_str())],
-        "span.name" => return vec![FacetValue::text(&span.name)],
+        "span.kind" | "kind" => return smallvec![FacetValue::text(span.kind.as_str())],
+        "span.name" => return smallvec![FacetValue::text(&span.name)],
         "intent" => return optional(span.intent.as_deref()),
         "model_name" => return model_field(span.model_name.as_deref(), path, span),
         "model_provider" => return model_field(span.model_provider.as_deref(), path, span),
@@ -209,12 +270,12 @@ fn meta<'a>(path: &str, span: &'a Span) -> Vec<FacetValue<'a>> {
 }
 
 /// Some frameworks put what they know of the model into metadata only.
-fn model_field<'a>(own: Option<&'a str>, path: &str, span: &'a Span) -> Vec<FacetValue<'a>> {
+fn model_field<'a>(own: Option<&'a str>, path: &str, span: &'a Span) -> Values<'a> {
     first_present(optional(own), || leaves(at_path(&span.metadata, path)))
 }
 
 /// A part of `meta` named as a whole: the value of a plain `expected_output`, else presence.
-fn presence<'a>(part: &str, span: &'a Span) -> Vec<FacetValue<'a>> {
+fn presence<'a>(part: &str, span: &'a Span) -> Values<'a> {
     let present = match part {
         "input" => !span.input.is_empty(),
         "output" => !span.output.is_empty(),
@@ -225,7 +286,7 @@ fn presence<'a>(part: &str, span: &'a Span) -> Vec<FacetValue<'a>> {
     present.then_some(FacetValue::Present).into_iter().collect()
 }
 
-fn error<'a>(path: &str, span: &'a Span) -> Vec<FacetValue<'a>> {
+fn error<'a>(path: &str, span: &'a Span) -> Values<'a> {
     let part = span.error.as_ref().and_then(|error| match path {
         "type" => Some(error.error_type.as_str()),
         "message" => Some(error.message.as_str()),
@@ -235,7 +296,7 @@ fn error<'a>(path: &str, span: &'a Span) -> Vec<FacetValue<'a>> {
     optional(part)
 }
 
-fn agent_attribution<'a>(path: &str, span: &'a Span) -> Vec<FacetValue<'a>> {
+fn agent_attribution<'a>(path: &str, span: &'a Span) -> Values<'a> {
     let part = span.agent.as_ref().and_then(|agent| match path {
         "pagent_name" => Some(agent.name.as_str()),
         "pagent_span_id" => agent.span_id.as_ref().map(|id| id.as_str()),
@@ -245,14 +306,14 @@ fn agent_attribution<'a>(path: &str, span: &'a Span) -> Vec<FacetValue<'a>> {
 }
 
 /// `@meta.input.<path>` and `@meta.output.<path>`.
-fn io<'a>(path: &str, io: &'a Io) -> Vec<FacetValue<'a>> {
+fn io<'a>(path: &str, io: &'a Io) -> Values<'a> {
     let (part, rest) = path.split_once('.').unwrap_or((path, ""));
     match part {
         "value" => match io.value.as_ref().filter(|value| !value.is_null()) {
             Some(value) => leaves(inside(value, rest)),
             // Chat messages have a value too: the last user message, else all of them.
             None if rest.is_empty() => io.text().map(FacetValue::Text).into_iter().collect(),
-            None => Vec::new(),
+            None => Values::new(),
         },
         "messages" => {
             let messages = io.messages.iter();
@@ -274,7 +335,7 @@ fn io<'a>(path: &str, io: &'a Io) -> Vec<FacetValue<'a>> {
     }
 }
 
-fn metric<'a>(name: &str, span: &'a Span) -> Vec<FacetValue<'a>> {
+fn metric<'a>(name: &str, span: &'a Span) -> Values<'a> {
     let value = span.metric(name).map(|value| match name {
         // The only metrics that are times; SDKs send them in seconds.
         "time_to_first_token" | "time_per_output_token" => {
@@ -286,10 +347,7 @@ fn metric<'a>(name: &str, span: &'a Span) -> Vec<FacetValue<'a>> {
 }
 
 /// `@evaluations.<path>`, with or without `custom.` before the label.
-fn evaluation<'a>(
-    path: &str,
-    evaluations: &'a BTreeMap<String, Evaluation>,
-) -> Vec<FacetValue<'a>> {
+fn evaluation<'a>(path: &str, evaluations: &'a BTreeMap<String, Evaluation>) -> Values<'a> {
     let mut values = judgement(path, evaluations);
     if let Some(path) = path.strip_prefix("custom.") {
         values.extend(judgement(path, evaluations));
@@ -302,8 +360,8 @@ fn evaluation<'a>(
 pub(super) fn judgement<'a>(
     path: &str,
     judgements: &'a BTreeMap<String, Evaluation>,
-) -> Vec<FacetValue<'a>> {
-    let mut values = Vec::new();
+) -> Values<'a> {
+    let mut values = Values::new();
     for (label, judgement) in judgements {
         let Some(rest) = path.strip_prefix(label.as_str()) else {
             continue;
@@ -319,15 +377,15 @@ pub(super) fn judgement<'a>(
     values
 }
 
-fn judgement_key<'a>(key: &str, judgement: &'a Evaluation) -> Vec<FacetValue<'a>> {
+fn judgement_key<'a>(key: &str, judgement: &'a Evaluation) -> Values<'a> {
     let value = judgement.value.as_ref();
     match key {
         "value" => value.and_then(FacetValue::json).into_iter().collect(),
         "assessment" => optional(judgement.assessment.map(|verdict| verdict.as_str())),
         "reasoning" => optional(judgement.reasoning.as_deref()),
-        "status" => vec![FacetValue::text(judgement.status.as_str())],
+        "status" => smallvec![FacetValue::text(judgement.status.as_str())],
         "eval_metric_type" | "metric_type" => {
-            vec![FacetValue::text(judgement.metric_type.as_str())]
+            smallvec![FacetValue::text(judgement.metric_type.as_str())]
         }
         "tags" => texts(&judgement.tags),
         _ => {
@@ -346,7 +404,7 @@ fn judgement_key<'a>(key: &str, judgement: &'a Evaluation) -> Vec<FacetValue<'a>
 }
 
 /// `@trace.<name>`: sums over the whole trace, which stand on its roots.
-fn rollup<'a>(name: &str, context: &SpanContext<'a>) -> Vec<FacetValue<'a>> {
+fn rollup<'a>(name: &str, context: &SpanContext<'a>) -> Values<'a> {
     let sums = context.rollup.filter(|_| context.span.is_root());
     let value = sums.and_then(|sums| rollup_value(name, sums));
     value.map(FacetValue::float).into_iter().collect()

@@ -21,7 +21,7 @@ pub(crate) mod strategies;
 #[cfg(test)]
 mod tests;
 
-pub use facts::{Facts, facts};
+pub use facts::{Facts, Keys, facts};
 pub use plan::{Node, NumberTest, Plan, group_columns, plan, plan_filters};
 
 use std::borrow::Cow;
@@ -153,24 +153,24 @@ impl Marker {
     }
 }
 
-/// The key of a text value. `name` carries its side.
-fn text_key(name: &str, value: &str) -> String {
-    ["=", name, "\0", value].concat()
+/// The key of a text value, in parts. `name` carries its side.
+fn text_key<'a>(name: &'a str, value: &'a str) -> [&'a str; 4] {
+    ["=", name, "\0", value]
 }
 
-/// The key of a number as it is written.
-fn number_key(name: &str, text: &str) -> String {
-    ["~", name, "\0", text].concat()
+/// The key of a number as it is written, in parts.
+fn number_key<'a>(name: &'a str, text: &'a str) -> [&'a str; 4] {
+    ["~", name, "\0", text]
 }
 
-/// The key that a value is there.
-fn present_key(name: &str) -> String {
-    ["?", name].concat()
+/// The key that a value is there, in parts.
+fn present_key(name: &str) -> [&str; 2] {
+    ["?", name]
 }
 
-/// The key that a value is there which is too long to be kept.
-fn long_key(name: &str) -> String {
-    ["^", name].concat()
+/// The key that a value is there which is too long to be kept, in parts.
+fn long_key(name: &str) -> [&str; 2] {
+    ["^", name]
 }
 
 /// The column of values that are numbers.

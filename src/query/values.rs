@@ -40,7 +40,7 @@ pub fn facet_values(field: &Field, context: &SpanContext<'_>) -> Vec<String> {
     for value in found.into_iter().filter(FacetValue::is_present) {
         let text = match value {
             FacetValue::Text(text) => text.into_owned(),
-            FacetValue::Number { text, .. } => text,
+            FacetValue::Number { number, .. } => number.to_string(),
             FacetValue::Present => "(present)".to_owned(),
         };
         if !values.contains(&text) {

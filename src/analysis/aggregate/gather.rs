@@ -233,8 +233,8 @@ impl Gatherer {
     }
 
     /// The answer to the question, its page cut out.
-    pub fn finish(self) -> Aggregation {
-        let total = self.total.clone().unwrap_or_else(|| self.sum());
+    pub fn finish(mut self) -> Aggregation {
+        let total = self.total.take().unwrap_or_else(|| self.sum());
         let mut wholes: HashMap<(i64, Vec<u32>), u64> = HashMap::new();
         for ((time, key), group) in &self.groups {
             let mut part = key.clone();

@@ -1,5 +1,6 @@
 //! What an index keeps of a span.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::model::{Assessment, Evaluation, Span};
 use crate::query::SpanContext;
-use crate::query::facets::{self, FacetValue};
+use crate::query::facets::{self, FacetValue, Sides};
 use crate::query::number::decimal;
 
 /// Paths kept of one free-form object.
@@ -28,33 +29,59 @@ const MAX_COLONS: usize = 6;
 
 /// What an index keeps of a span, beside the words of its text.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Facts {
-    /// Exact keys, each once.
-    pub keys: BTreeSet<String>,
+pub struct Facts<'a> {
+    /// Exact keys.
+    pub keys: Keys,
     /// Numbers by column.
     pub numbers: Vec<(String, f64)>,
     /// Values to group by, by column; each once.
-    pub groups: Vec<(String, String)>,
+    pub groups: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
+/// Exact keys, one behind the other in one text: a span has a hundred of them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Keys {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Keys {
+    fn add(&mut self, parts: &[&str]) {
+        parts.iter().for_each(|part| self.text.push_str(part));
+        self.ends.push(self.text.len());
+    }
+
+    /// The keys; one may come twice.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let bounds = starts.zip(&self.ends);
+        bounds.map(|(start, end)| self.text.get(start..*end).unwrap_or_default())
+    }
+
+    /// Whether a key is among them.
+    pub fn contains(&self, key: &str) -> bool {
+        self.iter().any(|kept| kept == key)
+    }
 }
 
 /// The facts of a span, with the evaluations that stand on it.
-pub fn facts(span: &Span) -> Facts {
+pub fn facts(span: &Span) -> Facts<'_> {
     let mut collector = Collector {
         context: SpanContext::of(span),
         facts: Facts::default(),
     };
-    let mut names: BTreeSet<&str> = EXACT.iter().copied().collect();
+    let mut names: Vec<Cow<'_, str>> = EXACT.iter().copied().map(Cow::Borrowed).collect();
     collector.tag_names(span, &mut names);
-    let metrics: Vec<String> = span
-        .metrics
-        .keys()
-        .map(|key| format!("metrics.{key}"))
-        .collect();
-    names.extend(metrics.iter().map(String::as_str));
+    let metrics = span.metrics.keys();
+    names.extend(metrics.map(|key| Cow::Owned(["metrics.", key].concat())));
     let metadata = collector.paths(&span.metadata, "meta.metadata.", Marker::Metadata);
-    names.extend(metadata.iter().map(String::as_str));
+    names.extend(metadata.into_iter().map(Cow::Owned));
     let extra = collector.paths(&span.extra, "", Marker::Free);
-    names.extend(extra.iter().map(String::as_str));
+    for name in extra.into_iter().map(Cow::Owned) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     for name in names {
         collector.put_exact(name);
     }
@@ -68,16 +95,16 @@ pub fn facts(span: &Span) -> Facts {
 
 struct Collector<'a> {
     context: SpanContext<'a>,
-    facts: Facts,
+    facts: Facts<'a>,
 }
 
 impl<'a> Collector<'a> {
     fn mark(&mut self, marker: Marker) {
-        self.facts.keys.insert(marker.key().to_owned());
+        self.facts.keys.add(&[marker.key()]);
     }
 
-    /// The names by which the span's tags may be asked for.
-    fn tag_names(&mut self, span: &'a Span, names: &mut BTreeSet<&'a str>) {
+    /// Adds the names by which the span's tags may be asked for, each once.
+    fn tag_names(&mut self, span: &'a Span, names: &mut Vec<Cow<'a, str>>) {
         for tag in &span.tags {
             for (count, (colon, _)) in tag.match_indices(':').enumerate() {
                 let Some(name) = tag.get(..colon).filter(|name| !name.is_empty()) else {
@@ -87,11 +114,13 @@ impl<'a> Collector<'a> {
                     self.mark(Marker::Free);
                     break;
                 }
-                if RESERVED.iter().any(|family| name.starts_with(family)) && !EXACT.contains(&name)
-                {
+                if names.iter().any(|known| known == name) {
+                    continue;
+                }
+                if RESERVED.iter().any(|family| name.starts_with(family)) {
                     self.mark(Marker::Reserved);
                 } else {
-                    names.insert(name);
+                    names.push(Cow::Borrowed(name));
                 }
             }
         }
@@ -106,95 +135,100 @@ impl<'a> Collector<'a> {
         paths
     }
 
-    fn put_exact(&mut self, name: &str) {
-        let attribute = facets::of_attribute(name, &self.context);
-        let tag = facets::of_tag(name, &self.context);
-        if attribute == tag {
-            self.put_values(Side::Both, name, &attribute);
-        } else {
-            self.put_values(Side::Attribute, name, &attribute);
-            self.put_values(Side::Tag, name, &tag);
-        }
-    }
-
-    fn put_values(&mut self, side: Side, name: &str, values: &[FacetValue<'_>]) {
-        let sided = side.of(name);
-        let grouped = is_grouped(name);
-        for value in values {
-            self.put_value(&sided, name, value);
-            if grouped && value.is_present() {
-                self.put_group(&sided, value);
+    fn put_exact(&mut self, name: Cow<'a, str>) {
+        match facets::of_both(&name, &self.context) {
+            Sides::Same(values) => self.put_values(Side::Both, name, &values),
+            Sides::Different { attribute, tag } => {
+                self.put_values(Side::Attribute, name.clone(), &attribute);
+                self.put_values(Side::Tag, name, &tag);
             }
         }
     }
 
-    fn put_value(&mut self, sided: &str, name: &str, value: &FacetValue<'_>) {
+    fn put_values(&mut self, side: Side, name: Cow<'a, str>, values: &[FacetValue<'a>]) {
+        if values.is_empty() {
+            return;
+        }
+        let grouped = is_grouped(&name);
+        let measured = !keeps_number_text(&name);
+        let sided = match side {
+            Side::Both => name,
+            side => Cow::Owned(side.of(&name).into_owned()),
+        };
+        let first_group = self.facts.groups.len();
+        for value in values {
+            self.put_value(&sided, measured, value);
+            if grouped && value.is_present() {
+                self.put_group(first_group, sided.clone(), value);
+            }
+        }
+    }
+
+    /// `measured`: a number is only compared, never looked for as it is written.
+    fn put_value(&mut self, sided: &str, measured: bool, value: &FacetValue<'_>) {
         let facts = &mut self.facts;
         if value.is_present() {
-            facts.keys.insert(present_key(sided));
+            facts.keys.add(&present_key(sided));
         }
         match value {
             FacetValue::Text(text) => {
                 if text.len() <= MAX_VALUE {
-                    facts.keys.insert(text_key(sided, text));
+                    facts.keys.add(&text_key(sided, text));
                 } else {
-                    facts.keys.insert(long_key(sided));
+                    facts.keys.add(&long_key(sided));
                 }
                 if let Some(number) = decimal(text) {
                     facts.numbers.push((text_number_column(sided), number));
                 }
             }
-            FacetValue::Number { text, value, .. } => {
-                if keeps_number_text(name) {
-                    facts.keys.insert(number_key(sided, text));
+            FacetValue::Number { number, .. } => {
+                if !measured {
+                    facts.keys.add(&number_key(sided, &number.to_string()));
                 }
+                let value = number.value();
                 if value.is_finite() {
-                    facts.numbers.push((number_column(sided), *value));
+                    facts.numbers.push((number_column(sided), value));
                 }
             }
             FacetValue::Present => {}
         }
     }
 
-    fn put_group(&mut self, sided: &str, value: &FacetValue<'_>) {
+    /// `first`: where the groups of the same facet begin.
+    fn put_group(&mut self, first: usize, sided: Cow<'a, str>, value: &FacetValue<'a>) {
         let text = match value {
-            FacetValue::Text(text) => text.as_ref(),
-            FacetValue::Number { text, .. } => text.as_str(),
-            FacetValue::Present => "(present)",
+            FacetValue::Text(text) => text.clone(),
+            FacetValue::Number { number, .. } => Cow::Owned(number.to_string()),
+            FacetValue::Present => Cow::Borrowed("(present)"),
         };
         let groups = &mut self.facts.groups;
-        if !groups
-            .iter()
-            .any(|(by, value)| by == sided && value == text)
-        {
-            groups.push((sided.to_owned(), text.to_owned()));
+        if !groups.iter().skip(first).any(|(_, value)| *value == text) {
+            groups.push((sided, text));
         }
     }
 
     fn put_present(&mut self, name: &str) {
-        let sides = [
-            (Side::Attribute, facets::of_attribute(name, &self.context)),
-            (Side::Tag, facets::of_tag(name, &self.context)),
-        ];
         let presence = |values: &[FacetValue<'_>]| {
             (values.iter().any(FacetValue::is_present), values.is_empty())
         };
-        let [(_, attribute), (_, tag)] = &sides;
-        if presence(attribute) == presence(tag) {
-            self.put_presence(&Side::Both.of(name), attribute);
-        } else {
-            for (side, values) in &sides {
-                self.put_presence(&side.of(name), values);
+        match facets::of_both(name, &self.context) {
+            Sides::Same(values) => self.put_presence(&Side::Both.of(name), &values),
+            Sides::Different { attribute, tag } if presence(&attribute) == presence(&tag) => {
+                self.put_presence(&Side::Both.of(name), &attribute);
+            }
+            Sides::Different { attribute, tag } => {
+                self.put_presence(&Side::Attribute.of(name), &attribute);
+                self.put_presence(&Side::Tag.of(name), &tag);
             }
         }
     }
 
     fn put_presence(&mut self, sided: &str, values: &[FacetValue<'_>]) {
         if values.iter().any(FacetValue::is_present) {
-            self.facts.keys.insert(present_key(sided));
+            self.facts.keys.add(&present_key(sided));
         } else if !values.is_empty() {
             // Empty text is no presence, but a value that a pattern may accept.
-            self.facts.keys.insert(text_key(sided, ""));
+            self.facts.keys.add(&text_key(sided, ""));
         }
     }
 
@@ -243,7 +277,7 @@ impl<'a> Collector<'a> {
             let values = facets::judgement(&name, judgements);
             let kept = format!("{family}{name}");
             for value in &values {
-                self.put_value(&kept, &kept, value);
+                self.put_value(&kept, true, value);
             }
         }
     }

@@ -121,6 +121,10 @@ impl Plan {
 }
 
 impl Node {
+    fn key(parts: &[&str]) -> Self {
+        Node::Key(parts.concat())
+    }
+
     fn all(nodes: Vec<Node>) -> Node {
         let mut flat = Vec::new();
         for node in nodes {
@@ -351,14 +355,14 @@ fn of_presence(field: &Field, occurs: Occurs<'_>) -> Plan {
         Known::Exactly(names, side, marker) => {
             let plan = Plan::exactly(Node::any(
                 sided(&names, side)
-                    .map(|name| Node::Key(present_key(&name)))
+                    .map(|name| Node::key(&present_key(&name)))
                     .collect(),
             ));
             with_marker(plan, marker, occurs)
         }
         Known::Presence(name, side) => Plan::exactly(Node::any(
             sided(&name, side)
-                .map(|name| Node::Key(present_key(&name)))
+                .map(|name| Node::key(&present_key(&name)))
                 .collect(),
         )),
         rough => of_rough(&rough),
@@ -385,12 +389,12 @@ fn of_rough(known: &Known) -> Plan {
     match known {
         Known::Within(part) => {
             let sides = [Side::Both, Side::Attribute, Side::Tag];
-            let there = sides.map(|side| Node::Key(present_key(&side.of(part))));
+            let there = sides.map(|side| Node::key(&present_key(&side.of(part))));
             Plan::roughly(Node::any(there.into()))
         }
         Known::Rollup => {
             let sides = [Side::Both, Side::Attribute, Side::Tag];
-            let root = sides.map(|side| Node::Key(text_key(&side.of("parent_id"), ROOT_PARENT)));
+            let root = sides.map(|side| Node::key(&text_key(&side.of("parent_id"), ROOT_PARENT)));
             Plan::roughly(Node::any(root.into()))
         }
         Known::Never => Plan::exactly(Node::Nothing),
@@ -422,7 +426,10 @@ fn sided(names: &[String], side: Side) -> impl Iterator<Item = String> + '_ {
 
 /// A value is there, be it empty.
 fn any_value(name: &str) -> [Node; 2] {
-    [Node::Key(present_key(name)), Node::Key(text_key(name, ""))]
+    [
+        Node::key(&present_key(name)),
+        Node::key(&text_key(name, "")),
+    ]
 }
 
 /// `name` carries its side.
@@ -431,9 +438,9 @@ fn of_pattern(name: &str, pattern: &Pattern, occurs: Occurs<'_>) -> Plan {
     match pattern {
         Pattern::Literal(text) => {
             let mut plans = vec![if text.len() <= MAX_VALUE {
-                Plan::exactly(Node::Key(text_key(name, text)))
+                Plan::exactly(Node::key(&text_key(name, text)))
             } else {
-                Plan::roughly(Node::Key(long_key(name)))
+                Plan::roughly(Node::key(&long_key(name)))
             }];
             if let Some(number) = Number::parse(text) {
                 let value = number.in_unit(unit(plain));
@@ -455,11 +462,12 @@ fn of_pattern(name: &str, pattern: &Pattern, occurs: Occurs<'_>) -> Plan {
                 prefix,
                 rest: rest.clone(),
             };
-            let texts = Plan::exactly(like(text_key(name, ""))).or_key_if(long_key(name), occurs);
+            let texts = Plan::exactly(like(text_key(name, "").concat()))
+                .or_key_if(long_key(name).concat(), occurs);
             let numbers = if keeps_number_text(plain) {
-                Plan::exactly(like(number_key(name, "")))
+                Plan::exactly(like(number_key(name, "").concat()))
             } else {
-                Plan::roughly(Node::Key(present_key(name)))
+                Plan::roughly(Node::key(&present_key(name)))
             };
             Plan::any(vec![texts, numbers])
         }

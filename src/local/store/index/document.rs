@@ -1,11 +1,11 @@
 //! A span as a document of the index.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use tantivy::TantivyDocument;
-use tantivy::schema::OwnedValue;
+use tantivy::schema::document::{ReferenceValue, ReferenceValueLeaf, Value};
 
-use super::schema::{Fields, column_name};
+use super::schema::{Fields, column_name, joined};
 use crate::model::{Span, SpanKind};
 use crate::query::index::facts;
 use crate::query::text::segments;
@@ -26,40 +26,49 @@ pub(super) fn document(fields: &Fields, id: i64, span: &Span) -> TantivyDocument
             document.add_text(fields.call_parent, parent.as_str());
         }
     }
-    for key in &facts.keys {
-        document.add_text(fields.keys, key);
-    }
+    document.add_text(fields.keys, joined(facts.keys.iter()));
     for text in segments(span) {
         document.add_text(fields.words, text);
     }
-    let numbers = facts
-        .numbers
-        .into_iter()
-        .map(|(name, value)| (name, OwnedValue::F64(value)));
-    document.add_object(fields.numbers, by_column(numbers));
-    let groups = facts
-        .groups
-        .into_iter()
-        .map(|(name, value)| (name, OwnedValue::Str(value)));
-    document.add_object(fields.groups, by_column(groups));
+    let numbers = facts.numbers.iter();
+    let numbers = numbers.map(|(name, value)| (column_name(name), Columns::Number(*value)));
+    let numbers: Vec<_> = numbers.collect();
+    document.add_field_value(fields.numbers, Columns::All(&numbers));
+    let groups = facts.groups.iter();
+    let groups = groups.map(|(name, value)| (column_name(name), Columns::Text(value)));
+    let groups: Vec<_> = groups.collect();
+    document.add_field_value(fields.groups, Columns::All(&groups));
     document
 }
 
-fn by_column(values: impl Iterator<Item = (String, OwnedValue)>) -> BTreeMap<String, OwnedValue> {
-    let mut columns: BTreeMap<String, OwnedValue> = BTreeMap::new();
-    for (name, value) in values {
-        match columns.entry(column_name(&name).into_owned()) {
-            std::collections::btree_map::Entry::Vacant(slot) => {
-                slot.insert(value);
-            }
-            std::collections::btree_map::Entry::Occupied(mut slot) => match slot.get_mut() {
-                OwnedValue::Array(values) => values.push(value),
-                first => {
-                    let first_value = std::mem::replace(first, OwnedValue::Null);
-                    *first = OwnedValue::Array(vec![first_value, value]);
-                }
-            },
+/// Columns as the engine reads them: an object of single values, in which a name may come twice.
+#[derive(Debug, Clone, Copy)]
+enum Columns<'a> {
+    All(&'a [(Cow<'a, str>, Columns<'a>)]),
+    Number(f64),
+    Text(&'a str),
+}
+
+impl<'a> Value<'a> for Columns<'a> {
+    type ArrayIter = std::iter::Empty<Self>;
+    type ObjectIter = Named<'a>;
+
+    fn as_value(&self) -> ReferenceValue<'a, Self> {
+        match *self {
+            Columns::All(columns) => ReferenceValue::Object(Named(columns.iter())),
+            Columns::Number(value) => ReferenceValueLeaf::F64(value).into(),
+            Columns::Text(text) => ReferenceValueLeaf::Str(text).into(),
         }
     }
-    columns
+}
+
+/// The columns with their names.
+struct Named<'a>(std::slice::Iter<'a, (Cow<'a, str>, Columns<'a>)>);
+
+impl<'a> Iterator for Named<'a> {
+    type Item = (&'a str, Columns<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|(name, value)| (name.as_ref(), *value))
+    }
 }
