@@ -108,18 +108,11 @@ pub(super) fn column_name(name: &str) -> Cow<'_, str> {
     if !name.contains(special) {
         return Cow::Borrowed(name);
     }
-    let mut plain = String::with_capacity(name.len() + 8);
-    for part in name.split_inclusive(special) {
-        let mut rest = part.chars();
-        match rest.next_back() {
-            Some(last) if special(last) => {
-                plain.push_str(rest.as_str());
-                plain.push(char::from_u32(0xf0000 + u32::from(last)).unwrap_or(last));
-            }
-            _ => plain.push_str(part),
-        }
-    }
-    Cow::Owned(plain)
+    let plain = |c: char| match c {
+        c if special(c) => char::from_u32(0xf0000 + u32::from(c)).unwrap_or(c),
+        c => c,
+    };
+    Cow::Owned(name.chars().map(plain).collect())
 }
 
 /// Many keys as one text, which is far cheaper than a text each: before every key stands its
@@ -138,43 +131,27 @@ pub(super) fn joined<'a>(keys: impl Iterator<Item = &'a str>) -> String {
 #[derive(Clone)]
 struct Keys;
 
-struct KeyStream<'a> {
+/// The keys of a joined text.
+struct Parted<'a> {
     rest: &'a str,
-    token: Token,
+}
+
+impl<'a> Iterator for Parted<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let (length, rest) = self.rest.split_once(':')?;
+        let (key, rest) = rest.split_at_checked(length.parse().ok()?)?;
+        self.rest = rest;
+        Some(key)
+    }
 }
 
 impl Tokenizer for Keys {
-    type TokenStream<'a> = KeyStream<'a>;
+    type TokenStream<'a> = Pieces<Parted<'a>>;
 
-    fn token_stream<'a>(&'a mut self, text: &'a str) -> KeyStream<'a> {
-        KeyStream {
-            rest: text,
-            token: Token::default(),
-        }
-    }
-}
-
-impl TokenStream for KeyStream<'_> {
-    fn advance(&mut self) -> bool {
-        let next = self.rest.split_once(':');
-        let next = next.and_then(|(length, rest)| rest.split_at_checked(length.parse().ok()?));
-        let Some((key, rest)) = next else {
-            return false;
-        };
-        self.rest = rest;
-        // That of the default token is the largest number.
-        self.token.position = self.token.position.wrapping_add(1);
-        self.token.text.clear();
-        self.token.text.push_str(key);
-        true
-    }
-
-    fn token(&self) -> &Token {
-        &self.token
-    }
-
-    fn token_mut(&mut self) -> &mut Token {
-        &mut self.token
+    fn token_stream<'a>(&'a mut self, text: &'a str) -> Self::TokenStream<'a> {
+        Pieces::of(Parted { rest: text })
     }
 }
 
@@ -182,30 +159,38 @@ impl TokenStream for KeyStream<'_> {
 #[derive(Clone)]
 struct Words;
 
-struct WordStream<'a> {
-    words: text::Tokens<'a>,
+impl Tokenizer for Words {
+    type TokenStream<'a> = Pieces<text::Tokens<'a>>;
+
+    fn token_stream<'a>(&'a mut self, text: &'a str) -> Self::TokenStream<'a> {
+        Pieces::of(text::tokens(text))
+    }
+}
+
+/// The pieces of a text as the engine reads them, at a position each.
+struct Pieces<I> {
+    pieces: I,
     token: Token,
 }
 
-impl Tokenizer for Words {
-    type TokenStream<'a> = WordStream<'a>;
-
-    fn token_stream<'a>(&'a mut self, text: &'a str) -> WordStream<'a> {
-        WordStream {
-            words: text::tokens(text),
+impl<I> Pieces<I> {
+    fn of(pieces: I) -> Self {
+        Self {
+            pieces,
             token: Token::default(),
         }
     }
 }
 
-impl TokenStream for WordStream<'_> {
+impl<T: AsRef<str>, I: Iterator<Item = T>> TokenStream for Pieces<I> {
     fn advance(&mut self) -> bool {
-        let Some(word) = self.words.next() else {
+        let Some(piece) = self.pieces.next() else {
             return false;
         };
+        // That of the default token is the largest number.
         self.token.position = self.token.position.wrapping_add(1);
         self.token.text.clear();
-        self.token.text.push_str(&word);
+        self.token.text.push_str(piece.as_ref());
         true
     }
 
