@@ -1,7 +1,7 @@
 //! What an index keeps of a span.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -69,6 +69,7 @@ pub fn facts(span: &Span) -> Facts<'_> {
     let mut collector = Collector {
         context: SpanContext::of(span),
         facts: Facts::default(),
+        marked: Vec::new(),
     };
     let mut names: Vec<Cow<'_, str>> = EXACT.iter().copied().map(Cow::Borrowed).collect();
     collector.tag_names(span, &mut names);
@@ -96,11 +97,16 @@ pub fn facts(span: &Span) -> Facts<'_> {
 struct Collector<'a> {
     context: SpanContext<'a>,
     facts: Facts<'a>,
+    /// The markers that are among the keys.
+    marked: Vec<Marker>,
 }
 
 impl<'a> Collector<'a> {
     fn mark(&mut self, marker: Marker) {
-        self.facts.keys.add(&[marker.key()]);
+        if !self.marked.contains(&marker) {
+            self.marked.push(marker);
+            self.facts.keys.add(&[marker.key()]);
+        }
     }
 
     /// Adds the names by which the span's tags may be asked for, each once.
@@ -155,11 +161,15 @@ impl<'a> Collector<'a> {
             Side::Both => name,
             side => Cow::Owned(side.of(&name).into_owned()),
         };
-        let first_group = self.facts.groups.len();
+        self.put_presence(&sided, values);
+        let mut seen = HashSet::new();
         for value in values {
             self.put_value(&sided, measured, value);
             if grouped && value.is_present() {
-                self.put_group(first_group, sided.clone(), value);
+                let text = group_of(value);
+                if values.len() == 1 || seen.insert(text.clone()) {
+                    self.facts.groups.push((sided.clone(), text));
+                }
             }
         }
     }
@@ -167,9 +177,6 @@ impl<'a> Collector<'a> {
     /// `measured`: a number is only compared, never looked for as it is written.
     fn put_value(&mut self, sided: &str, measured: bool, value: &FacetValue<'_>) {
         let facts = &mut self.facts;
-        if value.is_present() {
-            facts.keys.add(&present_key(sided));
-        }
         match value {
             FacetValue::Text(text) => {
                 if text.len() <= MAX_VALUE {
@@ -191,19 +198,6 @@ impl<'a> Collector<'a> {
                 }
             }
             FacetValue::Present => {}
-        }
-    }
-
-    /// `first`: where the groups of the same facet begin.
-    fn put_group(&mut self, first: usize, sided: Cow<'a, str>, value: &FacetValue<'a>) {
-        let text = match value {
-            FacetValue::Text(text) => text.clone(),
-            FacetValue::Number { number, .. } => Cow::Owned(number.to_string()),
-            FacetValue::Present => Cow::Borrowed("(present)"),
-        };
-        let groups = &mut self.facts.groups;
-        if !groups.iter().skip(first).any(|(_, value)| *value == text) {
-            groups.push((sided, text));
         }
     }
 
@@ -276,10 +270,20 @@ impl<'a> Collector<'a> {
         for name in names {
             let values = facets::judgement(&name, judgements);
             let kept = format!("{family}{name}");
+            self.put_presence(&kept, &values);
             for value in &values {
                 self.put_value(&kept, true, value);
             }
         }
+    }
+}
+
+/// A value as a group.
+fn group_of<'a>(value: &FacetValue<'a>) -> Cow<'a, str> {
+    match value {
+        FacetValue::Text(text) => text.clone(),
+        FacetValue::Number { number, .. } => Cow::Owned(number.to_string()),
+        FacetValue::Present => Cow::Borrowed("(present)"),
     }
 }
 

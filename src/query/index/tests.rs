@@ -102,3 +102,18 @@ fn what_teams_ask_every_day_is_exact() {
         assert!(plan.exact, "{text}: {plan:?}");
     }
 }
+
+#[test]
+fn a_span_of_very_many_tags_says_once_what_holds_for_all() {
+    let mut tags: Vec<String> = (0..50_000).map(|value| format!("k:{value}")).collect();
+    tags.extend((0..1_000).map(|name| format!("n{name}:v")));
+    let span = Span {
+        tags,
+        ..Span::default()
+    };
+    let kept = facts(&span);
+    let times = |key: &str| kept.keys.iter().filter(|kept| *kept == key).count();
+    assert_eq!([times("?k"), times("!free")], [1, 1]);
+    let of_k = kept.groups.iter().filter(|(column, _)| column == "k");
+    assert_eq!(of_k.count(), 50_000);
+}
