@@ -16,6 +16,7 @@
 //!   `llm` span below an `llm` span, counts once: the outer value if it has one.
 //! - Percentiles are exact, by nearest rank: the smallest value that at least p % do not exceed.
 
+mod durations;
 mod gather;
 mod group;
 mod measure;

@@ -233,8 +233,18 @@ impl Gatherer {
     }
 
     /// The answer to the question, its page cut out.
-    pub fn finish(mut self) -> Aggregation {
-        let total = self.total.take().unwrap_or_else(|| self.sum());
+    pub fn finish(self) -> Aggregation {
+        let (measures, labels) = (&self.asked.question.measures, &self.asked.labels);
+        let total = match &self.total {
+            Some(total) => total.figures(measures, labels),
+            None => {
+                let mut sums = Gathered::default();
+                let groups = self.groups.iter().map(|(_, group)| group);
+                groups.clone().for_each(|group| sums.add_sums(group));
+                let durations: Vec<&[i64]> = groups.map(Gathered::durations_ns).collect();
+                sums.figures_with(&durations, measures, labels)
+            }
+        };
         let mut wholes: HashMap<(i64, Vec<u32>), u64> = HashMap::new();
         for ((time, key), group) in &self.groups {
             let mut part = key.clone();
@@ -248,7 +258,7 @@ impl Gatherer {
         }
         let groups: Groups = self.groups.into_iter().collect();
         Aggregation {
-            total: total.figures(&self.asked.question.measures, &self.asked.labels),
+            total,
             total_groups: groups.len(),
             rows_read: self.count,
             rows_matched: Some(self.count),

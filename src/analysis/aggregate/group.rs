@@ -3,6 +3,7 @@
 use serde_json::{Map, Number, Value};
 
 use super::Figures;
+use super::durations::Durations;
 use super::measure::{Judge, JudgeStat, Measure, Stat, Usage};
 use super::usage::Adds;
 
@@ -136,12 +137,22 @@ impl Gathered {
         }
     }
 
+    /// How long its units took.
+    pub(super) fn durations_ns(&self) -> &[i64] {
+        &self.durations_ns
+    }
+
     /// Adds all units of another group of single spans.
     pub(super) fn add_all(&mut self, other: &Self) {
+        self.add_sums(other);
+        self.durations_ns.extend_from_slice(&other.durations_ns);
+    }
+
+    /// Adds all units of another group of single spans, but not how long they took.
+    pub(super) fn add_sums(&mut self, other: &Self) {
         self.count += other.count;
         self.errors += other.errors;
         self.failures += other.failures;
-        self.durations_ns.extend_from_slice(&other.durations_ns);
         self.labels.resize(
             other.labels.len().max(self.labels.len()),
             LabelSum::default(),
@@ -155,7 +166,18 @@ impl Gathered {
     }
 
     /// The figures that the measures ask for; `labels` in the order of the verdicts.
-    pub(super) fn figures(mut self, measures: &[Measure], labels: &[(Judge, String)]) -> Figures {
+    pub(super) fn figures(&self, measures: &[Measure], labels: &[(Judge, String)]) -> Figures {
+        self.figures_with(&[&self.durations_ns], measures, labels)
+    }
+
+    /// The same, of units whose durations stand elsewhere.
+    pub(super) fn figures_with(
+        &self,
+        durations_ns: &[&[i64]],
+        measures: &[Measure],
+        labels: &[(Judge, String)],
+    ) -> Figures {
+        let durations = Durations::of(durations_ns);
         let mut values = Map::new();
         for measure in measures {
             let label = match measure {
@@ -167,7 +189,7 @@ impl Gathered {
                     .unwrap_or_default(),
                 _ => LabelSum::default(),
             };
-            let Some((value, known, all)) = self.figure(measure, label) else {
+            let Some((value, known, all)) = self.figure(measure, label, &durations) else {
                 continue;
             };
             values.insert(measure.to_string(), value);
@@ -185,14 +207,19 @@ impl Gathered {
     }
 
     /// The value of a measure, and of how many of how many it is known.
-    fn figure(&mut self, measure: &Measure, label: LabelSum) -> Option<(Value, u64, u64)> {
+    fn figure(
+        &self,
+        measure: &Measure,
+        label: LabelSum,
+        durations: &Durations<'_>,
+    ) -> Option<(Value, u64, u64)> {
         let whole = |value| Some((value, 0, 0));
         match measure {
             // It stands beside the others whether asked for or not.
             Measure::Count => None,
             Measure::ErrorRate => whole(ratio(self.errors as f64, self.count)),
             Measure::FailureRate => whole(ratio(self.failures as f64, self.count)),
-            Measure::Duration(percent) => whole(match self.percentile(*percent) {
+            Measure::Duration(percent) => whole(match durations.percentile(*percent) {
                 Some(ns) => rounded(ns as f64 / 1e6),
                 None => Value::Null,
             }),
@@ -225,14 +252,6 @@ impl Gathered {
 
     fn usage_of(&self, usage: Usage) -> UsageSum {
         self.usage.get(usage as usize).copied().unwrap_or_default()
-    }
-
-    /// By nearest rank.
-    fn percentile(&mut self, percent: u8) -> Option<i64> {
-        let rank = (self.durations_ns.len() * usize::from(percent)).div_ceil(100);
-        let at = rank.saturating_sub(1);
-        // Sorting all of them would cost more than finding the one.
-        (at < self.durations_ns.len()).then(|| *self.durations_ns.select_nth_unstable(at).1)
     }
 }
 
