@@ -49,6 +49,22 @@ pub enum EvaluationTarget {
 /// Stands between the parts of a key; escaped inside them.
 const SEPARATOR: char = '\u{1f}';
 
+/// Comes right behind it.
+const BEHIND_SEPARATOR: char = '\u{20}';
+
+/// What keys begin with: the kinds of targets.
+pub(super) const SCOPES: [&str; 6] = ["span", "span-id", "trace", "session", "tag", "join-key"];
+
+/// All keys of a scope come at or behind the first and before the second, in the order of bytes.
+pub(super) fn bounds_of(scope: &str) -> [String; 2] {
+    [SEPARATOR, BEHIND_SEPARATOR].map(|end| format!("{scope}{end}"))
+}
+
+/// The scope of a key.
+pub(super) fn scope_of(key: &str) -> &str {
+    key.split(SEPARATOR).next().unwrap_or(key)
+}
+
 fn key_of(scope: &str, parts: &[&str]) -> String {
     let mut key = scope.to_owned();
     for part in parts {
@@ -203,10 +219,18 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_key_is_read_back(parts in proptest::collection::vec("[ab\\\\\u{1f}]{0,4}", 1..4)) {
+        fn a_key_is_read_back(
+            scope in proptest::sample::select(SCOPES.as_slice()),
+            parts in proptest::collection::vec("[ab\\\\\u{1f}]{0,4}", 1..4),
+        ) {
             let texts: Vec<&str> = parts.iter().map(String::as_str).collect();
-            let key = key_of("tag", &texts);
-            proptest::prop_assert_eq!(parse_key(&key), ("tag", parts.clone()));
+            let key = key_of(scope, &texts);
+            proptest::prop_assert_eq!(parse_key(&key), (scope, parts.clone()));
+            proptest::prop_assert_eq!(scope_of(&key), scope);
+            for other in SCOPES {
+                let [first, end] = bounds_of(other);
+                proptest::prop_assert_eq!(first <= key && key < end, scope == other);
+            }
         }
     }
 

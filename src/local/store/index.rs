@@ -14,6 +14,7 @@ mod compile;
 mod document;
 mod files;
 mod gather;
+mod in_order;
 mod indexer;
 mod schema;
 mod search;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use tantivy::Searcher;
 
+pub(super) use changes::last_change;
 pub(super) use gather::gather;
 pub use indexer::IndexProgress;
 pub(super) use indexer::Shared;
@@ -36,9 +38,9 @@ pub(super) use search::{is_worth_it, search};
 pub use verify::IndexCheck;
 pub(super) use verify::verify;
 
+use super::recent::Recent;
 use super::schema::open_reader;
 use super::{Ack, StoreError};
-use crate::model::Span;
 use indexer::Indexer;
 use schema::Fields;
 
@@ -46,7 +48,7 @@ use schema::Fields;
 pub(super) const FOLDER: &str = "index";
 
 /// Writers wait when this many changes are not in the index yet: a search judges each of them.
-const MAX_BEHIND: i64 = 5_000;
+const MAX_BEHIND: i64 = 9_000;
 
 /// Longest wait of one write for the index.
 const MAX_WAIT: Duration = Duration::from_secs(2);
@@ -58,6 +60,8 @@ pub(super) struct View {
     fields: Fields,
     /// The last change that is in it.
     seq: i64,
+    /// The changes since, as far as they are at hand.
+    recent: Arc<Recent>,
 }
 
 /// The index of a store, kept up to date by a thread of its own until it is dropped.
@@ -86,6 +90,7 @@ impl Index {
 
     /// Tells of a write that was acknowledged, and waits if the index is too far behind.
     pub(super) fn written(&self, ack: Ack) {
+        self.shared.written(ack.seq);
         self.indexer.wake();
         let until = Instant::now() + MAX_WAIT;
         while self.shared.is_searchable()
@@ -94,11 +99,6 @@ impl Index {
         {
             self.shared.wait_for_commit(until);
         }
-    }
-
-    /// The span that a change wrote under a key, if it is still at hand.
-    pub(super) fn recent(&self, id: i64, seq: i64) -> Option<Arc<Span>> {
-        self.shared.recent.get(id, seq)
     }
 
     /// Waits until the index has everything up to `seq`; whether it has.

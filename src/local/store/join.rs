@@ -4,26 +4,31 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-use super::evaluations::{keys_of_span, put};
+use super::evaluations::{SCOPES, bounds_of, keys_of_span, put, scope_of};
 use crate::model::{Evaluation, Span};
 
 /// Reads evaluations within one transaction of a reader.
 pub(super) struct Joiner {
     tag_keys: Vec<String>,
-    /// Nothing is kept at all: saves the look-ups while no evaluation was ever sent.
-    none: bool,
+    /// The kinds of targets of all that is kept: saves most look-ups.
+    scopes: Vec<&'static str>,
 }
 
 impl Joiner {
     pub(super) fn new(connection: &Connection) -> rusqlite::Result<Self> {
-        let none: bool = connection
-            .prepare_cached("SELECT NOT EXISTS (SELECT 1 FROM evals)")?
-            .query_row([], |row| row.get(0))?;
+        let mut in_use = connection
+            .prepare_cached("SELECT 1 FROM evals WHERE target >= ?1 AND target < ?2 LIMIT 1")?;
+        let mut scopes = Vec::new();
+        for scope in SCOPES {
+            if in_use.exists(bounds_of(scope))? {
+                scopes.push(scope);
+            }
+        }
         let mut statement = connection.prepare_cached("SELECT key FROM tag_keys")?;
         let tag_keys = statement
             .query_map([], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
-        Ok(Self { tag_keys, none })
+        Ok(Self { tag_keys, scopes })
     }
 
     /// Puts on the span what is kept for it.
@@ -52,13 +57,17 @@ impl Joiner {
 
     /// What is kept for a span, in the order of arrival.
     fn kept_for(&self, connection: &Connection, span: &Span) -> rusqlite::Result<Vec<Evaluation>> {
-        if self.none {
+        if self.scopes.is_empty() {
             return Ok(Vec::new());
         }
         let mut statement =
             connection.prepare_cached("SELECT arrival, body FROM evals WHERE target = ?1")?;
         let mut found: Vec<(i64, Evaluation)> = Vec::new();
-        for key in keys_of_span(span, self.tag_keys.iter().map(String::as_str)) {
+        let keys = keys_of_span(span, self.tag_keys.iter().map(String::as_str));
+        for key in keys
+            .iter()
+            .filter(|key| self.scopes.contains(&scope_of(key)))
+        {
             let mut rows = statement.query(params![key])?;
             while let Some(row) = rows.next()? {
                 let body: String = row.get(1)?;

@@ -7,14 +7,19 @@
 
 use rusqlite::types::Value as Sql;
 
-use super::Search;
-use super::writer::CHANGED_EVALUATION;
+use super::rows::Row;
+use super::{Position, Search};
 use crate::model::{ROOT_PARENT, Span};
 use crate::query::{Expr, Field, Pattern, Term};
 
-/// Conditions on rows of `spans` with their parameters, and the order asked for.
+/// Conditions on rows, and the same as SQL on `spans` with its parameters and the order asked for.
 pub(super) struct Narrowed {
-    conditions: String,
+    from_ns: i64,
+    to_ns: i64,
+    after: Option<Position>,
+    newest_first: bool,
+    conditions: Vec<Condition>,
+    sql: String,
     order: String,
     parameters: Vec<Sql>,
 }
@@ -51,16 +56,38 @@ impl Column {
         }
     }
 
+    fn of(self, row: &Row) -> Option<&str> {
+        match self {
+            Column::Trace => Some(&row.trace_id),
+            Column::Span => Some(&row.span_id),
+            Column::Session => row.session_id.as_deref(),
+            Column::ApmTrace => row.apm_trace_id.as_deref(),
+            Column::App => Some(&row.app),
+            Column::Name => Some(&row.name),
+            Column::Kind => Some(&row.kind),
+        }
+    }
+
     /// Whether few rows share a value, so that its index beats the one on time.
     fn is_selective(self) -> bool {
         matches!(self, Column::Trace | Column::Session | Column::ApmTrace)
     }
 }
 
+impl Condition {
+    fn holds(&self, row: &Row) -> bool {
+        match self {
+            Condition::Text(column, text) => column.of(row) == Some(text),
+            Condition::Failed(failed) => row.err == *failed,
+            Condition::Root => row.parent_id.is_none(),
+        }
+    }
+}
+
 impl Narrowed {
     fn and(&mut self, condition: &str, values: impl IntoIterator<Item = Sql>) {
-        self.conditions.push_str(" AND ");
-        self.conditions.push_str(condition);
+        self.sql.push_str(" AND ");
+        self.sql.push_str(condition);
         self.parameters.extend(values);
     }
 
@@ -68,26 +95,30 @@ impl Narrowed {
     pub(super) fn scan(&self) -> (String, Vec<Sql>) {
         let sql = format!(
             "SELECT id, start FROM spans WHERE 1{}{}",
-            self.conditions, self.order
+            self.sql, self.order
         );
         (sql, self.parameters.clone())
     }
 
-    /// Selects key and start of the rows that meet the conditions and changed after a change.
-    pub(super) fn changed(&self, seq: i64) -> (String, Vec<Sql>) {
-        // The changes lead to the rows: no index of the rows leads to the changes.
-        let sql = format!(
-            "SELECT id, start FROM (SELECT DISTINCT ref FROM outbox WHERE seq > ? AND kind <> {CHANGED_EVALUATION}) \
-             CROSS JOIN spans ON id = ref WHERE 1{}",
-            self.conditions
-        );
-        let seq = std::iter::once(Sql::Integer(seq));
-        (sql, seq.chain(self.parameters.iter().cloned()).collect())
+    /// Whether a row that was not read from the tables meets the conditions.
+    pub(super) fn holds(&self, id: i64, row: &Row) -> bool {
+        let behind = self.after.is_none_or(|after| {
+            let place = (row.start, id);
+            let after = (after.start_ns, after.id);
+            if self.newest_first {
+                place < after
+            } else {
+                place > after
+            }
+        });
+        behind
+            && (self.from_ns..=self.to_ns).contains(&row.start)
+            && self.conditions.iter().all(|condition| condition.holds(row))
     }
 
     /// Selects the start of one row if it meets the conditions.
     pub(super) fn check(&self, id: i64) -> (String, Vec<Sql>) {
-        let sql = format!("SELECT start FROM spans WHERE id = ?{}", self.conditions);
+        let sql = format!("SELECT start FROM spans WHERE id = ?{}", self.sql);
         let id = std::iter::once(Sql::Integer(id));
         (sql, id.chain(self.parameters.iter().cloned()).collect())
     }
@@ -123,35 +154,41 @@ pub(super) fn narrow(search: &Search) -> Narrowed {
         .any(|condition| matches!(condition, Condition::Text(column, _) if column.is_selective()));
     let start = if selective { "+start" } else { "start" };
     let direction = if search.newest_first { "DESC" } else { "ASC" };
-    let mut narrowed = Narrowed {
-        conditions: String::new(),
-        order: format!(" ORDER BY {start} {direction}, id {direction}"),
-        parameters: Vec::new(),
-    };
     let from = search.window.from_ms.saturating_mul(1_000_000);
     let end = search.window.to_ms.saturating_mul(1_000_000);
     let end = end.saturating_add(999_999);
     // The next page starts at its place in the index, not at the end of the window.
-    let (from, end) = match search.after {
+    let (from_ns, to_ns) = match search.after {
         Some(after) if search.newest_first => (from, end.min(after.start_ns)),
         Some(after) => (from.max(after.start_ns), end),
         None => (from, end),
     };
+    let mut narrowed = Narrowed {
+        from_ns,
+        to_ns,
+        after: search.after,
+        newest_first: search.newest_first,
+        conditions: Vec::new(),
+        sql: String::new(),
+        order: format!(" ORDER BY {start} {direction}, id {direction}"),
+        parameters: Vec::new(),
+    };
     narrowed.and(
         &format!("{start} BETWEEN ? AND ?"),
-        [Sql::Integer(from), Sql::Integer(end)],
+        [Sql::Integer(from_ns), Sql::Integer(to_ns)],
     );
-    for condition in conditions {
+    for condition in &conditions {
         match condition {
-            Condition::Text(Column::App, text) if selective => {
-                narrowed.and(&format!("+{}", Column::App.sql()), [Sql::Text(text)]);
+            Condition::Text(column @ Column::App, text) if selective => {
+                narrowed.and(&format!("+{}", column.sql()), [Sql::Text(text.clone())]);
             }
-            Condition::Text(column, text) => narrowed.and(column.sql(), [Sql::Text(text)]),
+            Condition::Text(column, text) => narrowed.and(column.sql(), [Sql::Text(text.clone())]),
             Condition::Failed(true) => narrowed.and("err = 1", []),
             Condition::Failed(false) => narrowed.and("err = 0", []),
             Condition::Root => narrowed.and("parent_id IS NULL", []),
         }
     }
+    narrowed.conditions = conditions;
     if let Some(after) = search.after {
         let sign = if search.newest_first { '<' } else { '>' };
         narrowed.and(
@@ -231,9 +268,10 @@ pub(super) fn tags_match(search: &Search, span: &Span) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::schema::open_writer;
+    use super::super::schema::{open_reader, open_writer};
+    use super::super::{Durability, SpanStore as _, SqliteStore};
     use super::*;
-    use crate::model::TimeWindow;
+    use crate::model::{Status, TimeWindow};
     use crate::query::combine::SpanFilters;
     use rstest::rstest;
 
@@ -293,5 +331,114 @@ mod tests {
             .query_row(rusqlite::params_from_iter(parameters), |row| row.get(3))
             .unwrap();
         assert!(plan.contains(expected), "{plan}");
+    }
+
+    /// Spans that differ in everything that is asked for, some with a tag in the place of a column.
+    fn spans() -> Vec<Span> {
+        let pick = |n: i64, texts: [&str; 3]| texts[n.rem_euclid(3) as usize].to_owned();
+        let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        (0..54)
+            .map(|n| Span {
+                trace_id: pick(n, ["a", "b", "c"]).into(),
+                span_id: n.to_string().into(),
+                parent_id: some(pick(n / 2, ["", "7", "8"])).map(Into::into),
+                session_id: some(pick(n / 3, ["", "a", "b"])),
+                apm_trace_id: some(pick(n / 4, ["", "a", "b"])),
+                ml_app: pick(n / 5, ["", "a", "b"]),
+                name: pick(n / 6, ["", "a", "b"]),
+                kind: pick(n / 7, ["llm", "tool", "step"]).into(),
+                status: if n % 4 == 0 {
+                    Status::Error
+                } else {
+                    Status::Ok
+                },
+                start_ns: (n / 5) * 700_000,
+                tags: vec!["ml_app:b".to_owned(), "session_id:b".to_owned()],
+                ..Span::default()
+            })
+            .collect()
+    }
+
+    #[rstest]
+    #[case(&[], "")]
+    #[case(&[("trace_id", "b")], "")]
+    #[case(&[("span_id", "11")], "@ml_app:b")]
+    #[case(&[("session_id", "b")], "")]
+    #[case(&[("apm", "a")], "@status:ok")]
+    #[case(&[("ml_app", "b")], "@session_id:b")]
+    #[case(&[("ml_app", "nowhere")], "")]
+    #[case(&[("name", "a"), ("kind", "tool")], "")]
+    #[case(&[("roots", "")], "@meta.span.kind:step")]
+    #[case(&[], "@status:error @parent_id:undefined")]
+    fn a_row_at_hand_is_judged_as_one_in_the_tables(
+        #[case] filters: &[(&str, &str)],
+        #[case] query: &str,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path(), Durability::Process).unwrap();
+        let spans = spans();
+        store.append(spans.clone()).unwrap();
+        let reader = open_reader(&folder.path().join("llmobs.db")).unwrap();
+        let given = |name: &str| {
+            let (_, value) = filters.iter().find(|(given, _)| *given == name)?;
+            Some((*value).to_owned())
+        };
+        let places: Vec<Position> = spans
+            .iter()
+            .map(|span| {
+                let sql = "SELECT start, id FROM spans WHERE span_id = ?";
+                let place = |row: &rusqlite::Row<'_>| {
+                    Ok(Position {
+                        start_ns: row.get(0)?,
+                        id: row.get(1)?,
+                    })
+                };
+                reader
+                    .query_row(sql, [span.span_id.as_str()], place)
+                    .unwrap()
+            })
+            .collect();
+        let windows = [(0, 100), (2, 4), (3, 3), (9, 2)];
+        let afters = [None, Some(places[17]), Some(places[40])];
+        let (mut kept, mut dropped) = (0, 0);
+        for ((from_ms, to_ms), (after, newest_first)) in windows
+            .into_iter()
+            .flat_map(|window| afters.map(|after| (window, after)))
+            .flat_map(|(window, after)| [true, false].map(|newest| (window, (after, newest))))
+        {
+            let search = Search {
+                query: Some(crate::query::parse(query).unwrap()),
+                filters: SpanFilters {
+                    trace_id: given("trace_id"),
+                    span_id: given("span_id"),
+                    session_id: given("session_id"),
+                    ml_app: given("ml_app"),
+                    span_name: given("name"),
+                    span_kind: given("kind"),
+                    root_spans_only: given("roots").is_some(),
+                    ..SpanFilters::default()
+                },
+                apm_trace_id: given("apm"),
+                after,
+                newest_first,
+                ..Search::within(TimeWindow { from_ms, to_ms })
+            };
+            let narrowed = narrow(&search);
+            for (span, place) in spans.iter().zip(&places) {
+                let (sql, parameters) = narrowed.check(place.id);
+                let mut statement = reader.prepare_cached(&sql).unwrap();
+                let in_tables = statement
+                    .exists(rusqlite::params_from_iter(parameters))
+                    .unwrap();
+                let at_hand = narrowed.holds(place.id, &Row::of(span));
+                assert_eq!(at_hand, in_tables, "{span:?} {search:?}");
+                if at_hand {
+                    kept += 1;
+                } else {
+                    dropped += 1;
+                }
+            }
+        }
+        assert!(dropped > 0 && (kept > 0 || given("ml_app").as_deref() == Some("nowhere")));
     }
 }

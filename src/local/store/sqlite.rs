@@ -122,10 +122,7 @@ impl SqliteStore {
 
     /// Waits until the index has everything that was acknowledged before; whether it has.
     pub fn settle(&self, timeout: Duration) -> bool {
-        let last = self.read(|connection| {
-            let sql = "SELECT coalesce(max(seq), 0) FROM outbox";
-            Ok(connection.query_row(sql, [], |row| row.get(0))?)
-        });
+        let last = self.read(|connection| Ok(index::last_change(connection)?));
         last.is_ok_and(|last| self.index.wait_for(last, timeout))
     }
 
@@ -315,9 +312,9 @@ impl SpanStore for SqliteStore {
             let judged = search.query.as_ref().is_some_and(Query::needs_judgements)
                 || buckets.iter().any(Query::needs_judgements)
                 || rows.needs_judgements();
-            let load = |id, seq| {
-                let span = match self.index.recent(id, seq) {
-                    Some(span) => span,
+            let load = |id, fresh| {
+                let span = match fresh {
+                    Some(fresh) => fresh,
                     None => Arc::new(load_bare(connection, id)?),
                 };
                 if judged {
@@ -442,7 +439,7 @@ impl<'a> Delivery<'a> {
 
     fn run(mut self, view: Option<Arc<View>>, index: &Index) -> Result<Outcome, ReadError> {
         if let Some(view) = view {
-            match self.by_index(view, index) {
+            match self.by_index(view) {
                 Ok(Some(outcome)) => return Ok(outcome),
                 Ok(None) => {}
                 Err(ReadError::Index(error)) => {
@@ -456,13 +453,12 @@ impl<'a> Delivery<'a> {
     }
 
     /// `None`: the index cannot help with this search.
-    fn by_index(&mut self, view: Arc<View>, index: &Index) -> Result<Option<Outcome>, ReadError> {
+    fn by_index(&mut self, view: Arc<View>) -> Result<Option<Outcome>, ReadError> {
         let Some(mut found) = index::search(self.connection, view, self.search)? else {
             return Ok(None);
         };
-        while let Some((place, seq)) = found.next()? {
-            let recent = seq.and_then(|seq| index.recent(place.id, seq));
-            if let Some(outcome) = self.take(place, recent)? {
+        while let Some(candidate) = found.next()? {
+            if let Some(outcome) = self.take(candidate.place, candidate.span)? {
                 return Ok(Some(outcome));
             }
         }
@@ -496,7 +492,7 @@ impl<'a> Delivery<'a> {
     fn take(
         &mut self,
         place: Position,
-        recent: Option<Arc<Span>>,
+        fresh: Option<Arc<Span>>,
     ) -> Result<Option<Outcome>, ReadError> {
         let late = self.last != self.search.after && self.started.elapsed() > self.search.budget;
         if self.delivered >= self.search.limit || late {
@@ -510,8 +506,8 @@ impl<'a> Delivery<'a> {
         let query = self.search.query.as_ref();
         let judged = query.is_some_and(Query::needs_judgements);
         // Most spans are told apart without what was said about them, and without a copy.
-        let mut span = match recent {
-            Some(recent) => recent,
+        let mut span = match fresh {
+            Some(fresh) => fresh,
             None => Arc::new(load_bare(connection, place.id)?),
         };
         if judged {

@@ -15,8 +15,8 @@ use std::thread::JoinHandle;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::index::Shared;
-use super::recent::Fresh;
-use super::rows::{Row, key_range};
+use super::recent::{Fresh, Recorded};
+use super::rows::{Row, content_of, key_range};
 use super::{Ack, PurgeStep, Purged, StoreError, SweepStep, Swept, TargetedEvaluation, schema};
 use crate::model::{EventKind, Span};
 
@@ -39,10 +39,10 @@ pub(super) const CHANGED_EVALUATION: i64 = 1;
 /// A span under a key that was free before.
 pub(super) const NEW_SPAN: i64 = 2;
 
-/// A span to be written, with the row that it becomes.
+/// A span to be written.
 pub(super) struct NewSpan {
-    row: Row,
-    span: Arc<Span>,
+    fresh: Arc<Fresh>,
+    content: Vec<u8>,
 }
 
 impl NewSpan {
@@ -50,9 +50,14 @@ impl NewSpan {
     pub(super) fn of(mut span: Span) -> std::io::Result<Self> {
         span.evaluations.clear();
         span.feedback.clear();
+        let content = content_of(&span)?;
         Ok(Self {
-            row: Row::of(&span)?,
-            span: Arc::new(span),
+            fresh: Arc::new(Fresh {
+                row: Row::of(&span),
+                bytes: content.len(),
+                span: Arc::new(span),
+            }),
+            content,
         })
     }
 }
@@ -141,8 +146,8 @@ struct State {
     connection: Connection,
     /// What the index has, and what it will want.
     shared: Arc<Shared>,
-    /// Spans of the running transaction.
-    fresh: Vec<(i64, Fresh)>,
+    /// Changes of the running transaction.
+    changes: Vec<Recorded>,
     /// Number of the last change.
     seq: i64,
     /// Text to number; only what is committed or in the running transaction.
@@ -156,7 +161,7 @@ impl State {
         let mut state = Self {
             connection,
             shared,
-            fresh: Vec::new(),
+            changes: Vec::new(),
             seq: 0,
             dict: HashMap::new(),
             full: HashMap::new(),
@@ -175,7 +180,7 @@ impl State {
                     row.get(0)
                 })?;
         let seq = self.seq;
-        self.fresh.retain(|(_, fresh)| fresh.seq <= seq);
+        self.changes.retain(|change| change.seq <= seq);
         Ok(())
     }
 
@@ -231,9 +236,14 @@ impl State {
         self.connection
             .prepare_cached("DELETE FROM outbox WHERE seq <= ?1")?
             .execute([(self.seq - OUTBOX_KEPT).min(self.shared.forgettable())])?;
-        self.connection.execute_batch("COMMIT")?;
-        self.shared.recent.put(self.fresh.drain(..));
-        Ok(())
+        // Before the commit: whoever sees it finds its changes there.
+        let before = self.changes.first().map(|change| change.seq - 1);
+        self.shared.recent.put(std::mem::take(&mut self.changes));
+        let committed = self.connection.execute_batch("COMMIT");
+        if let (Err(_), Some(before)) = (&committed, before) {
+            self.shared.recent.take_back(before);
+        }
+        committed
     }
 
     fn one(&mut self, write: &Write) -> Result<Done, StoreError> {
@@ -270,23 +280,14 @@ impl State {
             self.connection.execute_batch(sql)
         };
         if let Err(error) = undone.and_then(|()| self.reload()) {
+            // What cannot be told apart is read from the tables.
+            self.changes.clear();
             tracing::warn!(%error, "the store could not undo a failed write");
         }
     }
 
     fn put_new(&mut self, new: &NewSpan) -> rusqlite::Result<()> {
-        let id = self.put_span(&new.row)?;
-        let fresh = Fresh {
-            seq: self.seq,
-            span: new.span.clone(),
-            bytes: new.row.content.len(),
-        };
-        self.fresh.push((id, fresh));
-        Ok(())
-    }
-
-    /// The key of the row.
-    fn put_span(&mut self, row: &Row) -> rusqlite::Result<i64> {
+        let row = &new.fresh.row;
         let app = self.number_of(&row.app)?;
         let name = self.number_of(&row.name)?;
         let kind = self.number_of(&row.kind)?;
@@ -334,9 +335,8 @@ impl State {
             ])?;
         self.connection
             .prepare_cached("INSERT OR REPLACE INTO content (id, z) VALUES (?1, ?2)")?
-            .execute(params![id, row.content])?;
-        self.changed(change, id)?;
-        Ok(id)
+            .execute(params![id, new.content])?;
+        self.changed(change, id, Some(new.fresh.clone()))
     }
 
     fn remove(&mut self, id: i64) -> rusqlite::Result<()> {
@@ -346,7 +346,7 @@ impl State {
         ] {
             self.connection.prepare_cached(sql)?.execute([id])?;
         }
-        self.changed(CHANGED_SPAN, id)
+        self.changed(CHANGED_SPAN, id, None)
     }
 
     fn put_evaluation(&mut self, targeted: &TargetedEvaluation) -> rusqlite::Result<()> {
@@ -385,16 +385,22 @@ impl State {
             )
             .optional()?;
         match id {
-            Some(id) => self.changed(CHANGED_EVALUATION, id),
+            Some(id) => self.changed(CHANGED_EVALUATION, id, None),
             None => Ok(()),
         }
     }
 
-    fn changed(&mut self, kind: i64, id: i64) -> rusqlite::Result<()> {
+    fn changed(&mut self, kind: i64, id: i64, fresh: Option<Arc<Fresh>>) -> rusqlite::Result<()> {
         self.seq += 1;
         self.connection
             .prepare_cached("INSERT INTO outbox (seq, kind, ref) VALUES (?1, ?2, ?3)")?
             .execute([self.seq, kind, id])?;
+        self.changes.push(Recorded {
+            seq: self.seq,
+            kind,
+            id,
+            fresh,
+        });
         Ok(())
     }
 

@@ -1,17 +1,22 @@
 //! Which spans changed since a moment of the index, by the outbox.
 //!
+//! The latest changes are at hand in memory; only those of an earlier time are read from the table.
+//!
 //! A changed evaluation is a change of every span that it joins. Those that the rows can name are
 //! asked of them, the others of the index itself: what it does not have yet is in the outbox.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tantivy::Searcher;
 
+use super::View;
 use super::compile::{compile, occurs};
 use super::schema::Fields;
 use super::top::Top;
 use crate::local::store::evaluations::parse_key;
+use crate::local::store::recent::Fresh;
 use crate::local::store::sqlite::ReadError;
 use crate::local::store::writer::{CHANGED_EVALUATION, NEW_SPAN};
 use crate::query::index::plan;
@@ -26,12 +31,12 @@ pub(super) struct Changes {
 }
 
 /// How a row changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) struct Change {
     /// Whether the first change made it.
     pub(super) made: Made,
-    /// The last change of the span itself; 0 if only what was said about it changed.
-    pub(super) seq: i64,
+    /// The span that the last change wrote, if it is at hand.
+    pub(super) fresh: Option<Arc<Fresh>>,
 }
 
 /// Whether a row was there before the changes.
@@ -43,40 +48,30 @@ pub(super) enum Made {
     Before,
 }
 
-/// The changes after `seq`, within the read transaction of `connection`. The index of `searcher`
-/// has all changes up to `seq`. `None`: the outbox does not reach back so far.
-pub(super) fn since(
-    connection: &Connection,
-    searcher: &Searcher,
-    fields: &Fields,
-    seq: i64,
-) -> Result<Option<Changes>, ReadError> {
-    let (first, last): (Option<i64>, Option<i64>) = connection
-        .prepare_cached("SELECT (SELECT min(seq) FROM outbox), (SELECT max(seq) FROM outbox)")?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let upto = last.unwrap_or(0);
-    if upto < seq || (upto > seq && first.is_none_or(|first| first > seq + 1)) {
+/// The changes that the index of `view` does not have, within the read transaction of
+/// `connection`. `None`: the outbox does not reach back so far.
+pub(super) fn since(connection: &Connection, view: &View) -> Result<Option<Changes>, ReadError> {
+    let upto = last_change(connection)?;
+    let mut seen = Seen::default();
+    if upto < view.seq {
         return Ok(None);
     }
-    let mut spans: BTreeMap<i64, Change> = BTreeMap::new();
-    let mut evaluations = HashSet::new();
-    {
-        let mut statement = connection
-            .prepare_cached("SELECT kind, ref, seq FROM outbox WHERE seq > ?1 ORDER BY seq")?;
-        let mut rows = statement.query([seq])?;
-        while let Some(row) = rows.next()? {
-            let (kind, id, seq): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            let made = match kind {
-                CHANGED_EVALUATION => {
-                    evaluations.insert(id);
-                    continue;
+    if upto > view.seq {
+        match view.recent.between(view.seq, upto) {
+            Some(commits) => {
+                let changes = commits.iter().flat_map(|commit| commit.iter());
+                for change in changes.filter(|change| (view.seq + 1..=upto).contains(&change.seq)) {
+                    seen.add(change.kind, change.id, change.fresh.as_ref());
                 }
-                NEW_SPAN => Made::New,
-                _ => Made::Before,
-            };
-            spans.entry(id).or_insert(Change { made, seq }).seq = seq;
+            }
+            None if !read_outbox(connection, view.seq, &mut seen)? => return Ok(None),
+            None => {}
         }
     }
+    let Seen {
+        mut spans,
+        evaluations,
+    } = seen;
     let mut targets = HashSet::new();
     for id in evaluations {
         let target: Option<String> = connection
@@ -86,12 +81,65 @@ pub(super) fn since(
         targets.extend(target);
     }
     for target in targets {
-        for id in joined_by(connection, searcher, fields, &target)? {
-            let made = Made::Before;
-            spans.entry(id).or_insert(Change { made, seq: 0 });
+        for id in joined_by(connection, &view.searcher, &view.fields, &target)? {
+            spans.entry(id).or_insert(Change {
+                made: Made::Before,
+                fresh: None,
+            });
         }
     }
     Ok(Some(Changes { spans, upto }))
+}
+
+/// The number of the last change; 0 if there was none yet.
+pub(in crate::local::store) fn last_change(connection: &Connection) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached("SELECT coalesce(max(seq), 0) FROM outbox")?
+        .query_row([], |row| row.get(0))
+}
+
+/// What changed, in the order of the changes.
+#[derive(Default)]
+struct Seen {
+    spans: BTreeMap<i64, Change>,
+    evaluations: HashSet<i64>,
+}
+
+impl Seen {
+    fn add(&mut self, kind: i64, id: i64, fresh: Option<&Arc<Fresh>>) {
+        let made = match kind {
+            CHANGED_EVALUATION => {
+                self.evaluations.insert(id);
+                return;
+            }
+            NEW_SPAN => Made::New,
+            _ => Made::Before,
+        };
+        let fresh = fresh.cloned();
+        match self.spans.get_mut(&id) {
+            Some(change) => change.fresh = fresh,
+            None => {
+                self.spans.insert(id, Change { made, fresh });
+            }
+        }
+    }
+}
+
+/// Reads all changes after one; whether the table reaches back so far.
+fn read_outbox(connection: &Connection, seq: i64, seen: &mut Seen) -> Result<bool, ReadError> {
+    let first: Option<i64> = connection
+        .prepare_cached("SELECT min(seq) FROM outbox")?
+        .query_row([], |row| row.get(0))?;
+    if first.is_none_or(|first| first > seq + 1) {
+        return Ok(false);
+    }
+    let mut statement =
+        connection.prepare_cached("SELECT kind, ref FROM outbox WHERE seq > ?1 ORDER BY seq")?;
+    let mut rows = statement.query([seq])?;
+    while let Some(row) = rows.next()? {
+        seen.add(row.get(0)?, row.get(1)?, None);
+    }
+    Ok(true)
 }
 
 /// The rows of the spans that evaluations of a target join.
@@ -154,4 +202,113 @@ fn by_index(
     };
     let found = everywhere.of(searcher, &*compile(&plan.node, fields))?;
     Ok(found.into_iter().map(|place| place.id).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::indexer::Shared;
+    use super::super::schema::schema;
+    use super::*;
+    use crate::local::store::recent::Recent;
+    use crate::local::store::rows::Row;
+    use crate::local::store::schema::{open_reader, open_writer};
+    use crate::local::store::writer::{NewSpan, Write, Writer};
+    use crate::local::store::{EvaluationTarget, PurgeStep, TargetedEvaluation};
+    use crate::model::{Evaluation, Span};
+
+    fn span(id: u8, start_ns: i64, name: &str) -> Span {
+        Span {
+            trace_id: "t".into(),
+            span_id: id.to_string().into(),
+            start_ns,
+            name: name.to_owned(),
+            ..Span::default()
+        }
+    }
+
+    fn spans(spans: &[Span]) -> Write {
+        let new = spans.iter().cloned().map(NewSpan::of);
+        Write::Spans(new.collect::<Result<_, _>>().unwrap())
+    }
+
+    /// One of each kind of change.
+    fn writes() -> Vec<Write> {
+        let about_4 = TargetedEvaluation {
+            target: EvaluationTarget::Span {
+                trace_id: Some("t".into()),
+                span_id: "4".into(),
+            },
+            ml_app: String::new(),
+            evaluation: Evaluation::default(),
+        };
+        vec![
+            spans(&[span(1, 1_000_000, ""), span(2, 2_000_000, "")]),
+            spans(&[span(3, 3_000_000, ""), span(2, 2_000_001, "updated")]),
+            spans(&[span(4, 4_000_000, ""), span(3, 9_000_000, "moved")]),
+            Write::Evaluations(vec![about_4]),
+            Write::Purge(PurgeStep {
+                before_ns: 2_000_000,
+                limit: 10,
+            }),
+            spans(&[span(5, 1_000_000, "in the place of 1")]),
+        ]
+    }
+
+    fn known(view: &View, file: &Path) -> (Changes, i64) {
+        let reader = open_reader(file).unwrap();
+        let last = last_change(&reader).unwrap();
+        (since(&reader, view).ok().flatten().unwrap(), last)
+    }
+
+    #[test]
+    fn changes_at_hand_are_those_of_the_outbox() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("llmobs.db");
+        let shared = Arc::new(Shared::without_index());
+        let connection = open_writer(&file, "OFF").unwrap();
+        let writer = Writer::start(connection, shared.clone()).unwrap();
+        for write in writes() {
+            writer.write(write).unwrap();
+        }
+        let (schema, fields) = schema();
+        let index = tantivy::Index::create_in_ram(schema);
+        let view = |seq: i64, recent: &Arc<Recent>| View {
+            searcher: index.reader().unwrap().searcher(),
+            fields,
+            seq,
+            recent: recent.clone(),
+        };
+        let reader = open_reader(&file).unwrap();
+        let start_of = |id: i64| -> Option<i64> {
+            let sql = "SELECT start FROM spans WHERE id = ?";
+            let found = reader.query_row(sql, [id], |row| row.get(0));
+            found.optional().unwrap()
+        };
+        let (_, last) = known(&view(0, &shared.recent), &file);
+        assert_eq!(last, 10);
+        for seq in 0..=last {
+            assert!(shared.recent.between(seq, last).is_some());
+            let (at_hand, _) = known(&view(seq, &shared.recent), &file);
+            let (read, _) = known(&view(seq, &Arc::default()), &file);
+            assert_eq!((at_hand.upto, read.upto), (last, last));
+            let made = |changes: &Changes| -> Vec<(i64, Made)> {
+                let changes = changes.spans.iter();
+                changes.map(|(id, change)| (*id, change.made)).collect()
+            };
+            assert_eq!(made(&at_hand), made(&read), "since {seq}");
+            for (id, change) in &at_hand.spans {
+                let kept = change.fresh.as_ref().map(|fresh| fresh.row.start);
+                let only_judged = change.made == Made::Before && kept.is_none();
+                assert!(
+                    kept == start_of(*id) || only_judged,
+                    "{id} is {kept:?} since {seq}"
+                );
+                if let Some(fresh) = &change.fresh {
+                    assert!(fresh.row == Row::of(&fresh.span));
+                }
+            }
+        }
+    }
 }

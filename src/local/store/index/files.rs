@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use tantivy::Index;
 use tantivy::directory::MmapDirectory;
+use tantivy::{Index, IndexSettings};
 
 use super::indexer::IndexError;
 use super::schema::{Fields, VERSION, schema, tokenizers};
@@ -70,7 +70,12 @@ pub(super) fn create(folder: &Path) -> Result<(Index, Fields), IndexError> {
     std::fs::create_dir_all(folder).map_err(failed)?;
     let (schema, fields) = schema();
     let directory = MmapDirectory::open(folder).map_err(|e| IndexError::Files(e.to_string()))?;
-    let mut index = Index::create(directory, schema, tantivy::IndexSettings::default())?;
+    let settings = IndexSettings {
+        // No document is kept there: a thread for each segment would have nothing to pack.
+        docstore_compress_dedicated_thread: false,
+        ..IndexSettings::default()
+    };
+    let mut index = Index::create(directory, schema, settings)?;
     index.set_tokenizers(tokenizers());
     index.set_fast_field_tokenizers(tokenizers());
     Ok((index, fields))

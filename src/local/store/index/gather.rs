@@ -1,32 +1,27 @@
 //! Aggregation from columns: no row is read but those that changed since.
 
+mod columns;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use tantivy::columnar::{Column, ColumnValues, StrColumn};
+use tantivy::columnar::ColumnValues as _;
 use tantivy::index::SegmentReader;
 use tantivy::query::{EnableScoring, Query as EngineQuery, Weight};
-use tantivy::{BitSet, DocSet as _, TERMINATED};
 
 use super::View;
 use super::changes::{Made, since};
-use super::compile::{compile, number_columns, occurs};
-use super::schema::{
-    CALL, CALL_PARENT, DURATION, FAILED, GROUPS, ID, NUMBERS, ROOT, START, TRACE, column_name,
-};
-use crate::analysis::aggregate::{
-    CALL_METRICS, CallRow, Judge, RelatedRow, Rows, Seen, SpanRow, Verdict,
-};
+use super::compile::{compile, occurs};
+use super::schema::{GROUPS, NUMBERS};
+use crate::analysis::aggregate::{Judge, RelatedRow, Rows, Seen, SpanRow, Verdict};
 use crate::local::store::Search;
 use crate::local::store::sqlite::ReadError;
-use crate::model::{EventKind, Span, SpanKind};
+use crate::model::{EventKind, Span};
 use crate::query::combine::SpanFilters;
-use crate::query::index::{Plan, group_columns, metric_column, plan, verdict_columns};
+use crate::query::index::{Node, Plan, group_columns, plan, verdict_columns};
 use crate::query::{Expr, Field, Pattern, Query, SpanContext, Term};
-
-/// A value that has no number yet.
-const UNNUMBERED: u32 = u32::MAX;
+use columns::{Block, Columns, Needed, Relations, members, path};
 
 /// Gives all spans of a search to an aggregation, and says how many those were. `None`: the
 /// question cannot be answered from columns, and nothing was given.
@@ -35,13 +30,13 @@ pub(in crate::local::store) fn gather(
     view: &Arc<View>,
     search: &Search,
     buckets: &[Query],
-    load: impl Fn(i64, i64) -> Result<Arc<Span>, ReadError>,
+    load: impl Fn(i64, Option<Arc<Span>>) -> Result<Arc<Span>, ReadError>,
     rows: &mut dyn Rows,
 ) -> Result<Option<u64>, ReadError> {
     let Some(question) = Question::of(view, search, buckets, rows) else {
         return Ok(None);
     };
-    let Some(changes) = since(connection, &view.searcher, &view.fields, view.seq)? else {
+    let Some(changes) = since(connection, view)? else {
         return Ok(None);
     };
     // A span that was new when it changed is not in the index.
@@ -53,7 +48,8 @@ pub(in crate::local::store) fn gather(
         count += question.read(reader, &changed, rows)?;
     }
     for (id, change) in &changes.spans {
-        let span = match load(*id, change.seq) {
+        let fresh = change.fresh.as_ref().map(|fresh| fresh.span.clone());
+        let span = match load(*id, fresh) {
             Ok(span) => span,
             Err(ReadError::Sqlite(rusqlite::Error::QueryReturnedNoRows)) => continue,
             Err(error) => return Err(error),
@@ -83,6 +79,8 @@ struct Question<'a> {
     /// What of it is selected, if not all.
     selection: Option<Box<dyn Weight>>,
     buckets: Vec<Box<dyn Weight>>,
+    /// Whether nothing narrows what is read.
+    reads_all: bool,
     every_span: bool,
     relations: bool,
     /// Columns of each dimension; none stands for the buckets.
@@ -145,10 +143,12 @@ impl<'a> Question<'a> {
             verdict_columns(kind, label).map(|name| path(NUMBERS, &name))
         });
         let every_span = rows.needs_every_span();
+        let read = if every_span { &scope } else { &selection };
         Some(Self {
             search,
             app,
-            scope: weigh(if every_span { &scope } else { &selection })?,
+            reads_all: read.node == Node::All,
+            scope: weigh(read)?,
             selection: match query {
                 Some(_) if every_span => Some(weigh(&selection)?),
                 _ => None,
@@ -251,303 +251,4 @@ impl<'a> Question<'a> {
         })?;
         Ok(count)
     }
-}
-
-fn path(field: &str, name: &str) -> String {
-    format!("{field}.{}", column_name(name))
-}
-
-/// The columns of one segment that a question needs.
-struct Columns {
-    id: Arc<dyn ColumnValues<i64>>,
-    start: Arc<dyn ColumnValues<i64>>,
-    duration: Arc<dyn ColumnValues<i64>>,
-    failed: Arc<dyn ColumnValues<bool>>,
-    dimensions: Vec<Dimension>,
-    labels: Vec<[Vec<Column<f64>>; 2]>,
-}
-
-/// What of a document must be read.
-#[derive(Clone, Copy)]
-struct Needed {
-    starts: bool,
-    /// Stands for all starts if they are not needed.
-    any_start_ns: i64,
-    ids: bool,
-}
-
-/// A block of documents, read column by column.
-#[derive(Default)]
-struct Block {
-    starts: Vec<i64>,
-    durations: Vec<i64>,
-    failed: Vec<bool>,
-    ids: Vec<i64>,
-}
-
-/// What stands in the columns that all documents have.
-struct Own {
-    start_ns: i64,
-    duration_ns: i64,
-    is_error: bool,
-    /// 0 if it is not needed.
-    id: i64,
-}
-
-impl Block {
-    fn read(&mut self, columns: &Columns, docs: &[u32], needed: Needed) {
-        fn fill<T: Copy + Default + PartialOrd + 'static>(
-            to: &mut Vec<T>,
-            column: &dyn ColumnValues<T>,
-            docs: &[u32],
-        ) {
-            to.resize(docs.len(), T::default());
-            column.get_vals(docs, to);
-        }
-        fill(&mut self.durations, &*columns.duration, docs);
-        fill(&mut self.failed, &*columns.failed, docs);
-        if needed.starts {
-            fill(&mut self.starts, &*columns.start, docs);
-        } else {
-            self.starts.resize(docs.len(), needed.any_start_ns);
-        }
-        if needed.ids {
-            fill(&mut self.ids, &*columns.id, docs);
-        } else {
-            self.ids.resize(docs.len(), 0);
-        }
-    }
-
-    fn rows(&self) -> impl Iterator<Item = Own> + '_ {
-        let spans = self.starts.iter().zip(&self.durations);
-        let spans = spans.zip(&self.failed).zip(&self.ids);
-        spans.map(|(((start, duration), failed), id)| Own {
-            start_ns: *start,
-            duration_ns: *duration,
-            is_error: *failed,
-            id: *id,
-        })
-    }
-}
-
-enum Dimension {
-    /// The values of a facet, with the numbers of those met so far.
-    Facet(Vec<(StrColumn, Vec<u32>)>),
-    /// The documents of each bucket.
-    Buckets(Vec<BitSet>),
-}
-
-impl Columns {
-    fn open(question: &Question<'_>, reader: &SegmentReader) -> Result<Self, ReadError> {
-        let fast = reader.fast_fields();
-        let mut dimensions = Vec::new();
-        for columns in &question.dimensions {
-            dimensions.push(match columns {
-                Some(paths) => {
-                    let mut columns = Vec::new();
-                    for path in paths {
-                        if let Some(column) = fast.str(path)? {
-                            let numbers = vec![UNNUMBERED; column.num_terms()];
-                            columns.push((column, numbers));
-                        }
-                    }
-                    Dimension::Facet(columns)
-                }
-                None => {
-                    let sets = question
-                        .buckets
-                        .iter()
-                        .map(|bucket| members(&**bucket, reader));
-                    Dimension::Buckets(sets.collect::<Result<_, _>>()?)
-                }
-            });
-        }
-        let mut labels = Vec::new();
-        for [score, passed] in &question.labels {
-            labels.push([
-                number_columns(reader, score)?,
-                number_columns(reader, passed)?,
-            ]);
-        }
-        Ok(Self {
-            id: fast.column_first_or_default(ID)?,
-            start: fast.column_first_or_default(START)?,
-            duration: fast.column_first_or_default(DURATION)?,
-            failed: fast.column_first_or_default(FAILED)?,
-            dimensions,
-            labels,
-        })
-    }
-
-    fn put_values(&mut self, doc: u32, values: &mut [Vec<u32>], rows: &mut dyn Rows) {
-        for (dimension, values) in self.dimensions.iter_mut().zip(values) {
-            values.clear();
-            match dimension {
-                Dimension::Facet(columns) => {
-                    for (column, numbers) in columns {
-                        for ordinal in column.term_ords(doc) {
-                            let number =
-                                number_of(column, numbers, ordinal, |text| rows.number(text));
-                            if !values.contains(&number) {
-                                values.push(number);
-                            }
-                        }
-                    }
-                }
-                Dimension::Buckets(sets) => values.extend(
-                    (0_u32..)
-                        .zip(sets)
-                        .filter(|(_, set)| set.contains(doc))
-                        .map(|(at, _)| at),
-                ),
-            }
-        }
-    }
-
-    fn put_verdicts(&self, doc: u32, verdicts: &mut [Verdict]) {
-        let first = |columns: &[Column<f64>]| columns.iter().find_map(|column| column.first(doc));
-        for ([score, passed], verdict) in self.labels.iter().zip(verdicts) {
-            *verdict = Verdict {
-                score: first(score),
-                passed: first(passed).map(|passed| passed > 0.5),
-            };
-        }
-    }
-}
-
-/// A number of a value, asked for once for each value of a segment.
-fn number_of(
-    column: &StrColumn,
-    numbers: &mut [u32],
-    ordinal: u64,
-    number: impl FnOnce(&str) -> u32,
-) -> u32 {
-    let slot = usize::try_from(ordinal)
-        .ok()
-        .and_then(|at| numbers.get_mut(at));
-    match slot {
-        Some(slot) if *slot != UNNUMBERED => *slot,
-        slot => {
-            let mut text = String::new();
-            read_text(column, ordinal, &mut text);
-            let number = number(&text);
-            if let Some(slot) = slot {
-                *slot = number;
-            }
-            number
-        }
-    }
-}
-
-/// The text of a value; empty if it cannot be read, which no value is.
-fn read_text(column: &StrColumn, ordinal: u64, text: &mut String) {
-    if !matches!(column.ord_to_str(ordinal, text), Ok(true)) {
-        tracing::warn!("a value in the index of the local store cannot be read");
-        text.clear();
-    }
-}
-
-/// The columns of one segment that tell traces and calls apart.
-struct Relations {
-    root: Arc<dyn ColumnValues<bool>>,
-    traces: Option<(StrColumn, Vec<u32>)>,
-    calls: Option<StrColumn>,
-    parents: Option<StrColumn>,
-    kinds: Option<StrColumn>,
-    metrics: [Vec<Column<f64>>; 5],
-    trace: u32,
-    span_id: String,
-    parent_id: Option<String>,
-    is_llm: bool,
-    values: [Option<f64>; 5],
-}
-
-impl Relations {
-    fn open(reader: &SegmentReader) -> Result<Self, ReadError> {
-        let fast = reader.fast_fields();
-        let [mut input, mut output, mut total, mut estimated, mut cost] = [const { Vec::new() }; 5];
-        let slots = [
-            &mut input,
-            &mut output,
-            &mut total,
-            &mut estimated,
-            &mut cost,
-        ];
-        for (slot, name) in slots.into_iter().zip(CALL_METRICS) {
-            *slot = number_columns(reader, &path(NUMBERS, &metric_column(name)))?;
-        }
-        let traces = fast.str(TRACE)?;
-        Ok(Self {
-            root: fast.column_first_or_default(ROOT)?,
-            traces: traces.map(|column| {
-                let numbers = vec![UNNUMBERED; column.num_terms()];
-                (column, numbers)
-            }),
-            calls: fast.str(CALL)?,
-            parents: fast.str(CALL_PARENT)?,
-            kinds: fast.str(&path(GROUPS, "meta.span.kind"))?,
-            metrics: [input, output, total, estimated, cost],
-            trace: 0,
-            span_id: String::new(),
-            parent_id: None,
-            is_llm: false,
-            values: [None; 5],
-        })
-    }
-
-    /// Reads a document; whether it is a call.
-    fn read(&mut self, doc: u32, rows: &mut dyn Rows) -> bool {
-        self.trace = match &mut self.traces {
-            Some((column, numbers)) => match column.ords().first(doc) {
-                Some(ordinal) => number_of(column, numbers, ordinal, |id| rows.trace_number(id)),
-                None => UNNUMBERED,
-            },
-            None => UNNUMBERED,
-        };
-        let Some((column, ordinal)) = first_of(self.calls.as_ref(), doc) else {
-            return false;
-        };
-        read_text(column, ordinal, &mut self.span_id);
-        self.parent_id = first_of(self.parents.as_ref(), doc).map(|(column, ordinal)| {
-            let mut text = String::new();
-            read_text(column, ordinal, &mut text);
-            text
-        });
-        let mut kind = String::new();
-        if let Some((column, ordinal)) = first_of(self.kinds.as_ref(), doc) {
-            read_text(column, ordinal, &mut kind);
-        }
-        self.is_llm = kind == SpanKind::Llm.as_str();
-        for (value, columns) in self.values.iter_mut().zip(&self.metrics) {
-            *value = columns.iter().find_map(|column| column.first(doc));
-        }
-        true
-    }
-
-    /// The call that was read last.
-    fn call(&self) -> CallRow<'_> {
-        CallRow {
-            span_id: &self.span_id,
-            parent_id: self.parent_id.as_deref(),
-            is_llm: self.is_llm,
-            metrics: self.values,
-        }
-    }
-}
-
-fn first_of(column: Option<&StrColumn>, doc: u32) -> Option<(&StrColumn, u64)> {
-    let column = column?;
-    Some((column, column.ords().first(doc)?))
-}
-
-/// The documents that a query finds in a segment.
-fn members(query: &dyn Weight, reader: &SegmentReader) -> Result<BitSet, ReadError> {
-    let mut set = BitSet::with_max_value(reader.max_doc());
-    let mut scorer = query.scorer(reader, 1.0)?;
-    let mut doc = scorer.doc();
-    while doc != TERMINATED {
-        set.insert(doc);
-        doc = scorer.advance();
-    }
-    Ok(set)
 }

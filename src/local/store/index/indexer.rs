@@ -9,10 +9,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tantivy::indexer::IndexWriterOptions;
+use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::{IndexReader, IndexWriter, ReloadPolicy, Term};
 
-use super::changes::{Made, since};
+use super::changes::{Made, last_change, since};
 use super::document::document;
 use super::files::{self, Mark};
 use super::schema::Fields;
@@ -22,11 +22,28 @@ use crate::local::store::join::Joiner;
 use crate::local::store::recent::Recent;
 use crate::local::store::sqlite::{ReadError, load_span};
 
-/// Memory that documents take before they are written, in bytes.
-const ARENA: usize = 64 * 1024 * 1024;
+/// Threads that make segments. With one, the processors are idle while it is waited for.
+const WORKERS: usize = 2;
+
+/// Memory that the documents of each of them take before they are written, in bytes.
+const ARENA: usize = 40 * 1024 * 1024;
 
 /// Commits come no closer than this: each costs some flushes of the disk, whatever its size.
 const PAUSE: Duration = Duration::from_millis(150);
+
+/// So many changes within a pause are a flood: then a commit waits for a whole load of them, as
+/// long as more keep coming. Large commits cost less, and leave less to merge.
+const FLOOD: i64 = 400;
+const LOAD: i64 = 4_000;
+const LONGEST_PAUSE: Duration = Duration::from_millis(800);
+
+/// A flood is over when nothing came for so long.
+const LULL: Duration = Duration::from_millis(100);
+
+/// How much the threads of the index step back, as `nice` counts it: each step is a tenth of the
+/// processor less beside a thread that does not.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 5;
 
 /// How long a broken index is left alone before it is built anew.
 const RETRY: Duration = Duration::from_secs(10);
@@ -36,6 +53,10 @@ const ROWS_PER_READ: usize = 1_000;
 
 /// Rows after which a build that is interrupted goes on.
 const ROWS_PER_MARK: usize = 50_000;
+
+/// Segments of about the same size that are merged into one: with more, a document is written
+/// fewer times again, and a search looks into more of them.
+const MERGED_SEGMENTS: usize = 12;
 
 /// Nothing of the outbox may be forgotten.
 const NOTHING: i64 = -1;
@@ -91,9 +112,11 @@ pub enum IndexProgress {
 pub(in crate::local::store) struct Shared {
     slot: Slot,
     /// What was written and is not in the index yet.
-    pub(in crate::local::store) recent: Recent,
+    pub(in crate::local::store) recent: Arc<Recent>,
     /// The last change in the index, or how much of the outbox may be forgotten.
     seq: AtomicI64,
+    /// The last change that was acknowledged.
+    written: AtomicI64,
     progress: Mutex<IndexProgress>,
     committed: Condvar,
     rebuild: AtomicBool,
@@ -103,8 +126,9 @@ impl Shared {
     pub(in crate::local::store) fn new() -> Self {
         Self {
             slot: Slot::default(),
-            recent: Recent::default(),
+            recent: Arc::default(),
             seq: AtomicI64::new(NOTHING),
+            written: AtomicI64::new(NOTHING),
             progress: Mutex::new(IndexProgress::Building { done: 0, total: 0 }),
             committed: Condvar::new(),
             rebuild: AtomicBool::new(false),
@@ -126,6 +150,11 @@ impl Shared {
 
     pub(super) fn view(&self) -> Option<Arc<View>> {
         self.slot.get()
+    }
+
+    /// Tells of a change that was acknowledged.
+    pub(super) fn written(&self, seq: i64) {
+        self.written.fetch_max(seq, Ordering::AcqRel);
     }
 
     pub(super) fn seq(&self) -> i64 {
@@ -171,6 +200,8 @@ impl Shared {
 
     fn publish(&self, view: View) {
         let seq = view.seq;
+        // Searches that have begun with the last view still ask for the changes since.
+        let last = self.seq();
         let mut progress = self.lock();
         if self.rebuild.load(Ordering::Acquire) {
             // An index that somebody found wrong is not shown once more.
@@ -181,7 +212,7 @@ impl Shared {
         *progress = IndexProgress::UpTo(seq);
         drop(progress);
         self.committed.notify_all();
-        self.recent.forget(seq);
+        self.recent.forget(last);
     }
 }
 
@@ -265,6 +296,7 @@ enum End {
 
 impl Work {
     fn run(&mut self) {
+        step_back();
         let mut anew = false;
         while !self.stopped() {
             // The engine trusts its files: damaged ones may also make it panic.
@@ -341,13 +373,27 @@ impl Work {
                 return Ok(End::BuildAnew);
             }
             self.wait(Duration::from_secs(1));
-            // What comes in a burst goes into one commit.
-            while begun.elapsed() < PAUSE && !self.stopped() {
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            self.let_a_load_gather(begun, open.mark.seq);
             if self.stopped() {
                 return Ok(End::Stopped);
             }
+        }
+    }
+
+    /// Waits until the next commit is due; the last one had all up to `seq`, and began then.
+    fn let_a_load_gather(&self, begun: Instant, seq: i64) {
+        let (mut waiting, mut grew) = (0, Instant::now());
+        while !self.stopped() {
+            let now = self.shared.written.load(Ordering::Acquire) - seq;
+            if now != waiting {
+                (waiting, grew) = (now, Instant::now());
+            }
+            let is_flood = (FLOOD..LOAD).contains(&waiting) && grew.elapsed() < LULL;
+            let pause = if is_flood { LONGEST_PAUSE } else { PAUSE };
+            if begun.elapsed() >= pause {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -361,16 +407,19 @@ impl Work {
             Some(there) => there,
             None => {
                 let (index, fields) = files::create(&self.folder)?;
-                let seq = self.last_change()?;
+                let seq = last_change(&self.connection)?;
                 (index, fields, Mark::fresh(&self.store_id, seq))
             }
         };
         let options = IndexWriterOptions::builder()
-            .num_worker_threads(1)
+            .num_worker_threads(WORKERS)
             .memory_budget_per_thread(ARENA)
             .num_merge_threads(1)
             .build();
         let writer = index.writer_with_options(options)?;
+        let mut merges = LogMergePolicy::default();
+        merges.set_min_num_segments(MERGED_SEGMENTS);
+        writer.set_merge_policy(Box::new(merges));
         let reader = index
             .reader_builder()
             .reload_policy(ReloadPolicy::Manual)
@@ -383,17 +432,18 @@ impl Work {
         })
     }
 
-    fn last_change(&self) -> Result<i64, IndexError> {
-        let sql = "SELECT coalesce(max(seq), 0) FROM outbox";
-        Ok(self.connection.query_row(sql, [], |row| row.get(0))?)
-    }
-
-    fn publish(&self, open: &Open) {
-        self.shared.publish(View {
+    /// What is committed of an index.
+    fn view(&self, open: &Open) -> View {
+        View {
             searcher: open.reader.searcher(),
             fields: open.fields,
             seq: open.mark.seq,
-        });
+            recent: self.shared.recent.clone(),
+        }
+    }
+
+    fn publish(&self, open: &Open) {
+        self.shared.publish(self.view(open));
     }
 
     /// Whether it has as many documents as there are rows; also true while rows are being added.
@@ -403,7 +453,7 @@ impl Work {
             .0
             .query_row("SELECT count(*) FROM spans", [], |row| row.get(0))?;
         let documents = open.reader.searcher().num_docs();
-        Ok(self.last_change()? != open.mark.seq || documents == rows.unsigned_abs())
+        Ok(last_change(&self.connection)? != open.mark.seq || documents == rows.unsigned_abs())
     }
 
     /// Puts every row into the index, in order of keys. Rows that change meanwhile are in the
@@ -430,7 +480,7 @@ impl Work {
                 open.mark.building = Some(last);
             } else {
                 open.mark.building = None;
-                open.mark.careful = self.last_change()?;
+                open.mark.careful = last_change(&self.connection)?;
             }
             if unmarked >= ROWS_PER_MARK || open.mark.building.is_none() {
                 unmarked = 0;
@@ -468,31 +518,29 @@ impl Work {
 
     /// Brings the index up to the last change. `false`: it must be built anew.
     fn catch_up(&mut self, open: &mut Open) -> Result<bool, IndexError> {
-        if self.last_change()? == open.mark.seq {
+        if last_change(&self.connection)? == open.mark.seq {
+            self.shared.recent.forget(open.mark.seq);
             return Ok(true);
         }
         {
             let snapshot = Snapshot::begin(&self.connection)?;
-            let searcher = open.reader.searcher();
-            let changes = since(snapshot.0, &searcher, &open.fields, open.mark.seq)?;
-            let Some(changes) = changes else {
+            let Some(changes) = since(snapshot.0, &self.view(open))? else {
                 return Ok(false);
             };
             let careful = open.mark.seq < open.mark.careful;
             let joiner = Joiner::new(snapshot.0)?;
-            for (id, change) in &changes.spans {
+            for (id, change) in changes.spans {
                 if careful || change.made == Made::Before {
                     open.writer
-                        .delete_term(Term::from_field_i64(open.fields.id, *id));
+                        .delete_term(Term::from_field_i64(open.fields.id, id));
                 }
-                let recent = self.shared.recent.get(*id, change.seq);
-                let span = match recent {
-                    Some(recent) => Some(joiner.joined(snapshot.0, recent)?),
-                    None => load_if_there(snapshot.0, &joiner, *id)?.map(Arc::new),
+                let span = match change.fresh {
+                    Some(fresh) => Some(joiner.joined(snapshot.0, fresh.span.clone())?),
+                    None => load_if_there(snapshot.0, &joiner, id)?.map(Arc::new),
                 };
                 if let Some(span) = span {
                     open.writer
-                        .add_document(document(&open.fields, *id, &span))?;
+                        .add_document(document(&open.fields, id, &span))?;
                 }
             }
             open.mark.seq = changes.upto;
@@ -500,6 +548,17 @@ impl Work {
         commit(open)?;
         self.publish(open);
         Ok(true)
+    }
+}
+
+/// Lets the threads that somebody waits for go first: this one and those of the engine, which it
+/// starts and which take over its priority. Writers wait for an index that is far behind, so it is
+/// not left behind for long.
+fn step_back() {
+    // Elsewhere this is said of whole processes.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "the indexer keeps the usual priority");
     }
 }
 

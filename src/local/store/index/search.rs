@@ -14,6 +14,7 @@ use super::top::Top;
 use crate::local::store::narrow::{Narrowed, narrow, rows_lead_there};
 use crate::local::store::sqlite::ReadError;
 use crate::local::store::{Position, Search};
+use crate::model::Span;
 use crate::query::index::{Node, Plan, plan, plan_filters};
 
 /// Places asked of the index at first, and at most.
@@ -37,6 +38,13 @@ pub(in crate::local::store) struct Found<'a> {
     fresh: VecDeque<Position>,
 }
 
+/// A place to look at.
+pub(in crate::local::store) struct Candidate {
+    pub(in crate::local::store) place: Position,
+    /// Its span without evaluations, if that was written a moment ago.
+    pub(in crate::local::store) span: Option<Arc<Span>>,
+}
+
 /// Whether the index leads to fewer rows than SQL does.
 pub(in crate::local::store) fn is_worth_it(search: &Search) -> bool {
     !rows_lead_there(search)
@@ -52,15 +60,17 @@ pub(in crate::local::store) fn search<'a>(
     if plan.node == Node::All {
         return Ok(None);
     }
-    let Some(changes) = since(connection, &view.searcher, &view.fields, view.seq)? else {
+    let Some(changes) = since(connection, &view)? else {
         return Ok(None);
     };
     let narrowed = narrow(search);
-    let mut fresh = changed_rows(connection, &narrowed, view.seq)?;
+    let mut fresh = Vec::new();
     for (id, change) in &changes.spans {
-        if change.seq == 0
-            && let Some(start_ns) = check(connection, &narrowed, *id)?
-        {
+        let start_ns = match &change.fresh {
+            Some(fresh) => narrowed.holds(*id, &fresh.row).then_some(fresh.row.start),
+            None => check(connection, &narrowed, *id)?,
+        };
+        if let Some(start_ns) = start_ns {
             fresh.push(Position { start_ns, id: *id });
         }
     }
@@ -98,23 +108,6 @@ pub(super) fn plan_of(view: &View, search: &Search) -> Plan {
     }
 }
 
-/// The rows that changed themselves after a change, unless columns rule them out.
-fn changed_rows(
-    connection: &Connection,
-    narrowed: &Narrowed,
-    seq: i64,
-) -> Result<Vec<Position>, ReadError> {
-    let (sql, parameters) = narrowed.changed(seq);
-    let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map(params_from_iter(parameters), |row| {
-        Ok(Position {
-            id: row.get(0)?,
-            start_ns: row.get(1)?,
-        })
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
 /// The start of a row if columns do not rule it out; `None` also if it is gone.
 fn check(connection: &Connection, narrowed: &Narrowed, id: i64) -> Result<Option<i64>, ReadError> {
     let (sql, parameters) = narrowed.check(id);
@@ -125,10 +118,8 @@ fn check(connection: &Connection, narrowed: &Narrowed, id: i64) -> Result<Option
 }
 
 impl Found<'_> {
-    /// The next place to look at, with the last change of its span if the index lacks it.
-    pub(in crate::local::store) fn next(
-        &mut self,
-    ) -> Result<Option<(Position, Option<i64>)>, ReadError> {
+    /// The next place to look at.
+    pub(in crate::local::store) fn next(&mut self) -> Result<Option<Candidate>, ReadError> {
         loop {
             if self.ready.is_empty() && !self.exhausted {
                 self.fetch()?;
@@ -144,7 +135,11 @@ impl Found<'_> {
             };
             if let Some(place) = first.pop_front() {
                 let change = self.changed.get(&place.id);
-                return Ok(Some((place, change.map(|change| change.seq))));
+                let fresh = change.and_then(|change| change.fresh.as_ref());
+                return Ok(Some(Candidate {
+                    place,
+                    span: fresh.map(|fresh| fresh.span.clone()),
+                }));
             }
         }
     }

@@ -35,7 +35,7 @@ pub(in crate::local::store) fn verify(
     connection: &Connection,
     view: &View,
 ) -> Result<Option<IndexCheck>, ReadError> {
-    let Some(changes) = since(connection, &view.searcher, &view.fields, view.seq)? else {
+    let Some(changes) = since(connection, view)? else {
         return Ok(None);
     };
     let mut indexed = documents(view)?;

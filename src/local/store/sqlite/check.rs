@@ -116,7 +116,6 @@ fn spans(connection: &Connection, after: Option<i64>) -> Result<Checked, ReadErr
                     err: found.get(9)?,
                     start: found.get(10)?,
                     dur: found.get(11)?,
-                    content: Vec::new(),
                 },
                 content: found.get(12)?,
             })
@@ -157,7 +156,7 @@ fn fault_of(kept: &Kept, all: i64) -> Option<&'static str> {
     let Ok(span) = span_of(content) else {
         return Some("its content cannot be read");
     };
-    if Row::columns(&span) != kept.row {
+    if Row::of(&span) != kept.row {
         return Some("its row and its content disagree");
     }
     // A millisecond that is full goes on in those behind it, and some of its spans may have gone.
