@@ -80,6 +80,12 @@ pub trait Rows {
     /// The number that stands for a trace.
     fn trace_number(&mut self, id: &str) -> u32;
 
+    /// Others that take a share of the rows each, on a thread each; what they take counts as taken
+    /// by this one. Empty: this one has to take all rows itself.
+    fn shares(&mut self, _count: usize) -> Vec<&mut (dyn Rows + Send)> {
+        Vec::new()
+    }
+
     /// Takes a span.
     fn add_row(&mut self, row: RelatedRow<'_>);
 
@@ -105,6 +111,12 @@ pub struct Gatherer {
     in_several: u64,
     has_values: Vec<bool>,
     clipped: bool,
+    /// Whether a group was left out because there were too many.
+    overflowed: bool,
+    /// What is counted on other threads.
+    shares: Vec<Gatherer>,
+    /// Whether there may be such.
+    shared: bool,
 }
 
 /// No place yet.
@@ -121,7 +133,11 @@ impl Gatherer {
         if asked.question.unit != Unit::Span || asked.needs_calls {
             return Ok(None);
         }
-        Ok(Some(Self {
+        Ok(Some(Self::of(asked)))
+    }
+
+    fn of(asked: Asked) -> Self {
+        Self {
             has_values: vec![false; asked.fields.len()],
             // Without groups nothing else adds up to the whole.
             total: (!asked.has_groups()).then(Gathered::default),
@@ -134,7 +150,24 @@ impl Gatherer {
             count: 0,
             in_several: 0,
             clipped: false,
-        }))
+            overflowed: false,
+            shares: Vec::new(),
+            shared: true,
+        }
+    }
+
+    /// The same question, asked anew of one thread.
+    pub fn alone(&self) -> Self {
+        Self {
+            shared: false,
+            ..Self::of(self.asked.clone())
+        }
+    }
+
+    /// Whether one thread left groups out of which another counted units: then the figures of
+    /// groups may lack some, and the question has to be asked of one thread [`Self::alone`].
+    pub fn is_torn(&self) -> bool {
+        self.shares.iter().any(|share| share.overflowed)
     }
 
     fn add(&mut self, row: SpanRow<'_>) {
@@ -224,6 +257,7 @@ impl Gatherer {
         }
         if self.groups.len() >= MAX_GROUPS {
             self.clipped = true;
+            self.overflowed = true;
             return NOWHERE;
         }
         let place = self.groups.len();
@@ -232,8 +266,54 @@ impl Gatherer {
         place
     }
 
+    /// Takes over all that another one counted.
+    fn take_over(&mut self, mut share: Self) {
+        self.count += share.count;
+        self.in_several += share.in_several;
+        self.clipped |= share.clipped;
+        for (has, theirs) in self.has_values.iter_mut().zip(&share.has_values) {
+            *has |= theirs;
+        }
+        let theirs = share.total.take();
+        if let Some(theirs) = &theirs {
+            self.count_apart();
+            self.total
+                .iter_mut()
+                .for_each(|total| total.add_all(theirs));
+        }
+        let texts = share.values.texts();
+        let renumber = |values: &mut Interner, fields: &[Option<Field>], key: &mut [u32]| {
+            for (number, field) in key.iter_mut().zip(fields) {
+                // Buckets have the same numbers everywhere.
+                if let (Some(_), Some(text)) = (field, texts.get(number)) {
+                    *number = values.number(text);
+                }
+            }
+        };
+        for ((time, mut key), gathered) in share.groups {
+            renumber(&mut self.values, &self.asked.fields, &mut key);
+            let place = self.place_by_key((time, key));
+            if self.groups.get(place).is_none() {
+                self.count_apart();
+            }
+            if let (Some(total), None) = (&mut self.total, &theirs) {
+                total.add_all(&gathered);
+            }
+            if let Some((_, group)) = self.groups.get_mut(place) {
+                group.take_over(gathered);
+            }
+        }
+        for ((time, mut key), twice) in share.doubled {
+            renumber(&mut self.values, &self.asked.fields, &mut key);
+            *self.doubled.entry((time, key)).or_default() += twice;
+        }
+    }
+
     /// The answer to the question, its page cut out.
-    pub fn finish(self) -> Aggregation {
+    pub fn finish(mut self) -> Aggregation {
+        for share in std::mem::take(&mut self.shares) {
+            self.take_over(share);
+        }
         let (measures, labels) = (&self.asked.question.measures, &self.asked.labels);
         let total = match &self.total {
             Some(total) => total.figures(measures, labels),
@@ -302,6 +382,18 @@ impl Rows for Gatherer {
 
     fn trace_number(&mut self, _: &str) -> u32 {
         NONE
+    }
+
+    fn shares(&mut self, count: usize) -> Vec<&mut (dyn Rows + Send)> {
+        if !self.shared {
+            return Vec::new();
+        }
+        let share = || Self::of(self.asked.clone());
+        self.shares = std::iter::repeat_with(share).take(count).collect();
+        let shares = self.shares.iter_mut();
+        shares
+            .map(|share| share as &mut (dyn Rows + Send))
+            .collect()
     }
 
     fn add_row(&mut self, row: RelatedRow<'_>) {

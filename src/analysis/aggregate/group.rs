@@ -148,6 +148,14 @@ impl Gathered {
         self.durations_ns.extend_from_slice(&other.durations_ns);
     }
 
+    /// Adds all units of another group of single spans, which is not needed any more.
+    pub(super) fn take_over(&mut self, mut other: Self) {
+        if self.durations_ns.len() < other.durations_ns.len() {
+            std::mem::swap(&mut self.durations_ns, &mut other.durations_ns);
+        }
+        self.add_all(&other);
+    }
+
     /// Adds all units of another group of single spans, but not how long they took.
     pub(super) fn add_sums(&mut self, other: &Self) {
         self.count += other.count;

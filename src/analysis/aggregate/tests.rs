@@ -440,6 +440,76 @@ proptest! {
         };
         prop_assert_eq!(answer(&spans), answer(&shuffled));
     }
+
+    #[test]
+    fn shares_add_up_to_the_whole(
+        spans in proptest::collection::vec((spans(), 0_usize..4), 1..5),
+        question in question(),
+    ) {
+        let Some(mut alone) = Gatherer::new(&question).unwrap() else {
+            return Ok(());
+        };
+        let mut shared = alone.alone();
+        prop_assert!(shared.shares(3).is_empty());
+        shared = Gatherer::new(&question).unwrap().unwrap();
+        let mut shares = shared.shares(3);
+        for (spans, share) in &spans {
+            for Drawn { span, selected, buckets } in spans {
+                let seen = || Seen { span, selected: *selected, buckets: *buckets };
+                alone.add_span(seen());
+                if let Some(share) = shares.get_mut(*share) {
+                    share.add_span(seen());
+                }
+            }
+        }
+        // What no share took comes later, as what an index lacks does.
+        let late = spans.iter().filter(|(_, share)| *share == 3);
+        for Drawn { span, selected, buckets } in late.flat_map(|(spans, _)| spans) {
+            shared.add_span(Seen { span, selected: *selected, buckets: *buckets });
+        }
+        prop_assert!(!shared.is_torn());
+        prop_assert_eq!(shared.finish(), alone.finish());
+    }
+}
+
+#[test]
+fn shares_that_left_groups_out_are_told() {
+    let question = Question {
+        query: None,
+        ml_app: None,
+        tags: Vec::new(),
+        window: WINDOW,
+        unit: Unit::Span,
+        group_by: vec![Dimension::Facet("n".into())],
+        measures: Vec::new(),
+        interval_ms: None,
+        offset: 0,
+        limit: 1,
+    };
+    let answer = |values: [std::ops::Range<usize>; 2]| {
+        let mut gatherer = Gatherer::new(&question).unwrap().unwrap();
+        for (share, values) in gatherer.shares(2).into_iter().zip(values) {
+            for value in values {
+                let span = Span {
+                    tags: vec![format!("n:{value}")],
+                    ..Span::default()
+                };
+                share.add_span(Seen {
+                    span: &span,
+                    selected: true,
+                    buckets: 0,
+                });
+            }
+        }
+        (gatherer.is_torn(), gatherer.finish())
+    };
+    let most = tally::MAX_GROUPS;
+    assert!(answer([0..most + 1, 0..1]).0);
+    let (is_torn, together) = answer([0..most - 1, most - 1..most + 1]);
+    assert!(!is_torn, "no figure of a group lacks anything");
+    assert_eq!(together.total_groups, most);
+    assert_eq!(together.total.count, most as u64 + 1);
+    assert_eq!(together.notes, [tally::CLIPPED]);
 }
 
 #[test]

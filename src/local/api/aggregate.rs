@@ -99,10 +99,12 @@ fn answer(backend: &Backend, mut question: Question) -> Result<Aggregation, ApiE
     let parsed: Vec<Query> = parsed.collect::<Result<_, _>>()?;
     // Single spans are counted as they come; traces and calls must be put together first.
     if let Some(mut gatherer) = gatherer {
-        if scan
-            .gather(selection.clone(), &parsed, &mut gatherer)?
-            .is_some()
-        {
+        let mut given = scan.gather(selection.clone(), &parsed, &mut gatherer)?;
+        if gatherer.is_torn() {
+            gatherer = gatherer.alone();
+            given = scan.gather(selection.clone(), &parsed, &mut gatherer)?;
+        }
+        if given.is_some() {
             return Ok(gatherer.finish());
         }
     } else if let Some(rows) = scan.gather(selection.clone(), &parsed, &mut tally)? {

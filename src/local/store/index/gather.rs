@@ -23,6 +23,11 @@ use crate::query::index::{Node, Plan, group_columns, plan, verdict_columns};
 use crate::query::{Expr, Field, Pattern, Query, SpanContext, Term};
 use columns::{Block, Columns, Needed, Relations, members, path};
 
+/// Threads that read at most, and documents that are worth a thread: few in tests, so that they
+/// go both ways.
+const MOST_THREADS: usize = 4;
+const WORTH_A_THREAD: u64 = if cfg!(test) { 8 } else { 20_000 };
+
 /// Gives all spans of a search to an aggregation, and says how many those were. `None`: the
 /// question cannot be answered from columns, and nothing was given.
 pub(in crate::local::store) fn gather(
@@ -43,10 +48,7 @@ pub(in crate::local::store) fn gather(
     let changed = changes.spans.iter();
     let changed = changed.filter(|(_, change)| change.made == Made::Before);
     let changed: HashSet<i64> = changed.map(|(id, _)| *id).collect();
-    let mut count = 0;
-    for reader in view.searcher.segment_readers() {
-        count += question.read(reader, &changed, rows)?;
-    }
+    let mut count = question.read_all(view.searcher.segment_readers(), &changed, rows)?;
     for (id, change) in &changes.spans {
         let fresh = change.fresh.as_ref().map(|fresh| fresh.span.clone());
         let span = match load(*id, fresh) {
@@ -180,6 +182,43 @@ impl<'a> Question<'a> {
         self.scopes(span) && query.is_none_or(|query| query.matches(&SpanContext::of(span)))
     }
 
+    /// Gives the spans of all segments, but those that changed; how many those were.
+    fn read_all(
+        &self,
+        readers: &[SegmentReader],
+        changed: &HashSet<i64>,
+        rows: &mut dyn Rows,
+    ) -> Result<u64, ReadError> {
+        let parts = parts_of(readers);
+        let takers = match parts.len() {
+            1 => Vec::new(),
+            count => rows.shares(count),
+        };
+        if takers.is_empty() {
+            let counts = readers
+                .iter()
+                .map(|reader| self.read(reader, changed, rows));
+            return counts.sum();
+        }
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = parts
+                .into_iter()
+                .zip(takers)
+                .map(|(part, taker)| {
+                    scope.spawn(move || {
+                        let counts = part.iter().map(|reader| self.read(reader, changed, taker));
+                        counts.sum::<Result<u64, ReadError>>()
+                    })
+                })
+                .collect();
+            let counts = threads.into_iter().map(|thread| match thread.join() {
+                Ok(count) => count,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            counts.sum()
+        })
+    }
+
     /// Gives the spans of one segment, but those that changed; how many those were.
     fn read(
         &self,
@@ -251,4 +290,27 @@ impl<'a> Question<'a> {
         })?;
         Ok(count)
     }
+}
+
+/// Segments in parts of about the same size, one for each thread that is worth it.
+fn parts_of(readers: &[SegmentReader]) -> Vec<Vec<&SegmentReader>> {
+    let documents: u64 = readers
+        .iter()
+        .map(|reader| u64::from(reader.max_doc()))
+        .sum();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = cores
+        .min(MOST_THREADS)
+        .min((documents / WORTH_A_THREAD) as usize);
+    let mut parts: Vec<(u32, Vec<&SegmentReader>)> = vec![(0, Vec::new()); threads.max(1)];
+    let mut readers: Vec<&SegmentReader> = readers.iter().collect();
+    readers.sort_by_key(|reader| std::cmp::Reverse(reader.max_doc()));
+    for reader in readers {
+        // The largest first, each to the part that is the smallest so far.
+        if let Some((size, part)) = parts.iter_mut().min_by_key(|(size, _)| *size) {
+            *size += reader.max_doc();
+            part.push(reader);
+        }
+    }
+    parts.into_iter().map(|(_, part)| part).collect()
 }
