@@ -108,6 +108,40 @@ impl<'a> Iterator for Tokens<'a> {
     type Item = Cow<'a, str>;
 
     fn next(&mut self) -> Option<Cow<'a, str>> {
+        match self.cut()? {
+            Cut::Ascii(token) if token.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                Some(Cow::Owned(token.to_ascii_lowercase()))
+            }
+            Cut::Ascii(token) => Some(Cow::Borrowed(token)),
+            Cut::Other(token) => Some(lower_case(token)),
+        }
+    }
+}
+
+/// A word as it stands in the text.
+enum Cut<'a> {
+    Ascii(&'a str),
+    Other(&'a str),
+}
+
+impl<'a> Tokens<'a> {
+    /// Puts the next word in the place of a text, which saves making one; whether there was one.
+    pub fn next_into(&mut self, word: &mut String) -> bool {
+        let Some(cut) = self.cut() else {
+            return false;
+        };
+        word.clear();
+        match cut {
+            Cut::Ascii(token) => {
+                word.push_str(token);
+                word.make_ascii_lowercase();
+            }
+            Cut::Other(token) => word.push_str(&lower_case(token)),
+        }
+        true
+    }
+
+    fn cut(&mut self) -> Option<Cut<'a>> {
         let in_word = |byte: &u8| byte.is_ascii_alphanumeric();
         let bytes = self.rest.as_bytes();
         let start = bytes
@@ -119,7 +153,7 @@ impl<'a> Iterator for Tokens<'a> {
         let end = end.unwrap_or(bytes.len());
         // Nearly all words of nearly all texts are of ASCII.
         if end > 0 && bytes.get(end).is_none_or(u8::is_ascii) {
-            return Some(lower_ascii(self.take(end)?));
+            return Some(Cut::Ascii(self.take(end)?));
         }
         self.rest = self.rest.trim_start_matches(|c: char| !c.is_alphanumeric());
         let first = self.rest.chars().next()?;
@@ -130,23 +164,13 @@ impl<'a> Iterator for Tokens<'a> {
                 .find(|c: char| !c.is_alphanumeric() || stands_alone(c))
                 .unwrap_or(self.rest.len())
         };
-        Some(lower_case(self.take(end)?))
+        Some(Cut::Other(self.take(end)?))
     }
-}
 
-impl<'a> Tokens<'a> {
     fn take(&mut self, end: usize) -> Option<&'a str> {
         let (token, tail) = self.rest.split_at_checked(end)?;
         self.rest = tail;
         Some(token)
-    }
-}
-
-fn lower_ascii(token: &str) -> Cow<'_, str> {
-    if token.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(token.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(token)
     }
 }
 
@@ -445,6 +469,9 @@ mod tests {
         #[test]
         fn words_are_cut_as_they_are_defined(text in text()) {
             prop_assert_eq!(words(&text), cut(&text));
+            let (mut tokens, mut word) = (tokens(&text), String::new());
+            let again = std::iter::from_fn(|| tokens.next_into(&mut word).then(|| word.clone()));
+            prop_assert_eq!(again.collect::<Vec<_>>(), cut(&text));
         }
 
         #[test]

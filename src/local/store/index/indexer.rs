@@ -56,7 +56,7 @@ const ROWS_PER_MARK: usize = 50_000;
 
 /// Segments of about the same size that are merged into one: with more, a document is written
 /// fewer times again, and a search looks into more of them.
-const MERGED_SEGMENTS: usize = 12;
+const MERGED_SEGMENTS: usize = 16;
 
 /// Nothing of the outbox may be forgotten.
 const NOTHING: i64 = -1;

@@ -167,31 +167,49 @@ impl Tokenizer for Words {
     }
 }
 
+/// What cuts a text, piece by piece.
+trait Cutter {
+    /// Puts the next piece in the place of a text; whether there was one.
+    fn next_into(&mut self, piece: &mut String) -> bool;
+}
+
+impl Cutter for Parted<'_> {
+    fn next_into(&mut self, piece: &mut String) -> bool {
+        let next = self.next();
+        if let Some(key) = next {
+            piece.clear();
+            piece.push_str(key);
+        }
+        next.is_some()
+    }
+}
+
+impl Cutter for text::Tokens<'_> {
+    fn next_into(&mut self, piece: &mut String) -> bool {
+        text::Tokens::next_into(self, piece)
+    }
+}
+
 /// The pieces of a text as the engine reads them, at a position each.
-struct Pieces<I> {
-    pieces: I,
+struct Pieces<C> {
+    cutter: C,
     token: Token,
 }
 
-impl<I> Pieces<I> {
-    fn of(pieces: I) -> Self {
+impl<C> Pieces<C> {
+    fn of(cutter: C) -> Self {
         Self {
-            pieces,
+            cutter,
             token: Token::default(),
         }
     }
 }
 
-impl<T: AsRef<str>, I: Iterator<Item = T>> TokenStream for Pieces<I> {
+impl<C: Cutter> TokenStream for Pieces<C> {
     fn advance(&mut self) -> bool {
-        let Some(piece) = self.pieces.next() else {
-            return false;
-        };
         // That of the default token is the largest number.
         self.token.position = self.token.position.wrapping_add(1);
-        self.token.text.clear();
-        self.token.text.push_str(piece.as_ref());
-        true
+        self.cutter.next_into(&mut self.token.text)
     }
 
     fn token(&self) -> &Token {
