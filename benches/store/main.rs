@@ -151,6 +151,7 @@ impl<'a> Run<'a> {
         let mut figures = Vec::new();
         let server = Server::start(&self.store);
         let spans = self.ingest(&server, &mut figures);
+        server.settle();
         let mut timed = self.quiet(&server);
         let mut peak = server.peak_memory();
         drop(server);

@@ -120,10 +120,20 @@ fn all_seconds() -> f64 {
 
 /// Processor time of this process and of its children that have ended.
 fn own_seconds() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    times_of("self", 4)
+}
+
+/// Processor time of a process; 0 where the system does not tell.
+pub fn processor_seconds(process: u32) -> f64 {
+    times_of(&process.to_string(), 2)
+}
+
+/// The sum of a process's first times: its own two, and those of its children that have ended.
+fn times_of(process: &str, count: usize) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The name, in brackets, may hold blanks.
     let fields = text.rsplit(") ").next().unwrap_or_default();
-    let times = fields.split_whitespace().skip(11).take(4);
+    let times = fields.split_whitespace().skip(11).take(count);
     times
         .filter_map(|number| number.parse::<f64>().ok())
         .sum::<f64>()

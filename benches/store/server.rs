@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use llmobs_mcp::local::{DataDir, LocalBackend, LocalOptions, serve};
 use serde_json::{Value, json};
 
+use super::measure::processor_seconds;
+
 /// Serves a folder until standard input ends. The first line on standard output says where, and
 /// how long opening took.
 pub fn serve_folder(folder: &Path) {
@@ -67,6 +69,20 @@ impl Server {
             url: format!("http://{}", told["address"].as_str().unwrap()),
             open_ms: told["open_ms"].as_f64().unwrap(),
             child,
+        }
+    }
+
+    /// Waits until it works on nothing more, which the index does for a while behind the last span.
+    pub fn settle(&self) {
+        let given_up = Instant::now() + Duration::from_secs(120);
+        let mut before = processor_seconds(self.child.id());
+        while Instant::now() < given_up {
+            std::thread::sleep(Duration::from_secs(1));
+            let now = processor_seconds(self.child.id());
+            if now - before < 0.05 {
+                return;
+            }
+            before = now;
         }
     }
 

@@ -60,6 +60,11 @@ pub(super) fn bounds_of(scope: &str) -> [String; 2] {
     [SEPARATOR, BEHIND_SEPARATOR].map(|end| format!("{scope}{end}"))
 }
 
+/// Likewise the keys of single spans of a trace.
+pub(super) fn bounds_within(trace: &str) -> [String; 2] {
+    bounds_of(&key_of("span", &[trace]))
+}
+
 /// The scope of a key.
 pub(super) fn scope_of(key: &str) -> &str {
     key.split(SEPARATOR).next().unwrap_or(key)
@@ -227,6 +232,8 @@ mod tests {
             let key = key_of(scope, &texts);
             proptest::prop_assert_eq!(parse_key(&key), (scope, parts.clone()));
             proptest::prop_assert_eq!(scope_of(&key), scope);
+            let [first, end] = bounds_within(&parts[0]);
+            proptest::prop_assert_eq!(first <= key && key < end, scope == "span" && parts.len() > 1);
             for other in SCOPES {
                 let [first, end] = bounds_of(other);
                 proptest::prop_assert_eq!(first <= key && key < end, scope == other);

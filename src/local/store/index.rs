@@ -48,7 +48,7 @@ use schema::Fields;
 pub(super) const FOLDER: &str = "index";
 
 /// Writers wait when this many changes are not in the index yet: a search judges each of them.
-const MAX_BEHIND: i64 = 9_000;
+const MAX_BEHIND: i64 = 8_000;
 
 /// Longest wait of one write for the index.
 const MAX_WAIT: Duration = Duration::from_secs(2);

@@ -55,8 +55,8 @@ const ROWS_PER_READ: usize = 1_000;
 const ROWS_PER_MARK: usize = 50_000;
 
 /// Segments of about the same size that are merged into one: with more, a document is written
-/// fewer times again, and a search looks into more of them.
-const MERGED_SEGMENTS: usize = 16;
+/// fewer times again, but a merge takes more memory, and a search looks into more segments.
+const MERGED_SEGMENTS: usize = 12;
 
 /// Nothing of the outbox may be forgotten.
 const NOTHING: i64 = -1;
