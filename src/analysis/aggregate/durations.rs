@@ -1,4 +1,5 @@
-//! Percentiles of durations: exact, and of many lists as of one, without sorting or copying them.
+//! Percentiles of durations: exact, and of many lists as of one, without sorting them or putting
+//! them into one.
 
 use std::cell::OnceCell;
 use std::ops::RangeInclusive;

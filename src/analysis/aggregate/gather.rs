@@ -164,10 +164,13 @@ impl Gatherer {
         }
     }
 
-    /// Whether one thread left groups out of which another counted units: then the figures of
-    /// groups may lack some, and the question has to be asked of one thread [`Self::alone`].
+    /// Whether there were more groups than are kept, in such a way that what the shares counted does
+    /// not add up; then the question has to be asked of one thread, [`Self::alone`].
     pub fn is_torn(&self) -> bool {
+        let parts = || std::iter::once(self).chain(&self.shares);
+        let groups: usize = parts().map(|part| part.groups.len()).sum();
         self.shares.iter().any(|share| share.overflowed)
+            || groups > MAX_GROUPS && parts().any(|part| !part.doubled.is_empty())
     }
 
     fn add(&mut self, row: SpanRow<'_>) {
@@ -274,12 +277,12 @@ impl Gatherer {
         for (has, theirs) in self.has_values.iter_mut().zip(&share.has_values) {
             *has |= theirs;
         }
-        let theirs = share.total.take();
-        if let Some(theirs) = &theirs {
+        let counted_apart = share.total.is_some();
+        if let Some(theirs) = share.total.take() {
             self.count_apart();
-            self.total
-                .iter_mut()
-                .for_each(|total| total.add_all(theirs));
+            if let Some(total) = &mut self.total {
+                total.take_over(theirs);
+            }
         }
         let texts = share.values.texts();
         let renumber = |values: &mut Interner, fields: &[Option<Field>], key: &mut [u32]| {
@@ -296,7 +299,7 @@ impl Gatherer {
             if self.groups.get(place).is_none() {
                 self.count_apart();
             }
-            if let (Some(total), None) = (&mut self.total, &theirs) {
+            if let (Some(total), false) = (&mut self.total, counted_apart) {
                 total.add_all(&gathered);
             }
             if let Some((_, group)) = self.groups.get_mut(place) {

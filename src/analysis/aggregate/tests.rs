@@ -486,12 +486,13 @@ fn shares_that_left_groups_out_are_told() {
         offset: 0,
         limit: 1,
     };
-    let answer = |values: [std::ops::Range<usize>; 2]| {
+    // Each span has so many values in a row.
+    let answer = |values: [std::ops::Range<usize>; 2], each: usize| {
         let mut gatherer = Gatherer::new(&question).unwrap().unwrap();
         for (share, values) in gatherer.shares(2).into_iter().zip(values) {
             for value in values {
                 let span = Span {
-                    tags: vec![format!("n:{value}")],
+                    tags: (value..value + each).map(|n| format!("n:{n}")).collect(),
                     ..Span::default()
                 };
                 share.add_span(Seen {
@@ -504,8 +505,13 @@ fn shares_that_left_groups_out_are_told() {
         (gatherer.is_torn(), gatherer.finish())
     };
     let most = tally::MAX_GROUPS;
-    assert!(answer([0..most + 1, 0..1]).0);
-    let (is_torn, together) = answer([0..most - 1, most - 1..most + 1]);
+    assert!(answer([0..most + 1, 0..1], 1).0);
+    let (is_torn, _) = answer([0..most - 2, most..most + 2], 2);
+    assert!(
+        is_torn,
+        "what was counted twice is of groups that are left out"
+    );
+    let (is_torn, together) = answer([0..most - 1, most - 1..most + 1], 1);
     assert!(!is_torn, "no figure of a group lacks anything");
     assert_eq!(together.total_groups, most);
     assert_eq!(together.total.count, most as u64 + 1);

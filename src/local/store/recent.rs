@@ -14,8 +14,8 @@ use crate::model::Span;
 /// Changes kept at most.
 const MOST: usize = 65_536;
 
-/// Packed bytes of the rows whose spans are kept: several times as much unpacked.
-const MOST_BYTES: usize = 24 * 1024 * 1024;
+/// Bytes of the spans that are kept, as JSON: in memory they take some times as much.
+const MOST_BYTES: usize = 40 * 1024 * 1024;
 
 /// The changes of the last commits, in their order and without a gap.
 #[derive(Default)]
@@ -49,38 +49,42 @@ pub(super) struct Fresh {
     pub(super) span: Arc<Span>,
     /// The columns of its row.
     pub(super) row: Row,
-    /// Packed bytes of its row.
+    /// How long it is as JSON.
     pub(super) bytes: usize,
+}
+
+/// What was let go of. Freeing it takes long: drop it where nobody waits.
+#[must_use]
+#[derive(Default)]
+pub(super) struct Gone {
+    commits: Vec<Commit>,
+    spans: Vec<Arc<Fresh>>,
 }
 
 impl Recent {
     /// Keeps the changes of a commit. They may be put before they are committed: nobody asks for
     /// changes that are not in the tables.
-    pub(super) fn put(&self, mut changes: Vec<Recorded>) {
+    pub(super) fn put(&self, mut changes: Vec<Recorded>) -> Gone {
+        let mut gone = Gone::default();
         let Some(first) = changes.first().map(|change| change.seq) else {
-            return;
+            return gone;
         };
         let mut kept = self.lock();
-        let mut gone = Vec::new();
-        if kept.last().is_some_and(|last| last + 1 != first) {
-            gone.extend(std::mem::take(&mut *kept).commits);
+        let is_next = kept.last().is_none_or(|last| last + 1 == first);
+        while kept.changes > 0 && (!is_next || kept.changes + changes.len() > MOST) {
+            gone.commits.extend(kept.pop_oldest());
         }
         for change in &mut changes {
             let bytes = change.fresh.as_ref().map_or(0, |fresh| fresh.bytes);
             if kept.bytes + bytes > MOST_BYTES {
-                change.fresh = None;
+                gone.spans.extend(change.fresh.take());
             } else {
                 kept.bytes += bytes;
             }
         }
         kept.changes += changes.len();
         kept.commits.push_back(changes.into());
-        while kept.changes > MOST && kept.commits.len() > 1 {
-            gone.extend(kept.pop());
-        }
-        // Freeing takes long, and searches wait for the lock.
-        drop(kept);
-        drop(gone);
+        gone
     }
 
     /// The commits that hold all changes after `seq` up to `upto`, and perhaps others. `None`: some
@@ -99,23 +103,25 @@ impl Recent {
     }
 
     /// Lets go of the commits that hold nothing after a change.
-    pub(super) fn forget(&self, seq: i64) {
+    pub(super) fn forget(&self, seq: i64) -> Gone {
         let mut kept = self.lock();
-        let mut gone = Vec::new();
+        let mut gone = Gone::default();
         let is_past = |commit: &Commit| commit.last().is_none_or(|change| change.seq <= seq);
         while kept.commits.front().is_some_and(is_past) {
-            gone.extend(kept.pop());
+            gone.commits.extend(kept.pop_oldest());
         }
-        drop(kept);
-        drop(gone);
+        gone
     }
 
-    /// Takes back what was put and then not committed: all after a change.
-    pub(super) fn take_back(&self, seq: i64) {
+    /// Takes back what was put and then not committed: all after a change, with the rest of its
+    /// commit.
+    pub(super) fn take_back(&self, seq: i64) -> Gone {
         let mut kept = self.lock();
-        if kept.last().is_some_and(|last| last > seq) {
-            *kept = Kept::default();
+        let mut gone = Gone::default();
+        while kept.last().is_some_and(|last| last > seq) {
+            gone.commits.extend(kept.pop_newest());
         }
+        gone
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -129,12 +135,20 @@ impl Kept {
         Some(last.seq)
     }
 
-    fn pop(&mut self) -> Option<Commit> {
-        let commit = self.commits.pop_front()?;
+    fn pop_oldest(&mut self) -> Option<Commit> {
+        let commit = self.commits.pop_front();
+        commit.inspect(|commit| self.discount(commit))
+    }
+
+    fn pop_newest(&mut self) -> Option<Commit> {
+        let commit = self.commits.pop_back();
+        commit.inspect(|commit| self.discount(commit))
+    }
+
+    fn discount(&mut self, commit: &Commit) {
         self.changes -= commit.len();
         let bytes = |change: &Recorded| change.fresh.as_ref().map_or(0, |fresh| fresh.bytes);
         self.bytes -= commit.iter().map(bytes).sum::<usize>();
-        Some(commit)
     }
 }
 
@@ -171,15 +185,15 @@ mod tests {
     fn all_changes_of_a_range_are_handed_out_or_none() {
         let recent = Recent::default();
         assert_eq!(handed(&recent, 4, 5), None);
-        recent.put(changes(5..=6));
-        recent.put(Vec::new());
-        recent.put(changes(7..=9));
+        let _ = recent.put(changes(5..=6));
+        let _ = recent.put(Vec::new());
+        let _ = recent.put(changes(7..=9));
         assert_eq!(handed(&recent, 4, 6), Some(vec![5, 6]));
         assert_eq!(handed(&recent, 5, 8), Some(vec![5, 6, 7, 8, 9]));
         assert_eq!(handed(&recent, 6, 9), Some(vec![7, 8, 9]));
         assert_eq!(handed(&recent, 3, 9), None, "4 is not kept");
         assert_eq!(handed(&recent, 6, 10), None, "10 is not kept yet");
-        recent.forget(6);
+        let _ = recent.forget(6);
         assert_eq!(handed(&recent, 5, 9), None);
         assert_eq!(handed(&recent, 6, 9), Some(vec![7, 8, 9]));
         assert_eq!(recent.lock().bytes, 30);
@@ -188,14 +202,17 @@ mod tests {
     #[test]
     fn what_was_not_committed_is_taken_back() {
         let recent = Recent::default();
-        recent.put(changes(1..=3));
-        recent.take_back(3);
+        let _ = recent.put(changes(1..=3));
+        let _ = recent.take_back(3);
         assert_eq!(handed(&recent, 0, 3), Some(vec![1, 2, 3]));
-        recent.take_back(2);
+        let _ = recent.take_back(2);
         assert_eq!(handed(&recent, 0, 2), None);
-        recent.put(changes(3..=4));
+        let _ = recent.put(changes(3..=4));
         assert_eq!(handed(&recent, 2, 4), Some(vec![3, 4]));
-        recent.put(changes(9..=9));
+        let _ = recent.put(changes(5..=6));
+        let _ = recent.take_back(4);
+        assert_eq!(handed(&recent, 2, 4), Some(vec![3, 4]));
+        let _ = recent.put(changes(9..=9));
         assert_eq!(handed(&recent, 2, 9), None, "5 to 8 are missing");
         assert_eq!(handed(&recent, 8, 9), Some(vec![9]));
     }
@@ -205,13 +222,13 @@ mod tests {
         let recent = Recent::default();
         for seq in 0..3 {
             let first = seq * 30_000;
-            recent.put(changes(first..=first + 29_999));
+            let _ = recent.put(changes(first..=first + 29_999));
         }
         assert_eq!(handed(&recent, 0, 89_999), None);
         assert_eq!(handed(&recent, 29_999, 89_999).unwrap().len(), 60_000);
-        recent.forget(i64::MAX);
+        let _ = recent.forget(i64::MAX);
         assert_eq!(recent.lock().bytes, 0);
-        recent.put((0..100).map(|seq| change(seq, MOST_BYTES / 4)).collect());
+        let _ = recent.put((0..100).map(|seq| change(seq, MOST_BYTES / 4)).collect());
         let commits = recent.between(-1, 99).unwrap();
         let kept = commits.iter().flat_map(|commit| commit.iter());
         assert_eq!(kept.filter(|change| change.fresh.is_some()).count(), 4);

@@ -53,9 +53,10 @@ impl Row {
     }
 }
 
-/// The content of a span: all of it, packed.
-pub(super) fn content_of(span: &Span) -> std::io::Result<Vec<u8>> {
-    compress(&serde_json::to_vec(span)?)
+/// The content of a span: all of it, packed; and how many bytes it has unpacked.
+pub(super) fn content_of(span: &Span) -> std::io::Result<(Vec<u8>, usize)> {
+    let json = serde_json::to_vec(span)?;
+    Ok((compress(&json)?, json.len()))
 }
 
 /// The span back from its content.

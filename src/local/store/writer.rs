@@ -50,11 +50,11 @@ impl NewSpan {
     pub(super) fn of(mut span: Span) -> std::io::Result<Self> {
         span.evaluations.clear();
         span.feedback.clear();
-        let content = content_of(&span)?;
+        let (content, bytes) = content_of(&span)?;
         Ok(Self {
             fresh: Arc::new(Fresh {
                 row: Row::of(&span),
-                bytes: content.len(),
+                bytes,
                 span: Arc::new(span),
             }),
             content,
@@ -238,10 +238,11 @@ impl State {
             .execute([(self.seq - OUTBOX_KEPT).min(self.shared.forgettable())])?;
         // Before the commit: whoever sees it finds its changes there.
         let before = self.changes.first().map(|change| change.seq - 1);
-        self.shared.recent.put(std::mem::take(&mut self.changes));
+        let gone = self.shared.recent.put(std::mem::take(&mut self.changes));
         let committed = self.connection.execute_batch("COMMIT");
+        drop(gone);
         if let (Err(_), Some(before)) = (&committed, before) {
-            self.shared.recent.take_back(before);
+            drop(self.shared.recent.take_back(before));
         }
         committed
     }
@@ -499,6 +500,40 @@ mod tests {
         assert_eq!(count(), 10);
         writer.write(rows(10..12, 10)).unwrap();
         assert_eq!(count(), 12);
+    }
+
+    #[test]
+    fn changes_at_hand_are_only_those_that_were_committed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("llmobs.db");
+        let connection = schema::open_writer(&file, "OFF").unwrap();
+        // Once there is a row in `refuse`, no commit with a change in it succeeds.
+        connection
+            .execute_batch(
+                "PRAGMA foreign_keys = ON; CREATE TABLE refuse (x); CREATE TABLE none (x PRIMARY KEY);
+                 CREATE TABLE broken (x REFERENCES none DEFERRABLE INITIALLY DEFERRED);
+                 CREATE TRIGGER breaks AFTER INSERT ON outbox WHEN EXISTS (SELECT 1 FROM refuse)
+                 BEGIN INSERT INTO broken VALUES (1); END;",
+            )
+            .unwrap();
+        let shared = Arc::new(Shared::without_index());
+        let writer = Writer::start(connection, shared.clone()).unwrap();
+        let other = Connection::open(&file).unwrap();
+        // The changes after one, and the starts of the spans that they wrote.
+        let at_hand = |after: i64, upto: i64| -> Option<Vec<(i64, i64)>> {
+            let commits = shared.recent.between(after, upto)?;
+            let changes = commits.iter().flat_map(|commit| commit.iter());
+            let start = |change: &Recorded| change.fresh.as_ref().unwrap().row.start;
+            Some(changes.map(|change| (change.seq, start(change))).collect())
+        };
+        writer.write(rows(0..2, 1)).unwrap();
+        other.execute("INSERT INTO refuse VALUES (1)", []).unwrap();
+        assert!(writer.write(rows(2..5, 1)).is_err());
+        assert_eq!(at_hand(0, 2), Some(vec![(1, 0), (2, 1)]));
+        assert_eq!(at_hand(0, 3), None);
+        other.execute("DELETE FROM refuse", []).unwrap();
+        writer.write(rows(7..9, 1)).unwrap();
+        assert_eq!(at_hand(2, 4), Some(vec![(3, 7), (4, 8)]));
     }
 
     #[test]

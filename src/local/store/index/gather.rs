@@ -21,7 +21,10 @@ use crate::model::{EventKind, Span};
 use crate::query::combine::SpanFilters;
 use crate::query::index::{Node, Plan, group_columns, plan, verdict_columns};
 use crate::query::{Expr, Field, Pattern, Query, SpanContext, Term};
-use columns::{Block, Columns, Needed, Relations, members, path};
+use columns::{Block, Columns, Needed, Relations, first_and_last_start, members, path};
+
+/// Largest segment whose columns are unpacked as wholes: up to twelve bytes for each of its values.
+const MOST_IN_ORDER: u32 = 2_000_000;
 
 /// Threads that read at most, and documents that are worth a thread: few in tests, so that they
 /// go both ways.
@@ -191,32 +194,47 @@ impl<'a> Question<'a> {
     ) -> Result<u64, ReadError> {
         let parts = parts_of(readers);
         let takers = match parts.len() {
-            1 => Vec::new(),
+            0 | 1 => Vec::new(),
             count => rows.shares(count),
         };
-        if takers.is_empty() {
-            let counts = readers
-                .iter()
-                .map(|reader| self.read(reader, changed, rows));
-            return counts.sum();
-        }
+        let mut shares = parts.into_iter().zip(takers);
+        // One of them is read here.
+        let Some((mut own, own_taker)) = shares.next() else {
+            return self.read_each(readers, changed, rows);
+        };
         std::thread::scope(|scope| {
-            let threads: Vec<_> = parts
-                .into_iter()
-                .zip(takers)
-                .map(|(part, taker)| {
-                    scope.spawn(move || {
-                        let counts = part.iter().map(|reader| self.read(reader, changed, taker));
-                        counts.sum::<Result<u64, ReadError>>()
-                    })
-                })
-                .collect();
-            let counts = threads.into_iter().map(|thread| match thread.join() {
-                Ok(count) => count,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            counts.sum()
+            let mut threads = Vec::new();
+            for (part, taker) in shares {
+                let readers = part.clone();
+                let read = move || self.read_each(readers, changed, taker);
+                match std::thread::Builder::new().spawn_scoped(scope, read) {
+                    Ok(thread) => threads.push(thread),
+                    Err(error) => {
+                        tracing::debug!(%error, "a grouping goes on with fewer threads");
+                        own.extend(part);
+                    }
+                }
+            }
+            let mut count = self.read_each(own, changed, own_taker)?;
+            for thread in threads {
+                count += match thread.join() {
+                    Ok(count) => count?,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                };
+            }
+            Ok(count)
         })
+    }
+
+    fn read_each<'r>(
+        &self,
+        readers: impl IntoIterator<Item = &'r SegmentReader>,
+        changed: &HashSet<i64>,
+        rows: &mut dyn Rows,
+    ) -> Result<u64, ReadError> {
+        let readers = readers.into_iter();
+        let counts = readers.map(|reader| self.read(reader, changed, rows));
+        counts.sum()
     }
 
     /// Gives the spans of one segment, but those that changed; how many those were.
@@ -226,12 +244,13 @@ impl<'a> Question<'a> {
         changed: &HashSet<i64>,
         rows: &mut dyn Rows,
     ) -> Result<u64, ReadError> {
-        let mut columns = Columns::open(self, reader)?;
-        let (first_ns, last_ns) = (columns.start.min_value(), columns.start.max_value());
+        let (first_ns, last_ns) = first_and_last_start(reader)?;
         if last_ns < self.from_ns || first_ns > self.to_ns {
             return Ok(0);
         }
         let within = first_ns >= self.from_ns && last_ns <= self.to_ns;
+        let in_order = self.reads_all && within && reader.max_doc() <= MOST_IN_ORDER;
+        let mut columns = Columns::open(self, reader, in_order)?;
         let needed = Needed {
             starts: !within || rows.needs_starts(),
             any_start_ns: first_ns,
@@ -298,8 +317,13 @@ fn parts_of(readers: &[SegmentReader]) -> Vec<Vec<&SegmentReader>> {
         .iter()
         .map(|reader| u64::from(reader.max_doc()))
         .sum();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = if cfg!(test) {
+        MOST_THREADS
+    } else {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    };
     let threads = cores
+        .min(readers.len())
         .min(MOST_THREADS)
         .min((documents / WORTH_A_THREAD) as usize);
     let mut parts: Vec<(u32, Vec<&SegmentReader>)> = vec![(0, Vec::new()); threads.max(1)];

@@ -73,6 +73,7 @@ mod tests {
     #[case(&[0, 1, 0, 0, 1, 1, 0])]
     #[case(&[1, 0])]
     #[case(&[0, 0, 1])]
+    #[case(&[0, 0])]
     fn it_has_what_the_column_has(#[case] counts: &[u64]) {
         let column = column(counts);
         let mut all = InOrder::of(&column).unwrap();

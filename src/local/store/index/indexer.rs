@@ -56,7 +56,7 @@ const ROWS_PER_MARK: usize = 50_000;
 
 /// Segments of about the same size that are merged into one: with more, a document is written
 /// fewer times again, but a merge takes more memory, and a search looks into more segments.
-const MERGED_SEGMENTS: usize = 12;
+const MERGED_SEGMENTS: usize = 16;
 
 /// Nothing of the outbox may be forgotten.
 const NOTHING: i64 = -1;
@@ -111,7 +111,7 @@ pub enum IndexProgress {
 /// What the thread, the store and its writer share.
 pub(in crate::local::store) struct Shared {
     slot: Slot,
-    /// What was written and is not in the index yet.
+    /// The changes since the view before the last one, some perhaps not committed yet.
     pub(in crate::local::store) recent: Arc<Recent>,
     /// The last change in the index, or how much of the outbox may be forgotten.
     seq: AtomicI64,
@@ -212,7 +212,7 @@ impl Shared {
         *progress = IndexProgress::UpTo(seq);
         drop(progress);
         self.committed.notify_all();
-        self.recent.forget(last);
+        drop(self.recent.forget(last));
     }
 }
 
@@ -314,7 +314,7 @@ impl Work {
                     tracing::warn!(%error, "the index of the local store cannot be built; searches are slower until it is");
                     self.shared.tell(IndexProgress::Failed(error.to_string()));
                     self.shared.seq.store(EVERYTHING, Ordering::Release);
-                    self.shared.recent.forget(i64::MAX);
+                    drop(self.shared.recent.forget(i64::MAX));
                     let until = Instant::now() + RETRY;
                     while Instant::now() < until && !self.stopped() {
                         self.wait(until.saturating_duration_since(Instant::now()));
@@ -519,7 +519,7 @@ impl Work {
     /// Brings the index up to the last change. `false`: it must be built anew.
     fn catch_up(&mut self, open: &mut Open) -> Result<bool, IndexError> {
         if last_change(&self.connection)? == open.mark.seq {
-            self.shared.recent.forget(open.mark.seq);
+            drop(self.shared.recent.forget(open.mark.seq));
             return Ok(true);
         }
         {
@@ -557,7 +557,7 @@ impl Work {
 fn step_back() {
     // Elsewhere this is said of whole processes.
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+    if let Err(error) = rustix::process::nice(NICENESS) {
         tracing::debug!(%error, "the indexer keeps the usual priority");
     }
 }

@@ -168,12 +168,12 @@ impl Tokenizer for Words {
 }
 
 /// What cuts a text, piece by piece.
-trait Cutter {
+trait Pieced {
     /// Puts the next piece in the place of a text; whether there was one.
     fn next_into(&mut self, piece: &mut String) -> bool;
 }
 
-impl Cutter for Parted<'_> {
+impl Pieced for Parted<'_> {
     fn next_into(&mut self, piece: &mut String) -> bool {
         let next = self.next();
         if let Some(key) = next {
@@ -184,7 +184,7 @@ impl Cutter for Parted<'_> {
     }
 }
 
-impl Cutter for text::Tokens<'_> {
+impl Pieced for text::Tokens<'_> {
     fn next_into(&mut self, piece: &mut String) -> bool {
         text::Tokens::next_into(self, piece)
     }
@@ -205,7 +205,7 @@ impl<C> Pieces<C> {
     }
 }
 
-impl<C: Cutter> TokenStream for Pieces<C> {
+impl<C: Pieced> TokenStream for Pieces<C> {
     fn advance(&mut self) -> bool {
         // That of the default token is the largest number.
         self.token.position = self.token.position.wrapping_add(1);

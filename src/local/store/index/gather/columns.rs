@@ -135,10 +135,10 @@ impl Texts {
 }
 
 impl Numbers {
-    fn all_of(reader: &SegmentReader, path: &str, reads_all: bool) -> Result<Vec<Self>, ReadError> {
+    fn all_of(reader: &SegmentReader, path: &str, in_order: bool) -> Result<Vec<Self>, ReadError> {
         let columns = number_columns(reader, path)?.into_iter();
         let columns = columns.map(|column| Self {
-            in_order: reads_all.then(|| InOrder::of(&column)).flatten(),
+            in_order: in_order.then(|| InOrder::of(&column)).flatten(),
             column,
         });
         Ok(columns.collect())
@@ -153,7 +153,12 @@ impl Numbers {
 }
 
 impl Columns {
-    pub(super) fn open(question: &Question<'_>, reader: &SegmentReader) -> Result<Self, ReadError> {
+    /// `in_order`: all documents will be asked for, one after the other.
+    pub(super) fn open(
+        question: &Question<'_>,
+        reader: &SegmentReader,
+        in_order: bool,
+    ) -> Result<Self, ReadError> {
         let fast = reader.fast_fields();
         let mut dimensions = Vec::new();
         for columns in &question.dimensions {
@@ -162,10 +167,10 @@ impl Columns {
                     let mut columns = Vec::new();
                     for path in paths {
                         if let Some(column) = fast.str(path)? {
-                            let in_order = question.reads_all.then(|| InOrder::of(column.ords()));
+                            let ordinals = in_order.then(|| InOrder::of(column.ords()));
                             columns.push(Texts {
                                 numbers: vec![UNNUMBERED; column.num_terms()],
-                                in_order: in_order.flatten(),
+                                in_order: ordinals.flatten(),
                                 column,
                             });
                         }
@@ -184,8 +189,8 @@ impl Columns {
         let mut labels = Vec::new();
         for [score, passed] in &question.labels {
             labels.push([
-                Numbers::all_of(reader, score, question.reads_all)?,
-                Numbers::all_of(reader, passed, question.reads_all)?,
+                Numbers::all_of(reader, score, in_order)?,
+                Numbers::all_of(reader, passed, in_order)?,
             ]);
         }
         Ok(Self {
@@ -351,6 +356,12 @@ impl Relations {
 fn first_of(column: Option<&StrColumn>, doc: u32) -> Option<(&StrColumn, u64)> {
     let column = column?;
     Some((column, column.ords().first(doc)?))
+}
+
+/// When the first and the last span of a segment start.
+pub(super) fn first_and_last_start(reader: &SegmentReader) -> Result<(i64, i64), ReadError> {
+    let starts = reader.fast_fields().column_first_or_default::<i64>(START)?;
+    Ok((starts.min_value(), starts.max_value()))
 }
 
 /// The documents that a query finds in a segment.
