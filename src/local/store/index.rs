@@ -18,6 +18,7 @@ mod in_order;
 mod indexer;
 mod schema;
 mod search;
+mod shared;
 mod top;
 mod verify;
 
@@ -32,9 +33,9 @@ use tantivy::Searcher;
 
 pub(super) use changes::last_change;
 pub(super) use gather::gather;
-pub use indexer::IndexProgress;
-pub(super) use indexer::Shared;
 pub(super) use search::{is_worth_it, search};
+pub use shared::IndexProgress;
+pub(super) use shared::Shared;
 pub use verify::IndexCheck;
 pub(super) use verify::verify;
 

@@ -208,8 +208,8 @@ fn by_index(
 mod tests {
     use std::path::Path;
 
-    use super::super::indexer::Shared;
     use super::super::schema::schema;
+    use super::super::shared::Shared;
     use super::*;
     use crate::local::store::recent::Recent;
     use crate::local::store::rows::Row;

@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use rusqlite::Connection;
 use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::{IndexReader, IndexWriter, ReloadPolicy, Term};
 
+use super::View;
 use super::changes::{Made, last_change, since};
 use super::document::document;
 use super::files::{self, Mark};
 use super::schema::Fields;
-use super::{Slot, View};
+use super::shared::{EVERYTHING, IndexProgress, NOTHING, Shared};
 use crate::local::store::StoreError;
 use crate::local::store::join::Joiner;
-use crate::local::store::recent::Recent;
 use crate::local::store::sqlite::{ReadError, load_span};
 
 /// Threads that make segments. With one, the processors are idle while it is waited for.
@@ -58,12 +58,6 @@ const ROWS_PER_MARK: usize = 50_000;
 /// fewer times again, but a merge takes more memory, and a search looks into more segments.
 const MERGED_SEGMENTS: usize = 16;
 
-/// Nothing of the outbox may be forgotten.
-const NOTHING: i64 = -1;
-
-/// Nobody needs the outbox: the index will be built from the rows.
-const EVERYTHING: i64 = i64::MAX;
-
 /// Why the index cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum IndexError {
@@ -89,130 +83,6 @@ impl From<ReadError> for IndexError {
 impl From<rusqlite::Error> for IndexError {
     fn from(error: rusqlite::Error) -> Self {
         ReadError::from(error).into()
-    }
-}
-
-/// How far the index is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IndexProgress {
-    /// It is being built: spans in it, and spans to be in it.
-    Building {
-        /// Spans in it.
-        done: u64,
-        /// Spans that the store has.
-        total: u64,
-    },
-    /// It has all changes up to this one.
-    UpTo(i64),
-    /// It does not work, for this reason, and is tried again.
-    Failed(String),
-}
-
-/// What the thread, the store and its writer share.
-pub(in crate::local::store) struct Shared {
-    slot: Slot,
-    /// The changes since the view before the last one, some perhaps not committed yet.
-    pub(in crate::local::store) recent: Arc<Recent>,
-    /// The last change in the index, or how much of the outbox may be forgotten.
-    seq: AtomicI64,
-    /// The last change that was acknowledged.
-    written: AtomicI64,
-    progress: Mutex<IndexProgress>,
-    committed: Condvar,
-    rebuild: AtomicBool,
-}
-
-impl Shared {
-    pub(in crate::local::store) fn new() -> Self {
-        Self {
-            slot: Slot::default(),
-            recent: Arc::default(),
-            seq: AtomicI64::new(NOTHING),
-            written: AtomicI64::new(NOTHING),
-            progress: Mutex::new(IndexProgress::Building { done: 0, total: 0 }),
-            committed: Condvar::new(),
-            rebuild: AtomicBool::new(false),
-        }
-    }
-
-    /// Of a store that has no index.
-    #[cfg(test)]
-    pub(in crate::local::store) fn without_index() -> Self {
-        let shared = Self::new();
-        shared.seq.store(EVERYTHING, Ordering::Release);
-        shared
-    }
-
-    /// The number up to which the outbox may be forgotten.
-    pub(in crate::local::store) fn forgettable(&self) -> i64 {
-        self.seq.load(Ordering::Acquire)
-    }
-
-    pub(super) fn view(&self) -> Option<Arc<View>> {
-        self.slot.get()
-    }
-
-    /// Tells of a change that was acknowledged.
-    pub(super) fn written(&self, seq: i64) {
-        self.written.fetch_max(seq, Ordering::AcqRel);
-    }
-
-    pub(super) fn seq(&self) -> i64 {
-        self.seq.load(Ordering::Acquire)
-    }
-
-    pub(super) fn is_searchable(&self) -> bool {
-        self.slot.get().is_some()
-    }
-
-    pub(super) fn has_failed(&self) -> bool {
-        matches!(*self.lock(), IndexProgress::Failed(_))
-    }
-
-    pub(super) fn progress(&self) -> IndexProgress {
-        self.lock().clone()
-    }
-
-    pub(super) fn ask_for_rebuild(&self) {
-        let mut progress = self.lock();
-        self.rebuild.store(true, Ordering::Release);
-        self.slot.set(None);
-        *progress = IndexProgress::Building { done: 0, total: 0 };
-        drop(progress);
-        self.committed.notify_all();
-    }
-
-    pub(super) fn wait_for_commit(&self, until: Instant) {
-        let left = until.saturating_duration_since(Instant::now());
-        let progress = self.lock();
-        // Spurious wake-ups are the caller's loop's.
-        drop(self.committed.wait_timeout(progress, left.min(PAUSE)));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, IndexProgress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tell(&self, progress: IndexProgress) {
-        *self.lock() = progress;
-        self.committed.notify_all();
-    }
-
-    fn publish(&self, view: View) {
-        let seq = view.seq;
-        // Searches that have begun with the last view still ask for the changes since.
-        let last = self.seq();
-        let mut progress = self.lock();
-        if self.rebuild.load(Ordering::Acquire) {
-            // An index that somebody found wrong is not shown once more.
-            return;
-        }
-        self.slot.set(Some(view));
-        self.seq.store(seq, Ordering::Release);
-        *progress = IndexProgress::UpTo(seq);
-        drop(progress);
-        self.committed.notify_all();
-        drop(self.recent.forget(last));
     }
 }
 
