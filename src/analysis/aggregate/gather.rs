@@ -391,12 +391,12 @@ impl Rows for Gatherer {
         if !self.shared {
             return Vec::new();
         }
+        let before = self.shares.len();
         let share = || Self::of(self.asked.clone());
-        self.shares = std::iter::repeat_with(share).take(count).collect();
-        let shares = self.shares.iter_mut();
-        shares
-            .map(|share| share as &mut (dyn Rows + Send))
-            .collect()
+        self.shares
+            .extend(std::iter::repeat_with(share).take(count));
+        let added = self.shares.iter_mut().skip(before);
+        added.map(|share| share as &mut (dyn Rows + Send)).collect()
     }
 
     fn add_row(&mut self, row: RelatedRow<'_>) {

@@ -462,6 +462,8 @@ proptest! {
                 }
             }
         }
+        // More of them take nothing from the first.
+        prop_assert_eq!(shared.shares(1).len(), 1);
         // What no share took comes later, as what an index lacks does.
         let late = spans.iter().filter(|(_, share)| *share == 3);
         for Drawn { span, selected, buckets } in late.flat_map(|(spans, _)| spans) {

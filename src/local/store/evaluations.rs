@@ -299,6 +299,7 @@ mod tests {
             } else {
                 String::new()
             };
+            assert!(SCOPES.contains(&scope_of(&targeted.key())));
             let found = EvaluationTarget::of_key(&targeted.key());
             assert_eq!(found, Some((target, app)));
         }

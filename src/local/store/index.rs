@@ -14,7 +14,6 @@ mod compile;
 mod document;
 mod files;
 mod gather;
-mod in_order;
 mod indexer;
 mod schema;
 mod search;
@@ -26,7 +25,7 @@ mod verify;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tantivy::Searcher;
@@ -130,21 +129,4 @@ impl Index {
 /// The folder of the index of a store's file.
 pub(super) fn folder_beside(file: &Path) -> PathBuf {
     file.with_file_name(FOLDER)
-}
-
-/// A slot for the newest view.
-#[derive(Default)]
-struct Slot(RwLock<Option<Arc<View>>>);
-
-impl Slot {
-    fn get(&self) -> Option<Arc<View>> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn set(&self, view: Option<View>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = view.map(Arc::new);
-    }
 }

@@ -479,15 +479,20 @@ mod tests {
         Write::Spans(spans.map(|span| NewSpan::of(span).unwrap()).collect())
     }
 
-    #[test]
-    fn a_full_disk_is_told_and_takes_nothing_half() {
+    /// A writer on a new file that was prepared by some SQL, and what it shares with an index.
+    fn prepared(sql: &str) -> (tempfile::TempDir, std::path::PathBuf, Writer, Arc<Shared>) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("llmobs.db");
         let connection = schema::open_writer(&file, "OFF").unwrap();
-        connection
-            .pragma_update(None, "max_page_count", 200)
-            .unwrap();
-        let writer = Writer::start(connection, Arc::new(Shared::without_index())).unwrap();
+        connection.execute_batch(sql).unwrap();
+        let shared = Arc::new(Shared::without_index());
+        let writer = Writer::start(connection, shared.clone()).unwrap();
+        (folder, file, writer, shared)
+    }
+
+    #[test]
+    fn a_full_disk_is_told_and_takes_nothing_half() {
+        let (_folder, file, writer, _) = prepared("PRAGMA max_page_count = 200");
         let count = || -> i64 {
             let reader = schema::open_reader(&file).unwrap();
             reader
@@ -504,20 +509,13 @@ mod tests {
 
     #[test]
     fn changes_at_hand_are_only_those_that_were_committed() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("llmobs.db");
-        let connection = schema::open_writer(&file, "OFF").unwrap();
         // Once there is a row in `refuse`, no commit with a change in it succeeds.
-        connection
-            .execute_batch(
-                "PRAGMA foreign_keys = ON; CREATE TABLE refuse (x); CREATE TABLE none (x PRIMARY KEY);
+        let (_folder, file, writer, shared) = prepared(
+            "PRAGMA foreign_keys = ON; CREATE TABLE refuse (x); CREATE TABLE none (x PRIMARY KEY);
                  CREATE TABLE broken (x REFERENCES none DEFERRABLE INITIALLY DEFERRED);
                  CREATE TRIGGER breaks AFTER INSERT ON outbox WHEN EXISTS (SELECT 1 FROM refuse)
                  BEGIN INSERT INTO broken VALUES (1); END;",
-            )
-            .unwrap();
-        let shared = Arc::new(Shared::without_index());
-        let writer = Writer::start(connection, shared.clone()).unwrap();
+        );
         let other = Connection::open(&file).unwrap();
         // The changes after one, and the starts of the spans that they wrote.
         let at_hand = |after: i64, upto: i64| -> Option<Vec<(i64, i64)>> {
@@ -538,16 +536,10 @@ mod tests {
 
     #[test]
     fn the_outbox_stays_bounded() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("llmobs.db");
-        let connection = schema::open_writer(&file, "OFF").unwrap();
-        connection
-            .execute(
-                "INSERT INTO outbox VALUES (?1, 0, 1), (7, 0, 1)",
-                [OUTBOX_KEPT + 5],
-            )
-            .unwrap();
-        let writer = Writer::start(connection, Arc::new(Shared::without_index())).unwrap();
+        let last = OUTBOX_KEPT + 5;
+        let (_folder, file, writer, _) = prepared(&format!(
+            "INSERT INTO outbox VALUES ({last}, 0, 1), (7, 0, 1)"
+        ));
         let done = writer.write(rows(0..3, 1)).unwrap();
         assert_eq!(done.ack.seq, OUTBOX_KEPT + 8);
         let reader = schema::open_reader(&file).unwrap();

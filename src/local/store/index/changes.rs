@@ -52,26 +52,28 @@ pub(super) enum Made {
 /// `connection`. `None`: the outbox does not reach back so far.
 pub(super) fn since(connection: &Connection, view: &View) -> Result<Option<Changes>, ReadError> {
     let upto = last_change(connection)?;
-    let mut seen = Seen::default();
     if upto < view.seq {
         return Ok(None);
     }
-    if upto > view.seq {
-        match view.recent.between(view.seq, upto) {
-            Some(commits) => {
-                let changes = commits.iter().flat_map(|commit| commit.iter());
-                for change in changes.filter(|change| (view.seq + 1..=upto).contains(&change.seq)) {
-                    seen.add(change.kind, change.id, change.fresh.as_ref());
-                }
-            }
-            None if !read_outbox(connection, view.seq, &mut seen)? => return Ok(None),
-            None => {}
+    let seen = if upto == view.seq {
+        Some(Seen::default())
+    } else if let Some(commits) = view.recent.between(view.seq, upto) {
+        let mut seen = Seen::default();
+        let changes = commits.iter().flat_map(|commit| commit.iter());
+        for change in changes.filter(|change| (view.seq + 1..=upto).contains(&change.seq)) {
+            seen.add(change.kind, change.id, change.fresh.as_ref());
         }
-    }
-    let Seen {
+        Some(seen)
+    } else {
+        read_outbox(connection, view.seq)?
+    };
+    let Some(Seen {
         mut spans,
         evaluations,
-    } = seen;
+    }) = seen
+    else {
+        return Ok(None);
+    };
     let mut targets = HashSet::new();
     for id in evaluations {
         let target: Option<String> = connection
@@ -125,21 +127,22 @@ impl Seen {
     }
 }
 
-/// Reads all changes after one; whether the table reaches back so far.
-fn read_outbox(connection: &Connection, seq: i64, seen: &mut Seen) -> Result<bool, ReadError> {
+/// Reads all changes after one. `None`: the table does not reach back so far.
+fn read_outbox(connection: &Connection, seq: i64) -> Result<Option<Seen>, ReadError> {
     let first: Option<i64> = connection
         .prepare_cached("SELECT min(seq) FROM outbox")?
         .query_row([], |row| row.get(0))?;
     if first.is_none_or(|first| first > seq + 1) {
-        return Ok(false);
+        return Ok(None);
     }
+    let mut seen = Seen::default();
     let mut statement =
         connection.prepare_cached("SELECT kind, ref FROM outbox WHERE seq > ?1 ORDER BY seq")?;
     let mut rows = statement.query([seq])?;
     while let Some(row) = rows.next()? {
         seen.add(row.get(0)?, row.get(1)?, None);
     }
-    Ok(true)
+    Ok(Some(seen))
 }
 
 /// The rows of the spans that evaluations of a target join.
@@ -206,8 +209,6 @@ fn by_index(
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::super::schema::schema;
     use super::super::shared::Shared;
     use super::*;
@@ -256,12 +257,6 @@ mod tests {
         ]
     }
 
-    fn known(view: &View, file: &Path) -> (Changes, i64) {
-        let reader = open_reader(file).unwrap();
-        let last = last_change(&reader).unwrap();
-        (since(&reader, view).ok().flatten().unwrap(), last)
-    }
-
     #[test]
     fn changes_at_hand_are_those_of_the_outbox() {
         let folder = tempfile::tempdir().unwrap();
@@ -286,12 +281,13 @@ mod tests {
             let found = reader.query_row(sql, [id], |row| row.get(0));
             found.optional().unwrap()
         };
-        let (_, last) = known(&view(0, &shared.recent), &file);
+        let known = |view: View| since(&reader, &view).ok().flatten().unwrap();
+        let last = last_change(&reader).unwrap();
         assert_eq!(last, 10);
         for seq in 0..=last {
             assert!(shared.recent.between(seq, last).is_some());
-            let (at_hand, _) = known(&view(seq, &shared.recent), &file);
-            let (read, _) = known(&view(seq, &Arc::default()), &file);
+            let at_hand = known(view(seq, &shared.recent));
+            let read = known(view(seq, &Arc::default()));
             assert_eq!((at_hand.upto, read.upto), (last, last));
             let made = |changes: &Changes| -> Vec<(i64, Made)> {
                 let changes = changes.spans.iter();

@@ -1,6 +1,7 @@
 //! Aggregation from columns: no row is read but those that changed since.
 
 mod columns;
+mod in_order;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use super::changes::{Made, last_change, since};
 use super::document::document;
 use super::files::{self, Mark};
 use super::schema::Fields;
-use super::shared::{EVERYTHING, IndexProgress, NOTHING, Shared};
+use super::shared::{IndexProgress, Shared};
 use crate::local::store::StoreError;
 use crate::local::store::join::Joiner;
 use crate::local::store::sqlite::{ReadError, load_span};
@@ -172,7 +172,7 @@ impl Work {
             // The engine trusts its files: damaged ones may also make it panic.
             let ended = catch_unwind(AssertUnwindSafe(|| self.work(anew)));
             let ended = ended.unwrap_or(Err(IndexError::Panicked));
-            self.shared.slot.set(None);
+            self.shared.hide();
             match ended {
                 Ok(End::Stopped) => return,
                 Ok(End::BuildAnew) => anew = true,
@@ -182,9 +182,7 @@ impl Work {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the index of the local store cannot be built; searches are slower until it is");
-                    self.shared.tell(IndexProgress::Failed(error.to_string()));
-                    self.shared.seq.store(EVERYTHING, Ordering::Release);
-                    drop(self.shared.recent.forget(i64::MAX));
+                    self.shared.fail(error.to_string());
                     let until = Instant::now() + RETRY;
                     while Instant::now() < until && !self.stopped() {
                         self.wait(until.saturating_duration_since(Instant::now()));
@@ -207,9 +205,7 @@ impl Work {
     }
 
     fn work(&mut self, anew: bool) -> Result<End, IndexError> {
-        self.shared.slot.set(None);
-        let anew = self.shared.rebuild.swap(false, Ordering::AcqRel) || anew;
-        self.shared.seq.store(NOTHING, Ordering::Release);
+        let anew = self.shared.begin() || anew;
         let mut open = self.open(anew)?;
         let ended = self.follow(&mut open);
         if !matches!(ended, Ok(End::Stopped)) {
@@ -239,7 +235,7 @@ impl Work {
         self.publish(open);
         loop {
             let begun = Instant::now();
-            if self.shared.rebuild.load(Ordering::Acquire) || !self.catch_up(open)? {
+            if self.shared.rebuild_is_asked_for() || !self.catch_up(open)? {
                 return Ok(End::BuildAnew);
             }
             self.wait(Duration::from_secs(1));
@@ -254,7 +250,7 @@ impl Work {
     fn let_a_load_gather(&self, begun: Instant, seq: i64) {
         let (mut waiting, mut grew) = (0, Instant::now());
         while !self.stopped() {
-            let now = self.shared.written.load(Ordering::Acquire) - seq;
+            let now = self.shared.last_written() - seq;
             if now != waiting {
                 (waiting, grew) = (now, Instant::now());
             }

@@ -1,20 +1,20 @@
 //! What the thread of the index, the searches and the writer share.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::{Slot, View};
+use super::View;
 use crate::local::store::recent::Recent;
 
 /// Longest wait for a commit before looking again.
 const LOOK_AGAIN: Duration = Duration::from_millis(150);
 
 /// Nothing of the outbox may be forgotten.
-pub(super) const NOTHING: i64 = -1;
+const NOTHING: i64 = -1;
 
 /// Nobody needs the outbox: the index will be built from the rows.
-pub(super) const EVERYTHING: i64 = i64::MAX;
+const EVERYTHING: i64 = i64::MAX;
 
 /// How far the index is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,16 +34,16 @@ pub enum IndexProgress {
 
 /// What the thread, the store and its writer share.
 pub(in crate::local::store) struct Shared {
-    pub(super) slot: Slot,
+    slot: Slot,
     /// The changes since the view before the last one, some perhaps not committed yet.
     pub(in crate::local::store) recent: Arc<Recent>,
     /// The last change in the index, or how much of the outbox may be forgotten.
-    pub(super) seq: AtomicI64,
+    seq: AtomicI64,
     /// The last change that was acknowledged.
-    pub(super) written: AtomicI64,
+    written: AtomicI64,
     progress: Mutex<IndexProgress>,
     committed: Condvar,
-    pub(super) rebuild: AtomicBool,
+    rebuild: AtomicBool,
 }
 
 impl Shared {
@@ -117,9 +117,39 @@ impl Shared {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says how far a build is.
     pub(super) fn tell(&self, progress: IndexProgress) {
         *self.lock() = progress;
         self.committed.notify_all();
+    }
+
+    /// Takes the view away: searches read rows until there is another.
+    pub(super) fn hide(&self) {
+        self.slot.set(None);
+    }
+
+    /// Begins to work on an index; whether somebody asked for one that is built anew.
+    pub(super) fn begin(&self) -> bool {
+        self.hide();
+        let anew = self.rebuild.swap(false, Ordering::AcqRel);
+        self.seq.store(NOTHING, Ordering::Release);
+        anew
+    }
+
+    /// Gives an index up for a while, and with it what was kept for it.
+    pub(super) fn fail(&self, reason: String) {
+        self.tell(IndexProgress::Failed(reason));
+        self.seq.store(EVERYTHING, Ordering::Release);
+        drop(self.recent.forget(i64::MAX));
+    }
+
+    pub(super) fn rebuild_is_asked_for(&self) -> bool {
+        self.rebuild.load(Ordering::Acquire)
+    }
+
+    /// The last change that was acknowledged.
+    pub(super) fn last_written(&self) -> i64 {
+        self.written.load(Ordering::Acquire)
     }
 
     pub(super) fn publish(&self, view: View) {
@@ -127,7 +157,7 @@ impl Shared {
         // Searches that have begun with the last view still ask for the changes since.
         let last = self.seq();
         let mut progress = self.lock();
-        if self.rebuild.load(Ordering::Acquire) {
+        if self.rebuild_is_asked_for() {
             // An index that somebody found wrong is not shown once more.
             return;
         }
@@ -137,5 +167,22 @@ impl Shared {
         drop(progress);
         self.committed.notify_all();
         drop(self.recent.forget(last));
+    }
+}
+
+/// A slot for the newest view.
+#[derive(Default)]
+struct Slot(RwLock<Option<Arc<View>>>);
+
+impl Slot {
+    fn get(&self) -> Option<Arc<View>> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, view: Option<View>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = view.map(Arc::new);
     }
 }

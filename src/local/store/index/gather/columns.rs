@@ -8,11 +8,11 @@ use tantivy::query::Weight;
 use tantivy::{BitSet, DocSet as _, TERMINATED};
 
 use super::super::compile::number_columns;
-use super::super::in_order::InOrder;
 use super::super::schema::{
     CALL, CALL_PARENT, DURATION, FAILED, GROUPS, ID, NUMBERS, ROOT, START, TRACE, column_name,
 };
 use super::Question;
+use super::in_order::InOrder;
 use crate::analysis::aggregate::{CALL_METRICS, CallRow, Rows, Verdict};
 use crate::local::store::sqlite::ReadError;
 use crate::model::SpanKind;
