@@ -26,7 +26,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use criterion::Criterion;
-use llmobs_mcp::datadog::{Credential, Hub, HubSettings, RouterTransport, Upstream};
+use datadog_llmobs::{Credential, Hub, HubSettings, RouterTransport, Upstream};
 use llmobs_mcp::tools::{self, ToolContext};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;

@@ -2,7 +2,7 @@
 //!
 //! The handler is thin on purpose. It decides *which* tools a caller sees (`selection`), *whose*
 //! credentials a call uses (`upstreams`) and how an outcome is framed for the protocol; what a
-//! tool does lives in [`crate::tools`], and what it costs lives in [`crate::datadog`]. Whatever
+//! tool does lives in [`crate::tools`], and what it costs lives in [`datadog_llmobs`]. Whatever
 //! must outlive a request (connections, limiters, caches) is inside the hubs that [`Upstreams`]
 //! holds, never in the handler, because HTTP is served without sessions: each request gets its own
 //! copy of the handler.
@@ -27,12 +27,12 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use crate::analysis::nearest::nearest;
-use crate::authz::Admitted;
 pub use credentials::{CredentialSource, FixedCredential, NotReady};
 pub use dispatch::{CALL_DEADLINE, Outcome};
 pub use handler::definitions;
 pub use http::{HttpError, router, serve_http};
+use llmobs_authz::Admitted;
+pub use llmobs_core::analysis::nearest::nearest;
 pub use resources::{TOOLSETS_URI, WHOAMI_URI};
 pub use scope::Scope;
 pub use selection::{Catalogue, Entry, Hidden, Selection, Wish};

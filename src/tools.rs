@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 pub use error::ToolError;
 
-use crate::datadog::Client;
+use datadog_llmobs::Client;
 
 /// What a call runs with: whose data, and what time it is.
 #[derive(Clone)]

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use llmobs_mcp::local::store::{Durability, Search, SpanStore, SqliteStore};
-use llmobs_mcp::model::{Span, TimeWindow};
+use llmobs_core::model::{Span, TimeWindow};
+use llmobs_local::store::{Durability, Search, SpanStore, SqliteStore};
 use reqwest::header::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -53,7 +53,7 @@ pub async fn send(url: &str, bodies: &Bodies) -> Ingest {
         let (left, url) = (left.clone(), url.clone());
         tokio::spawn(async move {
             // A client of its own is a connection of its own.
-            let client = reqwest::Client::new();
+            let client = datadog_llmobs::http_client().build().unwrap();
             let mut acks = Vec::new();
             loop {
                 let Some(body) = left.lock().unwrap().next() else {

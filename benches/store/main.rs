@@ -263,7 +263,7 @@ impl<'a> Run<'a> {
     fn quiet(&self, server: &Server) -> Vec<Timed> {
         let cap = Duration::from_secs(self.arguments.cap);
         self.runtime.block_on(async {
-            let client = reqwest::Client::new();
+            let client = datadog_llmobs::http_client().build().unwrap();
             check_counts(&client, &server.url, &self.data.facts).await;
             let mut timed = Vec::new();
             for question in questions(&client, &server.url, &self.data.facts).await {
@@ -287,7 +287,7 @@ impl<'a> Run<'a> {
     fn busy(&self, server: &Server, timed: &mut [Timed], figures: &mut Vec<Figure>) {
         tell("asking while spans are being sent");
         let ingest = self.runtime.block_on(async {
-            let client = reqwest::Client::new();
+            let client = datadog_llmobs::http_client().build().unwrap();
             let questions = questions(&client, &server.url, &self.data.facts).await;
             let url = server.url.clone();
             let further = self.data.further.clone();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use llmobs_mcp::local::{DataDir, LocalBackend, LocalOptions, serve};
+use llmobs_local::{DataDir, LocalBackend, LocalOptions, serve};
 use serde_json::{Value, json};
 
 use super::measure::processor_seconds;

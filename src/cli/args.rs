@@ -22,7 +22,7 @@ mod local;
 
 use super::address::{any, loopback};
 use super::settings::{bytes, days};
-use crate::authz::Mode;
+use llmobs_authz::Mode;
 
 pub(crate) use hoist::hoist;
 pub(crate) use local::{

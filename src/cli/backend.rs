@@ -19,11 +19,11 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::datadog::{
+use datadog_llmobs::{
     HttpTransport, HttpTransportOptions, Limits, RouterTransport, Transport, TransportError,
 };
-use crate::local::owner::{Listen, OwnerLock, Ownership, own_or_attach};
-use crate::local::{DataDir, LocalBackend, LocalError, LocalOptions, Retention, retain, serve};
+use llmobs_local::owner::{Listen, OwnerLock, Ownership, own_or_attach};
+use llmobs_local::{DataDir, LocalBackend, LocalError, LocalOptions, Retention, retain, serve};
 
 use super::error::CliError;
 

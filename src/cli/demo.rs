@@ -6,11 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use crate::authz::Open;
-use crate::local::demo::{DemoSummary, load};
-use crate::local::owner::Listen;
-use crate::local::{DataDir, LocalOptions};
 use crate::server::{McpServer, Upstreams, serve_http};
+use llmobs_authz::Open;
+use llmobs_local::demo::{DemoSummary, load};
+use llmobs_local::owner::Listen;
+use llmobs_local::{DataDir, LocalOptions};
 
 use super::args::{DemoArgs, Shared};
 use super::backend::{Backend, bind};

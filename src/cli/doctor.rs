@@ -12,9 +12,9 @@ use bytes::Bytes;
 use http::Request;
 use serde_json::Value;
 
-use crate::datadog::{Credential, CredentialError, Limits, ProbeResult, Upstream};
-use crate::local::owner::AGENT_ADDRESS;
 use crate::server::{Catalogue, CredentialSource, VERSION, Wish};
+use datadog_llmobs::{Credential, CredentialError, Limits, ProbeResult, Upstream};
+use llmobs_local::owner::AGENT_ADDRESS;
 
 use super::args::DoctorArgs;
 use super::error::CliError;

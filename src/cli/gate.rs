@@ -9,14 +9,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::authz::oauth::{
+use crate::server::{CredentialSource, Upstreams};
+use datadog_llmobs::Upstream;
+use datadog_llmobs::login;
+use llmobs_authz::oauth::{
     AuthorizationServer, DatadogSignIn, FetchDocument, HttpFetch, Options, SecretKey, SystemClock,
     SystemResolver,
 };
-use crate::authz::{DatadogHeaders, Gate, Mode, Open, PublicUrl, StaticBearer};
-use crate::datadog::Upstream;
-use crate::datadog::login;
-use crate::server::{CredentialSource, Upstreams};
+use llmobs_authz::{DatadogHeaders, Gate, Mode, Open, PublicUrl, StaticBearer};
 
 use super::args::ServeArgs;
 use super::doctor;

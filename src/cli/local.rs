@@ -12,8 +12,8 @@ mod verify;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::local::owner::{AGENT_ADDRESS, Listen};
-use crate::local::{Retention, serve};
+use llmobs_local::owner::{AGENT_ADDRESS, Listen};
+use llmobs_local::{Retention, serve};
 
 use super::args::{LocalArgs, LocalCommand};
 use super::backend::{Backend, bind};

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::datadog::Upstream;
-use crate::datadog::login::{
+use datadog_llmobs::Upstream;
+use datadog_llmobs::login::{
     Attempt, CLIENT_NAME, Listener, LoginError, LoginRequest, LoginStore, Outcome, Place, Profile,
     SCOPES, Safe, StoreError, revoke,
 };

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::datadog::Upstream;
-use crate::datadog::login::{LoginStore, Profile, revoke};
+use datadog_llmobs::Upstream;
+use datadog_llmobs::login::{LoginStore, Profile, revoke};
 
 use super::args::{LogoutArgs, Shared};
 use super::error::CliError;

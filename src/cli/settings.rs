@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use tracing::level_filters::LevelFilter;
 
-use crate::datadog::login::{Kept, StoreError};
-use crate::datadog::{ApiUrlError, Credential, CredentialError, Site, SiteError, Upstream};
-use crate::local::Retention;
 use crate::server::{CredentialSource, Wish};
+use datadog_llmobs::login::{Kept, StoreError};
+use datadog_llmobs::{ApiUrlError, Credential, CredentialError, Site, SiteError, Upstream};
+use llmobs_local::Retention;
 
 use super::args::Shared;
 

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use crate::datadog::login::{Kept, Safe};
-use crate::query::time::format_rfc3339;
+use datadog_llmobs::login::{Kept, Safe};
+use llmobs_core::query::time::format_rfc3339;
 
 use super::error::CliError;
 use super::login::store;

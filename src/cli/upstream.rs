@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::datadog::login::{Place, StoredLogin};
-use crate::datadog::{
+use crate::server::{CredentialSource, Described, Upstreams};
+use datadog_llmobs::login::{Place, StoredLogin};
+use datadog_llmobs::{
     HttpTransport, HttpTransportOptions, Hub, HubSettings, Site, Transport, Upstream,
 };
-use crate::local::LocalOptions;
-use crate::local::owner::Listen;
-use crate::server::{CredentialSource, Described, Upstreams};
+use llmobs_local::LocalOptions;
+use llmobs_local::owner::Listen;
 
 use super::backend::{Backend, in_folder};
 use super::error::CliError;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::datadog::login::StoredLogin;
-use crate::datadog::{Credential, Renew};
+use datadog_llmobs::login::StoredLogin;
+use datadog_llmobs::{Credential, Renew};
 
 /// Where the process's own credential comes from. Asked at each call, so that a mounted secret that
 /// changes is picked up.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::FutureExt;
 use serde_json::{Map, Value, json};
 
-use crate::authz::Admitted;
 use crate::tools::{self, Access, Tool, ToolContext};
+use llmobs_authz::Admitted;
 
 use super::selection::{Hidden, printable};
 use super::{McpServer, Scope, nearest};

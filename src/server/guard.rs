@@ -16,7 +16,7 @@ use axum::response::Response;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode, Uri, header};
 
-use crate::authz::{self, PublicUrl};
+use llmobs_authz::{self, PublicUrl};
 
 use super::http::take_in;
 
@@ -40,7 +40,7 @@ pub(crate) async fn known_names_only(
                 Some(url) => format!("{}, ", url.origin()),
                 None => String::new(),
             };
-            authz::refusal(
+            llmobs_authz::refusal(
                 StatusCode::FORBIDDEN,
                 &format!("forbidden: {}", refusal.why),
                 &format!(

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::authz::{Admitted, Gate, MCP_PATHS, refusal};
+use llmobs_authz::{Admitted, Gate, MCP_PATHS, refusal};
 
 use super::guard::known_names_only;
 use super::scope::{Scope, wish};

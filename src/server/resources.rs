@@ -8,7 +8,7 @@ use crate::tools;
 
 use super::selection::Catalogue;
 use super::{McpServer, Scope, VERSION};
-use crate::analysis::nearest::nearest;
+use llmobs_core::analysis::nearest::nearest;
 
 /// The toolsets, their tools and which are enabled for the reader.
 pub const TOOLSETS_URI: &str = "datadog://mcp/toolsets";

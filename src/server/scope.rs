@@ -7,7 +7,7 @@
 
 use http::{HeaderMap, Uri};
 
-use crate::authz::Admitted;
+use llmobs_authz::Admitted;
 
 use super::selection::{Selection, Wish, names};
 

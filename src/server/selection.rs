@@ -7,7 +7,7 @@
 
 use crate::tools::{self, Access};
 
-use crate::analysis::nearest::nearest;
+use llmobs_core::analysis::nearest::nearest;
 
 /// The toolsets served when nobody names one.
 const DEFAULT_TOOLSETS: [&str; 1] = ["llmobs"];

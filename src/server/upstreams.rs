@@ -15,8 +15,8 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 
-use crate::authz::{Admitted, HeaderCredentials, SignedIn};
-use crate::datadog::{Client, Credential, Hub};
+use datadog_llmobs::{Client, Credential, Hub};
+use llmobs_authz::{Admitted, HeaderCredentials, SignedIn};
 
 use super::credentials::{CredentialSource, NotReady};
 

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ToolError;
-use crate::datadog::Gap;
-use crate::model::TimeWindow;
-use crate::query::time;
+use datadog_llmobs::Gap;
+use llmobs_core::model::TimeWindow;
+use llmobs_core::query::time;
 
 /// The range that was really searched, in RFC 3339.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -12,10 +12,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use super::ToolError;
-use crate::analysis::nearest::nearest;
-use crate::model::TimeWindow;
-use crate::query::time;
 use crate::render;
+use llmobs_core::analysis::nearest::nearest;
+use llmobs_core::model::TimeWindow;
+use llmobs_core::query::time;
 
 /// Reads the arguments of a reading tool. Unknown keys are ignored: skills send a few that only
 /// their own helpers know.

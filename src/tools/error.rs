@@ -3,8 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::datadog::ClientError;
 use crate::render;
+use datadog_llmobs::ClientError;
 
 /// Why a call failed, as the model reads it.
 ///

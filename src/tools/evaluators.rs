@@ -17,9 +17,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::{Tool, ToolContext, ToolError, args};
-use crate::analysis::evaluators::{self as rules, Draft, Problem, name_problem};
-use crate::analysis::nearest::nearest;
 use crate::render;
+use llmobs_core::analysis::evaluators::{self as rules, Draft, Problem, name_problem};
+use llmobs_core::analysis::nearest::nearest;
 
 /// The tools in the order in which they are worth calling.
 pub(super) const TOOLS: &[Tool] = &[

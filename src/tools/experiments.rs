@@ -29,11 +29,11 @@ use serde_json::{Map, Value, json};
 
 use super::answer::Notes;
 use super::{Tool, ToolContext, ToolError};
-use crate::analysis::experiment::{Dimension, LabelInfo, dimensions, labels};
-use crate::analysis::nearest::ranked;
-use crate::datadog::{ClientError, ExperimentFilter, LoadedExperiment};
-use crate::model::ExperimentEvent;
 use crate::render;
+use datadog_llmobs::{ClientError, ExperimentFilter, LoadedExperiment};
+use llmobs_core::analysis::experiment::{Dimension, LabelInfo, dimensions, labels};
+use llmobs_core::analysis::nearest::ranked;
+use llmobs_core::model::ExperimentEvent;
 
 /// The tools in the order in which an analysis uses them, those that write last.
 pub(super) const TOOLS: &[Tool] = &[
@@ -113,7 +113,7 @@ fn notes_of(loaded: &LoadedExperiment) -> Notes {
     if loaded
         .experiment
         .as_ref()
-        .is_some_and(crate::model::Experiment::is_running)
+        .is_some_and(llmobs_core::model::Experiment::is_running)
     {
         notes.add("the experiment is still running: these numbers will change");
     }

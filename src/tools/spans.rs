@@ -22,11 +22,11 @@ use serde_json::{Value, json};
 use super::answer::{Notes, Window};
 use super::args::{self, When};
 use super::{Tool, ToolContext, ToolError};
-use crate::analysis::tree::{NodeId, TraceTree};
-use crate::datadog::{ClientError, LoadedTrace, SpanSearch, Upstream, Which};
-use crate::model::{Span, TimeWindow, TraceId};
-use crate::query::combine::SpanFilters;
 use crate::render;
+use datadog_llmobs::{ClientError, LoadedTrace, SpanSearch, Upstream, Which};
+use llmobs_core::analysis::tree::{NodeId, TraceTree};
+use llmobs_core::model::{Span, TimeWindow, TraceId};
+use llmobs_core::query::combine::SpanFilters;
 
 /// The tools in the order in which an investigation uses them.
 pub(super) const TOOLS: &[Tool] = &[

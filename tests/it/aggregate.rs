@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::routing::post;
+use datadog_llmobs::{Credential, Hub, HubSettings, RouterTransport, Site, Upstream};
 use http::StatusCode;
-use llmobs_mcp::datadog::{Credential, Hub, HubSettings, RouterTransport, Site, Upstream};
 use llmobs_mcp::tools::ToolContext;
 use rstest::rstest;
 use serde_json::{Value, json};

@@ -1,30 +1,47 @@
-//! The walls of ARCHITECTURE.md that a test can hold.
+//! The invariants of ARCHITECTURE.md that a test can check.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The rooms from the ground up, as `src/lib.rs` lists them.
-const ROOMS: [&str; 11] = [
-    "model", "query", "analysis", "html", "datadog", "local", "render", "authz", "tools", "server",
-    "cli",
+/// The modules of the root crate from the bottom up, as `src/lib.rs` lists them.
+const MODULES: [&str; 4] = ["render", "tools", "server", "cli"];
+
+/// The source directories of all crates.
+const SOURCES: [&str; 5] = [
+    "src",
+    "crates/llmobs-core/src",
+    "crates/datadog-llmobs/src",
+    "crates/llmobs-authz/src",
+    "crates/llmobs-local/src",
 ];
 
-fn files_of(room: &str) -> Vec<PathBuf> {
-    fn visit(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).into_iter().flatten() {
+/// The product files in a directory, with all below it.
+fn files_below(directory: &str) -> Vec<PathBuf> {
+    fn visit(directory: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).into_iter().flatten() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                visit(&path, found);
+                visit(&path, files);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push(path);
+                files.push(path);
             }
         }
     }
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = vec![src.join(format!("{room}.rs"))];
-    visit(&src.join(room), &mut found);
-    found.retain(|file| !is_test_file(file));
-    found
+    let mut files = Vec::new();
+    visit(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join(directory),
+        &mut files,
+    );
+    files.retain(|file| !is_test_file(file));
+    assert!(!files.is_empty(), "no source files in {directory}");
+    files
+}
+
+/// The product files of a module of the root crate.
+fn files_of(module: &str) -> Vec<PathBuf> {
+    let mut files = files_below(&format!("src/{module}"));
+    files.push(Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/{module}.rs")));
+    files
 }
 
 /// Files that only tests are made of: modules that their parent declares below `#[cfg(test)]`.
@@ -49,41 +66,41 @@ fn product_lines(file: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_room_imports_only_from_rooms_below_it() {
-    let mut broken = Vec::new();
-    for (height, room) in ROOMS.iter().enumerate() {
-        for file in files_of(room) {
+fn modules_import_only_from_those_below_them() {
+    let mut violations = Vec::new();
+    for (height, module) in MODULES.iter().enumerate() {
+        for file in files_of(module) {
             for line in product_lines(&file) {
-                for above in &ROOMS[height + 1..] {
+                for above in &MODULES[height + 1..] {
                     if line.contains(&format!("crate::{above}::"))
                         || line.contains(&format!("crate::{above};"))
                     {
-                        broken.push(format!("{}: {}", file.display(), line.trim()));
+                        violations.push(format!("{}: {}", file.display(), line.trim()));
                     }
                 }
             }
         }
     }
     assert!(
-        broken.is_empty(),
-        "a room imports from one above it:\n{}",
-        broken.join("\n")
+        violations.is_empty(),
+        "a module imports from one above it:\n{}",
+        violations.join("\n")
     );
 }
 
 #[test]
-fn the_mcp_side_never_reaches_into_the_store() {
-    for room in ["authz", "tools", "server"] {
-        for file in files_of(room) {
+fn tools_and_server_do_not_use_the_backend() {
+    for module in ["tools", "server"] {
+        for file in files_of(module) {
             for line in product_lines(&file) {
-                assert!(!line.contains("local::store"), "{}: {line}", file.display());
+                assert!(!line.contains("llmobs_local"), "{}: {line}", file.display());
             }
         }
     }
 }
 
 #[test]
-fn pure_rooms_do_no_io_and_read_no_clock() {
+fn pure_modules_do_no_io_and_read_no_clock() {
     let forbidden = [
         "std::fs",
         "std::net",
@@ -98,25 +115,25 @@ fn pure_rooms_do_no_io_and_read_no_clock() {
         "println!",
         "eprintln!",
     ];
-    for room in ["model", "query", "analysis", "render"] {
-        for file in files_of(room) {
-            for line in product_lines(&file) {
-                for word in forbidden {
-                    assert!(!line.contains(word), "{}: {}", file.display(), line.trim());
-                }
+    let mut files = files_below("crates/llmobs-core/src");
+    files.extend(files_of("render"));
+    for file in files {
+        for line in product_lines(&file) {
+            for word in forbidden {
+                assert!(!line.contains(word), "{}: {}", file.display(), line.trim());
             }
         }
     }
 }
 
 #[test]
-fn every_file_says_why_it_exists() {
-    for room in ROOMS {
-        for file in files_of(room) {
+fn files_have_a_header_and_at_most_600_lines() {
+    for source in SOURCES {
+        for file in files_below(source) {
             let text = fs::read_to_string(&file).unwrap();
             assert!(
                 text.starts_with("//!"),
-                "{} opens without a `//!`",
+                "{} has no `//!` header",
                 file.display()
             );
             let lines = text
@@ -127,7 +144,7 @@ fn every_file_says_why_it_exists() {
                 .count();
             assert!(
                 lines <= 600,
-                "{} has {lines} lines: two rooms would be clearer",
+                "{} has {lines} lines without tests; split it",
                 file.display()
             );
         }

@@ -117,7 +117,7 @@ fn over_http(url: &str, tool: &str, arguments: &Value) -> String {
     runtime.block_on(async {
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
             "params": {"name": tool, "arguments": arguments}});
-        let answer = reqwest::Client::builder()
+        let answer = datadog_llmobs::http_client()
             .no_proxy()
             .build()
             .unwrap()
@@ -383,7 +383,7 @@ fn no_credential_appears_in_any_output_at_any_level() {
     runtime.block_on(async {
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
             "params": {"name": "search_llmobs_spans", "arguments": {}}});
-        let answer = reqwest::Client::builder()
+        let answer = datadog_llmobs::http_client()
             .no_proxy()
             .build()
             .unwrap()

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, join_all};
-use http::{Request, Response};
-use llmobs_mcp::datadog::{
+use datadog_llmobs::{
     Credential, Hub, HubSettings, Limits, RouterTransport, Transport, TransportError, Upstream,
 };
+use futures_util::future::{BoxFuture, join_all};
+use http::{Request, Response};
 use serde_json::{Value, json};
 
 use crate::support::{App, NOW_MS};

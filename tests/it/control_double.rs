@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use llmobs_mcp::datadog::{Credential, Hub, HubSettings, RouterTransport, Upstream};
+use datadog_llmobs::{Credential, Hub, HubSettings, RouterTransport, Upstream};
 use llmobs_mcp::tools::{self, ToolContext, ToolError};
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use llmobs_mcp::datadog::{Credential, Hub, HubSettings, RouterTransport, Upstream};
+use datadog_llmobs::{Credential, Hub, HubSettings, RouterTransport, Upstream};
 use llmobs_mcp::tools::ToolContext;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -213,7 +213,7 @@ async fn the_private_endpoints_are_the_same_table() {
 
 #[tokio::test]
 async fn evaluators_survive_the_process() {
-    use llmobs_mcp::local::{DataDir, LocalBackend, LocalOptions};
+    use llmobs_local::{DataDir, LocalBackend, LocalOptions};
     let folder = tempfile::tempdir().unwrap();
     let open = || {
         let options = LocalOptions::new(DataDir::Folder(folder.path().to_owned()));

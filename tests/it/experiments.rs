@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use datadog_llmobs::HubSettings;
 use futures_util::future::join_all;
-use llmobs_mcp::datadog::HubSettings;
 use rstest::rstest;
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use llmobs_mcp::local::{DataDir, LocalBackend, LocalOptions, serve};
+use llmobs_local::{DataDir, LocalBackend, LocalOptions, serve};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -153,7 +153,7 @@ impl Login {
 }
 
 fn browser() -> reqwest::Client {
-    reqwest::Client::builder()
+    datadog_llmobs::http_client()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .build()

@@ -109,7 +109,7 @@ async fn keys_seen(upstream: &MockServer) -> Vec<String> {
 }
 
 async fn search(url: &str, headers: &[(&str, &str)]) -> reqwest::Response {
-    let mut request = reqwest::Client::builder()
+    let mut request = datadog_llmobs::http_client()
         .no_proxy()
         .build()
         .unwrap()

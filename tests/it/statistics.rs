@@ -1,10 +1,10 @@
 //! The statistics of experiments against SciPy and NumPy: `tests/statistics/make.py` wrote the
 //! numbers.
 
-use llmobs_mcp::analysis::experiment::{
+use llmobs_core::analysis::experiment::{
     LabelInfo, Values, holm, mcnemar_exact, metric_stats, paired_bootstrap, percentile,
 };
-use llmobs_mcp::model::{ExperimentEvent, ExperimentMetric, MetricType};
+use llmobs_core::model::{ExperimentEvent, ExperimentMetric, MetricType};
 use serde_json::Value;
 
 fn numbers() -> Value {

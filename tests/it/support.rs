@@ -5,9 +5,9 @@ pub(crate) mod sender;
 use std::path::Path;
 use std::sync::Arc;
 
-use llmobs_mcp::datadog::{Credential, Hub, HubSettings, RouterTransport, Upstream};
-use llmobs_mcp::local::demo::Recording;
-use llmobs_mcp::local::{DataDir, LocalBackend, LocalOptions, RequestCounts};
+use datadog_llmobs::{Credential, Hub, HubSettings, RouterTransport, Upstream};
+use llmobs_local::demo::Recording;
+use llmobs_local::{DataDir, LocalBackend, LocalOptions, RequestCounts};
 use llmobs_mcp::tools::{self, ToolContext, ToolError};
 use serde_json::Value;
 
@@ -61,7 +61,7 @@ impl App {
 
     /// Adds the demo's data, the newest of it minutes before [`NOW_MS`].
     pub(crate) fn demo(self) -> Self {
-        llmobs_mcp::local::demo::load(&self.backend, NOW_MS).unwrap();
+        llmobs_local::demo::load(&self.backend, NOW_MS).unwrap();
         self
     }
 

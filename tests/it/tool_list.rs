@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use llmobs_mcp::authz::Open;
-use llmobs_mcp::datadog::{Hub, HubSettings, RouterTransport, Upstream};
+use datadog_llmobs::{Hub, HubSettings, RouterTransport, Upstream};
+use llmobs_authz::Open;
 use llmobs_mcp::server::{Described, McpServer, Upstreams, Wish, serve_http};
 use llmobs_mcp::tools;
 use serde_json::{Value, json};
@@ -24,7 +24,9 @@ async fn listed() -> Value {
     let stop = CancellationToken::new();
     let _stopped = stop.clone().drop_guard();
     tokio::spawn(serve_http(server, Arc::new(Open), listener, stop));
-    let answer = reqwest::Client::new()
+    let answer = datadog_llmobs::http_client()
+        .build()
+        .unwrap()
         .post(url)
         .header("accept", "application/json, text/event-stream")
         .json(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}))

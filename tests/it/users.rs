@@ -7,11 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use llmobs_mcp::authz::{DatadogHeaders, Gate};
-use llmobs_mcp::datadog::{
-    Credential, HttpTransport, HttpTransportOptions, Hub, HubSettings, Upstream,
-};
-use llmobs_mcp::local::{DataDir, LocalBackend, LocalOptions};
+use datadog_llmobs::{Credential, HttpTransport, HttpTransportOptions, Hub, HubSettings, Upstream};
+use llmobs_authz::{DatadogHeaders, Gate};
+use llmobs_local::{DataDir, LocalBackend, LocalOptions};
 use llmobs_mcp::server::{Described, FixedCredential, McpServer, Upstreams, Wish, serve_http};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -216,7 +214,7 @@ async fn ask(
 
 /// Asks everything as both users, turn by turn and all at once, several times over.
 pub(crate) async fn interleave(url: &str, alice: &[(&str, &str)], bob: &[(&str, &str)]) {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = datadog_llmobs::http_client().no_proxy().build().unwrap();
     let questions = questions();
     for _round in 0..3 {
         let asked = questions.iter().flat_map(|question| {
@@ -249,7 +247,7 @@ async fn interleaved_users_of_mode_datadog_headers_see_their_own_data_only() {
     interleave(&url, &ALICE.keys, &BOB.keys).await;
 
     // What was read for others, and for Bob while he was known, is of no use to a stranger.
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = datadog_llmobs::http_client().no_proxy().build().unwrap();
     let mixed = [ALICE.keys[0], BOB.keys[1]];
     let guessed = [ALICE.keys[0], ("DD_APPLICATION_KEY", "guessed")];
     for question in questions() {

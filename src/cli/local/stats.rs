@@ -9,7 +9,7 @@ use crate::cli::args::StatsArgs;
 use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::cli::settings::Settings;
-use crate::query::time::format_rfc3339;
+use llmobs_core::query::time::format_rfc3339;
 
 use super::store::{Needs, Store};
 

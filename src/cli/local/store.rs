@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use crate::cli::backend::{Backend, in_folder};
 use crate::cli::error::CliError;
 use crate::cli::settings::Settings;
-use crate::datadog::{Limits, Transport};
-use crate::local::owner::Listen;
-use crate::local::{Retention, has_store};
+use datadog_llmobs::{Limits, Transport};
+use llmobs_local::owner::Listen;
+use llmobs_local::{Retention, has_store};
 
 /// The header that names the store that an import means.
 pub(super) const STORE: &str = "x-llmobs-mcp-store";

@@ -9,7 +9,7 @@ use crate::cli::args::{ReindexArgs, VerifyArgs};
 use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::cli::settings::Settings;
-use crate::local::store::{CheckStep, Checked};
+use llmobs_local::store::{CheckStep, Checked};
 
 use super::store::{Needs, Store, progress};
 

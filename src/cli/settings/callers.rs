@@ -3,7 +3,7 @@
 
 use secrecy::SecretString;
 
-use crate::authz::{Mode, PublicUrl};
+use llmobs_authz::{Mode, PublicUrl};
 
 use super::super::args::ServeArgs;
 use super::file::Values;

@@ -5,8 +5,8 @@
 
 use std::path::PathBuf;
 
-use crate::datadog::Upstream;
-use crate::datadog::login::{Kept, LoginStore, Place};
+use datadog_llmobs::Upstream;
+use datadog_llmobs::login::{Kept, LoginStore, Place};
 
 use super::{Environment, Said, SettingsError, default_dir};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::local::Retention;
+use llmobs_local::Retention;
 
 use super::{Environment, SettingsError, file};
 

@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::datadog::{Credential, CredentialError};
 use crate::server::CredentialSource;
+use datadog_llmobs::{Credential, CredentialError};
 
 use super::file::{Values, others_can_read};
 use super::{Environment, SettingsError};

@@ -1,8 +1,8 @@
 //! Settings as a table: what was said where, and what follows.
 
 use super::*;
-use crate::datadog::Credential;
 use crate::server::CredentialSource;
+use datadog_llmobs::Credential;
 use rstest::rstest;
 
 /// Resolves with a config file of this text (none if empty), away from this machine's own.
@@ -197,7 +197,7 @@ fn a_command_without_an_upstream_is_not_stopped_by_wrong_credentials() {
 
 /// Keeps logins named so, each at that place; the last one is current.
 pub(crate) async fn keep(folder: &Path, logins: &[(&str, &str)]) {
-    use crate::datadog::login::{LoginStore, Place, Profile, Safe};
+    use datadog_llmobs::login::{LoginStore, Place, Profile, Safe};
     let store = LoginStore::new(folder.join("state"));
     let lock = store.lock().await.expect("a lock");
     for (name, place) in logins {

@@ -12,11 +12,11 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::support::{Recorder, Served, datadog, local, serve_behind, unchosen};
-use crate::authz::{
+use crate::server::{Upstreams, WHOAMI_URI, Wish};
+use datadog_llmobs::Credential;
+use llmobs_authz::{
     Admitted, DatadogHeaders, Gate, MCP_PATHS, PublicUrl, SignedIn, StaticBearer, refusal,
 };
-use crate::datadog::Credential;
-use crate::server::{Upstreams, WHOAMI_URI, Wish};
 
 const SECRET: &str = "an-obviously-made-up-secret-of-the-tests";
 const PAIR: &[(&str, &str)] = &[
@@ -65,7 +65,9 @@ async fn ask(
     params: Value,
     headers: &[(&str, &str)],
 ) -> (StatusCode, Value) {
-    let mut request = reqwest::Client::new()
+    let mut request = datadog_llmobs::http_client()
+        .build()
+        .unwrap()
         .post(format!("{}/mcp", served.base))
         .header("accept", "application/json, text/event-stream")
         .json(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}));
@@ -187,7 +189,7 @@ async fn in_mode_static_bearer_the_secret_opens_the_servers_own(
 async fn the_gate_answers_every_method_on_every_path_and_nothing_else(#[case] method: &str) {
     let gate = Arc::new(StaticBearer::new(&SECRET.into(), None).expect("a good secret"));
     let served = serve_behind(gate, local(&Arc::default()), Wish::default()).await;
-    let client = reqwest::Client::new();
+    let client = datadog_llmobs::http_client().build().unwrap();
     for path in MCP_PATHS {
         let url = format!("{}{path}?toolsets=llmobs", served.base);
         let method = method.parse().expect("a method");
@@ -221,7 +223,12 @@ async fn a_signed_in_user_calls_with_their_own_and_may_be_kept_from_writing() {
     assert_eq!(recorder.count(), 0);
     let (status, _) = ask(&served, "tools/list", json!({}), &[]).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
-    let beside = reqwest::get(format!("{}/beside", served.base)).await;
+    let beside = datadog_llmobs::http_client()
+        .build()
+        .unwrap()
+        .get(format!("{}/beside", served.base))
+        .send()
+        .await;
     assert_eq!(beside.expect("an answer").status(), StatusCode::OK);
 }
 

@@ -14,16 +14,18 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::support::{Recorder, Served, datadog, local, serve, unchosen};
-use crate::authz::{MCP_PATHS, Open};
 use crate::server::{McpServer, TOOLSETS_URI, Upstreams, WHOAMI_URI, Wish, serve_http};
 use crate::tools::{self, Access};
+use llmobs_authz::{MCP_PATHS, Open};
 
 fn rpc(method: &str, params: impl serde::Serialize) -> Value {
     json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": json!(params)})
 }
 
 fn post(served: &Served, path: &str, body: &Value) -> reqwest::RequestBuilder {
-    reqwest::Client::new()
+    datadog_llmobs::http_client()
+        .build()
+        .unwrap()
         .post(format!("{}{path}", served.base))
         .header("accept", "application/json, text/event-stream")
         .json(body)
@@ -215,7 +217,9 @@ async fn a_foreign_host_or_origin_is_refused_on_every_route(
         ("origin", "https://evil.example"),
         ("origin", "null"),
     ] {
-        let response = reqwest::Client::new()
+        let response = datadog_llmobs::http_client()
+            .build()
+            .unwrap()
             .request(
                 method.parse().expect("method"),
                 format!("{}{path}", served.base),
@@ -255,21 +259,33 @@ async fn probes_get_a_small_404_and_health_says_ok() {
         "/mcp/anything",
         "/",
     ] {
-        let response = reqwest::get(format!("{}{path}", served.base))
+        let response = datadog_llmobs::http_client()
+            .build()
+            .unwrap()
+            .get(format!("{}{path}", served.base))
+            .send()
             .await
             .expect("answer");
         assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
         let body: Value = response.json().await.expect("JSON");
         assert_eq!(body["error"], "not found");
     }
-    let health: Value = reqwest::get(format!("{}/healthz", served.base))
+    let health: Value = datadog_llmobs::http_client()
+        .build()
+        .unwrap()
+        .get(format!("{}/healthz", served.base))
+        .send()
         .await
         .expect("answer")
         .json()
         .await
         .expect("JSON");
     assert_eq!(health["status"], "ok");
-    let get = reqwest::get(format!("{}/mcp", served.base))
+    let get = datadog_llmobs::http_client()
+        .build()
+        .unwrap()
+        .get(format!("{}/mcp", served.base))
+        .send()
         .await
         .expect("answer");
     assert_eq!(get.status(), StatusCode::METHOD_NOT_ALLOWED);
@@ -609,7 +625,11 @@ async fn stopping_lets_the_listener_go() {
         .expect("stops in time")
         .expect("stops well");
     assert!(
-        reqwest::get(format!("{}/healthz", served.base))
+        datadog_llmobs::http_client()
+            .build()
+            .unwrap()
+            .get(format!("{}/healthz", served.base))
+            .send()
             .await
             .is_err()
     );

@@ -8,11 +8,11 @@ use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::authz::{Gate, Open};
-use crate::datadog::{
+use crate::server::{Described, FixedCredential, McpServer, Upstreams, Wish, serve_http};
+use datadog_llmobs::{
     Credential, Hub, HubSettings, Limits, Site, Transport, TransportError, Upstream,
 };
-use crate::server::{Described, FixedCredential, McpServer, Upstreams, Wish, serve_http};
+use llmobs_authz::{Gate, Open};
 
 /// An upstream with no data that remembers every request.
 #[derive(Default)]

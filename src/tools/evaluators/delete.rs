@@ -5,10 +5,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{check_name, not_found, only, parse};
-use crate::analysis::evaluators::nested;
 use crate::render::to_json;
 use crate::tools::args::{self, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use llmobs_core::analysis::evaluators::nested;
 
 const NAME: &str = "delete_llmobs_evaluator";
 

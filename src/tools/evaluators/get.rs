@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{check_name, not_found, parse};
-use crate::analysis::evaluators::nested;
 use crate::render::{Budget, Shrink, fit};
 use crate::tools::args::{self, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use llmobs_core::analysis::evaluators::nested;
 
 const NAME: &str = "get_llmobs_evaluator";
 

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::parse;
-use crate::datadog::EvaluatorRow;
 use crate::render::{Budget, Shrink, candidate, fit, to_json};
 use crate::tools::answer::{Notes, offset_cursor, read_offset};
 use crate::tools::args::{self, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::EvaluatorRow;
 
 const NAME: &str = "list_llmobs_evals";
 const BY_APP_NAME: &str = "list_llmobs_evals_by_ml_app";

@@ -11,18 +11,18 @@ use serde_json::{Map, Value, json};
 
 use super::walk::{Walked, walk};
 use super::{check_name, not_found, parse, refused};
-use crate::analysis::evaluators::{
-    RenderedPrompt, nested, problems, read, render_prompt, session_context, span_context,
-    trace_context,
-};
-use crate::analysis::tokens_approx;
-use crate::datadog::{SpanSearch, Which};
-use crate::model::{EvalScope, Evaluator, Span, TimeWindow};
-use crate::query::combine::SpanFilters;
 use crate::render::{Budget, Shrink, cut_middle, fit, to_json};
 use crate::tools::answer::{Notes, Window};
 use crate::tools::args::{self, Count, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::{SpanSearch, Which};
+use llmobs_core::analysis::evaluators::{
+    RenderedPrompt, nested, problems, read, render_prompt, session_context, span_context,
+    trace_context,
+};
+use llmobs_core::analysis::tokens_approx;
+use llmobs_core::model::{EvalScope, Evaluator, Span, TimeWindow};
+use llmobs_core::query::combine::SpanFilters;
 
 const NAME: &str = "preview_llmobs_evaluator";
 /// Spans that are counted at most, of the matching ones and of the application each.

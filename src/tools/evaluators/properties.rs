@@ -7,10 +7,10 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Map, Value, json};
 use tower::ServiceExt as _;
 
-use crate::analysis::evaluators::properties::configurations;
-use crate::datadog::{Credential, Hub, HubSettings, RouterTransport, Upstream};
-use crate::local::{DataDir, LocalBackend, LocalOptions};
 use crate::tools::{ToolContext, find};
+use datadog_llmobs::{Credential, Hub, HubSettings, RouterTransport, Upstream};
+use llmobs_core::analysis::evaluators::properties::configurations;
+use llmobs_local::{DataDir, LocalBackend, LocalOptions};
 
 struct World {
     backend: LocalBackend,

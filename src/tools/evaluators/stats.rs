@@ -9,13 +9,13 @@ use serde_json::{Map, Value, json};
 
 use super::walk::walk;
 use super::{check_name, parse};
-use crate::analysis::evaluators::Tally;
-use crate::datadog::SpanSearch;
-use crate::query::{Field, combine::SpanFilters};
 use crate::render::{Budget, Shrink, fit};
 use crate::tools::answer::{Notes, Window};
 use crate::tools::args::{self, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::SpanSearch;
+use llmobs_core::analysis::evaluators::Tally;
+use llmobs_core::query::{Field, combine::SpanFilters};
 
 const NAME: &str = "get_llmobs_eval_aggregate_stats";
 /// Spans that are counted at most.

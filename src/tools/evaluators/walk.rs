@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::datadog::{ClientError, SpanSearch};
-use crate::model::Span;
 use crate::tools::ToolContext;
+use datadog_llmobs::{ClientError, SpanSearch};
+use llmobs_core::model::Span;
 
 /// Spans of one request.
 const PAGE: usize = 500;

@@ -7,12 +7,12 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::refused;
-use crate::analysis::evaluators::{Change, Changes, changes, problems, read, with_kept};
-use crate::datadog::ClientError;
 use crate::render::{squeeze, to_json};
 use crate::tools::answer::Notes;
 use crate::tools::args;
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::ClientError;
+use llmobs_core::analysis::evaluators::{Change, Changes, changes, problems, read, with_kept};
 
 const NAME: &str = "create_or_update_llmobs_evaluator";
 /// Longer values of changed fields lose their middle, in characters.

@@ -7,13 +7,13 @@ use serde_json::{Map, Value, json};
 use super::compare_answer::answer;
 use super::paged::{Paged, counted};
 use super::{Keys, load, notes_of};
-use crate::analysis::experiment::{self, Comparison, Options, dimensions, labels};
-use crate::analysis::nearest::ranked;
-use crate::datadog::LoadedExperiment;
 use crate::render::candidate;
 use crate::tools::answer::read_offset;
 use crate::tools::args::{self, Count, Flag, Ids, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::LoadedExperiment;
+use llmobs_core::analysis::experiment::{self, Comparison, Options, dimensions, labels};
+use llmobs_core::analysis::nearest::ranked;
 
 pub(super) const NAME: &str = "compare_llmobs_experiments";
 
@@ -115,7 +115,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     let mut notes = notes_of(&baseline);
     for (loaded, side) in [(&baseline, "baseline"), (&judged, "candidate")] {
         let known = loaded.experiment.as_ref();
-        if known.is_some_and(crate::model::Experiment::is_running) {
+        if known.is_some_and(llmobs_core::model::Experiment::is_running) {
             notes.add(format!(
                 "the {side} is still running: the verdict may change"
             ));

@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{Keys, number};
-use crate::analysis::experiment::{
+use crate::render::cut_middle;
+use crate::tools::answer::Notes;
+use datadog_llmobs::LoadedExperiment;
+use llmobs_core::analysis::experiment::{
     Change, Comparison, Direction, DirectionSource, Measure, MetricComparison, Outcome, Segment,
     Verdict,
 };
-use crate::datadog::LoadedExperiment;
-use crate::render::cut_middle;
-use crate::tools::answer::Notes;
 
 /// Ids of records on one side only, and of task failures, that are shown.
 const MOST_IDS: usize = 20;

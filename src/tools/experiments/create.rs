@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 use super::Keys;
 use super::paged::Single;
 use super::summary::describe;
-use crate::datadog::NewExperiment;
 use crate::tools::answer::Notes;
 use crate::tools::args::{self, Count, Object, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::NewExperiment;
 
 const NAME: &str = "create_llmobs_experiment";
 

@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 use super::datasets::not_found;
 use super::paged::{Paged, Place, Row};
 use super::{Keys, NAME_FULL};
-use crate::datadog::RecordFilter;
-use crate::model::DatasetRecord;
 use crate::render::{candidate, cut_middle, squeeze};
 use crate::tools::answer::Notes;
 use crate::tools::args::{self, Count, Flag, Ids, Tags, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::RecordFilter;
+use llmobs_core::model::DatasetRecord;
 
 const NAME: &str = "get_llmobs_dataset_records";
 const DEFAULT_LIMIT: usize = 10;

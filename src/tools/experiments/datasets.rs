@@ -6,12 +6,12 @@ use serde_json::{Map, Value, json};
 
 use super::Keys;
 use super::paged::{Paged, Place};
-use crate::datadog::{ClientError, DatasetList};
-use crate::model::Dataset;
 use crate::render::{candidate, cut_middle};
 use crate::tools::answer::Notes;
 use crate::tools::args::{self, Count, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::{ClientError, DatasetList};
+use llmobs_core::model::Dataset;
 
 pub(super) const NAME: &str = "list_llmobs_datasets";
 const DEFAULT_LIMIT: usize = 50;

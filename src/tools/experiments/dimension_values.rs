@@ -9,11 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::paged::{Paged, counted};
 use super::{Keys, find_dimension, load, notes_of};
-use crate::analysis::experiment::values_of;
 use crate::render::{candidate, cut_middle};
 use crate::tools::answer::read_offset;
 use crate::tools::args::{self, Count, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use llmobs_core::analysis::experiment::values_of;
 
 const NAME: &str = "get_llmobs_experiment_dimension_values";
 

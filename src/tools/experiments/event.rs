@@ -6,12 +6,12 @@ use serde_json::{Map, Value, json};
 
 use super::paged::Single;
 use super::{Keys, load, notes_of, number};
-use crate::analysis::experiment::values_of;
-use crate::datadog::Upstream;
-use crate::model::{ExperimentEvent, ExperimentMetric};
 use crate::render::{candidate, cut_middle, trace_url};
 use crate::tools::args::{self, Count, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::Upstream;
+use llmobs_core::analysis::experiment::values_of;
+use llmobs_core::model::{ExperimentEvent, ExperimentMetric};
 
 const NAME: &str = "get_llmobs_experiment_event";
 const MAX_STACK: usize = 4_000;

@@ -9,11 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::paged::{Paged, Row};
 use super::{Keys, find_dimension, find_label, load, notes_of, number, preview};
-use crate::analysis::experiment::{dimensions, values_of};
-use crate::model::{ExperimentEvent, ExperimentMetric};
 use crate::render::{candidate, cut_middle, squeeze};
 use crate::tools::args::{self, Count, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use llmobs_core::analysis::experiment::{dimensions, values_of};
+use llmobs_core::model::{ExperimentEvent, ExperimentMetric};
 
 pub(super) const NAME: &str = "list_llmobs_experiment_events";
 const DEFAULT_LIMIT: usize = 20;

@@ -6,12 +6,12 @@ use serde_json::{Map, Value, json};
 
 use super::datasets::not_found;
 use super::{Keys, NAME_FULL as NAME};
-use crate::datadog::RecordFilter;
-use crate::model::DatasetRecord;
 use crate::render::{Budget, candidate};
 use crate::tools::answer::Notes;
 use crate::tools::args::{self, Count, Ids, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::RecordFilter;
+use llmobs_core::model::DatasetRecord;
 
 use super::paged::Single;
 

@@ -6,12 +6,12 @@ use serde_json::{Map, Value, json};
 
 use super::Keys;
 use super::paged::{Paged, Place};
-use crate::datadog::ExperimentFilter;
-use crate::model::Experiment;
 use crate::render::{candidate, cut_middle, squeeze};
 use crate::tools::answer::Notes;
 use crate::tools::args::{self, Count, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::ExperimentFilter;
+use llmobs_core::model::Experiment;
 
 const NAME: &str = "list_llmobs_experiments";
 const DEFAULT_LIMIT: usize = 20;

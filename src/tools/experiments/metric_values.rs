@@ -11,13 +11,13 @@ use super::paged::{Paged, counted};
 use super::stats::{Form, stats};
 use super::summary::summary_metric;
 use super::{Keys, find_dimension, find_label, load, notes_of};
-use crate::analysis::experiment::{metric_stats, values_of};
-use crate::analysis::nearest::ranked;
-use crate::model::ExperimentEvent;
 use crate::render::{candidate, cut_middle};
 use crate::tools::answer::read_offset;
 use crate::tools::args::{self, Count, Flag, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use llmobs_core::analysis::experiment::{metric_stats, values_of};
+use llmobs_core::analysis::nearest::ranked;
+use llmobs_core::model::ExperimentEvent;
 
 pub(super) const NAME: &str = "get_llmobs_experiment_metric_values";
 

@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 
 use super::Keys;
 use super::paged::{Paged, Place, Single};
-use crate::analysis::nearest::ranked;
-use crate::datadog::DatasetList;
-use crate::model::Project;
 use crate::render::{candidate, cut_middle};
 use crate::tools::answer::Notes;
 use crate::tools::args::{self, Count, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::DatasetList;
+use llmobs_core::analysis::nearest::ranked;
+use llmobs_core::model::Project;
 
 const LIST: &str = "list_llmobs_projects";
 const GET: &str = "get_llmobs_project";

@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 use super::Keys;
 use super::datasets::not_found;
 use super::paged::Single;
-use crate::analysis::nearest::nearest;
-use crate::datadog::{DatasetList, NewRecord};
 use crate::render::{candidate, cut_middle, squeeze};
 use crate::tools::answer::Notes;
 use crate::tools::args::{self, Flag, Objects, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::{DatasetList, NewRecord};
+use llmobs_core::analysis::nearest::nearest;
 
 const NAME: &str = "add_llmobs_dataset_records";
 const MOST_RECORDS: usize = 1_000;

@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 use serde_json::{Map, Value, json};
 
 use super::{Keys, number};
-use crate::analysis::experiment::{LabelInfo, MetricStats, Values};
 use crate::render::cut_middle;
+use llmobs_core::analysis::experiment::{LabelInfo, MetricStats, Values};
 
 /// Which of the two sets of key names the contract has: the summary's or the metric tool's.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 
 use super::Keys;
 use super::paged::Single;
-use crate::analysis::nearest::nearest;
-use crate::datadog::ClientError;
-use crate::model::{Assessment, MetricType};
 use crate::render::candidate;
 use crate::tools::answer::Notes;
 use crate::tools::args::{self, Objects, Tags, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::ClientError;
+use llmobs_core::analysis::nearest::nearest;
+use llmobs_core::model::{Assessment, MetricType};
 
 const NAME: &str = "submit_llmobs_experiment_events";
 const MOST_METRICS: usize = 1_000;

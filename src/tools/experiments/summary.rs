@@ -9,13 +9,13 @@ use serde_json::{Map, Value, json};
 use super::paged::{Paged, counted};
 use super::stats::{Form, stats};
 use super::{Keys, load, notes_of, number};
-use crate::analysis::experiment::{dimensions, labels, metric_stats, percentile};
-use crate::datadog::Upstream;
-use crate::model::{Experiment, ExperimentEvent, ExperimentMetric, Usage};
 use crate::render::{cut_middle, experiment_url, squeeze};
 use crate::tools::answer::read_offset;
 use crate::tools::args::{self, Count, Flag, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::Upstream;
+use llmobs_core::analysis::experiment::{dimensions, labels, metric_stats, percentile};
+use llmobs_core::model::{Experiment, ExperimentEvent, ExperimentMetric, Usage};
 
 pub(super) const NAME: &str = "get_llmobs_experiment_summary";
 const MAX_CONFIG: usize = 1_200;

@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 
 use super::Keys;
 use super::paged::Single;
-use crate::datadog::{ClientError, ExperimentChange};
 use crate::render::candidate;
 use crate::tools::answer::Notes;
 use crate::tools::args::{self, Object, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::{ClientError, ExperimentChange};
 
 const NAME: &str = "update_llmobs_experiment";
 const STATUSES: [&str; 4] = ["running", "completed", "failed", "interrupted"];

@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{OpenTrace, open};
-use crate::analysis::agent_loop::{AgentLoop, Entry, agent_loop, limit_content};
-use crate::analysis::tree::TraceTree;
-use crate::model::SpanKind;
 use crate::render::{Budget, Shrink, cut_middle, fit, to_json};
 use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
 use crate::tools::args::{self, Count, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use llmobs_core::analysis::agent_loop::{AgentLoop, Entry, agent_loop, limit_content};
+use llmobs_core::analysis::tree::TraceTree;
+use llmobs_core::model::SpanKind;
 
 const NAME: &str = "get_llmobs_agent_loop";
 const DEFAULT_CONTENT_LENGTH: usize = 2_000;

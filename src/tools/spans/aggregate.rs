@@ -12,14 +12,14 @@ use serde_json::{Map, Value, json};
 
 use self::ask::{GroupBy, Names};
 use super::why_empty;
-use crate::analysis::aggregate::{Aggregation, Dimension, Figures, Group, Question, Unit};
-use crate::datadog::{ClientError, SpanSearch, Upstream};
-use crate::model::TimeWindow;
-use crate::query::{combine::SpanFilters, time};
 use crate::render::{Budget, Shrink, cut_middle, fit, to_json};
 use crate::tools::answer::{self, Notes, Window, decode, encode, mark};
 use crate::tools::args::{self, Count, Tags, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::{ClientError, SpanSearch, Upstream};
+use llmobs_core::analysis::aggregate::{Aggregation, Dimension, Figures, Group, Question, Unit};
+use llmobs_core::model::TimeWindow;
+use llmobs_core::query::{combine::SpanFilters, time};
 
 const NAME: &str = "aggregate_llmobs_spans";
 const DEFAULT_LIMIT: usize = 50;

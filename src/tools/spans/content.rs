@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 
 use super::details::fill_unlisted;
 use super::{OpenTrace, open};
-use crate::analysis::content::{Field, content_info, field_value, select};
-use crate::analysis::tokens_approx;
-use crate::datadog::Which;
 use crate::render::{Budget, Shrink, fit, squeeze, to_json};
 use crate::tools::answer::{Notes, Window};
 use crate::tools::args::{self, Count, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::Which;
+use llmobs_core::analysis::content::{Field, content_info, field_value, select};
+use llmobs_core::analysis::tokens_approx;
 
 const NAME: &str = "get_llmobs_span_content";
 

@@ -8,14 +8,14 @@ use serde_json::{Map, Value, json};
 
 use super::summary::{evaluations, llm_info, metrics, parent_id, tags};
 use super::{OpenTrace, asked_spans, open, trace_url};
-use crate::analysis::content::{Field, content_info};
-use crate::analysis::tree::{NodeId, TraceTree};
-use crate::datadog::{Gap, LoadedTrace, Which};
-use crate::model::{Span, SpanError, SpanId, SpanKind, TraceId};
 use crate::render::{Budget, Shrink, cut_middle, fit, to_json};
 use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
 use crate::tools::args::{self, Count, Ids, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::{Gap, LoadedTrace, Which};
+use llmobs_core::analysis::content::{Field, content_info};
+use llmobs_core::analysis::tree::{NodeId, TraceTree};
+use llmobs_core::model::{Span, SpanError, SpanId, SpanKind, TraceId};
 
 const NAME: &str = "get_llmobs_span_details";
 /// Children that a row names; the rest is counted.

@@ -9,13 +9,13 @@ use serde_json::{Map, Value, json};
 use super::details::ErrorDetails;
 use super::summary::parent_id;
 use super::{OpenTrace, open};
-use crate::analysis::errors::{ErrorSpan, SoftError, error_spans, soft_errors};
-use crate::analysis::tree::TraceTree;
-use crate::model::{SpanId, SpanKind};
 use crate::render::{Budget, Shrink, cut_middle, fit, squeeze, to_json};
 use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
 use crate::tools::args::{self, Count, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use llmobs_core::analysis::errors::{ErrorSpan, SoftError, error_spans, soft_errors};
+use llmobs_core::analysis::tree::TraceTree;
+use llmobs_core::model::{SpanId, SpanKind};
 
 const NAME: &str = "find_llmobs_error_spans";
 /// Stacks of origins matter; what merely passed an error on repeats them.

@@ -6,12 +6,12 @@ use serde_json::{Map, Value, json};
 
 use super::forest::{Forest, Node, most_nodes};
 use super::{OpenTrace, asked_spans, open};
-use crate::analysis::tree::{NodeId, TraceTree};
-use crate::model::SpanKind;
 use crate::render::{Budget, Shrink, fit};
 use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
 use crate::tools::args::{self, Count, Ids, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use llmobs_core::analysis::tree::{NodeId, TraceTree};
+use llmobs_core::model::SpanKind;
 
 const NAME: &str = "expand_llmobs_spans";
 

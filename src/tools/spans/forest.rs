@@ -10,9 +10,9 @@ use std::ops::Range;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::analysis::tree::{NodeId, TraceTree};
-use crate::model::{ROOT_PARENT, SpanId, SpanKind};
 use crate::render::{Budget, cut_middle, to_json};
+use llmobs_core::analysis::tree::{NodeId, TraceTree};
+use llmobs_core::model::{ROOT_PARENT, SpanId, SpanKind};
 
 /// How deep JSON is nested at most: readers of clients stop at about a hundred levels.
 const MAX_NESTING: usize = 32;

@@ -9,13 +9,13 @@ use serde_json::{Map, Value, json};
 use super::summary::Summary;
 use super::why_empty;
 use super::{id_window, trace_url};
-use crate::datadog::{ClientError, SpanPage, SpanSearch, Which};
-use crate::model::{Span, SpanId, SpanKind, TimeWindow, TraceId};
-use crate::query::{self, combine::SpanFilters};
 use crate::render::{Budget, Shrink, fit, to_json};
 use crate::tools::answer::{self, Notes, Window, decode, encode, mark};
 use crate::tools::args::{self, Count, Flag, Tags, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use datadog_llmobs::{ClientError, SpanPage, SpanSearch, Which};
+use llmobs_core::model::{Span, SpanId, SpanKind, TimeWindow, TraceId};
+use llmobs_core::query::{self, combine::SpanFilters};
 
 const NAME: &str = "search_llmobs_spans";
 const DEFAULT_LIMIT: usize = 20;

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::number;
-use crate::model::{Evaluation, Io, ROOT_PARENT, Span, SpanId, SpanKind, TraceId};
 use crate::render::cut_middle;
+use llmobs_core::model::{Evaluation, Io, ROOT_PARENT, Span, SpanId, SpanKind, TraceId};
 
 /// How much of an input or output a list shows.
 const PREVIEW_CHARS: usize = 200;

@@ -8,12 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::forest::{Forest, Node, most_nodes};
 use super::{OpenTrace, open, trace_url};
-use crate::analysis::tree::TraceTree;
-use crate::model::SpanKind;
 use crate::render::{Budget, Shrink, fit};
 use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
 use crate::tools::args::{self, Count, Flag, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use llmobs_core::analysis::tree::TraceTree;
+use llmobs_core::model::SpanKind;
 
 const NAME: &str = "get_llmobs_trace";
 

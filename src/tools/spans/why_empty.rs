@@ -7,11 +7,11 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::datadog::SpanSearch;
-use crate::model::{Span, TimeWindow, TraceRollup};
-use crate::query::{self, SpanContext, combine::SpanFilters, time};
 use crate::render;
 use crate::tools::ToolContext;
+use datadog_llmobs::SpanSearch;
+use llmobs_core::model::{Span, TimeWindow, TraceRollup};
+use llmobs_core::query::{self, SpanContext, combine::SpanFilters, time};
 
 /// How many recent spans are looked at to find the filter that empties a search.
 const SAMPLE: usize = 200;

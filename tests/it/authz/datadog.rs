@@ -70,7 +70,7 @@ async fn rmcp_signs_in_by_way_of_datadog_calls_and_its_login_ends_there_with_the
         onward(answer).await
     };
     let manager = rmcp_login_by(&stage, "/mcp", request(), by_datadog).await;
-    let auth = AuthClient::new(reqwest::Client::new(), manager);
+    let auth = AuthClient::new(datadog_llmobs::http_client().build().unwrap(), manager);
     let text = rmcp_call(&stage, "/mcp", &auth, "search_llmobs_spans").await;
     let answer: Value = serde_json::from_str(&text.unwrap()).unwrap();
     assert_eq!(answer["spans"], json!([]));

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use llmobs_mcp::local::{DataDir, LocalBackend, LocalOptions};
+use llmobs_local::{DataDir, LocalBackend, LocalOptions};
 use reqwest::StatusCode;
 use rmcp::ServiceExt as _;
 use rmcp::model::CallToolRequestParams;
@@ -85,7 +85,7 @@ async fn rmcp_registers_signs_in_calls_refreshes_and_is_refused_after_revocation
 ) {
     let stage = Stage::new().await;
     let manager = rmcp_login(&stage, path, request(), &ALICE.fields()).await;
-    let auth = AuthClient::new(reqwest::Client::new(), manager);
+    let auth = AuthClient::new(datadog_llmobs::http_client().build().unwrap(), manager);
     let text = rmcp_call(&stage, path, &auth, "list_llmobs_projects").await;
     assert!(text.unwrap().contains("project-of-alice"));
 
@@ -116,7 +116,7 @@ async fn rmcp_signs_in_with_a_metadata_document() {
     stage.library.put(ID, document);
     let request = request().with_client_metadata_url(ID);
     let manager = rmcp_login(&stage, "/mcp", request, &BOB.fields()).await;
-    let auth = AuthClient::new(reqwest::Client::new(), manager);
+    let auth = AuthClient::new(datadog_llmobs::http_client().build().unwrap(), manager);
     let text = rmcp_call(&stage, "/mcp", &auth, "list_llmobs_projects").await;
     assert!(text.unwrap().contains("project-of-bob"));
     assert_eq!(stage.library.asked(), 1);
@@ -172,7 +172,7 @@ async fn a_signed_in_client_reads_the_local_backend_over_its_api() {
     let stage = Stage::over(backend.router()).await;
     let fields = [("token", "token-a")];
     let manager = rmcp_login(&stage, "/mcp", request(), &fields).await;
-    let auth = AuthClient::new(reqwest::Client::new(), manager);
+    let auth = AuthClient::new(datadog_llmobs::http_client().build().unwrap(), manager);
     let text = rmcp_call(&stage, "/mcp", &auth, "search_llmobs_spans").await;
     let answer: Value = serde_json::from_str(&text.unwrap()).unwrap();
     assert_eq!(answer["spans"], json!([]));

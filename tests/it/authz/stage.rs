@@ -11,14 +11,14 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use datadog_llmobs::{Credential, Hub, HubSettings, RouterTransport, Transport, Upstream};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use llmobs_mcp::authz::PublicUrl;
-use llmobs_mcp::authz::oauth::{
+use llmobs_authz::PublicUrl;
+use llmobs_authz::oauth::{
     AuthorizationServer, Clock, DatadogSignIn, Document, FetchDocument, FetchError, Options,
     SecretKey,
 };
-use llmobs_mcp::datadog::{Credential, Hub, HubSettings, RouterTransport, Transport, Upstream};
 use llmobs_mcp::server::{Described, FixedCredential, McpServer, Upstreams, Wish, serve_http};
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, StatusCode};
@@ -287,7 +287,7 @@ impl Stage {
             library,
             clock,
             state,
-            http: reqwest::Client::builder()
+            http: datadog_llmobs::http_client()
                 .redirect(reqwest::redirect::Policy::none())
                 .no_proxy()
                 .build()

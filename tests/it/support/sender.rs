@@ -16,7 +16,7 @@ pub(crate) struct Sent {
 }
 
 pub(crate) fn client() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().build().unwrap()
+    datadog_llmobs::http_client().no_proxy().build().unwrap()
 }
 
 /// The milliseconds since 1970, now.

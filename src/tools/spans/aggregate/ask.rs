@@ -8,11 +8,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::{Arguments, DEFAULT_LIMIT, MAX_LIMIT, NAME, example};
-use crate::analysis::aggregate::{Bucket, Dimension, Measure, Question, Unit};
-use crate::query::{self, Field};
 use crate::tools::ToolError;
 use crate::tools::answer::Notes;
 use crate::tools::args;
+use llmobs_core::analysis::aggregate::{Bucket, Dimension, Measure, Question, Unit};
+use llmobs_core::query::{self, Field};
 
 const MAX_DIMENSIONS: usize = 3;
 const MAX_BUCKETS: usize = 10;

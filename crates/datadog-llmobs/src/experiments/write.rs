@@ -1,0 +1,143 @@
+//! Making and changing experiments, and appending events to them.
+
+use serde_json::{Map, Value};
+
+use super::list::read_one;
+use super::{CREATE, PUSH, UPDATE, wire};
+use crate::call::Call;
+use crate::client::Client;
+use crate::error::ClientError;
+use llmobs_core::model::Experiment;
+
+/// An experiment to be made.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NewExperiment {
+    /// The name; the upstream makes a unique run name of it.
+    pub name: String,
+    /// The project it belongs to.
+    pub project_id: String,
+    /// The dataset it runs over.
+    pub dataset_id: Option<String>,
+    /// The version of that dataset.
+    pub dataset_version: Option<i64>,
+    /// What it is about.
+    pub description: Option<String>,
+    /// Parameters of the task.
+    pub config: Option<Map<String, Value>>,
+    /// Free-form metadata.
+    pub metadata: Option<Map<String, Value>>,
+    /// How often each record runs.
+    pub run_count: Option<i64>,
+}
+
+/// New values of an experiment's fields; what is `None` stays.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ExperimentChange {
+    /// The run name.
+    pub name: Option<String>,
+    /// What it is about.
+    pub description: Option<String>,
+    /// Free-form metadata; replaces all of it.
+    pub metadata: Option<Map<String, Value>>,
+    /// `running`, `completed`, `failed` or `interrupted`.
+    pub status: Option<String>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+impl Client {
+    /// Makes an experiment.
+    ///
+    /// # Errors
+    /// Everything that [`Client::execute`] gives.
+    pub async fn create_experiment(&self, new: &NewExperiment) -> Result<Experiment, ClientError> {
+        let mut attributes = Map::new();
+        put(&mut attributes, "name", Some(&new.name));
+        put(&mut attributes, "project_id", Some(&new.project_id));
+        put(&mut attributes, "dataset_id", new.dataset_id.as_ref());
+        put(&mut attributes, "dataset_version", new.dataset_version);
+        put(&mut attributes, "description", new.description.as_ref());
+        put(&mut attributes, "config", new.config.clone());
+        put(&mut attributes, "metadata", new.metadata.clone());
+        put(&mut attributes, "run_count", new.run_count);
+        put(&mut attributes, "ensure_unique", Some(true));
+        let call = Call::new(&CREATE).body(resource("experiments", attributes));
+        let answer = self.execute(call).await?;
+        read_one(self, &CREATE, answer, wire::experiment)
+    }
+
+    /// Changes an experiment.
+    ///
+    /// # Errors
+    /// [`ClientError::ExperimentNotFound`], and everything that [`Client::execute`] gives.
+    pub async fn update_experiment(
+        &self,
+        id: &str,
+        change: &ExperimentChange,
+    ) -> Result<(), ClientError> {
+        let mut attributes = Map::new();
+        put(&mut attributes, "name", change.name.as_ref());
+        put(&mut attributes, "description", change.description.as_ref());
+        put(&mut attributes, "metadata", change.metadata.clone());
+        put(&mut attributes, "status", change.status.as_ref());
+        put(&mut attributes, "error", change.error.as_ref());
+        let call = Call::with_ids(&UPDATE, &[id])?
+            .body(resource("experiments", attributes))
+            .may_be_empty();
+        self.written(id, call).await
+    }
+
+    /// Appends metrics to an experiment, each a wire object; `tags` go to all of them.
+    ///
+    /// # Errors
+    /// [`ClientError::ExperimentNotFound`], and everything that [`Client::execute`] gives.
+    pub async fn push_metrics(
+        &self,
+        id: &str,
+        metrics: Vec<Value>,
+        tags: &[String],
+    ) -> Result<(), ClientError> {
+        let mut attributes = Map::new();
+        put(&mut attributes, "metrics", Some(metrics));
+        if !tags.is_empty() {
+            put(&mut attributes, "tags", Some(tags));
+        }
+        let call = Call::with_ids(&PUSH, &[id])?
+            .body(resource("events", attributes))
+            .may_be_empty();
+        self.written(id, call).await
+    }
+
+    /// Sends a write and forgets what was read of the experiment, whatever came of it.
+    async fn written(&self, id: &str, call: Call) -> Result<(), ClientError> {
+        let sent = self.execute(call).await;
+        self.hub
+            .caches
+            .forget_experiment(self.fingerprint, id)
+            .await;
+        match sent {
+            Ok(_) => Ok(()),
+            Err(ClientError::Refused(refusal)) if refusal.status == 404 => {
+                Err(ClientError::ExperimentNotFound(id.to_owned()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn put(map: &mut Map<String, Value>, key: &str, value: Option<impl serde::Serialize>) {
+    if let Some(value) = value {
+        let value = serde_json::to_value(value).unwrap_or_default();
+        map.insert(key.to_owned(), value);
+    }
+}
+
+fn resource(kind: &str, attributes: Map<String, Value>) -> Value {
+    let attributes = Value::Object(attributes);
+    let data = [("type", Value::from(kind)), ("attributes", attributes)];
+    let data: Map<String, Value> = data
+        .map(|(key, value)| (key.to_owned(), value))
+        .into_iter()
+        .collect();
+    Value::Object(Map::from_iter([("data".to_owned(), Value::Object(data))]))
+}

@@ -1,0 +1,143 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use rstest::rstest;
+use serde_json::json;
+
+use super::*;
+use crate::oauth::clock::testing::ManualClock;
+
+const ID: &str = "https://client.example/oauth.json";
+
+/// Serves one document and counts how often it was asked for.
+struct Served {
+    body: Value,
+    max_age: Option<Duration>,
+    asked: AtomicUsize,
+}
+
+impl FetchDocument for Served {
+    fn fetch<'a>(&'a self, _url: &'a Url) -> BoxFuture<'a, Result<Document, FetchError>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let document = Document {
+            body: Bytes::from(self.body.to_string()),
+            max_age: self.max_age,
+        };
+        std::future::ready(Ok(document)).boxed()
+    }
+}
+
+fn body() -> Value {
+    json!({
+        "client_id": ID,
+        "client_name": "A client",
+        "redirect_uris": ["http://127.0.0.1/callback"],
+        "token_endpoint_auth_method": "none",
+    })
+}
+
+fn documents(body: Value, max_age: Option<Duration>) -> (Documents, Arc<Served>, Arc<ManualClock>) {
+    let served = Arc::new(Served {
+        body,
+        max_age,
+        asked: AtomicUsize::new(0),
+    });
+    let clock = Arc::new(ManualClock::default());
+    let documents = Documents::new(served.clone(), clock.clone());
+    (documents, served, clock)
+}
+
+#[rstest]
+#[case("https://client.example/oauth.json", true)]
+#[case("https://claude.ai/oauth/claude-code-client-metadata", true)]
+#[case("http://client.example/oauth.json", false)]
+#[case("https://client.example/", false)]
+#[case("https://client.example", false)]
+#[case("https://client.example:8443/oauth.json", false)]
+#[case("https://client.example:443/oauth.json", false)]
+#[case("https://CLIENT.example/oauth.json", false)]
+#[case("https://me@client.example/oauth.json", false)]
+#[case("https://client.example/a/../oauth.json", false)]
+#[case("https://client.example/oauth.json?x", false)]
+#[case("https://client.example/oauth.json#x", false)]
+#[case("https://127.0.0.1/oauth.json", false)]
+#[case("https://0x7f.1/oauth.json", false)]
+#[case("https://2130706433/oauth.json", false)]
+#[case("https://169.254.169.254/latest/meta-data", false)]
+#[case("https://[::1]/oauth.json", false)]
+#[case("https://[::ffff:127.0.0.1]/oauth.json", false)]
+#[case("https://localhost/oauth.json", false)]
+#[case("https://metadata/oauth.json", false)]
+#[case("file:///etc/passwd", false)]
+fn which_ids_are_fetched(#[case] id: &str, #[case] fine: bool) {
+    assert_eq!(read_id(id).is_ok(), fine);
+}
+
+#[tokio::test]
+async fn a_bad_id_is_never_asked_for() {
+    let (documents, served, _) = documents(body(), None);
+    let error = documents.fetch("https://127.0.0.1/x").await.unwrap_err();
+    assert_eq!(error, DocumentError::BadId);
+    assert_eq!(served.asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_document_is_read_and_kept_as_long_as_its_host_allows() {
+    let (documents, _, clock) = documents(body(), Some(Duration::from_secs(600)));
+    assert!(documents.known(ID).is_none());
+    let described = documents.fetch(ID).await.unwrap();
+    assert_eq!(described.host, "client.example");
+    assert_eq!(described.metadata.name, "A client");
+    clock.pass(Duration::from_secs(599));
+    assert_eq!(documents.known(ID), Some(described));
+    clock.pass(Duration::from_secs(1));
+    assert!(documents.known(ID).is_none());
+}
+
+#[rstest]
+#[case(Duration::from_secs(365 * 86_400), Duration::from_secs(86_400))]
+#[case(Duration::ZERO, Duration::from_secs(60))]
+#[tokio::test]
+async fn how_long_it_is_kept_has_bounds(#[case] asked: Duration, #[case] kept: Duration) {
+    let (documents, _, clock) = documents(body(), Some(asked));
+    documents.fetch(ID).await.unwrap();
+    clock.pass(kept - Duration::from_millis(1));
+    assert!(documents.known(ID).is_some());
+    clock.pass(Duration::from_millis(1));
+    assert!(documents.known(ID).is_none());
+}
+
+#[rstest]
+#[case("client_id", json!("https://client.example/other.json"), DocumentError::OtherId)]
+#[case("client_id", Value::Null, DocumentError::OtherId)]
+#[case("token_endpoint_auth_method", json!("client_secret_post"), DocumentError::Secret)]
+#[case("client_secret", json!("x"), DocumentError::Secret)]
+#[tokio::test]
+async fn a_document_that_is_not_for_this_id_is_refused(
+    #[case] key: &str,
+    #[case] value: Value,
+    #[case] expected: DocumentError,
+) {
+    let mut body = body();
+    body[key] = value;
+    let (documents, _, _) = documents(body, None);
+    assert_eq!(documents.fetch(ID).await.unwrap_err(), expected);
+    assert!(documents.known(ID).is_none());
+}
+
+#[tokio::test]
+async fn kept_documents_are_bounded() {
+    let (documents, _, _) = documents(body(), None);
+    let described = documents.fetch(ID).await.unwrap();
+    for n in 0..MOST {
+        let id = format!("https://client.example/{n}");
+        documents.keep(&id, described.clone(), Duration::from_secs(7_200));
+    }
+    assert_eq!(documents.kept().len(), MOST);
+    assert!(
+        documents.known(ID).is_none(),
+        "the one that ends soonest went"
+    );
+}

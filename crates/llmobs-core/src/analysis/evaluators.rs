@@ -1,0 +1,46 @@
+//! Evaluators as data: the forms they are written in, what a valid one is, what a write would
+//! change, what a judge would read, and what its evaluations add up to.
+
+mod changes;
+mod form;
+mod placeholders;
+mod prompt;
+mod schema;
+mod stats;
+mod validate;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod properties;
+
+pub use changes::{Change, Changes, changes};
+pub use form::{Draft, nested, read, with_kept};
+pub use placeholders::{PlaceholderError, Template};
+pub use prompt::{RenderedPrompt, render_prompt, session_context, span_context, trace_context};
+pub use schema::wrapped;
+pub use stats::{Stats, Tally};
+pub use validate::{corrected, name_problem, problems};
+
+/// What is wrong with one field of an evaluator.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// The field, as the caller wrote it where it is unknown; cleaned by who shows it.
+    pub field: String,
+    /// Why it is refused: words to follow the field's name.
+    pub reason: String,
+    /// A value for the field that is accepted; `None` when the field is to be left out.
+    pub suggestion: Option<serde_json::Value>,
+}
+
+impl Problem {
+    fn new(
+        field: impl Into<String>,
+        reason: impl Into<String>,
+        suggestion: Option<serde_json::Value>,
+    ) -> Self {
+        Self {
+            field: field.into(),
+            reason: reason.into(),
+            suggestion,
+        }
+    }
+}

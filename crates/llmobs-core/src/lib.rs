@@ -1,0 +1,12 @@
+//! LLM observability without I/O: the types, the span query language, and analysis.
+//!
+//! - [`model`]: spans, evaluations, experiments, ids, time windows. No wire forms.
+//! - [`query`]: the span query language and the time grammar.
+//! - [`analysis`]: pure functions over spans, experiments and evaluators.
+//!
+//! Nothing in this crate reads a clock, the network, the disk or a source of randomness: the
+//! current time is an argument, and equal input gives equal output.
+
+pub mod analysis;
+pub mod model;
+pub mod query;

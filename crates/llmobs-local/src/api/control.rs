@@ -1,0 +1,294 @@
+//! The control plane of experiments, one file per family.
+//!
+//! The SDK calls some operations on the unstable path and some on v2, directly or through the
+//! Agent's proxy: all stand under all. An operation is a plain function from a [`Call`] to a
+//! [`Reply`], named in [`OPERATIONS`]; this file does what they share. Sample data is replayed
+//! through the same functions.
+
+mod call;
+mod csv;
+mod datasets;
+mod events;
+mod experiments;
+mod inference;
+mod projects;
+mod prompts;
+mod read_events;
+mod records;
+mod upload;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{RawPathParams, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use bytes::Bytes;
+use http::{Method, StatusCode};
+
+use crate::http::{ApiError, blocking, decompress, json_api, json_bytes};
+use crate::{Backend, PROXY_PREFIXES, intake, now_ms};
+
+pub(crate) use call::{Body, Call, Given, Reply};
+
+/// One operation of the control plane.
+type Operation = fn(&Backend, &Call) -> Result<Reply, ApiError>;
+
+/// Where the operations stand; `events` of versions 2 and 3 and the upload are named beside them.
+const BASES: [&str; 2] = ["/api/unstable/llm-obs/v1", "/api/v2/llm-obs/v1"];
+
+const GET: &str = "GET";
+const POST: &str = "POST";
+const PATCH: &str = "PATCH";
+const DELETE: &str = "DELETE";
+
+/// The operations under both bases.
+const OPERATIONS: [(&str, &str, Operation); 39] = [
+    (GET, "/projects", projects::list),
+    (POST, "/projects", projects::create),
+    (POST, "/projects/delete", projects::delete),
+    (PATCH, "/projects/{project_id}", projects::update),
+    (GET, "/{project_id}/datasets", datasets::list),
+    (POST, "/{project_id}/datasets", datasets::create),
+    (POST, "/{project_id}/datasets/delete", datasets::delete),
+    (POST, "/datasets/delete", datasets::delete),
+    (
+        PATCH,
+        "/{project_id}/datasets/{dataset_id}",
+        datasets::update,
+    ),
+    (
+        POST,
+        "/{project_id}/datasets/{dataset_id}/clone",
+        datasets::clone,
+    ),
+    (
+        POST,
+        "/{project_id}/datasets/{dataset_id}/restore",
+        datasets::restore,
+    ),
+    (
+        GET,
+        "/{project_id}/datasets/{dataset_id}/versions",
+        datasets::versions,
+    ),
+    (
+        GET,
+        "/{project_id}/datasets/{dataset_id}/export",
+        datasets::export,
+    ),
+    (
+        GET,
+        "/{project_id}/datasets/{dataset_id}/records",
+        records::list,
+    ),
+    (GET, "/datasets/{dataset_id}/records", records::list),
+    (
+        POST,
+        "/{project_id}/datasets/{dataset_id}/records",
+        records::insert,
+    ),
+    (
+        PATCH,
+        "/{project_id}/datasets/{dataset_id}/records",
+        records::update,
+    ),
+    (
+        POST,
+        "/{project_id}/datasets/{dataset_id}/records/delete",
+        records::delete,
+    ),
+    (
+        POST,
+        "/{project_id}/datasets/{dataset_id}/batch_update",
+        records::batch_update,
+    ),
+    (
+        POST,
+        "/datasets/{dataset_id}/records/upload",
+        upload::upload,
+    ),
+    (
+        POST,
+        "/{project_id}/datasets/{dataset_id}/records/upload",
+        upload::upload,
+    ),
+    (GET, "/experiments", experiments::list),
+    (POST, "/experiments", experiments::create),
+    (POST, "/experiments/delete", experiments::delete),
+    (PATCH, "/experiments/{experiment_id}", experiments::update),
+    (GET, "/experiments/events", read_events::by_name),
+    (POST, "/experiments/{experiment_id}/events", events::push),
+    (GET, "/experiments/{experiment_id}/events", read_events::v1),
+    (POST, "/evaluators/{name}/infer", inference::infer),
+    (GET, "/prompts", prompts::list),
+    (POST, "/prompts", prompts::create),
+    (GET, "/prompts/{prompt_id}", prompts::get),
+    (PATCH, "/prompts/{prompt_id}", prompts::update),
+    (DELETE, "/prompts/{prompt_id}", prompts::delete),
+    (GET, "/prompts/{prompt_id}/versions", prompts::versions),
+    (
+        POST,
+        "/prompts/{prompt_id}/versions",
+        prompts::create_version,
+    ),
+    (
+        GET,
+        "/prompts/{prompt_id}/versions/{version}",
+        prompts::version,
+    ),
+    (
+        PATCH,
+        "/prompts/{prompt_id}/versions/{version}",
+        prompts::update_version,
+    ),
+    (POST, "/prompts/{prompt_id}/resolve", prompts::resolve),
+];
+
+/// The operations under a path of their own.
+const ELSEWHERE: [(&str, &str, Operation); 4] = [
+    (
+        GET,
+        "/api/v2/llm-obs/v2/experiments/{experiment_id}/events",
+        read_events::v2,
+    ),
+    (
+        GET,
+        "/api/v2/llm-obs/v3/experiments/{experiment_id}/events",
+        read_events::v3,
+    ),
+    (
+        POST,
+        "/api/v2/llm-obs/v2/{project_id}/datasets/{dataset_id}/records/upload",
+        upload::upload,
+    ),
+    (
+        POST,
+        "/api/unstable/llm-obs-mcp/v1/experiment/ingest-events",
+        events::ingest,
+    ),
+];
+
+fn operations() -> impl Iterator<Item = (&'static str, String, Operation)> {
+    let under_bases = BASES.into_iter().flat_map(|base| {
+        let full = move |(method, path, operation)| (method, format!("{base}{path}"), operation);
+        OPERATIONS.into_iter().map(full)
+    });
+    let elsewhere = ELSEWHERE.into_iter();
+    under_bases.chain(elsewhere.map(|(method, path, work)| (method, path.to_owned(), work)))
+}
+
+/// All routes of the control plane, also under the Agent's proxy prefixes.
+pub(super) fn routes(backend: &Arc<Backend>) -> Router {
+    let mut router = Router::new();
+    for (method, path, operation) in operations() {
+        let filter = match method {
+            POST => MethodFilter::POST,
+            PATCH => MethodFilter::PATCH,
+            DELETE => MethodFilter::DELETE,
+            _ => MethodFilter::GET,
+        };
+        let methods: MethodRouter = on(filter, serve).with_state((backend.clone(), operation));
+        router = crate::route_with_prefixes(router, &path, &methods);
+    }
+    router
+}
+
+/// Whether a request as an SDK wrote it is for the control plane.
+pub(crate) fn knows(method: &str, path: &str) -> bool {
+    find(method, path).is_some()
+}
+
+/// Performs a recorded request. Blocks.
+pub(crate) fn perform(backend: &Backend, call: Call) -> Result<Reply, ApiError> {
+    let (operation, parameters) = find(&call.method, &call.path).ok_or_else(|| {
+        ApiError::new(StatusCode::NOT_FOUND, "the local backend has no such path")
+    })?;
+    operation(backend, &Call { parameters, ..call })
+}
+
+type Parameters = Vec<(String, String)>;
+
+/// The operation of a path and the values of its parameters; a literal segment goes before a
+/// parameter, as in the router.
+fn find(method: &str, path: &str) -> Option<(Operation, Parameters)> {
+    let prefix = PROXY_PREFIXES
+        .iter()
+        .find_map(|prefix| path.strip_prefix(prefix));
+    let path = prefix.unwrap_or(path);
+    let fits = |pattern: &str| {
+        let mut parameters = Parameters::new();
+        let mut given = path.split('/');
+        for wanted in pattern.split('/') {
+            let segment = given.next()?;
+            match wanted
+                .strip_prefix('{')
+                .and_then(|name| name.strip_suffix('}'))
+            {
+                Some(name) => parameters.push((name.to_owned(), segment.to_owned())),
+                None if wanted == segment => {}
+                None => return None,
+            }
+        }
+        given.next().is_none().then_some(parameters)
+    };
+    operations()
+        .filter(|(known, _, _)| *known == method)
+        .filter_map(|(_, pattern, operation)| Some((operation, fits(&pattern)?)))
+        .min_by_key(|(_, parameters)| parameters.len())
+}
+
+async fn serve(
+    State((backend, operation)): State<(Arc<Backend>, Operation)>,
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+) -> Response {
+    let parameters = parameters
+        .iter()
+        .flat_map(|parameters| parameters.iter())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    match receive(backend, operation, parameters, request).await {
+        Ok(reply) => answer(reply),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn receive(
+    backend: Arc<Backend>,
+    operation: Operation,
+    parameters: Parameters,
+    request: Request,
+) -> Result<Reply, ApiError> {
+    let (parts, body) = request.into_parts();
+    if parts.method == Method::GET {
+        // Reading does not wait behind what is taken in.
+        return blocking(move || {
+            let call = Call::of_request(&parts, Bytes::new(), parameters, now_ms())?;
+            operation(&backend, &call)
+        })
+        .await;
+    }
+    let request = Request::from_parts(parts.clone(), body);
+    let worker = backend.clone();
+    intake::admitted(&backend, request, move |headers, body| {
+        let body = decompress(headers, body, worker.options.body_limits)?;
+        let call = Call::of_request(&parts, body, parameters, now_ms())?;
+        operation(&worker, &call)
+    })
+    .await
+}
+
+fn answer(reply: Reply) -> Response {
+    match reply {
+        Reply::Json(body) => json_api(StatusCode::OK, &body),
+        Reply::Written(body) => json_bytes(StatusCode::OK, body),
+        Reply::Status(status, body) => json_api(status, &body),
+        Reply::Empty(status) => status.into_response(),
+        Reply::Csv(text) => {
+            let content_type = http::HeaderValue::from_static("text/csv; charset=utf-8");
+            ([(http::header::CONTENT_TYPE, content_type)], text).into_response()
+        }
+    }
+}

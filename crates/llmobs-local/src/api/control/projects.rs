@@ -1,0 +1,123 @@
+//! Projects: what datasets and experiments belong to.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::call::{Call, Reply, ids_to_delete, live, optional, page_of, required};
+use crate::Backend;
+use crate::control::{Change, Find, Kind, Object};
+use crate::http::ApiError;
+
+pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
+    let find = Find {
+        ids: call.asked_all("filter[id]").map(str::to_owned).collect(),
+        name: call.asked("filter[name]").map(str::to_owned),
+        ..Find::all(Kind::Project)
+    };
+    page_of(
+        &backend.control,
+        call,
+        find,
+        |_| true,
+        |project| Ok(item(project)),
+    )
+}
+
+/// Creates a project, or answers the one that has the name already, unchanged.
+pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
+    let attributes = call.attributes()?;
+    let name = required(attributes, "name")?;
+    let description = optional(attributes, "description")?.unwrap_or_default();
+    let project = backend.control.change(|store| {
+        let known = store.find(&Find {
+            name: Some(name.to_owned()),
+            limit: 1,
+            ..Find::all(Kind::Project)
+        })?;
+        if let Some(known) = known.into_iter().next() {
+            return Ok::<_, ApiError>(known);
+        }
+        let mut project = Object::new(Kind::Project, call.new_id(), "", name);
+        project.set("description", description);
+        project.set("created_at", call.now());
+        project.set("updated_at", call.now());
+        store.apply(vec![Change::Object(project.clone())])?;
+        Ok(project)
+    })?;
+    Ok(Reply::Json(json!({"data": item(&project)})))
+}
+
+pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
+    let attributes = call.attributes()?;
+    let name = optional(attributes, "name")?;
+    let description = optional(attributes, "description")?;
+    let project = backend.control.change(|store| {
+        let mut project = live(
+            &backend.control,
+            Kind::Project,
+            call.parameter("project_id"),
+        )?;
+        if let Some(name) = name.filter(|name| !name.trim().is_empty()) {
+            let namesakes = store.find(&Find {
+                name: Some(name.to_owned()),
+                ..Find::all(Kind::Project)
+            })?;
+            if namesakes.iter().any(|other| other.id != project.id) {
+                return Err(ApiError::new(
+                    StatusCode::CONFLICT,
+                    "another project has this name already; choose another one",
+                ));
+            }
+            project.name = name.to_owned();
+        }
+        if let Some(description) = description {
+            project.set("description", description);
+        }
+        project.set("updated_at", call.now());
+        store.apply(vec![Change::Object(project.clone())])?;
+        Ok(project)
+    })?;
+    Ok(Reply::Json(json!({"data": item(&project)})))
+}
+
+pub(super) fn delete(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
+    let ids = ids_to_delete(call, "project_ids")?;
+    let gone = soft_delete(backend, call, Kind::Project, &ids)?;
+    Ok(Reply::Json(
+        json!({"data": gone.iter().map(item).collect::<Vec<_>>()}),
+    ))
+}
+
+/// Marks objects as deleted. An unknown id refuses the whole request.
+pub(super) fn soft_delete(
+    backend: &Backend,
+    call: &Call,
+    kind: Kind,
+    ids: &[String],
+) -> Result<Vec<Object>, ApiError> {
+    backend.control.change(|store| {
+        let mut gone = Vec::new();
+        for id in ids {
+            let mut object = live(&backend.control, kind, id)?;
+            object.deleted = true;
+            object.set("deleted_at", call.now());
+            object.set("updated_at", call.now());
+            gone.push(object);
+        }
+        store.apply(gone.iter().cloned().map(Change::Object).collect())?;
+        Ok(gone)
+    })
+}
+
+fn item(project: &Object) -> Value {
+    json!({
+        "id": project.id,
+        "type": "projects",
+        "attributes": {
+            "name": project.name,
+            "description": project.text("description"),
+            "created_at": project.text("created_at"),
+            "updated_at": project.text("updated_at"),
+        },
+    })
+}

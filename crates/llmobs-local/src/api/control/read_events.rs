@@ -1,0 +1,298 @@
+//! Events of an experiment read back: the root span of each record's run with its metrics, and
+//! the metrics of the experiment as a whole.
+//!
+//! Metrics are answered as they were stored, every one: when a label was measured twice on a span,
+//! both are there, and it is the reader who takes the newest.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+
+use super::call::{Call, MAX_PAGE, Reply, cursor, cursor_text, live, not_found};
+use crate::Backend;
+use crate::control::{Find, Kind, Member, MetricsOf, Object, RunsAsked};
+use crate::http::ApiError;
+use llmobs_core::model::cost::estimated_total_cost;
+use llmobs_core::model::{Io, Span, SpanId, TraceId};
+
+/// What to read of an experiment.
+struct Reading {
+    after: Option<(i64, String)>,
+    limit: usize,
+    metrics: bool,
+    /// Whether what does not fit on a page may come on the next one.
+    paged: bool,
+}
+
+impl Reading {
+    const WHOLE: Reading = Reading {
+        after: None,
+        limit: usize::MAX,
+        metrics: true,
+        paged: false,
+    };
+}
+
+/// Spans as JSON texts, and the place behind the last when there are more.
+struct Runs {
+    spans: Vec<String>,
+    after: String,
+}
+
+/// The current version: paged, with metrics.
+pub(super) fn v3(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
+    let experiment = experiment_of(backend, call)?;
+    let after = call.asked("page[cursor]").map(|text| {
+        cursor(text, |place| {
+            let (start, span) = place.split_once(':')?;
+            Some((start.parse().ok()?, span.to_owned()))
+        })
+    });
+    let reading = Reading {
+        after: after.transpose()?,
+        limit: call.limit(MAX_PAGE)?,
+        metrics: true,
+        paged: true,
+    };
+    resource(backend, &experiment, &reading)
+}
+
+/// Everything as one resource.
+pub(super) fn v2(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
+    let experiment = experiment_of(backend, call)?;
+    resource(backend, &experiment, &Reading::WHOLE)
+}
+
+/// On the unstable path what the SDK reads, one resource; on v2 a list of spans alone.
+pub(super) fn v1(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
+    let experiment = experiment_of(backend, call)?;
+    if call.path.contains("/api/unstable/") {
+        return for_sdk(backend, call, &experiment);
+    }
+    let runs = read(backend, &experiment, &Reading::WHOLE)?;
+    let items = runs.spans.iter().map(|span| {
+        let id = serde_json::from_str::<Value>(span).ok();
+        let id = id.and_then(|span| span.get("id").cloned());
+        let id = id.unwrap_or(Value::Null);
+        format!("{{\"id\":{id},\"type\":\"experiments\",\"attributes\":{span}}}")
+    });
+    let items: Vec<String> = items.collect();
+    let body = format!(
+        "{{\"data\":[{}],\"meta\":{{\"after\":\"\"}}}}",
+        items.join(",")
+    );
+    Ok(Reply::Written(body.into_bytes()))
+}
+
+/// The newest run of an experiment by its name and that of its project.
+pub(super) fn by_name(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
+    let (Some(project), Some(name)) = (
+        call.asked("filter[project_name]"),
+        call.asked("filter[experiment_name]"),
+    ) else {
+        return Err(ApiError::bad_request(
+            "`filter[project_name]` and `filter[experiment_name]` are both required",
+        ));
+    };
+    let store = backend.control.store.as_ref();
+    let project = store.find(&Find {
+        name: Some(project.to_owned()),
+        limit: 1,
+        ..Find::all(Kind::Project)
+    })?;
+    let project = project.into_iter().next();
+    let project = project.ok_or_else(|| not_found("project"))?;
+    let experiments = store.find(&Find {
+        parent: Some(project.id),
+        ..Find::all(Kind::Experiment)
+    })?;
+    let newest = experiments
+        .into_iter()
+        .find(|object| object.name == name || object.text("experiment") == name);
+    let newest = newest.ok_or_else(|| not_found("experiment"))?;
+    for_sdk(backend, call, &newest)
+}
+
+fn for_sdk(backend: &Backend, call: &Call, experiment: &Object) -> Result<Reply, ApiError> {
+    let reading = Reading {
+        metrics: call.asked_flag("include[eval_metrics]")?.unwrap_or(false),
+        ..Reading::WHOLE
+    };
+    resource(backend, experiment, &reading)
+}
+
+fn experiment_of(backend: &Backend, call: &Call) -> Result<Object, ApiError> {
+    let id = call.parameter("experiment_id");
+    live(&backend.control, Kind::Experiment, id)
+}
+
+fn resource(backend: &Backend, experiment: &Object, reading: &Reading) -> Result<Reply, ApiError> {
+    let runs = read(backend, experiment, reading)?;
+    // With the first page only: a reader that puts pages together has them once.
+    let summary = if reading.after.is_none() {
+        let metrics = backend
+            .control
+            .store
+            .metrics(&experiment.id, MetricsOf::Whole)?;
+        metrics.into_iter().map(|metric| metric.body).collect()
+    } else {
+        Vec::new()
+    };
+    let body = format!(
+        "{{\"data\":{{\"id\":{},\"type\":\"experiment_events\",\"attributes\":{{\"spans\":[{}],\"summary_metrics\":[{}]}}}},\"meta\":{{\"after\":{}}}}}",
+        json!(experiment.id),
+        runs.spans.join(","),
+        summary.join(","),
+        json!(runs.after),
+    );
+    Ok(Reply::Written(body.into_bytes()))
+}
+
+fn read(backend: &Backend, experiment: &Object, reading: &Reading) -> Result<Runs, ApiError> {
+    let store = backend.control.store.as_ref();
+    let after = reading.after.as_ref();
+    let members = store.runs(&RunsAsked {
+        experiment: &experiment.id,
+        after: after.map(|(start, span)| (*start, span.as_str())),
+        limit: reading.limit.saturating_add(1),
+    })?;
+    let page = members.iter().take(reading.limit);
+    let mut metrics = match (page.clone().next(), page.clone().next_back()) {
+        (Some(first), Some(last)) if reading.metrics => {
+            metrics_between(backend, experiment, first, last)?
+        }
+        _ => HashMap::new(),
+    };
+    let most = backend.options.page_bytes;
+    let mut runs = Runs {
+        spans: Vec::new(),
+        after: String::new(),
+    };
+    let mut bytes = 0;
+    let mut last: Option<&Member> = None;
+    for member in page {
+        let (trace, id) = (
+            TraceId::from(member.trace.as_str()),
+            SpanId::from(member.span.as_str()),
+        );
+        // A span may have gone since, with its trace.
+        if let Some(span) = backend.store.span(&trace, &id)? {
+            let metrics = metrics.remove(&member.span).unwrap_or_default();
+            let text = text_of(&span, member, &metrics, reading.metrics);
+            bytes += text.len();
+            if bytes > most && !runs.spans.is_empty() {
+                if !reading.paged {
+                    return Err(ApiError::new(
+                        http::StatusCode::PAYLOAD_TOO_LARGE,
+                        format!(
+                            "the answer would be larger than {most} bytes; read it in pages from /api/v2/llm-obs/v3/experiments/{{experiment_id}}/events"
+                        ),
+                    ));
+                }
+                runs.after = place_of(last);
+                return Ok(runs);
+            }
+            runs.spans.push(text);
+        }
+        last = Some(member);
+    }
+    if members.len() > reading.limit {
+        runs.after = place_of(last);
+    }
+    Ok(runs)
+}
+
+fn place_of(member: Option<&Member>) -> String {
+    member.map_or_else(String::new, |member| {
+        cursor_text(format!("{}:{}", member.start_ns, member.span))
+    })
+}
+
+fn metrics_between(
+    backend: &Backend,
+    experiment: &Object,
+    first: &Member,
+    last: &Member,
+) -> Result<HashMap<String, Vec<String>>, ApiError> {
+    let between = MetricsOf::Runs {
+        first_ns: first.start_ns,
+        last_ns: last.start_ns,
+    };
+    let mut by_span: HashMap<String, Vec<String>> = HashMap::new();
+    for metric in backend.control.store.metrics(&experiment.id, between)? {
+        by_span.entry(metric.span).or_default().push(metric.body);
+    }
+    Ok(by_span)
+}
+
+/// A span as JSON text; its metrics are JSON texts already.
+fn text_of(span: &Span, run: &Member, metrics: &[String], with_metrics: bool) -> String {
+    let text = item(span, run).to_string();
+    match text.strip_suffix('}') {
+        Some(open) if with_metrics => format!("{open},\"eval_metrics\":[{}]}}", metrics.join(",")),
+        _ => text,
+    }
+}
+
+/// A root span. What the model calls below it used stands in its own `metrics`, because nothing
+/// else of its trace is answered here.
+fn item(span: &Span, run: &Member) -> Value {
+    let mut numbers = span.metrics.clone();
+    for (name, sum) in [
+        ("input_tokens", run.input_tokens),
+        ("output_tokens", run.output_tokens),
+        ("total_tokens", run.total_tokens),
+        ("estimated_total_cost", estimated_total_cost(run.cost_usd)),
+    ] {
+        if sum > 0.0 {
+            numbers.entry(name.to_owned()).or_insert(sum);
+        }
+    }
+    let error = span.error.as_ref().map_or_else(
+        || json!({}),
+        |error| json!({"type": error.error_type, "message": error.message, "stack": error.stack}),
+    );
+    let mut meta = Map::new();
+    meta.insert("span".to_owned(), json!({"kind": span.kind.as_str()}));
+    meta.insert("input".to_owned(), side(&span.input, span));
+    meta.insert("output".to_owned(), side(&span.output, span));
+    if let Some(expected) = &span.expected_output {
+        meta.insert("expected_output".to_owned(), expected.clone());
+    }
+    meta.insert("metadata".to_owned(), json!(span.metadata));
+    meta.insert("error".to_owned(), error);
+    for (key, value) in &span.meta_extra {
+        meta.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    let parent = span.parent_id.as_ref().map(SpanId::as_str);
+    let mut item = json!({
+        "id": format!("{}-{}", span.trace_id, span.span_id),
+        "span_id": span.span_id,
+        "trace_id": span.trace_id,
+        "parent_id": parent.unwrap_or(llmobs_core::model::ROOT_PARENT),
+        "name": span.name,
+        "start_ns": span.start_ns,
+        "duration": span.duration_ns,
+        "status": span.status.as_str(),
+        "tags": span.tags,
+        "dataset_record_id": span.tag("dataset_record_id"),
+        "meta": meta,
+        "metrics": numbers,
+    });
+    if let (Some(map), Some(config)) = (item.as_object_mut(), span.extra.get("config")) {
+        map.insert("config".to_owned(), config.clone());
+    }
+    item
+}
+
+/// Input or output as the task had it, of any JSON type. The SDK writes `{}` for the output of a
+/// task that failed.
+fn side(io: &Io, span: &Span) -> Value {
+    let alone = io.messages.is_empty() && io.documents.is_empty() && io.extra.is_empty();
+    match &io.value {
+        Some(value) if alone => value.clone(),
+        None if io.is_empty() && span.is_error() => json!({}),
+        None if io.is_empty() => Value::Null,
+        _ => json!(io),
+    }
+}

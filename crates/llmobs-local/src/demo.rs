@@ -1,0 +1,263 @@
+//! Sample data: what real SDKs sent, moved in time so that its newest moment is minutes ago.
+//!
+//! The fixtures are recorded requests, and are taken in as the requests were. Where the backend
+//! chooses what a request is answered, such as the id of an experiment, later requests name it: such
+//! answers are recorded too, and given again.
+
+use serde_json::Value;
+
+use super::LocalBackend;
+use super::api::control::{self, Body, Call, Given};
+use super::intake::{Dialect, accept};
+
+/// The recorded requests, in the order they are replayed.
+const FIXTURES: [&[u8]; 5] = [
+    include_bytes!("../../../fixtures/demo/01-support-agent.json.zst"),
+    include_bytes!("../../../fixtures/demo/02-docs-assistant.json.zst"),
+    include_bytes!("../../../fixtures/demo/03-code-agent.json.zst"),
+    include_bytes!("../../../fixtures/demo/04-code-agent-frameworks.json.zst"),
+    include_bytes!("../../../fixtures/demo/05-experiments.json.zst"),
+];
+
+/// How long ago the newest moment of the sample data is, in milliseconds.
+const NEWEST_AGE_MS: i64 = 3 * 60 * 1_000;
+
+/// What was loaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DemoSummary {
+    /// Number of spans.
+    pub spans: usize,
+    /// Number of evaluations and feedback entries.
+    pub evaluations: usize,
+    /// Recorded requests of kinds that this version does not take in.
+    pub skipped_requests: usize,
+}
+
+/// Why the sample data could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("the sample data could not be loaded: {0}")]
+pub struct DemoError(String);
+
+struct Record {
+    route: Route,
+    body: Value,
+}
+
+enum Route {
+    Intake(Dialect),
+    /// The control plane: what was asked, its moment and what was answered.
+    Control {
+        method: String,
+        path: String,
+        at_ms: i64,
+        given: Given,
+    },
+}
+
+/// Loads the sample data. Blocks. Loading it again moves the same spans to the new time.
+pub fn load(backend: &LocalBackend, now_ms: i64) -> Result<DemoSummary, DemoError> {
+    let mut recordings = FIXTURES
+        .into_iter()
+        .map(Recording::read)
+        .collect::<Result<Vec<_>, _>>()?;
+    let newest = recordings.iter_mut().filter_map(Recording::newest_ms).max();
+    let offset = newest.map_or(0, |newest| now_ms - NEWEST_AGE_MS - newest);
+    let mut summary = DemoSummary::default();
+    for mut recording in recordings {
+        recording.shift(offset);
+        summary.add(recording.replay(backend, now_ms)?);
+    }
+    Ok(summary)
+}
+
+impl DemoSummary {
+    fn add(&mut self, other: Self) {
+        self.spans += other.spans;
+        self.evaluations += other.evaluations;
+        self.skipped_requests += other.skipped_requests;
+    }
+}
+
+/// Requests that an SDK sent, kept in a fixture file (`fixtures/README.md` says how).
+pub struct Recording {
+    records: Vec<Record>,
+    skipped_requests: usize,
+}
+
+impl Recording {
+    /// Reads a fixture: zstd-compressed JSON.
+    pub fn read(fixture: &[u8]) -> Result<Self, DemoError> {
+        let mut recording = Self {
+            records: Vec::new(),
+            skipped_requests: 0,
+        };
+        for record in read(fixture)? {
+            match record {
+                Some(record) => recording.records.push(record),
+                None => recording.skipped_requests += 1,
+            }
+        }
+        Ok(recording)
+    }
+
+    /// The newest moment in it, in milliseconds since the Unix epoch.
+    pub fn newest_ms(&mut self) -> Option<i64> {
+        let mut newest = None;
+        for record in &mut self.records {
+            record.each_moment(&mut |ms| {
+                newest = newest.max(Some(ms));
+                0
+            });
+        }
+        newest
+    }
+
+    /// Moves every moment by so many milliseconds.
+    pub fn shift(&mut self, offset_ms: i64) {
+        for record in &mut self.records {
+            record.each_moment(&mut |_| offset_ms);
+        }
+    }
+
+    /// Takes the requests in as if they were sent now. Blocks.
+    pub fn replay(self, backend: &LocalBackend, now_ms: i64) -> Result<DemoSummary, DemoError> {
+        let mut summary = DemoSummary {
+            skipped_requests: self.skipped_requests,
+            ..DemoSummary::default()
+        };
+        for Record { route, body } in self.records {
+            let dialect = match route {
+                Route::Intake(dialect) => dialect,
+                Route::Control {
+                    method,
+                    path,
+                    at_ms,
+                    given,
+                } => {
+                    let call = Call::replayed(&method, &path, Body::Json(body), at_ms, given);
+                    control::perform(&backend.inner, call)
+                        .map_err(|error| DemoError(error.detail))?;
+                    continue;
+                }
+            };
+            let store = backend.inner.store.as_ref();
+            let accepted = accept(store, &backend.inner.options, dialect, body, now_ms)
+                .map_err(|error| DemoError(error.detail))?;
+            if let Some(reason) = accepted.refused.into_iter().next() {
+                return Err(DemoError(reason));
+            }
+            summary.spans += accepted.spans;
+            summary.evaluations += accepted.evaluations;
+        }
+        Ok(summary)
+    }
+}
+
+/// The records of a fixture; `None` for those of routes that take nothing in.
+fn read(fixture: &[u8]) -> Result<Vec<Option<Record>>, DemoError> {
+    let unreadable = |reason: &dyn std::fmt::Display| DemoError(reason.to_string());
+    let json = zstd::decode_all(fixture).map_err(|error| unreadable(&error))?;
+    let records: Vec<Value> = serde_json::from_slice(&json).map_err(|error| unreadable(&error))?;
+    Ok(records.into_iter().map(record_of).collect())
+}
+
+fn record_of(mut record: Value) -> Option<Record> {
+    let method = record.get("method")?.as_str()?.to_owned();
+    let path = record.get("path")?.as_str()?.to_owned();
+    let writes = matches!(method.as_str(), "POST" | "PUT" | "PATCH");
+    let route = match Dialect::of_path(&path) {
+        Some(dialect) => Route::Intake(dialect),
+        // Only with its moment and its answer can it be given again.
+        None if control::knows(&method, &path) => Route::Control {
+            at_ms: record.get("at_ms")?.as_i64()?,
+            given: Given::of_answer(record.get("answer")?),
+            method,
+            path,
+        },
+        None => return None,
+    };
+    let body = record.get_mut("body")?.take();
+    writes.then_some(Record { route, body })
+}
+
+impl Record {
+    fn each_moment(&mut self, shift: &mut impl FnMut(i64) -> i64) {
+        if let Route::Control { at_ms, .. } = &mut self.route {
+            *at_ms += shift(*at_ms);
+        }
+        each_moment(&mut self.body, shift);
+    }
+}
+
+const NS_PER_MS: i64 = 1_000_000;
+
+/// Tells `shift` every moment of a body in milliseconds and moves it by the milliseconds returned.
+///
+/// Moments are `start_ns` and `timestamp_ms`, and `start` beside a `meta_struct`. What stands
+/// inside inputs, outputs, metadata and values was said by the application, and stays.
+fn each_moment(value: &mut Value, shift: &mut impl FnMut(i64) -> i64) {
+    match value {
+        Value::Array(items) => {
+            for item in items {
+                each_moment(item, shift);
+            }
+        }
+        Value::Object(map) => {
+            let apm = map.contains_key("meta_struct");
+            let length_ns = map.get("duration").and_then(Value::as_i64).unwrap_or(0);
+            for (key, value) in map {
+                let ns = key == "start_ns" || (apm && key == "start");
+                match (key.as_str(), value.as_i64()) {
+                    (_, Some(start)) if ns => {
+                        let end = start.saturating_add(length_ns.max(0));
+                        let moved = start + shift(end / NS_PER_MS) * NS_PER_MS;
+                        *value = Value::from(moved);
+                    }
+                    ("timestamp_ms", Some(ms)) => *value = Value::from(ms + shift(ms)),
+                    ("meta" | "meta_struct" | "metadata" | "json_value" | "config", _) => {}
+                    _ => each_moment(value, shift),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DataDir, LocalOptions};
+
+    const NOW: i64 = 1_900_000_000_000;
+
+    #[test]
+    fn the_newest_moment_is_three_minutes_ago_and_distances_stay() {
+        let mut body = serde_json::json!([{"spans": [
+            {"start_ns": 5_000_000_000i64, "duration": 1_000_000_000, "meta": {"start_ns": 1}},
+            {"start_ns": 2_000_000_000i64, "duration": 1}]}, {"timestamp_ms": 4_000}]);
+        each_moment(&mut body, &mut |_| 10);
+        assert_eq!(
+            body,
+            serde_json::json!([{"spans": [
+                {"start_ns": 5_010_000_000i64, "duration": 1_000_000_000, "meta": {"start_ns": 1}},
+                {"start_ns": 2_010_000_000i64, "duration": 1}]}, {"timestamp_ms": 4_010}])
+        );
+    }
+
+    #[test]
+    fn the_sample_data_loads_twice_and_stays_one_set() {
+        let backend = LocalBackend::open(LocalOptions::new(DataDir::Temporary)).unwrap();
+        let first = load(&backend, NOW).unwrap();
+        let stats = backend.stats().unwrap();
+        assert_eq!((first.spans, stats.spans), (2_288, 2_288));
+        assert_eq!(stats.traces, 346);
+        assert_eq!(first.skipped_requests, 0);
+        let newest = stats.newest_start_ns.unwrap() / NS_PER_MS;
+        assert!(newest <= NOW - NEWEST_AGE_MS);
+        let again = load(&backend, NOW + 60_000).unwrap();
+        assert_eq!(first, again);
+        let moved = backend.stats().unwrap();
+        assert_eq!(moved.spans, stats.spans);
+        assert_eq!(moved.newest_start_ns.unwrap() / NS_PER_MS, newest + 60_000);
+    }
+}

@@ -1,0 +1,236 @@
+//! A plan as a query of the engine.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use tantivy::columnar::{Column, DynamicColumn, NumericalType};
+use tantivy::index::SegmentReader;
+use tantivy::query::doc_predicate_query::{
+    ConstOrVariableSegmentPredicate, DocPredicate, DocPredicateQuery, SegmentDocPredicate,
+};
+use tantivy::query::{
+    AllQuery, AllScorer, BitSetDocSet, BooleanQuery, ConstScorer, EmptyQuery, EnableScoring,
+    Explanation, Occur, PhraseQuery, Query, Scorer, TermQuery, Weight,
+};
+use tantivy::schema::{Field, IndexRecordOption};
+use tantivy::{BitSet, DocId, Score, Searcher, TantivyError, Term};
+
+use super::schema::{Fields, NUMBERS, column_name};
+use llmobs_core::query::index::{Node, NumberTest};
+use llmobs_core::query::text::TokenPattern;
+use llmobs_core::query::{Glyph, Wildcard};
+
+/// The engine's query for a plan's node.
+pub(super) fn compile(node: &Node, fields: &Fields) -> Box<dyn Query> {
+    match node {
+        Node::All => Box::new(AllQuery),
+        Node::Nothing => Box::new(EmptyQuery),
+        Node::And(nodes) => conjunction(nodes, fields),
+        Node::Or(nodes) => {
+            let each = nodes
+                .iter()
+                .map(|node| (Occur::Should, compile(node, fields)));
+            Box::new(BooleanQuery::new(each.collect()))
+        }
+        Node::Not(node) => Box::new(BooleanQuery::new(vec![
+            (Occur::Must, Box::new(AllQuery) as Box<dyn Query>),
+            (Occur::MustNot, compile(node, fields)),
+        ])),
+        Node::Key(key) => term(key_term(fields, key)),
+        Node::KeyLike { prefix, rest } => Box::new(LikeQuery::new(fields.keys, prefix, rest)),
+        Node::Number { column, test } => Box::new(DocPredicateQuery::from(NumberPredicate {
+            path: format!("{NUMBERS}.{}", column_name(column)),
+            test: *test,
+        })),
+        Node::Words(words) => phrase(words, fields),
+    }
+}
+
+/// Whether any document has a key. An index that cannot be read may have any.
+pub(super) fn occurs(searcher: &Searcher, fields: &Fields, key: &str) -> bool {
+    searcher
+        .doc_freq(&key_term(fields, key))
+        .map_or(true, |count| count > 0)
+}
+
+fn key_term(fields: &Fields, key: &str) -> Term {
+    Term::from_field_text(fields.keys, key)
+}
+
+fn term(term: Term) -> Box<dyn Query> {
+    Box::new(TermQuery::new(term, IndexRecordOption::Basic))
+}
+
+fn conjunction(nodes: &[Node], fields: &Fields) -> Box<dyn Query> {
+    let mut parts: Vec<(Occur, Box<dyn Query>)> = nodes
+        .iter()
+        .map(|node| match node {
+            Node::Not(inner) => (Occur::MustNot, compile(inner, fields)),
+            node => (Occur::Must, compile(node, fields)),
+        })
+        .collect();
+    if parts.iter().all(|(occur, _)| *occur == Occur::MustNot) {
+        parts.push((Occur::Must, Box::new(AllQuery)));
+    }
+    Box::new(BooleanQuery::new(parts))
+}
+
+fn phrase(words: &[TokenPattern], fields: &Fields) -> Box<dyn Query> {
+    let exact: Option<Vec<Term>> = words
+        .iter()
+        .map(|word| match word {
+            TokenPattern::Exact(text) => Some(Term::from_field_text(fields.words, text)),
+            TokenPattern::Like(_) => None,
+        })
+        .collect();
+    match (exact, words) {
+        (Some(mut terms), _) => match (terms.pop(), terms.is_empty()) {
+            (Some(only), true) => term(only),
+            (Some(last), false) => {
+                terms.push(last);
+                Box::new(PhraseQuery::new(terms))
+            }
+            (None, _) => Box::new(EmptyQuery),
+        },
+        (None, [TokenPattern::Like(like)]) => Box::new(LikeQuery::new(fields.words, "", like)),
+        // A plan asks for patterns one at a time.
+        (None, _) => Box::new(AllQuery),
+    }
+}
+
+/// Documents with a term that begins so and goes on like a pattern.
+#[derive(Debug, Clone)]
+struct LikeQuery {
+    field: Field,
+    prefix: Arc<str>,
+    rest: Arc<Wildcard>,
+    /// What every such term begins with.
+    beginning: Arc<str>,
+}
+
+impl LikeQuery {
+    fn new(field: Field, prefix: &str, rest: &Wildcard) -> Self {
+        let literal = rest.glyphs().iter().map_while(|glyph| match glyph {
+            Glyph::Char(c) => Some(*c),
+            Glyph::One | Glyph::Any => None,
+        });
+        let beginning: String = prefix.chars().chain(literal).collect();
+        Self {
+            field,
+            prefix: prefix.into(),
+            rest: Arc::new(rest.clone()),
+            beginning: beginning.into(),
+        }
+    }
+}
+
+impl Query for LikeQuery {
+    fn weight(&self, _: EnableScoring<'_>) -> tantivy::Result<Box<dyn Weight>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Weight for LikeQuery {
+    fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
+        let mut found = BitSet::with_max_value(reader.max_doc());
+        let inverted = reader.inverted_index(self.field)?;
+        let mut range = inverted.terms().range().ge(self.beginning.as_bytes());
+        if let Bound::Excluded(end) = end_of_prefix(self.beginning.as_bytes()) {
+            range = range.lt(end);
+        }
+        let mut terms = range.into_stream()?;
+        while let Some((key, info)) = terms.next() {
+            let matches = std::str::from_utf8(key)
+                .ok()
+                .and_then(|key| key.strip_prefix(&*self.prefix))
+                .is_some_and(|rest| self.rest.matches(rest));
+            if !matches {
+                continue;
+            }
+            let mut postings =
+                inverted.read_block_postings_from_terminfo(info, IndexRecordOption::Basic)?;
+            while !postings.docs().is_empty() {
+                for doc in postings.docs() {
+                    found.insert(*doc);
+                }
+                postings.advance();
+            }
+        }
+        Ok(Box::new(ConstScorer::new(BitSetDocSet::from(found), boost)))
+    }
+
+    fn explain(&self, _: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
+        Err(TantivyError::InvalidArgument(format!(
+            "document {doc} has no score"
+        )))
+    }
+}
+
+/// The first text behind all that begin so.
+fn end_of_prefix(prefix: &[u8]) -> Bound<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return Bound::Excluded(end);
+        }
+    }
+    Bound::Unbounded
+}
+
+/// Documents with a number in a column that passes a test.
+#[derive(Debug)]
+struct NumberPredicate {
+    path: String,
+    test: NumberTest,
+}
+
+struct NumbersOfSegment {
+    columns: Vec<Column<f64>>,
+    test: NumberTest,
+}
+
+impl DocPredicate for NumberPredicate {
+    type SegmentDocPredicate = NumbersOfSegment;
+
+    fn doc_predicate(
+        &self,
+        reader: &SegmentReader,
+    ) -> tantivy::Result<ConstOrVariableSegmentPredicate<NumbersOfSegment>> {
+        let columns = number_columns(reader, &self.path)?;
+        if columns.is_empty() {
+            return Ok(ConstOrVariableSegmentPredicate::Const(false));
+        }
+        Ok(ConstOrVariableSegmentPredicate::Variable {
+            predicate: NumbersOfSegment {
+                columns,
+                test: self.test,
+            },
+            necessary_condition: Box::new(AllScorer::new(reader.max_doc())),
+        })
+    }
+}
+
+impl SegmentDocPredicate for NumbersOfSegment {
+    fn eval(&mut self, doc: DocId) -> bool {
+        let test = self.test;
+        self.columns
+            .iter()
+            .any(|column| column.values_for_doc(doc).any(|value| test.passes(value)))
+    }
+}
+
+/// The columns of a path, whatever kind of number a segment chose for them, as floats.
+pub(super) fn number_columns(
+    reader: &SegmentReader,
+    path: &str,
+) -> tantivy::Result<Vec<Column<f64>>> {
+    let mut columns = Vec::new();
+    for handle in reader.fast_fields().dynamic_column_handles(path)? {
+        let column = handle.open()?.coerce_numerical(NumericalType::F64);
+        if let Some(DynamicColumn::F64(column)) = column {
+            columns.push(column);
+        }
+    }
+    Ok(columns)
+}

@@ -1,0 +1,214 @@
+//! Clients that take their time: they hold little, not for ever, and nobody else waits for them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::{Local, START, span};
+use crate::{ConnectionLimits, IntakeLimits, serve};
+
+/// The backend on a port, until the test ends.
+struct Served {
+    address: std::net::SocketAddr,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Served {
+    async fn new(local: &Local) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let backend = local.backend.clone();
+        let serving = tokio::spawn(async move {
+            serve(backend, listener, std::future::pending())
+                .await
+                .unwrap();
+        });
+        Self { address, serving }
+    }
+
+    async fn connect(&self, said: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// A span sent in one go; the status.
+    async fn send(&self, id: u64) -> u16 {
+        let client = datadog_llmobs::http_client().no_proxy().build().unwrap();
+        let body = json!([{"spans": [span(id, START, json!({"tags": ["ml_app:shop"]}))]}]);
+        let url = format!("http://{}/api/v2/llmobs", self.address);
+        let answer = client.post(url).json(&body).send().await.unwrap();
+        answer.status().as_u16()
+    }
+}
+
+/// The start of a request whose body is to come.
+fn head(length: usize) -> String {
+    format!(
+        "POST /api/v2/llmobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n"
+    )
+}
+
+/// All that comes until the other side closes.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let read = stream.read_to_end(&mut text);
+    let read = tokio::time::timeout(Duration::from_secs(60), read).await;
+    // A reset is an end, too.
+    let _ = read.expect("the connection is closed");
+    String::from_utf8(text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_those_who_dribble_and_they_are_taken_in_too() {
+    let local = Local::with(|options| {
+        options.intake_limits = IntakeLimits {
+            at_once: 2,
+            held: 64,
+            ..IntakeLimits::default()
+        };
+    });
+    let served = Served::new(&local).await;
+    let body = |id: u64| {
+        let sent = json!([{"spans": [span(id, START, json!({"tags": ["ml_app:shop"]}))]}]);
+        sent.to_string().into_bytes()
+    };
+    let mut slow = Vec::new();
+    for id in 100..140 {
+        let body = body(id);
+        let mut stream = served.connect(&head(body.len())).await;
+        stream.write_all(&body[..1]).await.unwrap();
+        slow.push((stream, body));
+    }
+    // Forty bodies are under way, two may be worked on: others are served at once.
+    for id in 1..=10 {
+        assert_eq!(served.send(id).await, 202);
+    }
+    assert_eq!(local.backend.stats().unwrap().spans, 10);
+    for (stream, body) in &mut slow {
+        for part in body[1..].chunks(40) {
+            stream.write_all(part).await.unwrap();
+        }
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 202");
+    }
+    assert_eq!(local.backend.stats().unwrap().spans, 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_bodies_under_way_than_are_held_get_503_with_retry_after() {
+    let local = Local::with(|options| {
+        options.intake_limits = IntakeLimits {
+            held: 5,
+            ..IntakeLimits::default()
+        };
+    });
+    let served = Served::new(&local).await;
+    let mut slow = Vec::new();
+    for _ in 0..5 {
+        slow.push(served.connect(&format!("{}[", head(1_000))).await);
+    }
+    held(&local, 5).await;
+    let refused = local.post("/api/v2/llmobs", &json!([])).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers["retry-after"], "1");
+    drop(slow);
+    // Those who are gone give their places back.
+    held(&local, 0).await;
+    assert_eq!(served.send(1).await, 202);
+}
+
+/// Waits until so many requests are in.
+async fn held(local: &Local, wanted: usize) {
+    let all = async {
+        while local.backend.inner.admission.held() != wanted {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(50), all).await;
+    let held = local.backend.inner.admission.held();
+    in_time.unwrap_or_else(|_| panic!("{held} requests are in, not {wanted}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_end_is_given_up() {
+    let local = Local::new();
+    let never = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri("/api/v2/llmobs")
+        .body(axum::body::Body::from_stream(never))
+        .unwrap();
+    let answer = local.send(request).await;
+    assert_eq!(answer.status, StatusCode::REQUEST_TIMEOUT);
+    assert!(answer.detail().contains("send it again"));
+}
+
+fn impatient(at_once: usize) -> Local {
+    Local::with(|options| {
+        options.connection_limits = ConnectionLimits {
+            at_once,
+            head: Duration::from_millis(300),
+            idle: Duration::from_millis(600),
+        };
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_dribbles_and_a_connection_that_says_nothing_are_closed() {
+    let local = impatient(8);
+    let served = Served::new(&local).await;
+    let mut silent = served.connect("").await;
+    let mut dribbling = served.connect("POST /api/v2/llmobs HTTP/1.1\r\n").await;
+    let dribbled = async {
+        // Until it is closed: a write then fails, if not the first one.
+        while dribbling.write_all(b"x-more: 1\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(60), dribbled).await;
+    in_time.expect("closed while it still sends");
+    assert_eq!(rest(&mut silent).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_the_limit_wait_until_others_end() {
+    let local = impatient(4);
+    let served = Served::new(&local).await;
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(served.connect("").await);
+    }
+    // All places are taken by those who say nothing; they lose them, and then it is served.
+    let sent = tokio::time::timeout(Duration::from_secs(60), served.send(1)).await;
+    assert_eq!(sent.expect("served"), 202);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_worked_on_for_long_keeps_its_connection() {
+    let local = impatient(8);
+    let served = Served::new(&local).await;
+    let admission = &local.backend.inner.admission;
+    let turns: Vec<_> = (0..IntakeLimits::default().at_once)
+        .map(|_| admission.hold())
+        .collect();
+    let (status, ()) = tokio::join!(served.send(1), async {
+        // Longer than any of the connection's own limits.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        drop(turns);
+    });
+    assert_eq!(status, 202);
+}
