@@ -2,6 +2,7 @@
 //!
 //! - [`model`]: spans, evaluations, experiments, ids, time windows. No wire forms.
 //! - [`query`]: the span query language and the time grammar.
+//! - [`page_token`]: where a list continues, as opaque text.
 //! - [`analysis`]: pure functions over spans, experiments and evaluators.
 //!
 //! Nothing in this crate reads a clock, the network, the disk or a source of randomness: the
@@ -9,4 +10,5 @@
 
 pub mod analysis;
 pub mod model;
+pub mod page_token;
 pub mod query;
