@@ -129,7 +129,11 @@ mod tests {
     #[test]
     fn other_text_is_malformed() {
         for text in ["page2", "", "e30", "bnVsbA", "eyJvIjo0MH0"] {
-            assert_eq!(decode::<u32>(text, &[]), Err(PageTokenError::Malformed), "{text}");
+            assert_eq!(
+                decode::<u32>(text, &[]),
+                Err(PageTokenError::Malformed),
+                "{text}"
+            );
         }
     }
 

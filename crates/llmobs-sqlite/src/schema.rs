@@ -174,7 +174,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("notes.db");
         let old = open(&FIRST, &file).unwrap();
-        old.execute("INSERT INTO notes VALUES ('kept')", []).unwrap();
+        old.execute("INSERT INTO notes VALUES ('kept')", [])
+            .unwrap();
         drop(old);
         drop(open(&SECOND, &file).unwrap());
         // Opening again migrates nothing.
