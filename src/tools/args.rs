@@ -483,7 +483,7 @@ pub(super) fn window(
     example: impl FnOnce() -> Value,
 ) -> Result<TimeWindow, ToolError> {
     let text = |when: Option<&When>| when.map(|when| when.0.clone());
-    time::window(
+    time::parse_window(
         text(from).as_deref(),
         text(to).as_deref(),
         default_from,

@@ -18,7 +18,9 @@ use serde_json::{Map, Value, json};
 
 use super::{Tool, ToolContext, ToolError, args};
 use crate::render;
-use llmobs_core::analysis::evaluators::{self as rules, Draft, Problem, name_problem};
+use llmobs_core::analysis::evaluators::{
+    self as rules, EvaluatorDraft, FieldProblem, name_problem,
+};
 use llmobs_core::analysis::nearest::nearest;
 
 /// The tools in the order in which they are worth calling.
@@ -109,23 +111,23 @@ async fn not_found(context: &ToolContext, name: &str) -> ToolError {
 fn refused(
     tool: &str,
     wrap: fn(Map<String, Value>) -> Value,
-    draft: &Draft,
-    problems: &[Problem],
+    draft: &EvaluatorDraft,
+    problems: &[FieldProblem],
 ) -> ToolError {
     let words: Vec<String> = problems
         .iter()
         .take(12)
         .map(|problem| format!("`{}` {}", render::candidate(&problem.field), problem.reason))
         .collect();
-    let mut example = wrap(rules::corrected(&draft.given, problems));
+    let mut example = wrap(rules::corrected_fields(&draft.fields, problems));
     if example.to_string().chars().count() > MAX_EXAMPLE {
-        let name = draft.given.get("eval_name").cloned();
+        let name = draft.fields.get("eval_name").cloned();
         let only_name: Map<String, Value> = name
             .map(|name| ("eval_name".to_owned(), name))
             .into_iter()
             .collect();
-        let open = rules::problems(&rules::read(&only_name));
-        example = wrap(rules::corrected(&only_name, &open));
+        let open = rules::find_problems(&rules::read_draft(&only_name));
+        example = wrap(rules::corrected_fields(&only_name, &open));
     }
     ToolError::arguments(
         format!("nothing was sent: {}", words.join("; ")),

@@ -31,7 +31,9 @@ use super::answer::Notes;
 use super::{Tool, ToolContext, ToolError};
 use crate::render;
 use datadog_llmobs::{ClientError, ExperimentFilter, LoadedExperiment};
-use llmobs_core::analysis::experiment::{Dimension, LabelInfo, dimensions, labels};
+use llmobs_core::analysis::experiment::{
+    ExperimentDimension, LabelInfo, dimensions, metric_labels,
+};
 use llmobs_core::analysis::nearest::ranked;
 use llmobs_core::model::ExperimentEvent;
 
@@ -129,16 +131,16 @@ fn notes_of(loaded: &LoadedExperiment) -> Notes {
             data.duplicate_metrics
         ));
     }
-    if data.joined_metrics > 0 {
+    if data.descendant_metrics > 0 {
         notes.add(format!(
             "{} metrics stand on spans below an event; they count for the event where it has none of that label",
-            data.joined_metrics
+            data.descendant_metrics
         ));
     }
-    if data.stray_spans > 0 {
+    if data.unassigned_spans > 0 {
         notes.add(format!(
             "{} spans ({} metrics) belong to no event, because their root is missing; they are not counted",
-            data.stray_spans, data.stray_metrics
+            data.unassigned_spans, data.unassigned_metrics
         ));
     }
     notes
@@ -151,7 +153,7 @@ fn find_label(
     events: &[ExperimentEvent],
     label: &str,
 ) -> Result<LabelInfo, ToolError> {
-    let known = labels(events);
+    let known = metric_labels(events);
     if let Some(info) = known.iter().find(|info| info.label == label) {
         return Ok(info.clone());
     }
@@ -189,7 +191,7 @@ fn find_dimension(
     mut example: Map<String, Value>,
     events: &[ExperimentEvent],
     key: &str,
-) -> Result<Vec<Dimension>, ToolError> {
+) -> Result<Vec<ExperimentDimension>, ToolError> {
     let known = dimensions(events);
     if known.iter().any(|one| one.key == key) {
         return Ok(known);

@@ -2,7 +2,8 @@
 //! numbers.
 
 use llmobs_core::analysis::experiment::{
-    LabelInfo, Values, holm, mcnemar_exact, metric_stats, paired_bootstrap, percentile,
+    LabelInfo, MetricValues, holm_correction, mcnemar_exact, metric_stats, paired_bootstrap,
+    percentile,
 };
 use llmobs_core::model::{ExperimentEvent, ExperimentMetric, MetricType};
 use serde_json::Value;
@@ -42,7 +43,7 @@ fn means_deviations_and_percentiles_are_numpys() {
             label: "m".into(),
             metric_type: MetricType::Score,
         };
-        let Values::Score(Some(score)) = metric_stats(&events, &info, false).values else {
+        let MetricValues::Score(Some(score)) = metric_stats(&events, &info, false).values else {
             panic!("no numbers");
         };
         // A sum of 1e15 and 1: plain addition in NumPy loses what ours keeps.
@@ -82,7 +83,7 @@ fn the_exact_test_is_scipys() {
 #[test]
 fn the_correction_for_many_metrics_is_holms() {
     for case in numbers()["holm"].as_array().unwrap() {
-        let ours = holm(&floats(&case["p"]));
+        let ours = holm_correction(&floats(&case["p"]));
         for (ours, theirs) in ours.into_iter().zip(floats(&case["corrected"])) {
             assert_close(ours, theirs, "corrected p-value");
         }

@@ -18,7 +18,7 @@ pub use content::{Io, Message, ToolCall, ToolResult};
 pub use dataset::{Dataset, DatasetRecord, Project};
 pub use evaluation::{Assessment, EvalStatus, Evaluation, EventKind, MetricType};
 pub use evaluator::{EvalScope, Evaluator, EvaluatorTarget, JudgeConfig, JudgeModel};
-pub use experiment::place_near;
+pub use experiment::find_label;
 pub use experiment::{Experiment, ExperimentEvent, ExperimentMetric, ExperimentSpan, Usage};
 pub use ids::{ROOT_PARENT, SpanId, TraceId};
 pub use rollup::TraceRollup;

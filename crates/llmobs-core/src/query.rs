@@ -56,4 +56,4 @@ pub use eval::SpanContext;
 pub use number::{Number, TimeUnit};
 pub use parser::{MAX_DEPTH, parse};
 pub use values::facet_values;
-pub use wildcard::{Glyph, Wildcard};
+pub use wildcard::{Wildcard, WildcardElement};

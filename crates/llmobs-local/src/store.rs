@@ -279,7 +279,7 @@ impl TraceContext {
             }
         }
         Self {
-            rollup: llmobs_core::model::TraceRollup::of(&spans),
+            rollup: llmobs_core::model::TraceRollup::from_spans(&spans),
             spans,
             children,
         }

@@ -8,7 +8,7 @@ use super::{check_name, not_found, only, parse};
 use crate::render::to_json;
 use crate::tools::args::{self, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
-use llmobs_core::analysis::evaluators::nested;
+use llmobs_core::analysis::evaluators::nested_form;
 
 const NAME: &str = "delete_llmobs_evaluator";
 
@@ -52,7 +52,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         let note = "it was gone already when it was to be deleted: somebody else deleted it";
         answer.insert("notes".to_owned(), json!([note]));
     }
-    answer.insert("deleted".to_owned(), Value::Object(nested(&evaluator)));
+    answer.insert("deleted".to_owned(), Value::Object(nested_form(&evaluator)));
     answer.insert(
         "to_put_back".to_owned(),
         json!("call create_or_update_llmobs_evaluator with the object in `deleted`"),

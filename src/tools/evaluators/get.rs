@@ -9,7 +9,7 @@ use super::{check_name, not_found, parse};
 use crate::render::{Budget, Shrink, fit};
 use crate::tools::args::{self, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
-use llmobs_core::analysis::evaluators::nested;
+use llmobs_core::analysis::evaluators::nested_form;
 
 const NAME: &str = "get_llmobs_evaluator";
 
@@ -51,6 +51,6 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         return Err(not_found(context, &eval_name.0).await);
     };
     let most = Budget::MAX_CONTENT_TOKENS;
-    let answer = Answer(nested(&evaluator));
+    let answer = Answer(nested_form(&evaluator));
     Ok(fit(answer, Budget::asked(Some(most), most))?)
 }

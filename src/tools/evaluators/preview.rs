@@ -17,8 +17,8 @@ use crate::tools::args::{self, Count, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
 use datadog_llmobs::{SpanSearch, Which};
 use llmobs_core::analysis::evaluators::{
-    RenderedPrompt, nested, problems, read, render_prompt, session_context, span_context,
-    trace_context,
+    RenderedPrompt, find_problems, nested_form, read_draft, render_prompt, session_context,
+    span_context, trace_context,
 };
 use llmobs_core::analysis::tokens_approx;
 use llmobs_core::model::{EvalScope, Evaluator, Span, TimeWindow};
@@ -251,8 +251,8 @@ async fn chosen(
 ) -> Result<(Evaluator, bool), ToolError> {
     match (eval_name, draft) {
         (_, Some(Fields(fields))) => {
-            let draft = read(&fields);
-            let found = problems(&draft);
+            let draft = read_draft(&fields);
+            let found = find_problems(&draft);
             if found.is_empty() {
                 Ok((draft.evaluator, false))
             } else {
@@ -264,7 +264,7 @@ async fn chosen(
             let Some(evaluator) = context.client.evaluator(&name).await? else {
                 return Err(not_found(context, &name).await);
             };
-            for problem in problems(&read(&nested(&evaluator))) {
+            for problem in find_problems(&read_draft(&nested_form(&evaluator))) {
                 notes.add(format!(
                     "the saved configuration has a fault: `{}` {}",
                     crate::render::candidate(&problem.field),
@@ -274,7 +274,7 @@ async fn chosen(
             Ok((evaluator, true))
         }
         (None, None) => {
-            let nothing = read(&Map::new());
+            let nothing = read_draft(&Map::new());
             let error = refused(NAME, as_draft, &nothing, &nothing.problems);
             Err(ToolError {
                 error: "neither `eval_name` nor `draft` was given".to_owned(),

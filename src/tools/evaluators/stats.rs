@@ -14,7 +14,7 @@ use crate::tools::answer::{Notes, Window};
 use crate::tools::args::{self, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
 use datadog_llmobs::SpanSearch;
-use llmobs_core::analysis::evaluators::Tally;
+use llmobs_core::analysis::evaluators::EvaluationCounter;
 use llmobs_core::query::{Field, combine::SpanFilters};
 
 const NAME: &str = "get_llmobs_eval_aggregate_stats";
@@ -104,7 +104,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
                 newest_first: true,
                 content: false,
             };
-            let mut tally = Tally::new(&name);
+            let mut tally = EvaluationCounter::new(&name);
             let walked = walk(context, search, MOST_SPANS, TIME, |span| tally.add(span)).await?;
             if !walked.complete {
                 notes.add("counted on the newest spans only; a shorter window is counted whole");

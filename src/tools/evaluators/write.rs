@@ -12,7 +12,10 @@ use crate::tools::answer::Notes;
 use crate::tools::args;
 use crate::tools::{Access, Tool, ToolContext, ToolError};
 use datadog_llmobs::ClientError;
-use llmobs_core::analysis::evaluators::{Change, Changes, changes, problems, read, with_kept};
+use llmobs_core::analysis::evaluators::{
+    ConfigurationDiff, FieldChange, diff_configurations, find_problems, keep_unlisted_fields,
+    read_draft,
+};
 
 const NAME: &str = "create_or_update_llmobs_evaluator";
 /// Longer values of changed fields lose their middle, in characters.
@@ -100,8 +103,8 @@ struct Row {
     to: Value,
 }
 
-impl From<Change> for Row {
-    fn from(change: Change) -> Self {
+impl From<FieldChange> for Row {
+    fn from(change: FieldChange) -> Self {
         Self {
             field: change.field,
             from: squeeze(&change.from, MAX_VALUE).0,
@@ -131,18 +134,18 @@ async fn run(
             .example("list_llmobs_evals", json!({}))
         })?,
     };
-    let draft = read(&arguments);
-    let found = problems(&draft);
+    let draft = read_draft(&arguments);
+    let found = find_problems(&draft);
     if !found.is_empty() {
         return Err(refused(NAME, example, &draft, &found));
     }
     let name = draft.evaluator.eval_name.clone();
     let kept = context.client.evaluator(&name).await?;
     let (evaluator, difference) = match &kept {
-        None => (draft.evaluator, Changes::default()),
+        None => (draft.evaluator, ConfigurationDiff::default()),
         Some(kept) => {
-            let evaluator = with_kept(draft.evaluator, kept);
-            let difference = changes(kept, &evaluator, &draft.given);
+            let evaluator = keep_unlisted_fields(draft.evaluator, kept);
+            let difference = diff_configurations(kept, &evaluator, &draft.fields);
             (evaluator, difference)
         }
     };
@@ -159,7 +162,7 @@ async fn run(
              and lose their value; give them to keep it",
         );
     }
-    if kept.is_some() && difference == Changes::default() {
+    if kept.is_some() && difference == ConfigurationDiff::default() {
         notes.add("nothing differs from what is there");
     }
     if preview {
@@ -174,7 +177,7 @@ async fn run(
             notes.add("the site refused the schema with its wrapper and took the bare one");
         }
     }
-    let rows = |changes: Vec<Change>| changes.into_iter().map(Row::from).collect();
+    let rows = |changes: Vec<FieldChange>| changes.into_iter().map(Row::from).collect();
     let answer = Answer {
         status: if preview { "preview" } else { "ok" },
         eval_name: name,

@@ -12,7 +12,9 @@ use crate::tools::answer::read_offset;
 use crate::tools::args::{self, Count, Flag, Ids, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
 use datadog_llmobs::LoadedExperiment;
-use llmobs_core::analysis::experiment::{self, Comparison, Options, dimensions, labels};
+use llmobs_core::analysis::experiment::{
+    self, CompareOptions, ExperimentComparison, dimensions, metric_labels,
+};
 use llmobs_core::analysis::nearest::ranked;
 
 pub(super) const NAME: &str = "compare_llmobs_experiments";
@@ -101,7 +103,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     let (lower_labels, segment_by) = (lower, dimension.clone());
     // Ten metrics of thousands of records take a while: not on a thread that others wait for.
     let compared = tokio::task::spawn_blocking(move || {
-        let options = Options {
+        let options = CompareOptions {
             labels: &asked,
             lower_is_better: &lower_labels,
             segment_by: segment_by.as_deref(),
@@ -109,7 +111,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         };
         experiment::compare(&sides.0.data.events, &sides.1.data.events, options)
     });
-    let compared: Comparison = compared
+    let compared: ExperimentComparison = compared
         .await
         .map_err(|_| ToolError::new(Some(500), "the comparison was given up", "ask again"))?;
     let mut notes = notes_of(&baseline);
@@ -148,8 +150,8 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
 
 /// Metrics that both have.
 fn shared(baseline: &LoadedExperiment, candidate: &LoadedExperiment) -> Vec<String> {
-    let other = labels(&candidate.data.events);
-    labels(&baseline.data.events)
+    let other = metric_labels(&candidate.data.events);
+    metric_labels(&baseline.data.events)
         .into_iter()
         .filter(|info| other.contains(info))
         .map(|info| info.label)

@@ -7,8 +7,8 @@ use crate::render::cut_middle;
 use crate::tools::answer::Notes;
 use datadog_llmobs::LoadedExperiment;
 use llmobs_core::analysis::experiment::{
-    Change, Comparison, Direction, DirectionSource, Measure, MetricComparison, Outcome, Segment,
-    Verdict,
+    BetterDirection, DirectionSource, ExperimentComparison, FlipDirection, MetricComparison,
+    MetricMeasure, MetricVerdict, RecordChange, SegmentComparison,
 };
 
 /// Ids of records on one side only, and of task failures, that are shown.
@@ -21,7 +21,7 @@ const MOST_SEGMENTS: usize = 30;
 pub(super) fn answer(
     baseline: &LoadedExperiment,
     candidate: &LoadedExperiment,
-    found: &Comparison,
+    found: &ExperimentComparison,
     include_failed: bool,
     notes: &mut Notes,
 ) -> (Keys, Keys, Vec<Value>) {
@@ -41,7 +41,7 @@ pub(super) fn answer(
         .map(|metric| {
             (
                 metric.label.clone(),
-                json!(metric.verdict.map(Verdict::as_str)),
+                json!(metric.verdict.map(MetricVerdict::as_str)),
             )
         })
         .collect();
@@ -110,8 +110,8 @@ pub(super) fn answer(
             keys.put(
                 "flip",
                 match flip.outcome {
-                    Outcome::PassToFail => "pass_to_fail",
-                    Outcome::FailToPass => "fail_to_pass",
+                    FlipDirection::PassToFail => "pass_to_fail",
+                    FlipDirection::FailToPass => "fail_to_pass",
                 },
             );
             change(&mut keys, &flip.change);
@@ -141,21 +141,21 @@ fn metric(metric: &MetricComparison) -> Value {
     let mut keys = Keys::default();
     keys.put("metric_label", cut_middle(&metric.label, 200));
     keys.put("metric_type", metric.metric_type.as_str());
-    keys.put("verdict", metric.verdict.map(Verdict::as_str));
+    keys.put("verdict", metric.verdict.map(MetricVerdict::as_str));
     keys.put(
         "measure",
         match metric.measure {
-            Measure::Mean => "mean",
-            Measure::TrueRate => "true_rate",
-            Measure::PassRate => "pass_rate",
-            Measure::Unordered => "none: its values have no order and no assessments",
+            MetricMeasure::Mean => "mean",
+            MetricMeasure::TrueRate => "true_rate",
+            MetricMeasure::PassRate => "pass_rate",
+            MetricMeasure::Unordered => "none: its values have no order and no assessments",
         },
     );
     keys.put("records", metric.records);
-    if metric.measure != Measure::Unordered {
+    if metric.measure != MetricMeasure::Unordered {
         let direction = match metric.direction {
-            Direction::Higher => "higher_is_better",
-            Direction::Lower => "lower_is_better",
+            BetterDirection::Higher => "higher_is_better",
+            BetterDirection::Lower => "lower_is_better",
         };
         let source = match metric.direction_source {
             DirectionSource::Assumed => "assumed",
@@ -215,13 +215,13 @@ fn metric(metric: &MetricComparison) -> Value {
     keys.into()
 }
 
-fn segment(segment: &Segment) -> Value {
+fn segment(segment: &SegmentComparison) -> Value {
     json!({"dimension": segment.dimension, "value": cut_middle(&segment.value, 200), "records": segment.records,
         "baseline": number(segment.baseline), "candidate": number(segment.candidate),
         "difference": number(segment.candidate - segment.baseline)})
 }
 
-fn change(keys: &mut Keys, change: &Change) {
+fn change(keys: &mut Keys, change: &RecordChange) {
     keys.put("dataset_record_id", change.record_id.as_str());
     keys.put("baseline", number(change.baseline));
     keys.put("candidate", number(change.candidate));
@@ -236,7 +236,7 @@ fn interval(ends: Option<(f64, f64)>) -> Value {
 }
 
 /// What the numbers cannot say.
-fn caveats(found: &Comparison, include_failed: bool, notes: &mut Notes) {
+fn caveats(found: &ExperimentComparison, include_failed: bool, notes: &mut Notes) {
     if found.paired == 0 {
         notes.add("no record is in both experiments, so nothing can be compared");
         return;
@@ -256,8 +256,10 @@ fn caveats(found: &Comparison, include_failed: bool, notes: &mut Notes) {
         ));
     }
     let unevenly = |metric: &MetricComparison| {
-        matches!(metric.measure, Measure::TrueRate | Measure::PassRate)
-            && metric.test == Some("paired_bootstrap")
+        matches!(
+            metric.measure,
+            MetricMeasure::TrueRate | MetricMeasure::PassRate
+        ) && metric.test == Some("paired_bootstrap")
     };
     if found.metrics.iter().any(unevenly) {
         notes.add(
@@ -265,7 +267,8 @@ fn caveats(found: &Comparison, include_failed: bool, notes: &mut Notes) {
              are examples, more likely on the side with fewer runs",
         );
     }
-    let few = |metric: &&MetricComparison| metric.measure == Measure::Mean && metric.records < 30;
+    let few =
+        |metric: &&MetricComparison| metric.measure == MetricMeasure::Mean && metric.records < 30;
     if found
         .metrics
         .iter()
@@ -303,7 +306,7 @@ fn caveats(found: &Comparison, include_failed: bool, notes: &mut Notes) {
         ));
     }
     let assumed = |metric: &MetricComparison| {
-        metric.measure == Measure::Mean && metric.direction_source == DirectionSource::Assumed
+        metric.measure == MetricMeasure::Mean && metric.direction_source == DirectionSource::Assumed
     };
     if found.metrics.iter().any(assumed) {
         notes.add(

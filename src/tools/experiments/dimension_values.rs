@@ -13,7 +13,7 @@ use crate::render::{candidate, cut_middle};
 use crate::tools::answer::read_offset;
 use crate::tools::args::{self, Count, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
-use llmobs_core::analysis::experiment::values_of;
+use llmobs_core::analysis::experiment::dimension_values;
 
 const NAME: &str = "get_llmobs_experiment_dimension_values";
 
@@ -61,7 +61,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     let mut without = 0;
     for event in events {
-        let values = values_of(event, key);
+        let values = dimension_values(event, key);
         without += usize::from(values.is_empty());
         for value in values {
             *counts.entry(value).or_default() += 1;

@@ -10,7 +10,7 @@ use crate::render::{candidate, cut_middle, trace_url};
 use crate::tools::args::{self, Count, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
 use datadog_llmobs::Upstream;
-use llmobs_core::analysis::experiment::values_of;
+use llmobs_core::analysis::experiment::dimension_values;
 use llmobs_core::model::{ExperimentEvent, ExperimentMetric};
 
 const NAME: &str = "get_llmobs_experiment_event";
@@ -127,7 +127,7 @@ fn describe(keys: &mut Keys, event: &ExperimentEvent) {
 fn metric(metric: &ExperimentMetric, known: &[String]) -> Value {
     let mut keys = Keys::default();
     keys.put("metric_type", metric.metric_type.as_str());
-    keys.put("value", metric.usable().cloned());
+    keys.put("value", metric.valid_value().cloned());
     keys.some("assessment", metric.assessment.map(|found| found.as_str()));
     keys.some("reasoning", metric.reasoning.clone());
     keys.put("status", metric.status.as_str());
@@ -150,7 +150,7 @@ fn tags(event: &ExperimentEvent) -> Map<String, Value> {
         .map(|(key, _)| key)
         .chain(["dataset_record_id", "error_type"])
     {
-        let values = values_of(event, key);
+        let values = dimension_values(event, key);
         let value = match values.as_slice() {
             [] => continue,
             [one] => json!(one),

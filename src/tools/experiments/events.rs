@@ -12,7 +12,7 @@ use super::{Keys, find_dimension, find_label, load, notes_of, number, preview};
 use crate::render::{candidate, cut_middle, squeeze};
 use crate::tools::args::{self, Count, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
-use llmobs_core::analysis::experiment::{dimensions, values_of};
+use llmobs_core::analysis::experiment::{dimension_values, dimensions};
 use llmobs_core::model::{ExperimentEvent, ExperimentMetric};
 
 pub(super) const NAME: &str = "list_llmobs_experiment_events";
@@ -168,7 +168,7 @@ fn matching<'a>(
         find_dimension(NAME, "filter_dimension_key", example, all, key)?;
         let wanted = arguments.filter_dimension_value.as_ref();
         events.retain(|event| {
-            let values = values_of(event, key);
+            let values = dimension_values(event, key);
             wanted.map_or(!values.is_empty(), |wanted| {
                 values.contains(&wanted.0.as_str())
             })
@@ -179,7 +179,7 @@ fn matching<'a>(
         let wanted = arguments.filter_metric_value.as_ref();
         events.retain(|event| {
             event.metric(label).is_some_and(|metric| {
-                wanted.is_none_or(|wanted| metric.usable().is_some_and(|v| is(v, &wanted.0)))
+                wanted.is_none_or(|wanted| metric.valid_value().is_some_and(|v| is(v, &wanted.0)))
             })
         });
     }
@@ -218,7 +218,7 @@ fn by_value(
     b: Option<&ExperimentMetric>,
     ascending: bool,
 ) -> Ordering {
-    let value = |metric: Option<&ExperimentMetric>| metric.and_then(|m| m.usable().cloned());
+    let value = |metric: Option<&ExperimentMetric>| metric.and_then(|m| m.valid_value().cloned());
     match (value(a), value(b)) {
         (None, None) => Ordering::Equal,
         (None, Some(_)) => Ordering::Greater,
@@ -252,7 +252,7 @@ fn row(event: &ExperimentEvent, telling: &[String]) -> Value {
         .iter()
         .map(|metric| {
             let value = metric
-                .usable()
+                .valid_value()
                 .map_or(Value::Null, |value| match value.as_f64() {
                     Some(value) => number(value),
                     None => squeeze(value, MAX_VALUE).0,
@@ -264,7 +264,7 @@ fn row(event: &ExperimentEvent, telling: &[String]) -> Value {
     let shown: Map<String, Value> = telling
         .iter()
         .filter_map(|key| {
-            let value = values_of(event, key)
+            let value = dimension_values(event, key)
                 .first()
                 .map(|value| cut_middle(value, MAX_VALUE))?;
             Some((key.clone(), Value::from(value)))

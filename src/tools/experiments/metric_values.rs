@@ -15,7 +15,7 @@ use crate::render::{candidate, cut_middle};
 use crate::tools::answer::read_offset;
 use crate::tools::args::{self, Count, Flag, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
-use llmobs_core::analysis::experiment::{metric_stats, values_of};
+use llmobs_core::analysis::experiment::{dimension_values, metric_stats};
 use llmobs_core::analysis::nearest::ranked;
 use llmobs_core::model::ExperimentEvent;
 
@@ -164,7 +164,7 @@ fn segments<'a>(
     let mut groups: BTreeMap<&str, Vec<&ExperimentEvent>> = BTreeMap::new();
     let mut without = 0;
     for event in events {
-        let values = values_of(event, dimension);
+        let values = dimension_values(event, dimension);
         without += usize::from(values.is_empty());
         for value in values {
             groups.entry(value).or_default().push(event);

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Keys, number};
 use crate::render::cut_middle;
-use llmobs_core::analysis::experiment::{LabelInfo, MetricStats, Values};
+use llmobs_core::analysis::experiment::{LabelInfo, MetricStats, MetricValues};
 
 /// Which of the two sets of key names the contract has: the summary's or the metric tool's.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,16 +39,16 @@ pub(super) fn stats(info: &LabelInfo, stats: &MetricStats, form: Form) -> Value 
     keys.into()
 }
 
-fn values(keys: &mut Keys, values: &Values, form: Form) {
+fn values(keys: &mut Keys, values: &MetricValues, form: Form) {
     let (min, max, words) = match form {
         Form::Summary => ("min", "max", "values"),
         Form::Full => ("min_value", "max_value", "value_counts"),
     };
     match values {
-        Values::Score(None) => {
+        MetricValues::Score(None) => {
             keys.put("mean", Value::Null);
         }
-        Values::Score(Some(score)) => {
+        MetricValues::Score(Some(score)) => {
             keys.put("mean", number(score.mean));
             if form == Form::Full {
                 keys.put("std_dev", number(score.std_dev));
@@ -61,7 +61,7 @@ fn values(keys: &mut Keys, values: &Values, form: Form) {
                 keys.put("p95", number(score.p95));
             }
         }
-        Values::Boolean {
+        MetricValues::Boolean {
             true_count,
             false_count,
         } => {
@@ -71,7 +71,7 @@ fn values(keys: &mut Keys, values: &Values, form: Form) {
             let rate = (total > 0).then(|| *true_count as f64 / total as f64);
             keys.put("true_rate", number(rate));
         }
-        Values::Categorical(counts) => {
+        MetricValues::Categorical(counts) => {
             let mut sorted: Vec<_> = counts.iter().collect();
             sorted.sort_by_key(|(_, count)| Reverse(**count));
             let shown: Map<String, Value> = sorted
@@ -82,7 +82,7 @@ fn values(keys: &mut Keys, values: &Values, form: Form) {
             keys.put(words, shown);
             keys.some("other_values", sorted.len().saturating_sub(MOST_WORDS));
         }
-        Values::Json(fields) => {
+        MetricValues::Json(fields) => {
             let shown: Map<String, Value> = fields
                 .iter()
                 .take(MOST_WORDS)

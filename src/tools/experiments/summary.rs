@@ -14,7 +14,7 @@ use crate::tools::answer::read_offset;
 use crate::tools::args::{self, Count, Flag, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
 use datadog_llmobs::Upstream;
-use llmobs_core::analysis::experiment::{dimensions, labels, metric_stats, percentile};
+use llmobs_core::analysis::experiment::{dimensions, metric_labels, metric_stats, percentile};
 use llmobs_core::model::{Experiment, ExperimentEvent, ExperimentMetric, Usage};
 
 pub(super) const NAME: &str = "get_llmobs_experiment_summary";
@@ -81,7 +81,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     );
     head.some("runs", different(|event| event.tag("run_iteration")));
 
-    let known = labels(events);
+    let known = metric_labels(events);
     let rows = known
         .iter()
         .map(|info| {
@@ -151,7 +151,9 @@ pub(super) fn summary_metric(metric: &ExperimentMetric) -> Value {
     keys.put("metric_type", metric.metric_type.as_str());
     keys.put(
         "value",
-        metric.usable().map(|value| squeeze(value, MAX_CONFIG).0),
+        metric
+            .valid_value()
+            .map(|value| squeeze(value, MAX_CONFIG).0),
     );
     for name in ["run_iteration", "iteration"] {
         let tag = metric

@@ -8,7 +8,7 @@ use crate::call::Call;
 use crate::client::Client;
 use crate::error::ClientError;
 use crate::pager::{CursorPager, PagerLimits, Step, Stop};
-use llmobs_core::analysis::experiment::assemble;
+use llmobs_core::analysis::experiment::assemble_events;
 use llmobs_core::model::{Experiment, ExperimentMetric, ExperimentSpan};
 
 /// What stands in the error when an answer is JSON but no events.
@@ -91,7 +91,7 @@ impl Client {
         }
         let complete = walk.stopped.is_none();
         let (spans, summary) = (walk.spans, walk.summary);
-        let assembled = tokio::task::spawn_blocking(move || assemble(spans, summary)).await;
+        let assembled = tokio::task::spawn_blocking(move || assemble_events(spans, summary)).await;
         let Ok(data) = assembled else {
             return Err(self.unreadable(&EVENTS, 200, "events that cannot be read".to_owned()));
         };

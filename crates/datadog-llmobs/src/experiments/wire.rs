@@ -47,7 +47,7 @@ pub(super) fn span(row: Value) -> Option<ExperimentSpan> {
     Some(ExperimentSpan {
         trace_id: TraceId::from(take_text(&mut top, "trace_id").unwrap_or_default()),
         span_id: SpanId::from(span_id),
-        parent_id: SpanId::parent(parent.as_deref()),
+        parent_id: SpanId::parse_parent(parent.as_deref()),
         name: take_text(&mut top, "name").unwrap_or_default(),
         start_ns: nanoseconds(whole(&mut top, "start_ns").unwrap_or_default()),
         duration_ns: whole(&mut top, "duration").unwrap_or_default(),

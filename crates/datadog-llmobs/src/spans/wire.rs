@@ -126,7 +126,7 @@ fn read_span(mut top: Map<String, Value>) -> Option<Span> {
     let mut span = Span {
         trace_id: TraceId::from(fields.text("trace_id").unwrap_or_default()),
         span_id: SpanId::from(span_id),
-        parent_id: SpanId::parent(parent.as_deref()),
+        parent_id: SpanId::parse_parent(parent.as_deref()),
         apm_trace_id: fields
             .text("apm_trace_id")
             .or_else(|| dd.get("apm_trace_id").and_then(scalar_text)),
@@ -324,7 +324,7 @@ pub(crate) fn read_metrics(map: Map<String, Value>) -> BTreeMap<String, f64> {
 fn read_agent(mut map: Map<String, Value>) -> Option<AgentAttribution> {
     let name = take_text(&mut map, "pagent_name").unwrap_or_default();
     let span_id = take_text(&mut map, "pagent_span_id");
-    let span_id = SpanId::parent(span_id.as_deref());
+    let span_id = SpanId::parse_parent(span_id.as_deref());
     (!name.is_empty() || span_id.is_some()).then_some(AgentAttribution { name, span_id })
 }
 

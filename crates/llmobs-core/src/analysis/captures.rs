@@ -103,7 +103,7 @@ fn span_of(event: &Value) -> Span {
     let meta = &event["meta"];
     Span {
         trace_id: text(&event["trace_id"]).into(),
-        parent_id: SpanId::parent(event["parent_id"].as_str()),
+        parent_id: SpanId::parse_parent(event["parent_id"].as_str()),
         name: text(&event["name"]),
         kind: SpanKind::from(text(&meta["span"]["kind"])),
         metrics: event["metrics"]

@@ -12,17 +12,17 @@ mod validate;
 #[cfg(any(test, feature = "testing"))]
 pub mod properties;
 
-pub use changes::{Change, Changes, changes};
-pub use form::{Draft, nested, read, with_kept};
-pub use placeholders::{PlaceholderError, Template};
+pub use changes::{ConfigurationDiff, FieldChange, diff_configurations};
+pub use form::{EvaluatorDraft, keep_unlisted_fields, nested_form, read_draft};
+pub use placeholders::{PlaceholderError, PromptTemplate};
 pub use prompt::{RenderedPrompt, render_prompt, session_context, span_context, trace_context};
-pub use schema::wrapped;
-pub use stats::{Stats, Tally};
-pub use validate::{corrected, name_problem, problems};
+pub use schema::wrap_schema;
+pub use stats::{EvaluationCounter, EvaluationStats};
+pub use validate::{corrected_fields, find_problems, name_problem};
 
 /// What is wrong with one field of an evaluator.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Problem {
+pub struct FieldProblem {
     /// The field, as the caller wrote it where it is unknown; cleaned by who shows it.
     pub field: String,
     /// Why it is refused: words to follow the field's name.
@@ -31,7 +31,7 @@ pub struct Problem {
     pub suggestion: Option<serde_json::Value>,
 }
 
-impl Problem {
+impl FieldProblem {
     fn new(
         field: impl Into<String>,
         reason: impl Into<String>,

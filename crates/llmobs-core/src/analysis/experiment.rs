@@ -14,12 +14,15 @@ mod inference;
 mod numbers;
 mod stats;
 
-pub use assemble::{ExperimentData, assemble};
+pub use assemble::{ExperimentData, assemble_events};
 pub use compare::{
-    Change, Comparison, Direction, DirectionSource, Flip, Measure, MetricComparison, Options,
-    Outcome, Segment, TaskFailure, UsageDifference, Verdict, compare,
+    BetterDirection, CompareOptions, DirectionSource, ExperimentComparison, FlipDirection,
+    MetricComparison, MetricMeasure, MetricVerdict, RecordChange, RecordFlip, SegmentComparison,
+    TaskFailure, UsageDifference, compare,
 };
-pub use dimension::{Dimension, dimensions, values_of};
-pub use inference::{Bootstrap, holm, mcnemar_exact, paired_bootstrap};
+pub use dimension::{ExperimentDimension, dimension_values, dimensions};
+pub use inference::{BootstrapResult, holm_correction, mcnemar_exact, paired_bootstrap};
 pub use numbers::percentile;
-pub use stats::{FieldStats, LabelInfo, MetricStats, ScoreStats, Values, labels, metric_stats};
+pub use stats::{
+    FieldStats, LabelInfo, MetricStats, MetricValues, ScoreStats, metric_labels, metric_stats,
+};

@@ -76,7 +76,7 @@ pub struct ExperimentMetric {
 
 impl ExperimentMetric {
     /// The value, unless the evaluator failed: what a failed one leaves behind is none.
-    pub fn usable(&self) -> Option<&Value> {
+    pub fn valid_value(&self) -> Option<&Value> {
         match self.status {
             EvalStatus::Error => None,
             EvalStatus::Ok | EvalStatus::Warn => self.value.as_ref(),
@@ -140,7 +140,7 @@ pub struct ExperimentEvent {
 ///
 /// # Errors
 /// The place where it belongs, when it is not there.
-pub fn place_near<T>(
+pub fn find_label<T>(
     list: &[T],
     likely: usize,
     label_of: impl Fn(&T) -> &str,
@@ -155,13 +155,13 @@ pub fn place_near<T>(
 impl ExperimentEvent {
     /// The metric of that label.
     pub fn metric(&self, label: &str) -> Option<&ExperimentMetric> {
-        self.metric_near(label, &mut 0)
+        self.metric_from(label, &mut 0)
     }
 
     /// The same for many events in turn: most have the same labels, so a label is looked for first
     /// at the place where it was found last.
-    pub fn metric_near(&self, label: &str, place: &mut usize) -> Option<&ExperimentMetric> {
-        *place = place_near(&self.metrics, *place, |metric| &metric.label, label).ok()?;
+    pub fn metric_from(&self, label: &str, place: &mut usize) -> Option<&ExperimentMetric> {
+        *place = find_label(&self.metrics, *place, |metric| &metric.label, label).ok()?;
         self.metrics.get(*place)
     }
 

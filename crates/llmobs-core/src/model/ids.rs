@@ -67,7 +67,7 @@ text_id! {
 
 impl SpanId {
     /// Reads a wire `parent_id`: missing, empty, `0` and `undefined` all mean "no parent".
-    pub fn parent(text: Option<&str>) -> Option<Self> {
+    pub fn parse_parent(text: Option<&str>) -> Option<Self> {
         match text.map(str::trim) {
             None | Some("" | "0") => None,
             Some(text) if text == ROOT_PARENT => None,
@@ -83,8 +83,8 @@ mod tests {
     #[test]
     fn every_spelling_of_no_parent_is_a_root() {
         for text in [None, Some(""), Some("0"), Some("undefined"), Some(" ")] {
-            assert_eq!(SpanId::parent(text), None, "{text:?}");
+            assert_eq!(SpanId::parse_parent(text), None, "{text:?}");
         }
-        assert_eq!(SpanId::parent(Some("17")), Some(SpanId::from("17")));
+        assert_eq!(SpanId::parse_parent(Some("17")), Some(SpanId::from("17")));
     }
 }

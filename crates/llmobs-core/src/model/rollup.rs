@@ -35,7 +35,7 @@ pub struct TraceRollup {
 
 impl TraceRollup {
     /// Sums up the spans of one trace, in any order.
-    pub fn of<S: Borrow<Span>>(spans: &[S]) -> Self {
+    pub fn from_spans<S: Borrow<Span>>(spans: &[S]) -> Self {
         let kinds: HashMap<&str, &SpanKind> = spans
             .iter()
             .map(|span| {
@@ -113,7 +113,7 @@ mod tests {
             span("inner", Some("outer"), SpanKind::Llm, 40.0),
             span("search", Some("a"), SpanKind::Tool, 0.0),
         ];
-        let sums = TraceRollup::of(&spans);
+        let sums = TraceRollup::from_spans(&spans);
         assert_eq!((sums.llm_calls, sums.tool_calls), (1, 1));
         assert!((sums.total_tokens - 40.0).abs() < 1e-9);
     }

@@ -67,7 +67,7 @@ impl Field {
     }
 
     /// Whether it is about evaluations or feedback, so that they must stand on the span.
-    pub fn is_judgement(&self) -> bool {
+    pub fn reads_evaluations(&self) -> bool {
         let families = ["evaluations.", "evaluation.", "feedback."];
         let name = self.name();
         name == "event_kind" || families.iter().any(|family| name.starts_with(family))
@@ -233,9 +233,9 @@ impl Query {
     }
 
     /// Whether evaluations or feedback are asked for, so that they must stand on the span.
-    pub fn needs_judgements(&self) -> bool {
+    pub fn needs_evaluations(&self) -> bool {
         let mut fields = self.root.terms().filter_map(Term::field);
-        fields.any(Field::is_judgement)
+        fields.any(Field::reads_evaluations)
     }
 
     /// Whether an `@child.…` facet is used, so that [`super::SpanContext::descendants`] must be
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(needs("-@child.@status:error"), (false, true));
         // Rollups stand on roots only, and a descendant is none.
         assert_eq!(needs("@child.@trace.llm_calls:>1"), (false, true));
-        let judged = |text: &str| parse(text).unwrap().needs_judgements();
+        let judged = |text: &str| parse(text).unwrap().needs_evaluations();
         assert!(judged("x OR -@evaluation.tone.value:>1") && judged("@child.@feedback.done:*"));
         assert!(judged("event_kind:feedback") && judged("evaluations.custom.tone:*"));
         assert!(!judged("@status:error evaluation"));

@@ -1,6 +1,6 @@
 //! A place in a query's text, and the smallest things that can be read from it.
 
-use super::{Glyph, ParseError, Wildcard};
+use super::{ParseError, Wildcard, WildcardElement};
 
 /// Reads a text from left to right, by characters.
 #[derive(Debug, Clone, Copy)]
@@ -81,10 +81,10 @@ impl<'a> Cursor<'a> {
             }
             self.bump();
             pattern.push(match c {
-                '*' => Glyph::Any,
-                '?' => Glyph::One,
-                '\\' => Glyph::Char(self.escaped()?),
-                c => Glyph::Char(c),
+                '*' => WildcardElement::AnyRun,
+                '?' => WildcardElement::AnyChar,
+                '\\' => WildcardElement::Char(self.escaped()?),
+                c => WildcardElement::Char(c),
             });
         }
         let raw = self.text.get(start..self.position).unwrap_or_default();

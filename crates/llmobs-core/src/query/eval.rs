@@ -18,7 +18,7 @@ pub struct SpanContext<'a> {
 
 impl<'a> SpanContext<'a> {
     /// A span by itself: `@trace.…` and `@child.…` find nothing.
-    pub fn of(span: &'a Span) -> Self {
+    pub fn without_trace(span: &'a Span) -> Self {
         Self {
             span,
             rollup: None,
@@ -56,7 +56,7 @@ impl Term {
             }
             Term::Exists(field) => exists(field, context),
             Term::Missing(field) => !exists(field, context),
-            Term::Text(free) => free.found_in(&text::segments(context.span)),
+            Term::Text(free) => free.found_in(&text::searched_texts(context.span)),
         }
     }
 }
@@ -76,7 +76,7 @@ fn any_value(
         Field::Child(name) => context.descendants.iter().any(|span| {
             let below = SpanContext {
                 rollup: context.rollup,
-                ..SpanContext::of(span)
+                ..SpanContext::without_trace(span)
             };
             facets::of_attribute(name, &below).iter().any(&test)
         }),
@@ -90,7 +90,7 @@ impl Pattern {
             Pattern::Wildcard(wildcard) => match value {
                 FacetValue::Text(text) => wildcard.matches(text),
                 FacetValue::Number { number, .. } => wildcard.matches(&number.to_string()),
-                FacetValue::Present => wildcard.is_any(),
+                FacetValue::Present => wildcard.is_any_text(),
             },
             Pattern::Compare(comparison, number) => numeric(value)
                 .is_some_and(|(value, unit)| comparison.holds(value, number.in_unit(unit))),

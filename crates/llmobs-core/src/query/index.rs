@@ -1,19 +1,19 @@
 //! Queries for an index: what it keeps of a span, and what it is asked.
 //!
 //! An index must find what [`super::Query::matches`] finds, or it lies. Both sides of that stand
-//! here, free of any engine: [`Facts`] are what an index keeps of a span, a [`Plan`] is a query in
+//! here, free of any engine: [`IndexDocument`] are what an index keeps of a span, a [`IndexPlan`] is a query in
 //! terms of them. A plan never misses a span that the query matches. Where facts say less than the
 //! span does (a text in an input, a descendant), the plan finds too many and says that it is not
-//! [`Plan::exact`]; the spans found must then be looked at. The property tests hold both.
+//! [`IndexPlan::exact`]; the spans found must then be looked at. The property tests hold both.
 //!
-//! Facts are of three sorts. *Keys* are exact texts (`ml_app` is `shop`; `env` is there).
+//! IndexDocument are of three sorts. *KeyList* are exact texts (`ml_app` is `shop`; `env` is there).
 //! *Numbers* are compared. *Groups* are the values to group by. Words of the span's text are kept
 //! beside them, cut by [`super::text`].
 //!
 //! `@x` and `x` look at attribute and tag in different order. Where both lead to the same values,
 //! as they mostly do, those are kept once; else under a name of their own each.
 
-mod facts;
+mod document;
 mod plan;
 
 #[cfg(any(test, feature = "testing"))]
@@ -21,8 +21,8 @@ pub mod strategies;
 #[cfg(test)]
 mod tests;
 
-pub use facts::{Facts, Keys, facts};
-pub use plan::{Node, NumberTest, Plan, group_columns, plan, plan_filters};
+pub use document::{IndexDocument, KeyList, index_document};
+pub use plan::{IndexCondition, IndexPlan, NumberTest, group_columns, plan_filters, plan_query};
 
 use std::borrow::Cow;
 
@@ -189,7 +189,7 @@ pub fn metric_column(metric: &str) -> String {
 }
 
 /// The columns of what spans were judged under a label: the score, and 1 if it passed, 0 if not.
-pub fn verdict_columns(kind: EventKind, label: &str) -> [String; 2] {
+pub fn evaluation_columns(kind: EventKind, label: &str) -> [String; 2] {
     let family = match kind {
         EventKind::Evaluation => EVALUATION,
         EventKind::Feedback => FEEDBACK,

@@ -133,7 +133,7 @@ impl Parser<'_> {
                 "give it one, ask for its presence, or quote it as text: @status:error, \
                  @session_id:*, \"@name\"",
             ));
-        } else if word.pattern.is_any() {
+        } else if word.pattern.is_any_text() {
             self.end_of_term()?;
             return Ok(Expr::All);
         } else {
@@ -339,7 +339,7 @@ impl Parser<'_> {
 /// `field:*` asks whether the field is there at all.
 fn field_term(field: Field, pattern: Pattern) -> Term {
     match pattern {
-        Pattern::Wildcard(wildcard) if wildcard.is_any() => Term::Exists(field),
+        Pattern::Wildcard(wildcard) if wildcard.is_any_text() => Term::Exists(field),
         pattern => Term::Field { field, pattern },
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::cursor::ends_word;
-use super::{Expr, Field, FreeText, Glyph, Pattern, Query, Term, Wildcard};
+use super::{Expr, Field, FreeText, Pattern, Query, Term, Wildcard, WildcardElement};
 
 impl Display for Query {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -96,9 +96,11 @@ impl Display for Pattern {
         match self {
             Pattern::Literal(text) => f.write_str(&value(text)),
             Pattern::Wildcard(wildcard) => {
-                let escape_first =
-                    matches!(wildcard.glyphs().first(), Some(Glyph::Char('<' | '>')));
-                write_glyphs(f, wildcard, escape_first)
+                let escape_first = matches!(
+                    wildcard.elements().first(),
+                    Some(WildcardElement::Char('<' | '>'))
+                );
+                write_elements(f, wildcard, escape_first)
             }
             Pattern::Compare(comparison, number) => write!(f, "{}{number}", comparison.as_str()),
             Pattern::Range { from, to } => {
@@ -165,17 +167,20 @@ fn write_name(f: &mut Formatter<'_>, name: &str, escape_first: bool) -> fmt::Res
 
 /// A free word. It must not be taken for an operator, a negation or an attribute.
 fn write_word(f: &mut Formatter<'_>, word: &Wildcard) -> fmt::Result {
-    let sigil = matches!(word.glyphs().first(), Some(Glyph::Char('@' | '-')));
+    let sigil = matches!(
+        word.elements().first(),
+        Some(WildcardElement::Char('@' | '-'))
+    );
     let operator = matches!(word.as_literal().as_deref(), Some("AND" | "OR" | "NOT"));
-    write_glyphs(f, word, sigil || operator)
+    write_elements(f, word, sigil || operator)
 }
 
-fn write_glyphs(f: &mut Formatter<'_>, word: &Wildcard, escape_first: bool) -> fmt::Result {
-    for (index, glyph) in word.glyphs().iter().enumerate() {
-        match glyph {
-            Glyph::Any => f.write_char('*')?,
-            Glyph::One => f.write_char('?')?,
-            Glyph::Char(c) => {
+fn write_elements(f: &mut Formatter<'_>, word: &Wildcard, escape_first: bool) -> fmt::Result {
+    for (index, element) in word.elements().iter().enumerate() {
+        match element {
+            WildcardElement::AnyRun => f.write_char('*')?,
+            WildcardElement::AnyChar => f.write_char('?')?,
+            WildcardElement::Char(c) => {
                 if needs_escape(*c) || (index == 0 && escape_first) {
                     f.write_char('\\')?;
                 }

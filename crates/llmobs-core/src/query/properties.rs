@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::{
-    Comparison, Expr, Field, FreeText, Glyph, Number, Pattern, Query, SpanContext, Term, TimeUnit,
-    Wildcard, check_balance, parse,
+    Comparison, Expr, Field, FreeText, Number, Pattern, Query, SpanContext, Term, TimeUnit,
+    Wildcard, WildcardElement, check_balance, parse,
 };
 use crate::model::Span;
 
@@ -94,17 +94,17 @@ fn number() -> impl Strategy<Value = Number> {
     (value, prop::sample::select(units)).prop_map(|(value, unit)| Number { value, unit })
 }
 
-fn glyphs() -> impl Strategy<Value = Wildcard> {
-    let glyph = prop_oneof![
-        any::<char>().prop_map(Glyph::Char),
+fn elements() -> impl Strategy<Value = Wildcard> {
+    let element = prop_oneof![
+        any::<char>().prop_map(WildcardElement::Char),
         prop::sample::select(vec![
             'a', '>', '<', '@', '-', '(', ' ', '*', '\\', '"', ':', ','
         ])
-        .prop_map(Glyph::Char),
-        Just(Glyph::One),
-        Just(Glyph::Any),
+        .prop_map(WildcardElement::Char),
+        Just(WildcardElement::AnyChar),
+        Just(WildcardElement::AnyRun),
     ];
-    prop::collection::vec(glyph, 1..6).prop_map(|glyphs| glyphs.into_iter().collect())
+    prop::collection::vec(element, 1..6).prop_map(|elements| elements.into_iter().collect())
 }
 
 fn single_pattern() -> impl Strategy<Value = Pattern> {
@@ -114,8 +114,8 @@ fn single_pattern() -> impl Strategy<Value = Pattern> {
             "AND", "OR", "NOT", "TO", "IN", "", ">5", "a,b", "[1 TO 2]"
         ])
         .prop_map(|text| Pattern::Literal(text.to_owned())),
-        glyphs()
-            .prop_filter("has a wildcard", |glyphs| glyphs.as_literal().is_none())
+        elements()
+            .prop_filter("has a wildcard", |elements| elements.as_literal().is_none())
             .prop_map(Pattern::Wildcard),
         (prop::sample::select(Comparison::ALL.to_vec()), number())
             .prop_map(|(comparison, number)| Pattern::Compare(comparison, number)),
@@ -135,18 +135,20 @@ fn term() -> impl Strategy<Value = Term> {
     let words = prop::sample::select(vec!["AND", "OR", "NOT", "IN", "and", "-", "@a", "_exists_"]);
     prop_oneof![
         (field(), pattern()).prop_map(|(field, pattern)| match pattern {
-            Pattern::Wildcard(wildcard) if wildcard.is_any() => Term::Exists(field),
+            Pattern::Wildcard(wildcard) if wildcard.is_any_text() => Term::Exists(field),
             pattern => Term::Field { field, pattern },
         }),
         field().prop_map(Term::Exists),
         field().prop_map(Term::Missing),
         any_text().prop_map(|text| Term::Text(FreeText::Phrase(text))),
         words.prop_map(|word| {
-            Term::Text(FreeText::Word(word.chars().map(Glyph::Char).collect()))
+            Term::Text(FreeText::Word(
+                word.chars().map(WildcardElement::Char).collect(),
+            ))
         }),
-        glyphs()
-            .prop_filter("not all spans", |glyphs| !glyphs.is_any())
-            .prop_map(|glyphs| Term::Text(FreeText::Word(glyphs))),
+        elements()
+            .prop_filter("not all spans", |elements| !elements.is_any_text())
+            .prop_map(|elements| Term::Text(FreeText::Word(elements))),
     ]
 }
 
@@ -178,7 +180,7 @@ proptest! {
         match parse(&text) {
             Ok(query) => {
                 let _ = query.warnings();
-                let _ = query.matches(&SpanContext::of(&span()));
+                let _ = query.matches(&SpanContext::without_trace(&span()));
                 prop_assert_eq!(check_balance(&text), Ok(()));
                 let printed = query.to_string();
                 let again = parse(&printed);
@@ -204,7 +206,7 @@ proptest! {
         let query = Query { root: root.clone() };
         let negated = Query { root: Expr::Not(Box::new(root)) };
         let span = span();
-        let context = SpanContext::of(&span);
+        let context = SpanContext::without_trace(&span);
         prop_assert_ne!(query.matches(&context), negated.matches(&context));
     }
 }

@@ -1,34 +1,34 @@
 //! What free text is searched in, and what a word is.
 //!
 //! An index must find exactly what [`super::Query::matches`] finds. So it takes the texts of
-//! [`segments`], cuts them with [`tokens`], and looks for what [`FreeText::tokens`] asks: these
+//! [`searched_texts`], cuts them with [`tokens`], and looks for what [`FreeText::tokens`] asks: these
 //! three, and nothing else, define the search.
 
 use std::borrow::Cow;
 
 use super::json::plain_text;
-use super::{FreeText, Glyph, Wildcard};
+use super::{FreeText, Wildcard, WildcardElement};
 use crate::model::{Io, Span};
 
 /// How many characters of a span's input, and of its output, free text is searched in. Datadog's
 /// documented limit.
-pub const SEARCHED_CHARS: usize = 20_500;
+pub const MAX_SEARCHED_CHARS: usize = 20_500;
 
 /// The texts of a span that free text is searched in: its name, each tag, and the first
-/// [`SEARCHED_CHARS`] of its input and of its output (values, message contents, tool calls and
+/// [`MAX_SEARCHED_CHARS`] of its input and of its output (values, message contents, tool calls and
 /// results, document texts). A phrase never reaches from one text into the next.
-pub fn segments(span: &Span) -> Vec<Cow<'_, str>> {
+pub fn searched_texts(span: &Span) -> Vec<Cow<'_, str>> {
     let mut found = vec![Cow::Borrowed(span.name.as_str())];
     found.extend(span.tags.iter().map(|tag| Cow::Borrowed(tag.as_str())));
     for io in [&span.input, &span.output] {
-        side_segments(io, &mut found);
+        content_texts(io, &mut found);
     }
     found
 }
 
-fn side_segments<'a>(io: &'a Io, found: &mut Vec<Cow<'a, str>>) {
+fn content_texts<'a>(io: &'a Io, found: &mut Vec<Cow<'a, str>>) {
     let mut side = Side {
-        left: SEARCHED_CHARS,
+        left: MAX_SEARCHED_CHARS,
         found,
     };
     if let Some(value) = &io.value {
@@ -157,11 +157,11 @@ impl<'a> Tokens<'a> {
         }
         self.rest = self.rest.trim_start_matches(|c: char| !c.is_alphanumeric());
         let first = self.rest.chars().next()?;
-        let end = if stands_alone(first) {
+        let end = if is_unspaced_script(first) {
             first.len_utf8()
         } else {
             self.rest
-                .find(|c: char| !c.is_alphanumeric() || stands_alone(c))
+                .find(|c: char| !c.is_alphanumeric() || is_unspaced_script(c))
                 .unwrap_or(self.rest.len())
         };
         Some(Cut::Other(self.take(end)?))
@@ -185,7 +185,7 @@ fn lower_case(token: &str) -> Cow<'_, str> {
 }
 
 /// Whether a character belongs to a script that is written without blanks between words.
-fn stands_alone(c: char) -> bool {
+fn is_unspaced_script(c: char) -> bool {
     matches!(
         c,
         '\u{e00}'..='\u{eff}'           // Thai, Lao
@@ -207,7 +207,7 @@ pub enum TokenPattern {
     /// Exactly this, in lower case.
     Exact(String),
     /// Text with wildcards, in lower case.
-    Like(Wildcard),
+    Wildcard(Wildcard),
 }
 
 impl TokenPattern {
@@ -215,7 +215,7 @@ impl TokenPattern {
     pub fn matches(&self, token: &str) -> bool {
         match self {
             TokenPattern::Exact(text) => text == token,
-            TokenPattern::Like(wildcard) => wildcard.matches(token),
+            TokenPattern::Wildcard(wildcard) => wildcard.matches(token),
         }
     }
 
@@ -243,8 +243,8 @@ impl FreeText {
         }
     }
 
-    /// Whether the text is found in one of `segments`.
-    pub(super) fn found_in(&self, segments: &[Cow<'_, str>]) -> bool {
+    /// Whether the text is found in one of `searched_texts`.
+    pub(super) fn found_in(&self, searched_texts: &[Cow<'_, str>]) -> bool {
         let wanted = self.tokens();
         let first = match wanted.as_slice() {
             [] => return false,
@@ -261,32 +261,35 @@ impl FreeText {
             let lower = segment.to_ascii_lowercase();
             sought.iter().all(|token| lower.contains(token))
         };
-        segments.iter().filter(may_hold).any(|segment| match first {
-            Some(only) => tokens(segment).any(|token| only.matches(&token)),
-            None => {
-                let tokens: Vec<_> = tokens(segment).collect();
-                tokens.windows(wanted.len()).any(|run| {
-                    run.iter()
-                        .zip(&wanted)
-                        .all(|(token, want)| want.matches(token))
-                })
-            }
-        })
+        searched_texts
+            .iter()
+            .filter(may_hold)
+            .any(|segment| match first {
+                Some(only) => tokens(segment).any(|token| only.matches(&token)),
+                None => {
+                    let tokens: Vec<_> = tokens(segment).collect();
+                    tokens.windows(wanted.len()).any(|run| {
+                        run.iter()
+                            .zip(&wanted)
+                            .all(|(token, want)| want.matches(token))
+                    })
+                }
+            })
     }
 }
 
 fn word_tokens(word: &Wildcard) -> Vec<TokenPattern> {
     let mut cutter = Cutter::default();
-    for glyph in word.glyphs() {
-        match glyph {
-            Glyph::Char(c) if !c.is_alphanumeric() => cutter.cut(),
-            Glyph::Char(c) if stands_alone(*c) => cutter.add_alone(*c),
-            Glyph::Char(c) => c
+    for element in word.elements() {
+        match element {
+            WildcardElement::Char(c) if !c.is_alphanumeric() => cutter.cut(),
+            WildcardElement::Char(c) if is_unspaced_script(*c) => cutter.add_alone(*c),
+            WildcardElement::Char(c) => c
                 .to_lowercase()
-                .for_each(|lower| cutter.current.push(Glyph::Char(lower))),
+                .for_each(|lower| cutter.current.push(WildcardElement::Char(lower))),
             // `*` right after a character that is a token by itself asks for nothing more.
-            Glyph::Any if cutter.after_alone && cutter.current.is_empty() => {}
-            Glyph::Any | Glyph::One => cutter.current.push(*glyph),
+            WildcardElement::AnyRun if cutter.after_alone && cutter.current.is_empty() => {}
+            WildcardElement::AnyRun | WildcardElement::AnyChar => cutter.current.push(*element),
         }
     }
     cutter.cut();
@@ -304,7 +307,7 @@ struct Cutter {
 impl Cutter {
     fn add_alone(&mut self, c: char) {
         // Likewise `*` right before it.
-        if self.current.is_any() {
+        if self.current.is_any_text() {
             self.current = Wildcard::default();
         }
         self.cut();
@@ -318,7 +321,7 @@ impl Cutter {
         if !current.is_empty() {
             self.done.push(match current.as_literal() {
                 Some(text) => TokenPattern::Exact(text),
-                None => TokenPattern::Like(current),
+                None => TokenPattern::Wildcard(current),
             });
         }
     }
@@ -405,7 +408,7 @@ mod tests {
             ..Span::default()
         };
         assert_eq!(
-            segments(&span),
+            searched_texts(&span),
             [
                 "answer",
                 "env:prod",
@@ -422,7 +425,7 @@ mod tests {
 
     #[test]
     fn each_side_is_searched_up_to_the_documented_limit() {
-        let long = "é".repeat(SEARCHED_CHARS - 4);
+        let long = "é".repeat(MAX_SEARCHED_CHARS - 4);
         let io = Io {
             value: Some(json!(long)),
             messages: vec![
@@ -436,15 +439,18 @@ mod tests {
             output: io,
             ..Span::default()
         };
-        let segments = segments(&span);
-        assert_eq!(segments, ["", long.as_str(), "abcd", long.as_str(), "abcd"]);
+        let searched_texts = searched_texts(&span);
+        assert_eq!(
+            searched_texts,
+            ["", long.as_str(), "abcd", long.as_str(), "abcd"]
+        );
     }
 
     /// The definition, character by character.
     fn cut(text: &str) -> Vec<String> {
         let mut words = vec![String::new()];
         for c in text.chars() {
-            if stands_alone(c) && c.is_alphanumeric() {
+            if is_unspaced_script(c) && c.is_alphanumeric() {
                 words.extend([c.to_lowercase().collect(), String::new()]);
             } else if c.is_alphanumeric() {
                 words.last_mut().unwrap().extend(c.to_lowercase());
@@ -491,7 +497,7 @@ mod tests {
 
         #[test]
         fn a_word_without_wildcards_is_cut_like_a_text(text in any::<String>()) {
-            let word = FreeText::Word(text.chars().map(Glyph::Char).collect());
+            let word = FreeText::Word(text.chars().map(WildcardElement::Char).collect());
             prop_assert_eq!(word.tokens(), FreeText::Phrase(text).tokens());
         }
     }

@@ -206,7 +206,7 @@ fn calendar(text: &str) -> Option<i64> {
 /// # Errors
 ///
 /// A moment that cannot be read, or `from` after `to`.
-pub fn window(
+pub fn parse_window(
     from: Option<&str>,
     to: Option<&str>,
     default_from: &str,
@@ -331,7 +331,7 @@ mod tests {
     fn a_window_ends_now_and_starts_at_the_default_before_its_end() {
         let day = 86_400_000;
         let ends = |from, to| {
-            let window = window(from, to, "now-1d", NOW).unwrap();
+            let window = parse_window(from, to, "now-1d", NOW).unwrap();
             (NOW - window.from_ms, NOW - window.to_ms)
         };
         assert_eq!(ends(None, None), (day, 0));
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_window_that_ends_before_it_starts_is_an_error_with_both_ends() {
-        let error = window(Some("now"), Some("now-1d"), "now-1d", NOW).unwrap_err();
+        let error = parse_window(Some("now"), Some("now-1d"), "now-1d", NOW).unwrap_err();
         assert_eq!(
             error.to_string(),
             "`from` (2026-03-31T12:00:00.000Z) is later than `to` (2026-03-30T12:00:00.000Z); \
@@ -355,7 +355,7 @@ mod tests {
         #[test]
         fn nothing_panics(text in any::<String>(), now in any::<i64>()) {
             let _ = parse_instant(&text, now);
-            let _ = window(Some(&text), None, "now-1d", now);
+            let _ = parse_window(Some(&text), None, "now-1d", now);
         }
 
         #[test]
@@ -363,7 +363,7 @@ mod tests {
             text in "(now ?[+-])?[0-9]{1,20} ?(s|m|h|d|w|M|y|months|years)?", now in any::<i64>()
         ) {
             let _ = parse_instant(&text, now);
-            let _ = window(None, Some(&text), "now-1d", now);
+            let _ = parse_window(None, Some(&text), "now-1d", now);
         }
 
         #[test]

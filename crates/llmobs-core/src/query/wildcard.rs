@@ -5,50 +5,52 @@ use std::str::Chars;
 /// A text pattern. Equal patterns are equal values: runs of `*` are one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Wildcard {
-    glyphs: Vec<Glyph>,
+    elements: Vec<WildcardElement>,
 }
 
 /// One element of a text pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Glyph {
+pub enum WildcardElement {
     /// This character.
     Char(char),
     /// `?`: any one character.
-    One,
+    AnyChar,
     /// `*`: any run of characters, also none.
-    Any,
+    AnyRun,
 }
 
 impl Wildcard {
     /// Adds an element at the end.
-    pub fn push(&mut self, glyph: Glyph) {
-        if glyph != Glyph::Any || self.glyphs.last() != Some(&Glyph::Any) {
-            self.glyphs.push(glyph);
+    pub fn push(&mut self, element: WildcardElement) {
+        if element != WildcardElement::AnyRun
+            || self.elements.last() != Some(&WildcardElement::AnyRun)
+        {
+            self.elements.push(element);
         }
     }
 
     /// The elements in order.
-    pub fn glyphs(&self) -> &[Glyph] {
-        &self.glyphs
+    pub fn elements(&self) -> &[WildcardElement] {
+        &self.elements
     }
 
     /// Whether nothing was added.
     pub fn is_empty(&self) -> bool {
-        self.glyphs.is_empty()
+        self.elements.is_empty()
     }
 
     /// Whether this is `*` alone.
-    pub fn is_any(&self) -> bool {
-        self.glyphs == [Glyph::Any]
+    pub fn is_any_text(&self) -> bool {
+        self.elements == [WildcardElement::AnyRun]
     }
 
     /// The text, if no wildcard is in it.
     pub fn as_literal(&self) -> Option<String> {
-        let character = |glyph: &Glyph| match glyph {
-            Glyph::Char(c) => Some(*c),
-            Glyph::One | Glyph::Any => None,
+        let character = |element: &WildcardElement| match element {
+            WildcardElement::Char(c) => Some(*c),
+            WildcardElement::AnyChar | WildcardElement::AnyRun => None,
         };
-        self.glyphs.iter().map(character).collect()
+        self.elements.iter().map(character).collect()
     }
 
     /// Whether the pattern matches the whole of `text`, with case.
@@ -56,23 +58,23 @@ impl Wildcard {
     /// On a mismatch the last `*` takes one character more, which suffices: an earlier one taking
     /// more could never help. No recursion, no allocation.
     pub fn matches(&self, text: &str) -> bool {
-        let mut glyphs = self.glyphs.as_slice();
+        let mut elements = self.elements.as_slice();
         let mut rest = text.chars();
-        let mut retry: Option<(&[Glyph], Chars<'_>)> = None;
+        let mut retry: Option<(&[WildcardElement], Chars<'_>)> = None;
         loop {
-            match glyphs.split_first() {
-                Some((Glyph::Any, [])) => return true,
-                Some((Glyph::Any, tail)) => {
-                    glyphs = tail;
+            match elements.split_first() {
+                Some((WildcardElement::AnyRun, [])) => return true,
+                Some((WildcardElement::AnyRun, tail)) => {
+                    elements = tail;
                     retry = Some((tail, rest.clone()));
                     continue;
                 }
-                Some((glyph, tail)) => match rest.next() {
-                    Some(c) if glyph.accepts(c) => {
-                        glyphs = tail;
+                Some((element, tail)) => match rest.next() {
+                    Some(c) if element.accepts(c) => {
+                        elements = tail;
                         continue;
                     }
-                    // Every glyph left but `*` needs a character.
+                    // Every element left but `*` needs a character.
                     None => return false,
                     Some(_) => {}
                 },
@@ -85,26 +87,26 @@ impl Wildcard {
             if from.next().is_none() {
                 return false;
             }
-            glyphs = tail;
+            elements = tail;
             rest = from.clone();
         }
     }
 }
 
-impl Glyph {
+impl WildcardElement {
     fn accepts(self, c: char) -> bool {
         match self {
-            Glyph::Char(own) => own == c,
-            Glyph::One | Glyph::Any => true,
+            WildcardElement::Char(own) => own == c,
+            WildcardElement::AnyChar | WildcardElement::AnyRun => true,
         }
     }
 }
 
-impl FromIterator<Glyph> for Wildcard {
-    fn from_iter<I: IntoIterator<Item = Glyph>>(glyphs: I) -> Self {
+impl FromIterator<WildcardElement> for Wildcard {
+    fn from_iter<I: IntoIterator<Item = WildcardElement>>(elements: I) -> Self {
         let mut wildcard = Self::default();
-        for glyph in glyphs {
-            wildcard.push(glyph);
+        for element in elements {
+            wildcard.push(element);
         }
         wildcard
     }
@@ -116,12 +118,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn wildcard(pattern: &str) -> Wildcard {
-        let glyph = |c| match c {
-            '*' => Glyph::Any,
-            '?' => Glyph::One,
-            c => Glyph::Char(c),
+        let element = |c| match c {
+            '*' => WildcardElement::AnyRun,
+            '?' => WildcardElement::AnyChar,
+            c => WildcardElement::Char(c),
         };
-        pattern.chars().map(glyph).collect()
+        pattern.chars().map(element).collect()
     }
 
     #[test]
@@ -150,14 +152,14 @@ mod tests {
     }
 
     /// The definition, as slow as it is plain.
-    fn matches_by_definition(glyphs: &[Glyph], text: &[char]) -> bool {
-        match (glyphs, text) {
+    fn matches_by_definition(elements: &[WildcardElement], text: &[char]) -> bool {
+        match (elements, text) {
             ([], []) => true,
-            ([Glyph::Any, tail @ ..], _) => {
+            ([WildcardElement::AnyRun, tail @ ..], _) => {
                 (0..=text.len()).any(|n| matches_by_definition(tail, &text[n..]))
             }
-            ([glyph, tail @ ..], [c, rest @ ..]) => {
-                glyph.accepts(*c) && matches_by_definition(tail, rest)
+            ([element, tail @ ..], [c, rest @ ..]) => {
+                element.accepts(*c) && matches_by_definition(tail, rest)
             }
             _ => false,
         }
@@ -170,7 +172,7 @@ mod tests {
             let characters: Vec<char> = text.chars().collect();
             prop_assert_eq!(
                 wildcard.matches(&text),
-                matches_by_definition(wildcard.glyphs(), &characters)
+                matches_by_definition(wildcard.elements(), &characters)
             );
         }
     }

@@ -59,7 +59,7 @@ enum Judge {
 impl Judge {
     fn holds(&self, span: &Span) -> bool {
         match self {
-            Judge::Inline(query) => query.matches(&SpanContext::of(span)),
+            Judge::Inline(query) => query.matches(&SpanContext::without_trace(span)),
             Judge::Found(ids) => ids.contains(&id_of(span)),
         }
     }

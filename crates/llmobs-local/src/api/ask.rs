@@ -196,7 +196,7 @@ impl Ask {
 
     /// The window asked for, whatever a cursor says.
     pub(super) fn window(&self, now_ms: i64) -> Result<TimeWindow, ApiError> {
-        let window = time::window(
+        let window = time::parse_window(
             self.from.as_deref(),
             self.to.as_deref(),
             DEFAULT_FROM,

@@ -15,7 +15,9 @@ use super::private::{Refusal, answer};
 use crate::http::{ApiError, blocking, json_api, read_question};
 use crate::store::Search;
 use crate::{Backend, now_ms, route_with_prefixes};
-use llmobs_core::analysis::evaluators::{Tally, nested, read, with_kept, wrapped};
+use llmobs_core::analysis::evaluators::{
+    EvaluationCounter, keep_unlisted_fields, nested_form, read_draft, wrap_schema,
+};
 use llmobs_core::model::Evaluator;
 use llmobs_core::query::combine::SpanFilters;
 use llmobs_core::query::time;
@@ -214,7 +216,7 @@ fn keep(backend: &Backend, attributes: Value) -> Result<Evaluator, ApiError> {
     let provider = &mut evaluator.llm_provider.integration_provider;
     *provider = provider.replace('_', "-");
     if let Some(schema) = &mut evaluator.llm_judge_config.output_schema {
-        *schema = wrapped(schema);
+        *schema = wrap_schema(schema);
     }
     Ok(backend.evaluators.put(evaluator, &now())?)
 }
@@ -248,7 +250,7 @@ async fn stats(State(backend): State<Arc<Backend>>, request: Request) -> Respons
     answer(backend, request, |backend, arguments| {
         let name = arguments.required("eval_name")?;
         let (from, to) = (arguments.text("from"), arguments.text("to"));
-        let window = time::window(from.as_deref(), to.as_deref(), "now-1d", now_ms())
+        let window = time::parse_window(from.as_deref(), to.as_deref(), "now-1d", now_ms())
             .map_err(|error| ApiError::bad_request(error.to_string()))?;
         let ml_app = arguments.text("ml_app");
         let search = Search {
@@ -260,7 +262,7 @@ async fn stats(State(backend): State<Arc<Backend>>, request: Request) -> Respons
             budget: backend.options.search_budget,
             ..Search::within(window)
         };
-        let mut tally = Tally::new(&name);
+        let mut tally = EvaluationCounter::new(&name);
         let outcome = backend.store.search(&search, &mut |span| {
             tally.add(&span);
             ControlFlow::Continue(())
@@ -285,7 +287,7 @@ async fn private_get(State(backend): State<Arc<Backend>>, request: Request) -> R
     answer(backend, request, |backend, arguments| {
         let name = arguments.required("eval_name")?;
         match backend.evaluators.get(&name)? {
-            Some(evaluator) => Ok(Value::Object(nested(&evaluator))),
+            Some(evaluator) => Ok(Value::Object(nested_form(&evaluator))),
             None => Err(Refusal::NotFound(unknown(&name))),
         }
     })
@@ -294,7 +296,7 @@ async fn private_get(State(backend): State<Arc<Backend>>, request: Request) -> R
 
 async fn private_put(State(backend): State<Arc<Backend>>, request: Request) -> Response {
     answer(backend, request, |backend, arguments| {
-        let draft = read(arguments.all());
+        let draft = read_draft(arguments.all());
         if let Some(problem) = draft.problems.first() {
             return Err(Refusal::from(ApiError::bad_request(format!(
                 "`{}` {}",
@@ -303,7 +305,7 @@ async fn private_put(State(backend): State<Arc<Backend>>, request: Request) -> R
         }
         let mut evaluator = draft.evaluator;
         if let Some(kept) = backend.evaluators.get(&evaluator.eval_name)? {
-            evaluator = with_kept(evaluator, &kept);
+            evaluator = keep_unlisted_fields(evaluator, &kept);
         }
         let name = evaluator.eval_name.clone();
         keep(backend, Value::Object(evaluator.to_attributes()))?;

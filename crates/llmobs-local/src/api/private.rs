@@ -227,7 +227,7 @@ fn find(backend: &Backend, arguments: &Arguments) -> Answer {
         },
         None => {
             let (from, to) = (arguments.text("from"), arguments.text("to"));
-            time::window(from.as_deref(), to.as_deref(), "now-1d", now_ms())
+            time::parse_window(from.as_deref(), to.as_deref(), "now-1d", now_ms())
                 .map_err(|error| ApiError::bad_request(error.to_string()))?
         }
     };

@@ -121,7 +121,7 @@ fn parent(fields: &mut Fields) -> Result<Option<SpanId>, String> {
     match fields.take("parent_id") {
         None => Ok(None),
         Some(value) => id_text(&value)
-            .map(|id| SpanId::parent(Some(&id)))
+            .map(|id| SpanId::parse_parent(Some(&id)))
             .ok_or_else(|| wrong("parent_id", "text or a whole number", Some(&value))),
     }
 }
@@ -280,7 +280,7 @@ fn attribution(fields: &mut Fields) -> Option<AgentAttribution> {
     let span_id = fields.text("pagent_span_id");
     (name.is_some() || span_id.is_some()).then(|| AgentAttribution {
         name: name.unwrap_or_default(),
-        span_id: SpanId::parent(span_id.as_deref()),
+        span_id: SpanId::parse_parent(span_id.as_deref()),
     })
 }
 

@@ -275,7 +275,7 @@ fn matches(search: &Search, span: &Span, all: &[(Position, Span)]) -> bool {
         .map(|(_, other)| other)
         .filter(|other| other.trace_id == span.trace_id)
         .collect();
-    let rollup = span.is_root().then(|| TraceRollup::of(&trace));
+    let rollup = span.is_root().then(|| TraceRollup::from_spans(&trace));
     let descendants: Vec<&Span> = trace
         .iter()
         .copied()

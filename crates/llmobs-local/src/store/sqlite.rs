@@ -309,8 +309,8 @@ impl SpanStore for SqliteStore {
         };
         self.read(|connection| {
             let joiner = Joiner::new(connection)?;
-            let judged = search.query.as_ref().is_some_and(Query::needs_judgements)
-                || buckets.iter().any(Query::needs_judgements)
+            let judged = search.query.as_ref().is_some_and(Query::needs_evaluations)
+                || buckets.iter().any(Query::needs_evaluations)
                 || rows.needs_judgements();
             let load = |id, fresh| {
                 let span = match fresh {
@@ -504,7 +504,7 @@ impl<'a> Delivery<'a> {
         let (connection, joiner) = (self.connection, &self.joiner);
         let load = |id: &TraceId| load_trace(connection, joiner, id);
         let query = self.search.query.as_ref();
-        let judged = query.is_some_and(Query::needs_judgements);
+        let judged = query.is_some_and(Query::needs_evaluations);
         // Most spans are told apart without what was said about them, and without a copy.
         let mut span = match fresh {
             Some(fresh) => fresh,

@@ -60,7 +60,7 @@ pub trait Rows {
     /// Whether evaluations and feedback must stand on the spans that are taken.
     fn needs_judgements(&self) -> bool {
         let mut fields = self.fields().iter().flatten();
-        !self.labels().is_empty() || fields.any(Field::is_judgement)
+        !self.labels().is_empty() || fields.any(Field::reads_evaluations)
     }
 
     /// Whether it counts when spans start; if not, that part of a row may be any.

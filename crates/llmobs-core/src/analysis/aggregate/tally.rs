@@ -156,7 +156,7 @@ impl Asked {
         buckets: u32,
         numbers: &mut Interner,
     ) -> (Vec<Vec<u32>>, bool) {
-        let context = SpanContext::of(span);
+        let context = SpanContext::without_trace(span);
         let mut clipped = false;
         let mut set = Vec::with_capacity(self.fields.len());
         for field in &self.fields {

@@ -8,7 +8,7 @@ use crate::model::Evaluator;
 
 /// One field before and after.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Change {
+pub struct FieldChange {
     /// The field's flat name.
     pub field: String,
     /// What it held; null for nothing.
@@ -19,11 +19,11 @@ pub struct Change {
 
 /// What a write does to a configuration.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Changes {
+pub struct ConfigurationDiff {
     /// Fields that the caller gave and that differ from what was kept.
-    pub changed: Vec<Change>,
+    pub changed: Vec<FieldChange>,
     /// Fields that the caller left out and that held something else than their default.
-    pub reset: Vec<Change>,
+    pub reset: Vec<FieldChange>,
 }
 
 fn default_of(field: &str) -> Value {
@@ -36,18 +36,22 @@ fn default_of(field: &str) -> Value {
 }
 
 /// The difference between what is kept and what would be written. `given` are the caller's fields.
-pub fn changes(kept: &Evaluator, new: &Evaluator, given: &Map<String, Value>) -> Changes {
+pub fn diff_configurations(
+    kept: &Evaluator,
+    new: &Evaluator,
+    given: &Map<String, Value>,
+) -> ConfigurationDiff {
     let ((old, _), (new, _)) = (flat(kept), flat(new));
     let mut names: Vec<&String> = old.keys().collect();
     names.extend(new.keys().filter(|name| !old.contains_key(*name)));
-    let mut changes = Changes::default();
+    let mut changes = ConfigurationDiff::default();
     for name in names {
         let value = |map: &Map<String, Value>| map.get(name).cloned().unwrap_or(default_of(name));
         let (from, to) = (value(&old), value(&new));
         if same(&from, &to) {
             continue;
         }
-        let change = Change {
+        let change = FieldChange {
             field: name.clone(),
             from,
             to,
@@ -63,23 +67,23 @@ pub fn changes(kept: &Evaluator, new: &Evaluator, given: &Map<String, Value>) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::form::read;
-    use super::super::validate::template;
+    use super::super::form::read_draft;
+    use super::super::validate::example_fields;
     use super::*;
 
     #[test]
     fn what_was_left_out_is_told_apart_from_what_was_changed() {
-        let mut full = template();
+        let mut full = example_fields();
         full.insert("sampling_percentage".into(), json!(10));
         full.insert("filter".into(), json!("@status:ok"));
         full.insert("eval_scope".into(), json!("span"));
-        let kept = read(&full).evaluator;
-        let mut less = template();
+        let kept = read_draft(&full).evaluator;
+        let mut less = example_fields();
         less.insert("enabled".into(), json!(true));
         less.insert("sampling_percentage".into(), json!(10.0));
-        let draft = read(&less);
-        let changes = changes(&kept, &draft.evaluator, &draft.given);
-        let change = |field: &str, from, to| Change {
+        let draft = read_draft(&less);
+        let changes = diff_configurations(&kept, &draft.evaluator, &draft.fields);
+        let change = |field: &str, from, to| FieldChange {
             field: field.into(),
             from,
             to,

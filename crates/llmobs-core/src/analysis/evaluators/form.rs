@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Number, Value};
 
-use super::Problem;
-use super::schema::wrapped;
-use super::validate::template_value;
+use super::FieldProblem;
+use super::schema::wrap_schema;
+use super::validate::example_value;
 use crate::analysis::nearest::nearest;
 use crate::model::Evaluator;
 
@@ -141,28 +141,28 @@ const SYNONYMS: [(&str, &str); 11] = [
 
 /// An evaluator as a caller wrote it.
 #[derive(Debug, Clone)]
-pub struct Draft {
+pub struct EvaluatorDraft {
     /// What was read; meaningful only without problems.
     pub evaluator: Evaluator,
     /// The fields given, flat.
-    pub given: Map<String, Value>,
+    pub fields: Map<String, Value>,
     /// What could not be read.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<FieldProblem>,
 }
 
 /// Reads an evaluator in any of its forms. Whether its values fit together, too, is for
 /// [`problems`](super::problems) to say.
-pub fn read(arguments: &Map<String, Value>) -> Draft {
+pub fn read_draft(arguments: &Map<String, Value>) -> EvaluatorDraft {
     let mut found = Found::default();
     found.object(arguments, "", &[]);
     let Found { flat, mut problems } = found;
     for name in REQUIRED {
         let wrong = problems.iter().any(|problem| problem.field == name);
         if !flat.contains_key(name) && !wrong {
-            problems.push(Problem::new(
+            problems.push(FieldProblem::new(
                 name,
                 "is required",
-                Some(template_value(name)),
+                Some(example_value(name)),
             ));
         }
     }
@@ -175,13 +175,13 @@ pub fn read(arguments: &Map<String, Value>) -> Draft {
     let evaluator = match Evaluator::from_attributes(attributes(&given)) {
         Ok(evaluator) => evaluator,
         Err(error) => {
-            problems.push(Problem::new("configuration", error.to_string(), None));
+            problems.push(FieldProblem::new("configuration", error.to_string(), None));
             Evaluator::default()
         }
     };
-    Draft {
+    EvaluatorDraft {
         evaluator,
-        given,
+        fields: given,
         problems,
     }
 }
@@ -189,7 +189,7 @@ pub fn read(arguments: &Map<String, Value>) -> Draft {
 #[derive(Default)]
 struct Found {
     flat: BTreeMap<&'static str, Value>,
-    problems: Vec<Problem>,
+    problems: Vec<FieldProblem>,
 }
 
 impl Found {
@@ -206,7 +206,7 @@ impl Found {
             if let Some(inside) = section_of(key, sections) {
                 match as_object(value) {
                     Some(inner) => self.object(&inner, &format!("{path}{key}."), inside),
-                    None => self.problems.push(Problem::new(
+                    None => self.problems.push(FieldProblem::new(
                         format!("{path}{key}"),
                         "must be an object",
                         None,
@@ -237,17 +237,17 @@ impl Found {
                 }
                 self.put(known.name, value);
             }
-            Err(wanted) => self.problems.push(Problem::new(
+            Err(wanted) => self.problems.push(FieldProblem::new(
                 known.name,
                 format!("must be {wanted}"),
-                Some(template_value(known.name)).filter(|value| !value.is_null()),
+                Some(example_value(known.name)).filter(|value| !value.is_null()),
             )),
         }
     }
 
     fn put(&mut self, name: &'static str, value: Value) {
         match self.flat.get(name) {
-            Some(other) if !same(other, &value) => self.problems.push(Problem::new(
+            Some(other) if !same(other, &value) => self.problems.push(FieldProblem::new(
                 name,
                 "is given twice with different values; give it once, at the top",
                 Some(value),
@@ -272,7 +272,7 @@ impl Found {
             None => "is not a field".to_owned(),
         };
         self.problems
-            .push(Problem::new(format!("{path}{key}"), reason, None));
+            .push(FieldProblem::new(format!("{path}{key}"), reason, None));
     }
 }
 
@@ -383,7 +383,7 @@ fn attributes(flat: &Map<String, Value>) -> Value {
             continue;
         };
         let value = match known.name {
-            "output_schema" => wrapped(value),
+            "output_schema" => wrap_schema(value),
             _ => value.clone(),
         };
         let section = match known.section {
@@ -449,14 +449,14 @@ pub(super) fn flat(evaluator: &Evaluator) -> (Map<String, Value>, Map<String, Va
         }
     }
     if let Some(schema) = fields.get_mut("output_schema") {
-        *schema = wrapped(schema);
+        *schema = wrap_schema(schema);
     }
     (fields, other)
 }
 
 /// The form that `get` shows: `target` and `llm_provider` as objects, all else at the top. Reading
 /// it gives the same evaluator.
-pub fn nested(evaluator: &Evaluator) -> Map<String, Value> {
+pub fn nested_form(evaluator: &Evaluator) -> Map<String, Value> {
     let (mut fields, other) = flat(evaluator);
     let (mut target, mut provider) = (Map::new(), Map::new());
     let mut form = Map::new();
@@ -498,7 +498,7 @@ pub fn nested(evaluator: &Evaluator) -> Map<String, Value> {
 
 /// The draft with what the kept configuration has beyond the fields that a caller can write: a
 /// write replaces everything, and what cannot be named must not be lost by it.
-pub fn with_kept(mut draft: Evaluator, kept: &Evaluator) -> Evaluator {
+pub fn keep_unlisted_fields(mut draft: Evaluator, kept: &Evaluator) -> Evaluator {
     let extras = [
         (&mut draft.extra, &kept.extra),
         (&mut draft.target.extra, &kept.target.extra),
@@ -525,40 +525,40 @@ pub fn with_kept(mut draft: Evaluator, kept: &Evaluator) -> Evaluator {
 
 #[cfg(test)]
 mod tests {
-    use super::super::validate::template;
+    use super::super::validate::example_fields;
     use super::*;
     use serde_json::json;
 
     #[test]
     fn flat_nested_and_documented_forms_are_one() {
-        let mut flat = template();
+        let mut flat = example_fields();
         flat.insert("temperature".into(), json!(0));
         flat.insert("sampling_percentage".into(), json!("10"));
         flat.insert(
             "prompt_template".into(),
             json!(flat["prompt_template"].to_string()),
         );
-        let from_flat = read(&flat);
+        let from_flat = read_draft(&flat);
         assert_eq!(from_flat.problems, []);
         assert_eq!(
             from_flat.evaluator.target.sampling_percentage,
             Some(10.into())
         );
-        let from_nested = read(&nested(&from_flat.evaluator));
+        let from_nested = read_draft(&nested_form(&from_flat.evaluator));
         assert_eq!(from_nested.problems, []);
         assert_eq!(from_nested.evaluator, from_flat.evaluator);
-        let documented = read(&from_flat.evaluator.to_attributes());
+        let documented = read_draft(&from_flat.evaluator.to_attributes());
         assert_eq!(documented.problems, []);
         assert_eq!(documented.evaluator, from_flat.evaluator);
     }
 
     #[test]
     fn unknown_fields_are_named_with_the_nearest() {
-        let mut map = template();
+        let mut map = example_fields();
         map.insert("sampling".into(), json!(5));
         map.insert("ml_app".into(), json!("x"));
         map.insert("target".into(), json!({"zzz": 1}));
-        let problems = read(&map).problems;
+        let problems = read_draft(&map).problems;
         let words: Vec<String> = problems
             .iter()
             .map(|p| format!("{} {}", p.field, p.reason))
@@ -575,30 +575,30 @@ mod tests {
 
     #[test]
     fn a_field_given_twice_must_agree_with_itself() {
-        let mut map = template();
+        let mut map = example_fields();
         map.insert(
             "target".into(),
             json!({"enabled": false, "sampling_percentage": 10.0}),
         );
         map.insert("sampling_percentage".into(), json!(10));
-        assert_eq!(read(&map).problems, []);
+        assert_eq!(read_draft(&map).problems, []);
         map.insert("target".into(), json!({"enabled": true}));
-        assert_eq!(read(&map).problems[0].field, "enabled");
+        assert_eq!(read_draft(&map).problems[0].field, "enabled");
     }
 
     #[test]
     fn what_has_no_name_here_is_shown_and_kept_by_a_write() {
-        let mut attributes = Value::Object(read(&template()).evaluator.to_attributes());
+        let mut attributes = Value::Object(read_draft(&example_fields()).evaluator.to_attributes());
         attributes["target"]["brand_new"] = json!(1);
         attributes["llm_judge_config"]["inference_params"] = json!({"effort": "low", "top_k": 3});
         let kept = Evaluator::from_attributes(attributes).unwrap();
-        let shown = nested(&kept);
+        let shown = nested_form(&kept);
         assert_eq!(
             shown["other"],
             json!({"target.brand_new": 1, "llm_judge_config.inference_params.effort": "low"})
         );
-        let draft = read(&shown);
+        let draft = read_draft(&shown);
         assert_eq!(draft.problems, []);
-        assert_eq!(with_kept(draft.evaluator, &kept), kept);
+        assert_eq!(keep_unlisted_fields(draft.evaluator, &kept), kept);
     }
 }

@@ -19,7 +19,7 @@ const MAX_BYTES: usize = 250 * 1024;
 
 /// A text with placeholders, ready to be filled.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Template {
+pub struct PromptTemplate {
     parts: Vec<Part>,
 }
 
@@ -64,7 +64,7 @@ pub struct PlaceholderError {
 
 /// A filled text.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Filled {
+pub(super) struct FilledText {
     pub(super) text: String,
     /// The placeholders that brought nothing, as written.
     pub(super) empty: Vec<String>,
@@ -72,7 +72,7 @@ pub(super) struct Filled {
     pub(super) cut: Vec<String>,
 }
 
-impl Template {
+impl PromptTemplate {
     /// Reads a text.
     ///
     /// # Errors
@@ -119,8 +119,8 @@ impl Template {
     }
 
     /// Fills the placeholders. `whole` is what `{{*}}` stands for.
-    pub(super) fn fill(&self, context: &Value, whole: &Value) -> Filled {
-        let mut filled = Filled::default();
+    pub(super) fn fill(&self, context: &Value, whole: &Value) -> FilledText {
+        let mut filled = FilledText::default();
         for part in &self.parts {
             let (written, path) = match part {
                 Part::Text(text) => {
@@ -361,13 +361,13 @@ mod tests {
     #[case("{{spans[0].meta.tags[1]}}", "y")]
     #[case("a {b} }} c", "a {b} }} c")]
     fn placeholders_resolve_as_documented(#[case] text: &str, #[case] filled: &str) {
-        let template = Template::parse(text).unwrap();
+        let template = PromptTemplate::parse(text).unwrap();
         assert_eq!(template.fill(&world(), &json!("all")).text, filled);
     }
 
     #[test]
     fn the_star_is_the_whole_and_empty_ones_are_named_once() {
-        let template = Template::parse("{{*}}{{nope}}{{nope}}{{list}}").unwrap();
+        let template = PromptTemplate::parse("{{*}}{{nope}}{{nope}}{{list}}").unwrap();
         let filled = template.fill(&world(), &json!({"k": 1}));
         assert_eq!(filled.text, r#"{"k":1}"#);
         assert_eq!(filled.empty, ["nope", "list"]);
@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_large_field_is_cut_between_characters() {
-        let template = Template::parse("{{big}}").unwrap();
+        let template = PromptTemplate::parse("{{big}}").unwrap();
         let filled = template.fill(&json!({"big": "é".repeat(200_000)}), &Value::Null);
         assert_eq!(filled.text.len(), MAX_BYTES);
         assert_eq!(filled.cut, ["big"]);
@@ -391,14 +391,14 @@ mod tests {
     #[case("{{a[x]}}", "needs [0]")]
     #[case("{{a[:x]}}", "before the colon")]
     fn what_cannot_be_read_says_why(#[case] text: &str, #[case] words: &str) {
-        let error = Template::parse(text).unwrap_err().to_string();
+        let error = PromptTemplate::parse(text).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_or_refused_and_text_without_braces_stays(text in "[a-z{}\\[\\]*.:,0-9 -]{0,40}") {
-            if let Ok(template) = Template::parse(&text) {
+            if let Ok(template) = PromptTemplate::parse(&text) {
                 let filled = template.fill(&world(), &Value::Null).text;
                 if !text.contains("{{") {
                     prop_assert_eq!(filled, text);

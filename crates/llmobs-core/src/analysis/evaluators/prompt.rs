@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::placeholders::{Filled, Template};
+use super::placeholders::{FilledText, PromptTemplate};
 use crate::model::{Evaluator, Io, ROOT_PARENT, Span, SpanKind};
 
 /// A prompt as the judge would get it.
@@ -141,7 +141,7 @@ pub fn render_prompt(evaluator: &Evaluator, context: &Value) -> RenderedPrompt {
         let mut content = Vec::new();
         for text in texts(message) {
             let template = if role == "user" {
-                Template::parse(text).ok()
+                PromptTemplate::parse(text).ok()
             } else {
                 None
             };
@@ -149,7 +149,7 @@ pub fn render_prompt(evaluator: &Evaluator, context: &Value) -> RenderedPrompt {
                 content.push(text.to_owned());
                 continue;
             };
-            let Filled { text, empty, cut } = template.fill(context, &whole);
+            let FilledText { text, empty, cut } = template.fill(context, &whole);
             content.push(text);
             for (all, found) in [(&mut rendered.empty, empty), (&mut rendered.cut, cut)] {
                 for written in found {

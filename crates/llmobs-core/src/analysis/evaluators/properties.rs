@@ -114,13 +114,13 @@ pub fn configurations() -> impl Strategy<Value = Map<String, Value>> {
 proptest! {
     #[test]
     fn every_form_of_a_valid_evaluator_reads_back_as_the_same(flat in configurations()) {
-        let draft = read(&flat);
-        prop_assert_eq!(problems(&draft), vec![]);
-        for form in [nested(&draft.evaluator), draft.evaluator.to_attributes(), corrected(&flat, &[])] {
-            let again = read(&form);
+        let draft = read_draft(&flat);
+        prop_assert_eq!(find_problems(&draft), vec![]);
+        for form in [nested_form(&draft.evaluator), draft.evaluator.to_attributes(), corrected_fields(&flat, &[])] {
+            let again = read_draft(&form);
             prop_assert_eq!(&again.problems, &vec![]);
             prop_assert_eq!(&again.evaluator, &draft.evaluator);
-            prop_assert_eq!(changes(&draft.evaluator, &again.evaluator, &again.given), Changes::default());
+            prop_assert_eq!(diff_configurations(&draft.evaluator, &again.evaluator, &again.fields), ConfigurationDiff::default());
         }
     }
 
@@ -131,8 +131,8 @@ proptest! {
         value in prop_oneof![Just(json!([[[]]])), Just(json!({"a": 1})), Just(json!("x")), Just(json!(-1)), Just(json!("trace"))],
     ) {
         flat.insert(key, value);
-        let draft = read(&flat);
-        let mended = corrected(&draft.given, &problems(&draft));
-        prop_assert_eq!(problems(&read(&mended)), vec![]);
+        let draft = read_draft(&flat);
+        let mended = corrected_fields(&draft.fields, &find_problems(&draft));
+        prop_assert_eq!(find_problems(&read_draft(&mended)), vec![]);
     }
 }

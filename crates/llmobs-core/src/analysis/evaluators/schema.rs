@@ -12,7 +12,7 @@ pub(super) const KINDS: [(&str, &str); 4] = [
 ];
 
 /// A schema with its wrapper; one that has it, or that is no schema at all, stays as it is.
-pub fn wrapped(schema: &Value) -> Value {
+pub fn wrap_schema(schema: &Value) -> Value {
     let Some(map) = schema.as_object() else {
         return schema.clone();
     };
@@ -37,11 +37,11 @@ mod tests {
     fn a_bare_schema_gets_the_name_of_its_property() {
         for (name, property) in KINDS {
             let bare = json!({"type": "object", "properties": {"reasoning": {}, property: {}}});
-            let whole = wrapped(&bare);
+            let whole = wrap_schema(&bare);
             assert_eq!(whole["name"], name);
             assert_eq!(whole["schema"], bare);
-            assert_eq!(wrapped(&whole), whole);
+            assert_eq!(wrap_schema(&whole), whole);
         }
-        assert_eq!(wrapped(&json!({"x": 1})), json!({"x": 1}));
+        assert_eq!(wrap_schema(&json!({"x": 1})), json!({"x": 1}));
     }
 }

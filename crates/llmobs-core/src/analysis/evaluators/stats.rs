@@ -12,7 +12,7 @@ const TOP_VALUES: usize = 10;
 
 /// Sums over evaluations of one name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Stats {
+pub struct EvaluationStats {
     /// `boolean`, `score`, `categorical` or `json`, by most of them; none when there are none.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub metric_type: Option<&'static str>,
@@ -29,7 +29,7 @@ pub struct Stats {
     pub pass_rate: Option<f64>,
     /// The distribution of the scores.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub score: Option<Scores>,
+    pub score: Option<ScoreDistribution>,
     /// The commonest values of a boolean or categorical evaluation.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub top_values: Vec<ValueCount>,
@@ -43,7 +43,7 @@ pub struct Stats {
 
 /// The distribution of scores; percentiles are values that occur.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Scores {
+pub struct ScoreDistribution {
     /// Their mean.
     pub mean: f64,
     /// The lowest.
@@ -67,7 +67,7 @@ pub struct ValueCount {
 
 /// Counts evaluations of one name, span by span.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct EvaluationCounter {
     label: String,
     sessions: HashSet<String>,
     types: BTreeMap<&'static str, u64>,
@@ -78,7 +78,7 @@ pub struct Tally {
     values: BTreeMap<String, (Value, u64)>,
 }
 
-impl Tally {
+impl EvaluationCounter {
     /// A count of evaluations with that label.
     pub fn new(label: &str) -> Self {
         Self {
@@ -120,7 +120,7 @@ impl Tally {
     }
 
     /// The sums.
-    pub fn finish(mut self) -> Stats {
+    pub fn finish(mut self) -> EvaluationStats {
         let assessed = self.passed + self.failed;
         let common = |counts: &BTreeMap<&'static str, u64>| {
             counts
@@ -141,7 +141,7 @@ impl Tally {
             .keys()
             .any(|status| *status != EvalStatus::Ok.as_str());
         self.scores.sort_by(f64::total_cmp);
-        Stats {
+        EvaluationStats {
             metric_type: common(&self.types),
             total_count: self.types.values().sum(),
             pass_count: (assessed > 0).then_some(self.passed),
@@ -164,12 +164,12 @@ fn rounded(value: f64) -> f64 {
 }
 
 /// Of sorted scores; percentiles by nearest rank.
-fn distribution(sorted: &[f64]) -> Option<Scores> {
+fn distribution(sorted: &[f64]) -> Option<ScoreDistribution> {
     let rank = |percent: usize| {
         let rank = (sorted.len() * percent).div_ceil(100).max(1);
         sorted.get(rank - 1).copied()
     };
-    Some(Scores {
+    Some(ScoreDistribution {
         mean: rounded(sorted.iter().sum::<f64>() / sorted.len() as f64),
         min: *sorted.first()?,
         max: *sorted.last()?,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     fn sums(spans: &[Span]) -> Value {
-        let mut tally = Tally::new("tone");
+        let mut tally = EvaluationCounter::new("tone");
         spans.iter().for_each(|span| tally.add(span));
         serde_json::to_value(tally.finish()).unwrap()
     }

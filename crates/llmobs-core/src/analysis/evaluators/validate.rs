@@ -6,9 +6,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Problem;
-use super::form::{Draft, read};
-use super::placeholders::Template;
+use super::FieldProblem;
+use super::form::{EvaluatorDraft, read_draft};
+use super::placeholders::PromptTemplate;
 use super::schema::KINDS;
 use crate::model::{EvalScope, Evaluator, MetricType, ROOT_PARENT};
 use crate::query::{self, Expr, Field, Pattern, Query, Term};
@@ -27,7 +27,7 @@ const ROLES: [&str; 3] = ["system", "user", "assistant"];
 const MAX_NAME: usize = 200;
 
 /// A small evaluator that is accepted, flat.
-pub(super) fn template() -> Map<String, Value> {
+pub(super) fn example_fields() -> Map<String, Value> {
     let value = json!({
         "eval_name": "answer_relevance",
         "application_name": "my-app",
@@ -46,14 +46,14 @@ pub(super) fn template() -> Map<String, Value> {
 }
 
 /// The template's value of a field; null when it has none.
-pub(super) fn template_value(field: &str) -> Value {
+pub(super) fn example_value(field: &str) -> Value {
     match field {
         "root_spans_only" | "modified_library_prompt_template" => json!(false),
         "eval_scope" => json!("span"),
         "sampling_percentage" => json!(10),
         "temperature" => json!(0),
         "max_tokens" => json!(1000),
-        _ => template().get(field).cloned().unwrap_or_default(),
+        _ => example_fields().get(field).cloned().unwrap_or_default(),
     }
 }
 
@@ -83,7 +83,7 @@ pub fn name_problem(name: &str) -> Option<&'static str> {
 }
 
 /// Everything that is wrong with a draft: what could not be read, then what does not fit.
-pub fn problems(draft: &Draft) -> Vec<Problem> {
+pub fn find_problems(draft: &EvaluatorDraft) -> Vec<FieldProblem> {
     let mut all = draft.problems.clone();
     for problem in misfits(&draft.evaluator) {
         if !all.iter().any(|known| known.field == problem.field) {
@@ -93,7 +93,7 @@ pub fn problems(draft: &Draft) -> Vec<Problem> {
     all
 }
 
-fn misfits(evaluator: &Evaluator) -> Vec<Problem> {
+fn misfits(evaluator: &Evaluator) -> Vec<FieldProblem> {
     let mut found = Vec::new();
     names(evaluator, &mut found);
     model(evaluator, &mut found);
@@ -108,7 +108,7 @@ fn misfits(evaluator: &Evaluator) -> Vec<Problem> {
     found
 }
 
-fn names(evaluator: &Evaluator, found: &mut Vec<Problem>) {
+fn names(evaluator: &Evaluator, found: &mut Vec<FieldProblem>) {
     let name = evaluator.eval_name.as_str();
     let cleaned: String = name
         .chars()
@@ -126,9 +126,9 @@ fn names(evaluator: &Evaluator, found: &mut Vec<Problem>) {
         cleaned => cleaned,
     };
     if let Some(why) = name_problem(name) {
-        found.push(Problem::new("eval_name", why, Some(cleaned.into())));
+        found.push(FieldProblem::new("eval_name", why, Some(cleaned.into())));
     } else if name.contains('.') {
-        found.push(Problem::new(
+        found.push(FieldProblem::new(
             "eval_name",
             "holds a dot, and the label of an evaluation may not",
             Some(cleaned.into()),
@@ -136,9 +136,9 @@ fn names(evaluator: &Evaluator, found: &mut Vec<Problem>) {
     }
 }
 
-fn one_of(found: &mut Vec<Problem>, field: &str, value: &str, known: &[&str], instead: &str) {
+fn one_of(found: &mut Vec<FieldProblem>, field: &str, value: &str, known: &[&str], instead: &str) {
     if !known.contains(&value) {
-        found.push(Problem::new(
+        found.push(FieldProblem::new(
             field,
             format!("must be one of {}", known.join(", ")),
             Some(instead.into()),
@@ -146,7 +146,7 @@ fn one_of(found: &mut Vec<Problem>, field: &str, value: &str, known: &[&str], in
     }
 }
 
-fn model(evaluator: &Evaluator, found: &mut Vec<Problem>) {
+fn model(evaluator: &Evaluator, found: &mut Vec<FieldProblem>) {
     let provider = &evaluator.llm_provider;
     let named = provider.integration_provider.to_ascii_lowercase();
     let instead = crate::analysis::nearest::nearest(&named, PROVIDERS).unwrap_or("openai");
@@ -171,7 +171,7 @@ fn model(evaluator: &Evaluator, found: &mut Vec<Problem>) {
         if !fits {
             let mut kept = options.clone();
             kept.retain(|key, value| known.contains(&key.as_str()) && value.is_string());
-            found.push(Problem::new(
+            found.push(FieldProblem::new(
                 field,
                 format!("may hold {} and {} only, as text", known[0], known[1]),
                 (!kept.is_empty()).then_some(Value::Object(kept)),
@@ -197,7 +197,7 @@ fn model(evaluator: &Evaluator, found: &mut Vec<Problem>) {
                 format!(" and at most {high}")
             };
             let nearest = if value < low { low } else { high };
-            found.push(Problem::new(
+            found.push(FieldProblem::new(
                 field,
                 format!("must be at least {low}{most}"),
                 Some(json!(nearest)).map(whole_if_whole),
@@ -215,13 +215,13 @@ fn whole_if_whole(value: Value) -> Value {
     }
 }
 
-fn sampling(evaluator: &Evaluator, found: &mut Vec<Problem>) {
+fn sampling(evaluator: &Evaluator, found: &mut Vec<FieldProblem>) {
     let Some(sampling) = &evaluator.target.sampling_percentage else {
         return;
     };
     let value = sampling.as_f64().unwrap_or_default();
     if !(value > 0.0 && value <= 100.0) {
-        found.push(Problem::new(
+        found.push(FieldProblem::new(
             "sampling_percentage",
             "must be above 0 and at most 100",
             Some(json!(if value > 100.0 { 100 } else { 10 })),
@@ -229,13 +229,13 @@ fn sampling(evaluator: &Evaluator, found: &mut Vec<Problem>) {
     }
 }
 
-fn filter(evaluator: &Evaluator, found: &mut Vec<Problem>) {
+fn filter(evaluator: &Evaluator, found: &mut Vec<FieldProblem>) {
     let target = &evaluator.target;
     let parsed = match target.filter.as_deref().map(query::parse) {
         None => None,
         Some(Ok(parsed)) => Some(parsed),
         Some(Err(error)) => {
-            found.push(Problem::new(
+            found.push(FieldProblem::new(
                 "filter",
                 format!("cannot be read: {error}"),
                 Some(json!("@meta.span.kind:llm")),
@@ -252,7 +252,7 @@ fn filter(evaluator: &Evaluator, found: &mut Vec<Problem>) {
             ),
             None => ("root_spans_only", json!(true)),
         };
-        found.push(Problem::new(
+        found.push(FieldProblem::new(
             field,
             "must choose root spans when eval_scope is trace: set root_spans_only, or put \
              @parent_id:undefined into the filter",
@@ -273,7 +273,7 @@ fn names_roots(query: &Query) -> bool {
     }
 }
 
-fn prompt(evaluator: &Evaluator, found: &mut Vec<Problem>) {
+fn prompt(evaluator: &Evaluator, found: &mut Vec<FieldProblem>) {
     let scope = evaluator.target.eval_scope;
     let instead = || {
         let user = match scope {
@@ -284,7 +284,7 @@ fn prompt(evaluator: &Evaluator, found: &mut Vec<Problem>) {
         Some(json!([{"role": "user", "content": user}]))
     };
     let mut refuse =
-        |reason: String| found.push(Problem::new("prompt_template", reason, instead()));
+        |reason: String| found.push(FieldProblem::new("prompt_template", reason, instead()));
     let messages = &evaluator.llm_judge_config.prompt_template;
     let mut user_messages = 0;
     for (number, message) in messages.iter().enumerate() {
@@ -312,7 +312,7 @@ fn prompt(evaluator: &Evaluator, found: &mut Vec<Problem>) {
         }
         user_messages += 1;
         for text in super::prompt::texts(message) {
-            let template = match Template::parse(text) {
+            let template = match PromptTemplate::parse(text) {
                 Ok(template) => template,
                 Err(error) => {
                     return refuse(format!("cannot be read in message {number}: {error}"));
@@ -344,7 +344,7 @@ fn prompt(evaluator: &Evaluator, found: &mut Vec<Problem>) {
     }
 }
 
-fn schema(evaluator: &Evaluator, found: &mut Vec<Problem>) {
+fn schema(evaluator: &Evaluator, found: &mut Vec<FieldProblem>) {
     let judge = &evaluator.llm_judge_config;
     one_of(
         found,
@@ -357,7 +357,7 @@ fn schema(evaluator: &Evaluator, found: &mut Vec<Problem>) {
         return;
     };
     let mut refuse = |reason: String| {
-        found.push(Problem::new(
+        found.push(FieldProblem::new(
             "output_schema",
             reason,
             Some(boolean_schema()),
@@ -392,7 +392,7 @@ fn schema(evaluator: &Evaluator, found: &mut Vec<Problem>) {
         } else {
             boolean_schema()
         };
-        found.push(Problem::new("output_schema", reason, Some(suggestion)));
+        found.push(FieldProblem::new("output_schema", reason, Some(suggestion)));
     }
 }
 
@@ -494,7 +494,7 @@ fn categories(verdict: &Value) -> Option<Vec<&str>> {
         .collect()
 }
 
-fn criteria(evaluator: &Evaluator, found: &mut Vec<Problem>) {
+fn criteria(evaluator: &Evaluator, found: &mut Vec<FieldProblem>) {
     let judge = &evaluator.llm_judge_config;
     let criteria = &judge.assessment_criteria;
     if criteria.is_empty() {
@@ -555,12 +555,15 @@ fn criteria(evaluator: &Evaluator, found: &mut Vec<Problem>) {
             None,
         ),
     };
-    found.push(Problem::new("assessment_criteria", reason, suggestion));
+    found.push(FieldProblem::new("assessment_criteria", reason, suggestion));
 }
 
 /// The caller's fields with each problem mended; a small evaluator of the same name when they
 /// still do not fit together.
-pub fn corrected(given: &Map<String, Value>, problems: &[Problem]) -> Map<String, Value> {
+pub fn corrected_fields(
+    given: &Map<String, Value>,
+    problems: &[FieldProblem],
+) -> Map<String, Value> {
     let mut map = given.clone();
     // Mending one field can bring up the next: a replaced schema wants other criteria.
     let mut open = problems.to_vec();
@@ -575,12 +578,12 @@ pub fn corrected(given: &Map<String, Value>, problems: &[Problem]) -> Map<String
                 }
             }
         }
-        open = self::problems(&read(&map));
+        open = self::find_problems(&read_draft(&map));
         if open.is_empty() {
             return map;
         }
     }
-    let mut map = template();
+    let mut map = example_fields();
     if let Some(name) = given.get("eval_name").and_then(Value::as_str)
         && name_problem(name).is_none()
         && !name.contains('.')
@@ -595,8 +598,8 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    fn found(map: &Map<String, Value>) -> Vec<Problem> {
-        problems(&read(map))
+    fn found(map: &Map<String, Value>) -> Vec<FieldProblem> {
+        find_problems(&read_draft(map))
     }
 
     #[rstest]
@@ -624,12 +627,12 @@ mod tests {
         #[case] field: &str,
         #[case] value: Value,
     ) {
-        let mut map = template();
+        let mut map = example_fields();
         map.insert(field.into(), value);
         let problems = found(&map);
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert_eq!(problems[0].field, field);
-        let mended = corrected(&map, &problems);
+        let mended = corrected_fields(&map, &problems);
         assert_eq!(found(&mended), []);
         let same = map
             .iter()
@@ -664,23 +667,23 @@ mod tests {
             (&words, json!({"pass_values": []}), false),
         ];
         for (schema, criteria, fits) in cases {
-            let mut map = template();
+            let mut map = example_fields();
             map.insert("output_schema".into(), schema.clone());
             map.insert("assessment_criteria".into(), criteria.clone());
             let problems = found(&map);
             assert_eq!(problems.is_empty(), fits, "{criteria}: {problems:?}");
-            assert_eq!(found(&corrected(&map, &problems)), []);
+            assert_eq!(found(&corrected_fields(&map, &problems)), []);
         }
     }
 
     #[test]
     fn a_trace_evaluator_chooses_roots_and_reads_spans() {
-        let mut map = template();
+        let mut map = example_fields();
         map.insert("eval_scope".into(), json!("trace"));
         let problems = found(&map);
         let fields: Vec<&str> = problems.iter().map(|p| p.field.as_str()).collect();
         assert_eq!(fields, ["root_spans_only", "prompt_template"]);
-        assert_eq!(found(&corrected(&map, &problems)), []);
+        assert_eq!(found(&corrected_fields(&map, &problems)), []);
         map.insert(
             "prompt_template".into(),
             json!([{"role": "user", "content": "{{spans[0].name}}"}]),
@@ -695,6 +698,6 @@ mod tests {
     fn an_empty_call_is_answered_with_a_whole_one() {
         let problems = found(&Map::new());
         assert_eq!(problems.len(), 8, "{problems:?}");
-        assert_eq!(found(&corrected(&Map::new(), &problems)), []);
+        assert_eq!(found(&corrected_fields(&Map::new(), &problems)), []);
     }
 }

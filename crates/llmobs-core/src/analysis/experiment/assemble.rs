@@ -20,13 +20,13 @@ pub struct ExperimentData {
     /// Metrics about the whole experiment: the newest of each label and run, by label.
     pub summary_metrics: Vec<ExperimentMetric>,
     /// Spans below the events.
-    pub child_spans: usize,
+    pub descendant_spans: usize,
     /// Spans that belong to no event: their root is missing.
-    pub stray_spans: usize,
+    pub unassigned_spans: usize,
     /// Metrics on such spans; they are in no statistics.
-    pub stray_metrics: usize,
+    pub unassigned_metrics: usize,
     /// Metrics on spans below an event, which count as the event's own.
-    pub joined_metrics: usize,
+    pub descendant_metrics: usize,
     /// Metrics that a newer one of the same label on the same span replaces.
     pub duplicate_metrics: usize,
 }
@@ -34,7 +34,7 @@ pub struct ExperimentData {
 type Key = (TraceId, SpanId);
 
 /// Makes events of spans, in any order and with repetitions, as pages that move bring them.
-pub fn assemble(
+pub fn assemble_events(
     spans: Vec<ExperimentSpan>,
     summary_metrics: Vec<ExperimentMetric>,
 ) -> ExperimentData {
@@ -67,13 +67,13 @@ pub fn assemble(
             .unwrap_or_default();
         match root {
             Some(root) => {
-                data.child_spans += 1;
-                data.joined_metrics += metrics.len();
+                data.descendant_spans += 1;
+                data.descendant_metrics += metrics.len();
                 joined.entry(*root).or_default().extend(metrics);
             }
             None => {
-                data.stray_spans += 1;
-                data.stray_metrics += metrics.len();
+                data.unassigned_spans += 1;
+                data.unassigned_metrics += metrics.len();
             }
         }
     }
@@ -311,7 +311,7 @@ mod tests {
             metric("a", 2.0, 8),
             metric("b", 2.0, 5),
         ];
-        let data = assemble(vec![root], Vec::new());
+        let data = assemble_events(vec![root], Vec::new());
         let values: Vec<_> = data.events[0]
             .metrics
             .iter()
@@ -328,7 +328,7 @@ mod tests {
         judged.metrics = vec![metric("toxicity", 0.1, 1)];
         let mut stray = llm("9", "gone");
         stray.metrics = vec![metric("toxicity", 0.9, 1)];
-        let data = assemble(
+        let data = assemble_events(
             vec![
                 tokens(judged, 10.0),
                 tokens(llm("4", "3"), 10.0),
@@ -341,15 +341,15 @@ mod tests {
             Vec::new(),
         );
         assert_eq!(data.events.len(), 1);
-        assert_eq!((data.child_spans, data.stray_spans), (3, 3));
-        assert_eq!((data.joined_metrics, data.stray_metrics), (1, 1));
+        assert_eq!((data.descendant_spans, data.unassigned_spans), (3, 3));
+        assert_eq!((data.descendant_metrics, data.unassigned_metrics), (1, 1));
         assert!(data.events[0].metric("toxicity").is_some());
         assert_eq!(data.events[0].usage.input_tokens, Some(10.0));
     }
 
     #[test]
     fn without_kinds_a_span_without_a_parent_is_an_event() {
-        let data = assemble(
+        let data = assemble_events(
             vec![
                 tokens(span("2", Some("1"), None), 7.0),
                 span("1", None, None),
@@ -367,7 +367,7 @@ mod tests {
         first.metrics = vec![metric("a", 1.0, 1)];
         let mut again = first.clone();
         again.metrics.push(metric("b", 2.0, 1));
-        let data = assemble(vec![first, again], Vec::new());
+        let data = assemble_events(vec![first, again], Vec::new());
         assert_eq!((data.events.len(), data.events[0].metrics.len()), (1, 2));
         assert_eq!(data.duplicate_metrics, 0);
     }
@@ -378,7 +378,7 @@ mod tests {
             tags: vec![format!("run_iteration:{run}"), format!("run_id:{value}")],
             ..metric("accuracy", value, time)
         };
-        let data = assemble(
+        let data = assemble_events(
             Vec::new(),
             vec![run("2", 0.5, 1), run("1", 0.25, 9), run("1", 0.75, 3)],
         );
@@ -399,7 +399,7 @@ mod tests {
             spans.push(span(&id.to_string(), Some(&parent), Some(SpanKind::Task)));
         }
         spans.reverse();
-        let data = assemble(spans, Vec::new());
-        assert_eq!((data.child_spans, data.stray_spans), (9_999, 0));
+        let data = assemble_events(spans, Vec::new());
+        assert_eq!((data.descendant_spans, data.unassigned_spans), (9_999, 0));
     }
 }

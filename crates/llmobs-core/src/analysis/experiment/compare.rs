@@ -12,15 +12,15 @@ mod verdict;
 
 use std::collections::BTreeMap;
 
-use super::dimension::values_of;
+use super::dimension::dimension_values;
 use super::numbers::mean;
-use super::stats::{LabelInfo, labels};
+use super::stats::{LabelInfo, metric_labels};
 use crate::model::{ExperimentEvent, MetricType, SpanId};
 use pairs::{Pairing, Records, pair};
 
 /// What to compare, and how.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Options<'a> {
+pub struct CompareOptions<'a> {
     /// Only these metrics; all that both sides have when none is named.
     pub labels: &'a [String],
     /// Metrics of which less is better, whatever their assessments say.
@@ -33,7 +33,7 @@ pub struct Options<'a> {
 
 /// What can be said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum MetricVerdict {
     /// Better, beyond chance.
     Improved,
     /// Worse, beyond chance.
@@ -44,7 +44,7 @@ pub enum Verdict {
     TooFewRecords,
 }
 
-impl Verdict {
+impl MetricVerdict {
     /// The verdict in plain words.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl Verdict {
 
 /// Which way is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
+pub enum BetterDirection {
     /// More is better.
     Higher,
     /// Less is better.
@@ -70,7 +70,7 @@ pub enum Direction {
 pub enum DirectionSource {
     /// It is not: higher is taken to be better.
     Assumed,
-    /// Values judged as passed lie on that side of those judged as failed.
+    /// MetricValues judged as passed lie on that side of those judged as failed.
     Assessments,
     /// The caller said so.
     Argument,
@@ -78,7 +78,7 @@ pub enum DirectionSource {
 
 /// What of a metric is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Measure {
+pub enum MetricMeasure {
     /// The mean of numbers.
     Mean,
     /// The share of true.
@@ -97,9 +97,9 @@ pub struct MetricComparison {
     /// Its type.
     pub metric_type: MetricType,
     /// What is compared.
-    pub measure: Measure,
+    pub measure: MetricMeasure,
     /// Which way is better.
-    pub direction: Direction,
+    pub direction: BetterDirection,
     /// How that is known.
     pub direction_source: DirectionSource,
     /// Records with a value on both sides: what all numbers here are about.
@@ -121,7 +121,7 @@ pub struct MetricComparison {
     /// `mcnemar_exact` or `paired_bootstrap`.
     pub test: Option<&'static str>,
     /// What can be said; none if the metric has no order.
-    pub verdict: Option<Verdict>,
+    pub verdict: Option<MetricVerdict>,
     /// Records that passed and fail now.
     pub pass_to_fail: usize,
     /// Records that failed and pass now.
@@ -129,16 +129,16 @@ pub struct MetricComparison {
     /// Records whose runs are split evenly on a side: they cannot flip.
     pub tied: usize,
     /// Groups of records, the worst first.
-    pub segments: Vec<Segment>,
+    pub segments: Vec<SegmentComparison>,
     /// The records that lost most, for numbers.
-    pub largest_drops: Vec<Change>,
+    pub largest_drops: Vec<RecordChange>,
     /// How often each word occurs on each side, for words: `(word, baseline, candidate)` runs.
     pub words: Vec<(String, usize, usize)>,
 }
 
 /// A group of records.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Segment {
+pub struct SegmentComparison {
     /// The dimension.
     pub dimension: String,
     /// Its value.
@@ -153,7 +153,7 @@ pub struct Segment {
 
 /// One record's values.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Change {
+pub struct RecordChange {
     /// The record.
     pub record_id: String,
     /// The baseline's value.
@@ -168,7 +168,7 @@ pub struct Change {
 
 /// Which way a record flipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
+pub enum FlipDirection {
     /// It passed and fails now.
     PassToFail,
     /// It failed and passes now.
@@ -177,13 +177,13 @@ pub enum Outcome {
 
 /// A record that changed sides.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Flip {
+pub struct RecordFlip {
     /// The metric.
     pub label: String,
     /// Which way.
-    pub outcome: Outcome,
+    pub outcome: FlipDirection,
     /// The record's values.
-    pub change: Change,
+    pub change: RecordChange,
 }
 
 /// A record whose task failed on one side only.
@@ -216,7 +216,7 @@ pub struct UsageDifference {
 
 /// The whole comparison.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Comparison {
+pub struct ExperimentComparison {
     /// Records in the baseline, and in the candidate.
     pub records: (usize, usize),
     /// Records in both.
@@ -240,7 +240,7 @@ pub struct Comparison {
     /// Metrics that both have but under different types.
     pub labels_of_two_types: Vec<String>,
     /// Records that changed sides: those that fail now first.
-    pub flips: Vec<Flip>,
+    pub flips: Vec<RecordFlip>,
     /// Records whose task failed on one side only: those of the candidate first.
     pub task_failures: Vec<TaskFailure>,
     /// Time, tokens, money.
@@ -253,13 +253,13 @@ pub struct Comparison {
 pub fn compare(
     baseline: &[ExperimentEvent],
     candidate: &[ExperimentEvent],
-    options: Options<'_>,
-) -> Comparison {
+    options: CompareOptions<'_>,
+) -> ExperimentComparison {
     let pairing = pair(baseline, candidate);
-    let (known, other) = (labels(baseline), labels(candidate));
+    let (known, other) = (metric_labels(baseline), metric_labels(candidate));
     let both = shared_labels(&known, &other, options.labels);
     let segments = segments(&pairing, options.segment_by);
-    let mut comparison = Comparison {
+    let mut comparison = ExperimentComparison {
         records: (pairing.baseline.len(), pairing.candidate.len()),
         paired: pairing.paired.len(),
         paired_across_versions: pairing.across_versions,
@@ -272,7 +272,7 @@ pub fn compare(
         labels_of_two_types: two_types(&known, &other),
         task_failures: task_failures(&pairing),
         segments_tried: segments.len(),
-        ..Comparison::default()
+        ..ExperimentComparison::default()
     };
     for info in both {
         let (metric, flips) = verdict::metric(&pairing, info, &segments, options);
@@ -351,7 +351,7 @@ fn task_failures(pairing: &Pairing<'_>) -> Vec<TaskFailure> {
             failures.push(TaskFailure {
                 record_id: record_name(key, base),
                 in_candidate: after,
-                error_type: values_of(event, "error_type")
+                error_type: dimension_values(event, "error_type")
                     .first()
                     .map(ToString::to_string)
                     .unwrap_or_default(),
@@ -371,7 +371,7 @@ struct Group {
     records: Vec<usize>,
 }
 
-/// Values of a dimension that are looked at when none is named: more are no groups.
+/// MetricValues of a dimension that are looked at when none is named: more are no groups.
 const MOST_VALUES: usize = 20;
 
 /// Adds a place; places come in order, and some more than once.
@@ -391,7 +391,7 @@ fn segments(pairing: &Pairing<'_>, asked: Option<&str>) -> Vec<Group> {
     if let Some(key) = asked {
         let values = found.entry(key).or_default();
         for (at, event) in events {
-            for value in values_of(event, key) {
+            for value in dimension_values(event, key) {
                 add(values.entry(value).or_default(), at);
             }
         }

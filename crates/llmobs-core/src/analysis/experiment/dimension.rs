@@ -12,7 +12,7 @@ const UNKNOWN_ERROR: &str = "unknown";
 
 /// One dimension of an experiment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dimension {
+pub struct ExperimentDimension {
     /// Its key.
     pub key: String,
     /// How many different values there are.
@@ -22,7 +22,7 @@ pub struct Dimension {
 }
 
 /// The values of a dimension on an event: none, one, or several when a tag is repeated.
-pub fn values_of<'a>(event: &'a ExperimentEvent, key: &str) -> Vec<&'a str> {
+pub fn dimension_values<'a>(event: &'a ExperimentEvent, key: &str) -> Vec<&'a str> {
     let mut values: Vec<&str> = Vec::new();
     for tag in &event.span.tags {
         if let Some((name, value)) = tag.split_once(':')
@@ -49,7 +49,7 @@ pub fn values_of<'a>(event: &'a ExperimentEvent, key: &str) -> Vec<&'a str> {
 
 /// All dimensions of these events, those first that divide them into groups: then those that
 /// differ on each event, then those that say the same on all.
-pub fn dimensions(events: &[ExperimentEvent]) -> Vec<Dimension> {
+pub fn dimensions(events: &[ExperimentEvent]) -> Vec<ExperimentDimension> {
     let mut seen: BTreeMap<&str, (BTreeSet<&str>, usize)> = BTreeMap::new();
     for event in events {
         let mut keys: Vec<&str> = event
@@ -63,7 +63,7 @@ pub fn dimensions(events: &[ExperimentEvent]) -> Vec<Dimension> {
         keys.sort_unstable();
         keys.dedup();
         for key in keys {
-            let values = values_of(event, key);
+            let values = dimension_values(event, key);
             if !values.is_empty() {
                 let (unique, count) = seen.entry(key).or_default();
                 unique.extend(values);
@@ -71,15 +71,15 @@ pub fn dimensions(events: &[ExperimentEvent]) -> Vec<Dimension> {
             }
         }
     }
-    let mut found: Vec<Dimension> = seen
+    let mut found: Vec<ExperimentDimension> = seen
         .into_iter()
-        .map(|(key, (unique, count))| Dimension {
+        .map(|(key, (unique, count))| ExperimentDimension {
             key: key.to_owned(),
             unique: unique.len(),
             events: count,
         })
         .collect();
-    let rank = |one: &Dimension| {
+    let rank = |one: &ExperimentDimension| {
         let constant = one.unique == 1 && one.events == events.len();
         // The SDK's flag `error:0` says less than `error_type`.
         let identifying = one.key == "error"
@@ -121,20 +121,20 @@ mod tests {
         ];
         let keys: Vec<_> = dimensions(&events).into_iter().map(|d| d.key).collect();
         assert_eq!(keys, ["error_type", "region", "url", "run_id", "env"]);
-        assert_eq!(values_of(&events[1], "url"), ["a:b"]);
-        assert_eq!(values_of(&events[0], "version"), [""; 0]);
+        assert_eq!(dimension_values(&events[1], "url"), ["a:b"]);
+        assert_eq!(dimension_values(&events[0], "version"), [""; 0]);
     }
 
     #[test]
     fn a_failed_task_always_has_an_error_type() {
         let mut failed = event(&[], Status::Error);
-        assert_eq!(values_of(&failed, "error_type"), ["unknown"]);
+        assert_eq!(dimension_values(&failed, "error_type"), ["unknown"]);
         failed.span.error = Some(SpanError {
             error_type: "ValueError".into(),
             ..SpanError::default()
         });
-        assert_eq!(values_of(&failed, "error_type"), ["ValueError"]);
+        assert_eq!(dimension_values(&failed, "error_type"), ["ValueError"]);
         let tagged = event(&["error_type:T", "error_type:T"], Status::Ok);
-        assert_eq!(values_of(&tagged, "error_type"), ["T"]);
+        assert_eq!(dimension_values(&tagged, "error_type"), ["T"]);
     }
 }

@@ -7,7 +7,7 @@ const SEED: u64 = 0x6c6c_6d6f_6273_2d31;
 
 /// Resampled means of paired differences.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Bootstrap {
+pub struct BootstrapResult {
     /// Lower end of the interval.
     pub low: f64,
     /// Upper end of the interval.
@@ -22,7 +22,7 @@ pub struct Bootstrap {
 /// replacement, each with both its values. The generator (xoshiro256++) and its seed are fixed.
 /// The ends are off from those of endless resampling by about 2 % of the interval's width at 2,000
 /// resamples. None for fewer than two differences.
-pub fn paired_bootstrap(differences: &[f64], resamples: usize) -> Option<Bootstrap> {
+pub fn paired_bootstrap(differences: &[f64], resamples: usize) -> Option<BootstrapResult> {
     let centre = mean(differences)?;
     let count = u32::try_from(differences.len()).ok().filter(|n| *n > 1)?;
     let largest = differences
@@ -41,7 +41,7 @@ pub fn paired_bootstrap(differences: &[f64], resamples: usize) -> Option<Bootstr
     let below = means.iter().filter(|mean| **mean <= zero).count();
     let above = means.iter().filter(|mean| **mean >= -zero).count();
     let share = (below.min(above) + 1) as f64 / (resamples + 1) as f64;
-    Some(Bootstrap {
+    Some(BootstrapResult {
         // Drawing the same value for ever gives back that value, but for rounding.
         low: percentile(&means, 0.025)?.min(centre),
         high: percentile(&means, 0.975)?.max(centre),
@@ -107,7 +107,7 @@ pub fn mcnemar_exact(b: usize, c: usize) -> f64 {
 }
 
 /// Holm's correction: each p-value as if it had been the only one asked for.
-pub fn holm(p_values: &[f64]) -> Vec<f64> {
+pub fn holm_correction(p_values: &[f64]) -> Vec<f64> {
     let mut order: Vec<(usize, f64)> = p_values.iter().copied().enumerate().collect();
     order.sort_by(|a, b| a.1.total_cmp(&b.1));
     let mut adjusted = vec![1.0; p_values.len()];
@@ -191,9 +191,9 @@ mod tests {
 
     #[test]
     fn holm_never_falls_and_never_passes_one() {
-        assert_eq!(holm(&[0.01, 0.04, 0.03]), [0.03, 0.06, 0.06]);
-        assert_eq!(holm(&[0.6, 0.9]), [1.0, 1.0]);
-        assert_eq!(holm(&[]), [0.0; 0]);
+        assert_eq!(holm_correction(&[0.01, 0.04, 0.03]), [0.03, 0.06, 0.06]);
+        assert_eq!(holm_correction(&[0.6, 0.9]), [1.0, 1.0]);
+        assert_eq!(holm_correction(&[]), [0.0; 0]);
     }
 
     proptest! {
@@ -214,7 +214,7 @@ mod tests {
 
         #[test]
         fn a_corrected_p_value_is_never_smaller(p_values in prop::collection::vec(0.0_f64..=1.0, 0..20)) {
-            for (p, corrected) in p_values.iter().zip(holm(&p_values)) {
+            for (p, corrected) in p_values.iter().zip(holm_correction(&p_values)) {
                 prop_assert!(*p <= corrected && corrected <= 1.0);
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::numbers::{mean, percentile, std_dev};
-use crate::model::{Assessment, EvalStatus, ExperimentEvent, MetricType, place_near};
+use crate::model::{Assessment, EvalStatus, ExperimentEvent, MetricType, find_label};
 
 /// A metric that occurs in an experiment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,13 +19,13 @@ pub struct LabelInfo {
 /// What the values of one metric come to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricStats {
-    /// Values that were counted.
+    /// MetricValues that were counted.
     pub count: usize,
     /// Events on which the evaluator failed: no value.
     pub evaluator_errors: usize,
     /// Events whose metric has neither a value nor an error.
     pub no_value: usize,
-    /// Values of another type than most; they are not counted.
+    /// MetricValues of another type than most; they are not counted.
     pub other_type: usize,
     /// Events without this metric.
     pub missing: usize,
@@ -36,12 +36,12 @@ pub struct MetricStats {
     /// Counted values judged as failed.
     pub fail_count: usize,
     /// The values themselves, by type.
-    pub values: Values,
+    pub values: MetricValues,
 }
 
 /// Statistics by type.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Values {
+pub enum MetricValues {
     /// Numbers; none when there are no values.
     Score(Option<ScoreStats>),
     /// True and false.
@@ -79,7 +79,7 @@ pub struct ScoreStats {
 /// One key of JSON values.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct FieldStats {
-    /// Values that have it.
+    /// MetricValues that have it.
     pub count: usize,
     /// How many of them are numbers (or booleans, as 0 and 1).
     pub numbers: usize,
@@ -88,7 +88,7 @@ pub struct FieldStats {
 }
 
 /// All metrics of these events, by label.
-pub fn labels(events: &[ExperimentEvent]) -> Vec<LabelInfo> {
+pub fn metric_labels(events: &[ExperimentEvent]) -> Vec<LabelInfo> {
     // Usable values first, declared types where there are none. By label.
     let mut seen: Vec<(&str, [(usize, usize); MetricType::ALL.len()])> = Vec::new();
     for event in events {
@@ -96,7 +96,7 @@ pub fn labels(events: &[ExperimentEvent]) -> Vec<LabelInfo> {
         let mut next = 0;
         for metric in &event.metrics {
             let label = metric.label.as_str();
-            next = place_near(&seen, next, |(known, _)| known, label).unwrap_or_else(|free| {
+            next = find_label(&seen, next, |(known, _)| known, label).unwrap_or_else(|free| {
                 seen.insert(free, (label, Default::default()));
                 free
             });
@@ -108,7 +108,7 @@ pub fn labels(events: &[ExperimentEvent]) -> Vec<LabelInfo> {
                 .zip(place)
                 .and_then(|(counts, place)| counts.get_mut(place))
             {
-                *usable += usize::from(metric.usable().is_some());
+                *usable += usize::from(metric.valid_value().is_some());
                 *declared += 1;
             }
             next += 1;
@@ -144,7 +144,7 @@ pub fn metric_stats<'a>(
         failed_left_out: 0,
         pass_count: 0,
         fail_count: 0,
-        values: Values::Score(None),
+        values: MetricValues::Score(None),
     };
     let mut values: Vec<&Value> = Vec::new();
     let mut place = 0;
@@ -153,11 +153,11 @@ pub fn metric_stats<'a>(
             stats.failed_left_out += 1;
             continue;
         }
-        let Some(metric) = event.metric_near(&info.label, &mut place) else {
+        let Some(metric) = event.metric_from(&info.label, &mut place) else {
             stats.missing += 1;
             continue;
         };
-        let Some(value) = metric.usable() else {
+        let Some(value) = metric.valid_value() else {
             if metric.status == EvalStatus::Error {
                 stats.evaluator_errors += 1;
             } else {
@@ -178,10 +178,10 @@ pub fn metric_stats<'a>(
     }
     stats.count = values.len();
     stats.values = match info.metric_type {
-        MetricType::Score => Values::Score(score(&values)),
+        MetricType::Score => MetricValues::Score(score(&values)),
         MetricType::Boolean => {
             let true_count = values.iter().filter(|v| v.as_bool() == Some(true)).count();
-            Values::Boolean {
+            MetricValues::Boolean {
                 true_count,
                 false_count: values.len() - true_count,
             }
@@ -194,9 +194,9 @@ pub fn metric_stats<'a>(
                     .map_or_else(|| value.to_string(), str::to_owned);
                 *counts.entry(word).or_default() += 1;
             }
-            Values::Categorical(counts)
+            MetricValues::Categorical(counts)
         }
-        MetricType::Json => Values::Json(fields(&values)),
+        MetricType::Json => MetricValues::Json(fields(&values)),
     };
     stats
 }
@@ -281,7 +281,7 @@ mod tests {
     }
 
     fn stats(events: &[ExperimentEvent], include_failed: bool) -> MetricStats {
-        let info = labels(events).remove(0);
+        let info = metric_labels(events).remove(0);
         metric_stats(events, &info, include_failed)
     }
 
@@ -302,7 +302,7 @@ mod tests {
             (1, 1, 1)
         );
         assert_eq!((found.pass_count, found.fail_count), (1, 0));
-        let Values::Score(Some(score)) = found.values else {
+        let MetricValues::Score(Some(score)) = found.values else {
             panic!()
         };
         assert_eq!(
@@ -319,7 +319,7 @@ mod tests {
             event(Some(json!({"a": 1, "b": {"c": 1}})), Status::Ok),
             event(Some(json!({"a": true})), Status::Ok),
         ];
-        let Values::Json(fields) = stats(&events, false).values else {
+        let MetricValues::Json(fields) = stats(&events, false).values else {
             panic!()
         };
         assert_eq!(
@@ -352,9 +352,12 @@ mod tests {
             ..ExperimentEvent::default()
         };
         let only_failed = [failed.clone(), failed.clone()];
-        assert_eq!(labels(&only_failed)[0].metric_type, MetricType::Categorical);
+        assert_eq!(
+            metric_labels(&only_failed)[0].metric_type,
+            MetricType::Categorical
+        );
         let mixed = [failed.clone(), failed, event(Some(json!(1)), Status::Ok)];
-        assert_eq!(labels(&mixed)[0].metric_type, MetricType::Score);
+        assert_eq!(metric_labels(&mixed)[0].metric_type, MetricType::Score);
     }
 
     proptest! {
@@ -372,11 +375,11 @@ mod tests {
                 };
                 event(value, if *failed { Status::Error } else { Status::Ok })
             }).collect();
-            for info in labels(&events) {
+            for info in metric_labels(&events) {
                 let s = metric_stats(&events, &info, include);
                 let places = s.count + s.evaluator_errors + s.no_value + s.other_type + s.missing + s.failed_left_out;
                 prop_assert_eq!(places, events.len());
-                if let Values::Score(Some(score)) = s.values {
+                if let MetricValues::Score(Some(score)) = s.values {
                     prop_assert!(score.min <= score.max);
                     for part in [score.mean, score.std_dev, score.p50, score.p90, score.p95] {
                         prop_assert!(part.is_none_or(f64::is_finite));

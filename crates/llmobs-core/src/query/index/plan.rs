@@ -19,34 +19,34 @@ const EXACT_INTEGERS: f64 = 9_007_199_254_740_992.0;
 
 /// A query for an index.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
+pub struct IndexPlan {
     /// Holds for every span that the query matches.
-    pub node: Node,
+    pub condition: IndexCondition,
     /// Holds for no other span. If not, the spans found must be looked at.
     pub exact: bool,
 }
 
 /// A condition on facts and words.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Node {
+pub enum IndexCondition {
     /// Every span.
-    All,
+    MatchAll,
     /// No span.
-    Nothing,
+    MatchNone,
     /// All of them hold.
-    And(Vec<Node>),
+    And(Vec<IndexCondition>),
     /// One of them holds.
-    Or(Vec<Node>),
+    Or(Vec<IndexCondition>),
     /// It does not hold.
-    Not(Box<Node>),
+    Not(Box<IndexCondition>),
     /// The span has this key.
     Key(String),
     /// The span has a key of this beginning whose rest is like the pattern.
-    KeyLike {
+    KeyMatches {
         /// The beginning.
         prefix: String,
         /// What the rest must be.
-        rest: Wildcard,
+        pattern: Wildcard,
     },
     /// A number of this column passes the test.
     Number {
@@ -56,7 +56,7 @@ pub enum Node {
         test: NumberTest,
     },
     /// The words stand one right after the other in one text of the span.
-    Words(Vec<TokenPattern>),
+    Phrase(Vec<TokenPattern>),
 }
 
 /// A test of a number.
@@ -80,24 +80,33 @@ impl NumberTest {
     }
 }
 
-impl Plan {
+impl IndexPlan {
     /// Finds every span.
-    pub fn everything() -> Self {
-        Self::exactly(Node::All)
+    pub fn match_all() -> Self {
+        Self::exactly(IndexCondition::MatchAll)
     }
 
-    fn exactly(node: Node) -> Self {
-        Self { node, exact: true }
+    fn exactly(condition: IndexCondition) -> Self {
+        Self {
+            condition,
+            exact: true,
+        }
     }
 
-    fn roughly(node: Node) -> Self {
-        Self { node, exact: false }
+    fn roughly(condition: IndexCondition) -> Self {
+        Self {
+            condition,
+            exact: false,
+        }
     }
 
     /// Also spans that have a key, if any has; those are then not known exactly.
-    fn or_key_if(self, key: String, occurs: Occurs<'_>) -> Self {
+    fn or_key_if(self, key: String, occurs: KeyOccurs<'_>) -> Self {
         if occurs(&key) {
-            Plan::roughly(Node::any(vec![self.node, Node::Key(key)]))
+            IndexPlan::roughly(IndexCondition::any(vec![
+                self.condition,
+                IndexCondition::Key(key),
+            ]))
         } else {
             self
         }
@@ -105,87 +114,93 @@ impl Plan {
 
     /// Both hold.
     #[must_use]
-    pub fn and(self, other: Plan) -> Self {
-        Plan {
+    pub fn and(self, other: IndexPlan) -> Self {
+        IndexPlan {
             exact: self.exact && other.exact,
-            node: Node::all(vec![self.node, other.node]),
+            condition: IndexCondition::all(vec![self.condition, other.condition]),
         }
     }
 
-    fn any(plans: Vec<Plan>) -> Self {
-        Plan {
+    fn any(plans: Vec<IndexPlan>) -> Self {
+        IndexPlan {
             exact: plans.iter().all(|plan| plan.exact),
-            node: Node::any(plans.into_iter().map(|plan| plan.node).collect()),
+            condition: IndexCondition::any(plans.into_iter().map(|plan| plan.condition).collect()),
         }
     }
 }
 
-impl Node {
+impl IndexCondition {
     fn key(parts: &[&str]) -> Self {
-        Node::Key(parts.concat())
+        IndexCondition::Key(parts.concat())
     }
 
-    fn all(nodes: Vec<Node>) -> Node {
+    fn all(nodes: Vec<IndexCondition>) -> IndexCondition {
         let mut flat = Vec::new();
         for node in nodes {
             match node {
-                Node::All => {}
-                Node::Nothing => return Node::Nothing,
-                Node::And(inner) => flat.extend(inner),
+                IndexCondition::MatchAll => {}
+                IndexCondition::MatchNone => return IndexCondition::MatchNone,
+                IndexCondition::And(inner) => flat.extend(inner),
                 node => flat.push(node),
             }
         }
         match flat.pop() {
-            None => Node::All,
+            None => IndexCondition::MatchAll,
             Some(only) if flat.is_empty() => only,
             Some(last) => {
                 flat.push(last);
-                Node::And(flat)
+                IndexCondition::And(flat)
             }
         }
     }
 
-    fn any(nodes: Vec<Node>) -> Node {
+    fn any(nodes: Vec<IndexCondition>) -> IndexCondition {
         let mut flat = Vec::new();
         for node in nodes {
             match node {
-                Node::Nothing => {}
-                Node::All => return Node::All,
-                Node::Or(inner) => flat.extend(inner),
+                IndexCondition::MatchNone => {}
+                IndexCondition::MatchAll => return IndexCondition::MatchAll,
+                IndexCondition::Or(inner) => flat.extend(inner),
                 node if flat.contains(&node) => {}
                 node => flat.push(node),
             }
         }
         match flat.pop() {
-            None => Node::Nothing,
+            None => IndexCondition::MatchNone,
             Some(only) if flat.is_empty() => only,
             Some(last) => {
                 flat.push(last);
-                Node::Or(flat)
+                IndexCondition::Or(flat)
             }
         }
     }
 }
 
 /// Tells whether any span of the index has a key.
-pub(super) type Occurs<'a> = &'a dyn Fn(&str) -> bool;
+pub(super) type KeyOccurs<'a> = &'a dyn Fn(&str) -> bool;
 
 /// The plan of a condition.
-pub fn plan(expr: &Expr, occurs: Occurs<'_>) -> Plan {
+pub fn plan_query(expr: &Expr, occurs: KeyOccurs<'_>) -> IndexPlan {
     match expr {
-        Expr::All => Plan::exactly(Node::All),
+        Expr::All => IndexPlan::exactly(IndexCondition::MatchAll),
         Expr::And(parts) => {
-            let parts = parts.iter().map(|part| plan(part, occurs));
-            parts.fold(Plan::exactly(Node::All), Plan::and)
+            let parts = parts.iter().map(|part| plan_query(part, occurs));
+            parts.fold(IndexPlan::exactly(IndexCondition::MatchAll), IndexPlan::and)
         }
-        Expr::Or(parts) => Plan::any(parts.iter().map(|part| plan(part, occurs)).collect()),
-        Expr::Not(inner) => negated(plan(inner, occurs)),
+        Expr::Or(parts) => {
+            IndexPlan::any(parts.iter().map(|part| plan_query(part, occurs)).collect())
+        }
+        Expr::Not(inner) => negated(plan_query(inner, occurs)),
         Expr::Term(term) => of_term(term, occurs),
     }
 }
 
 /// What a span must have to answer the structured filters; the filters themselves decide.
-pub fn plan_filters(filters: &SpanFilters, apm_trace_id: Option<&str>, occurs: Occurs<'_>) -> Plan {
+pub fn plan_filters(
+    filters: &SpanFilters,
+    apm_trace_id: Option<&str>,
+    occurs: KeyOccurs<'_>,
+) -> IndexPlan {
     let attributes = [
         ("ml_app", filters.ml_app.as_deref()),
         ("meta.span.kind", filters.span_kind.as_deref()),
@@ -196,7 +211,7 @@ pub fn plan_filters(filters: &SpanFilters, apm_trace_id: Option<&str>, occurs: O
         ("apm_trace_id", apm_trace_id),
         ("parent_id", filters.root_spans_only.then_some(ROOT_PARENT)),
     ];
-    let mut all = Plan::exactly(Node::All);
+    let mut all = IndexPlan::exactly(IndexCondition::MatchAll);
     for (name, value) in attributes {
         if let Some(value) = value {
             let pattern = Pattern::Literal(value.to_owned());
@@ -211,11 +226,11 @@ pub fn plan_filters(filters: &SpanFilters, apm_trace_id: Option<&str>, occurs: O
         let pattern = Pattern::Literal(value.clone());
         all = all.and(of_field(&Field::Tag(key.clone()), &pattern, occurs));
     }
-    Plan::roughly(all.node)
+    IndexPlan::roughly(all.condition)
 }
 
 /// The columns that hold the values of a facet to group by; `None` if they are not kept.
-pub fn group_columns(field: &Field, occurs: Occurs<'_>) -> Option<[String; 2]> {
+pub fn group_columns(field: &Field, occurs: KeyOccurs<'_>) -> Option<[String; 2]> {
     let (name, side) = match field {
         Field::Attribute(name) => (name, Side::Attribute),
         Field::Tag(name) => (name, Side::Tag),
@@ -229,19 +244,19 @@ pub fn group_columns(field: &Field, occurs: Occurs<'_>) -> Option<[String; 2]> {
 }
 
 /// The rest of a plan that does not hold is known only if the plan is exact.
-fn negated(plan: Plan) -> Plan {
+fn negated(plan: IndexPlan) -> IndexPlan {
     if !plan.exact {
-        return Plan::roughly(Node::All);
+        return IndexPlan::roughly(IndexCondition::MatchAll);
     }
-    Plan::exactly(match plan.node {
-        Node::All => Node::Nothing,
-        Node::Nothing => Node::All,
-        Node::Not(inner) => *inner,
-        node => Node::Not(Box::new(node)),
+    IndexPlan::exactly(match plan.condition {
+        IndexCondition::MatchAll => IndexCondition::MatchNone,
+        IndexCondition::MatchNone => IndexCondition::MatchAll,
+        IndexCondition::Not(inner) => *inner,
+        node => IndexCondition::Not(Box::new(node)),
     })
 }
 
-fn of_term(term: &Term, occurs: Occurs<'_>) -> Plan {
+fn of_term(term: &Term, occurs: KeyOccurs<'_>) -> IndexPlan {
     match term {
         Term::Field { field, pattern } => of_field(field, pattern, occurs),
         Term::Exists(field) => of_presence(field, occurs),
@@ -250,26 +265,28 @@ fn of_term(term: &Term, occurs: Occurs<'_>) -> Plan {
     }
 }
 
-fn of_words(words: Vec<TokenPattern>) -> Plan {
+fn of_words(words: Vec<TokenPattern>) -> IndexPlan {
     let too_long = |word: &TokenPattern| match word {
         TokenPattern::Exact(text) => text.len() > MAX_WORD,
-        TokenPattern::Like(_) => false,
+        TokenPattern::Wildcard(_) => false,
     };
     if words.is_empty() {
-        return Plan::exactly(Node::Nothing);
+        return IndexPlan::exactly(IndexCondition::MatchNone);
     }
     if words.iter().any(too_long) {
-        return Plan::roughly(Node::All);
+        return IndexPlan::roughly(IndexCondition::MatchAll);
     }
     let exact = words
         .iter()
         .all(|word| matches!(word, TokenPattern::Exact(_)));
     if exact {
-        return Plan::exactly(Node::Words(words));
+        return IndexPlan::exactly(IndexCondition::Phrase(words));
     }
     // A longer word that the index does not keep may be like the pattern, too.
-    let each = words.into_iter().map(|word| Node::Words(vec![word]));
-    Plan::roughly(Node::all(each.collect()))
+    let each = words
+        .into_iter()
+        .map(|word| IndexCondition::Phrase(vec![word]));
+    IndexPlan::roughly(IndexCondition::all(each.collect()))
 }
 
 /// How a name is known to an index.
@@ -340,7 +357,7 @@ fn is_nameable(name: &str) -> bool {
 }
 
 /// Also what is reserved as a name and was sent as a tag.
-fn with_reserved(plan: Plan, field: &Field, occurs: Occurs<'_>) -> Plan {
+fn with_reserved(plan: IndexPlan, field: &Field, occurs: KeyOccurs<'_>) -> IndexPlan {
     let name = field.name();
     let reserved = RESERVED.iter().any(|family| name.starts_with(family));
     if reserved && !EXACT.contains(&name) {
@@ -350,19 +367,19 @@ fn with_reserved(plan: Plan, field: &Field, occurs: Occurs<'_>) -> Plan {
     }
 }
 
-fn of_presence(field: &Field, occurs: Occurs<'_>) -> Plan {
+fn of_presence(field: &Field, occurs: KeyOccurs<'_>) -> IndexPlan {
     let plan = match known(field) {
         Known::Exactly(names, side, marker) => {
-            let plan = Plan::exactly(Node::any(
+            let plan = IndexPlan::exactly(IndexCondition::any(
                 sided(&names, side)
-                    .map(|name| Node::key(&present_key(&name)))
+                    .map(|name| IndexCondition::key(&present_key(&name)))
                     .collect(),
             ));
             with_marker(plan, marker, occurs)
         }
-        Known::Presence(name, side) => Plan::exactly(Node::any(
+        Known::Presence(name, side) => IndexPlan::exactly(IndexCondition::any(
             sided(&name, side)
-                .map(|name| Node::key(&present_key(&name)))
+                .map(|name| IndexCondition::key(&present_key(&name)))
                 .collect(),
         )),
         rough => of_rough(&rough),
@@ -370,39 +387,40 @@ fn of_presence(field: &Field, occurs: Occurs<'_>) -> Plan {
     with_reserved(plan, field, occurs)
 }
 
-fn of_field(field: &Field, pattern: &Pattern, occurs: Occurs<'_>) -> Plan {
+fn of_field(field: &Field, pattern: &Pattern, occurs: KeyOccurs<'_>) -> IndexPlan {
     let plan = match known(field) {
         Known::Exactly(names, side, marker) => {
             let plans = sided(&names, side).map(|sided| of_pattern(&sided, pattern, occurs));
-            with_marker(Plan::any(plans.collect()), marker, occurs)
+            with_marker(IndexPlan::any(plans.collect()), marker, occurs)
         }
         Known::Presence(name, side) => {
             let any = sided(&name, side).flat_map(|name| any_value(&name));
-            Plan::roughly(Node::any(any.collect()))
+            IndexPlan::roughly(IndexCondition::any(any.collect()))
         }
         rough => of_rough(&rough),
     };
     with_reserved(plan, field, occurs)
 }
 
-fn of_rough(known: &Known) -> Plan {
+fn of_rough(known: &Known) -> IndexPlan {
     match known {
         Known::Within(part) => {
             let sides = [Side::Both, Side::Attribute, Side::Tag];
-            let there = sides.map(|side| Node::key(&present_key(&side.of(part))));
-            Plan::roughly(Node::any(there.into()))
+            let there = sides.map(|side| IndexCondition::key(&present_key(&side.of(part))));
+            IndexPlan::roughly(IndexCondition::any(there.into()))
         }
         Known::Rollup => {
             let sides = [Side::Both, Side::Attribute, Side::Tag];
-            let root = sides.map(|side| Node::key(&text_key(&side.of("parent_id"), ROOT_PARENT)));
-            Plan::roughly(Node::any(root.into()))
+            let root = sides
+                .map(|side| IndexCondition::key(&text_key(&side.of("parent_id"), ROOT_PARENT)));
+            IndexPlan::roughly(IndexCondition::any(root.into()))
         }
-        Known::Never => Plan::exactly(Node::Nothing),
-        _ => Plan::roughly(Node::All),
+        Known::Never => IndexPlan::exactly(IndexCondition::MatchNone),
+        _ => IndexPlan::roughly(IndexCondition::MatchAll),
     }
 }
 
-fn with_marker(plan: Plan, marker: Option<Marker>, occurs: Occurs<'_>) -> Plan {
+fn with_marker(plan: IndexPlan, marker: Option<Marker>, occurs: KeyOccurs<'_>) -> IndexPlan {
     match marker {
         Some(marker) => plan.or_key_if(marker.key().to_owned(), occurs),
         None => plan,
@@ -425,51 +443,51 @@ fn sided(names: &[String], side: Side) -> impl Iterator<Item = String> + '_ {
 }
 
 /// A value is there, be it empty.
-fn any_value(name: &str) -> [Node; 2] {
+fn any_value(name: &str) -> [IndexCondition; 2] {
     [
-        Node::key(&present_key(name)),
-        Node::key(&text_key(name, "")),
+        IndexCondition::key(&present_key(name)),
+        IndexCondition::key(&text_key(name, "")),
     ]
 }
 
 /// `name` carries its side.
-fn of_pattern(name: &str, pattern: &Pattern, occurs: Occurs<'_>) -> Plan {
+fn of_pattern(name: &str, pattern: &Pattern, occurs: KeyOccurs<'_>) -> IndexPlan {
     let plain = name.trim_start_matches(['\u{1}', '\u{2}']);
     match pattern {
         Pattern::Literal(text) => {
             let mut plans = vec![if text.len() <= MAX_VALUE {
-                Plan::exactly(Node::key(&text_key(name, text)))
+                IndexPlan::exactly(IndexCondition::key(&text_key(name, text)))
             } else {
-                Plan::roughly(Node::key(&long_key(name)))
+                IndexPlan::roughly(IndexCondition::key(&long_key(name)))
             }];
             if let Some(number) = Number::parse(text) {
                 let value = number.in_unit(unit(plain));
-                plans.push(Plan {
-                    node: Node::Number {
+                plans.push(IndexPlan {
+                    condition: IndexCondition::Number {
                         column: number_column(name),
                         test: NumberTest::Range(Some(value), Some(value)),
                     },
                     exact: value.abs() < EXACT_INTEGERS,
                 });
             }
-            Plan::any(plans)
+            IndexPlan::any(plans)
         }
-        Pattern::Wildcard(rest) if rest.is_any() => {
-            Plan::exactly(Node::any(any_value(name).into()))
+        Pattern::Wildcard(rest) if rest.is_any_text() => {
+            IndexPlan::exactly(IndexCondition::any(any_value(name).into()))
         }
         Pattern::Wildcard(rest) => {
-            let like = |prefix| Node::KeyLike {
+            let like = |prefix| IndexCondition::KeyMatches {
                 prefix,
-                rest: rest.clone(),
+                pattern: rest.clone(),
             };
-            let texts = Plan::exactly(like(text_key(name, "").concat()))
+            let texts = IndexPlan::exactly(like(text_key(name, "").concat()))
                 .or_key_if(long_key(name).concat(), occurs);
             let numbers = if keeps_number_text(plain) {
-                Plan::exactly(like(number_key(name, "").concat()))
+                IndexPlan::exactly(like(number_key(name, "").concat()))
             } else {
-                Plan::roughly(Node::key(&present_key(name)))
+                IndexPlan::roughly(IndexCondition::key(&present_key(name)))
             };
-            Plan::any(vec![texts, numbers])
+            IndexPlan::any(vec![texts, numbers])
         }
         Pattern::Compare(comparison, number) => of_number(name, plain, |unit| {
             NumberTest::Compare(*comparison, number.in_unit(unit))
@@ -480,7 +498,7 @@ fn of_pattern(name: &str, pattern: &Pattern, occurs: Occurs<'_>) -> Plan {
                 to.map(|to| to.in_unit(unit)),
             )
         }),
-        Pattern::AnyOf(patterns) => Plan::any(
+        Pattern::AnyOf(patterns) => IndexPlan::any(
             patterns
                 .iter()
                 .map(|pattern| of_pattern(name, pattern, occurs))
@@ -489,17 +507,17 @@ fn of_pattern(name: &str, pattern: &Pattern, occurs: Occurs<'_>) -> Plan {
     }
 }
 
-fn of_number(name: &str, plain: &str, test: impl Fn(TimeUnit) -> NumberTest) -> Plan {
+fn of_number(name: &str, plain: &str, test: impl Fn(TimeUnit) -> NumberTest) -> IndexPlan {
     let columns = [
         (number_column(name), unit(plain)),
         // Texts that are read as numbers have no unit.
         (text_number_column(name), TimeUnit::Nanoseconds),
     ];
-    let nodes = columns.map(|(column, unit)| Node::Number {
+    let nodes = columns.map(|(column, unit)| IndexCondition::Number {
         column,
         test: test(unit),
     });
-    Plan::exactly(Node::any(nodes.into()))
+    IndexPlan::exactly(IndexCondition::any(nodes.into()))
 }
 
 /// The unit that numbers of a name are kept in, as [`crate::query::facets`] has it.

@@ -3,29 +3,29 @@
 use proptest::prelude::*;
 
 use super::strategies::{NAMES, pick, query, span};
-use super::{Facts, Node, facts, group_columns, plan};
+use super::{IndexCondition, IndexDocument, group_columns, index_document, plan_query};
 use crate::model::{Span, TraceRollup};
-use crate::query::text::{TokenPattern, segments, tokens};
+use crate::query::text::{TokenPattern, searched_texts, tokens};
 use crate::query::{Field, SpanContext, facet_values, parse};
 
-fn holds(node: &Node, facts: &Facts<'_>, texts: &[Vec<String>]) -> bool {
+fn holds(node: &IndexCondition, facts: &IndexDocument<'_>, texts: &[Vec<String>]) -> bool {
     match node {
-        Node::All => true,
-        Node::Nothing => false,
-        Node::And(nodes) => nodes.iter().all(|node| holds(node, facts, texts)),
-        Node::Or(nodes) => nodes.iter().any(|node| holds(node, facts, texts)),
-        Node::Not(node) => !holds(node, facts, texts),
-        Node::Key(key) => facts.keys.contains(key),
-        Node::KeyLike { prefix, rest } => facts
+        IndexCondition::MatchAll => true,
+        IndexCondition::MatchNone => false,
+        IndexCondition::And(nodes) => nodes.iter().all(|node| holds(node, facts, texts)),
+        IndexCondition::Or(nodes) => nodes.iter().any(|node| holds(node, facts, texts)),
+        IndexCondition::Not(node) => !holds(node, facts, texts),
+        IndexCondition::Key(key) => facts.keys.contains(key),
+        IndexCondition::KeyMatches { prefix, pattern } => facts
             .keys
             .iter()
             .filter_map(|key| key.strip_prefix(prefix.as_str()))
-            .any(|key| rest.matches(key)),
-        Node::Number { column, test } => facts
+            .any(|key| pattern.matches(key)),
+        IndexCondition::Number { column, test } => facts
             .numbers
             .iter()
             .any(|(name, value)| name == column && test.passes(*value)),
-        Node::Words(words) => texts.iter().any(|text| found(words, text)),
+        IndexCondition::Phrase(words) => texts.iter().any(|text| found(words, text)),
     }
 }
 
@@ -39,7 +39,7 @@ fn found(words: &[TokenPattern], text: &[String]) -> bool {
 
 fn words(span: &Span) -> Vec<Vec<String>> {
     let cut = |text: &std::borrow::Cow<'_, str>| tokens(text).map(|t| t.into_owned()).collect();
-    segments(span).iter().map(cut).collect()
+    searched_texts(span).iter().map(cut).collect()
 }
 
 proptest! {
@@ -48,8 +48,8 @@ proptest! {
     #[test]
     fn a_plan_finds_what_matches_and_no_more_if_it_is_exact(span in span(), text in query(), calls in 0usize..3) {
         let query = parse(&text).unwrap();
-        let kept = facts(&span);
-        let plan = plan(&query.root, &|key| kept.keys.contains(key));
+        let kept = index_document(&span);
+        let plan = plan_query(&query.root, &|key| kept.keys.contains(key));
         let rollup = TraceRollup { llm_calls: calls, ..TraceRollup::default() };
         let below = Span { name: "search".into(), ..Span::default() };
         let matches = query.matches(&SpanContext {
@@ -57,7 +57,7 @@ proptest! {
             rollup: span.is_root().then_some(&rollup),
             descendants: &[&below],
         });
-        let found = holds(&plan.node, &kept, &words(&span));
+        let found = holds(&plan.condition, &kept, &words(&span));
         if matches {
             prop_assert!(found, "missed by {:?} of {:?}", plan, kept);
         } else if plan.exact {
@@ -68,7 +68,7 @@ proptest! {
     #[test]
     fn groups_are_the_values_of_the_facet(span in span(), name in pick(NAMES), sigil in pick(&["@", ""])) {
         let field = Field::parse(&format!("{sigil}{name}")).unwrap();
-        let kept = facts(&span);
+        let kept = index_document(&span);
         if let Some(columns) = group_columns(&field, &|key| kept.keys.contains(key)) {
             let groups: Vec<&str> = kept
                 .groups
@@ -76,7 +76,7 @@ proptest! {
                 .filter(|(column, _)| columns.iter().any(|wanted| wanted == column))
                 .map(|(_, value)| value.as_ref())
                 .collect();
-            prop_assert_eq!(groups, facet_values(&field, &SpanContext::of(&span)));
+            prop_assert_eq!(groups, facet_values(&field, &SpanContext::without_trace(&span)));
         }
     }
 }
@@ -98,7 +98,7 @@ fn what_teams_ask_every_day_is_exact() {
         "@meta.metadata.plan:gold",
         "anything:here",
     ] {
-        let plan = plan(&parse(text).unwrap().root, &|_| false);
+        let plan = plan_query(&parse(text).unwrap().root, &|_| false);
         assert!(plan.exact, "{text}: {plan:?}");
     }
 }
@@ -111,7 +111,7 @@ fn a_span_of_very_many_tags_says_once_what_holds_for_all() {
         tags,
         ..Span::default()
     };
-    let kept = facts(&span);
+    let kept = index_document(&span);
     let times = |key: &str| kept.keys.iter().filter(|kept| *kept == key).count();
     assert_eq!([times("?k"), times("!free")], [1, 1]);
     let of_k = kept.groups.iter().filter(|(column, _)| column == "k");

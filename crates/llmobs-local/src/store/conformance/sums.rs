@@ -70,7 +70,7 @@ fn tallied(store: &dyn SpanStore, question: &Question) -> Aggregation {
     let mut tally = Tally::new(question).unwrap();
     let spans = walk(store, &search);
     for span in &spans {
-        let context = SpanContext::of(span);
+        let context = SpanContext::without_trace(span);
         let held = buckets
             .iter()
             .enumerate()

@@ -19,7 +19,7 @@ use crate::store::evaluations::parse_key;
 use crate::store::recent::Fresh;
 use crate::store::sqlite::ReadError;
 use crate::store::writer::{CHANGED_EVALUATION, NEW_SPAN};
-use llmobs_core::query::index::plan;
+use llmobs_core::query::index::plan_query;
 use llmobs_core::query::{Expr, Field, Pattern, Term};
 
 /// What happened since.
@@ -195,7 +195,7 @@ fn by_index(
 ) -> Result<Vec<i64>, ReadError> {
     let pattern = Pattern::Literal(value.to_owned());
     let having = Expr::Term(Term::Field { field, pattern });
-    let plan = plan(&having, &|key| occurs(searcher, fields, key));
+    let plan = plan_query(&having, &|key| occurs(searcher, fields, key));
     let everywhere = Top {
         from_ns: i64::MIN,
         to_ns: i64::MAX,
@@ -203,7 +203,7 @@ fn by_index(
         after: None,
         limit: usize::MAX,
     };
-    let found = everywhere.of(searcher, &*compile(&plan.node, fields))?;
+    let found = everywhere.of(searcher, &*compile(&plan.condition, fields))?;
     Ok(found.into_iter().map(|place| place.id).collect())
 }
 

@@ -16,33 +16,37 @@ use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{BitSet, DocId, Score, Searcher, TantivyError, Term};
 
 use super::schema::{Fields, NUMBERS, column_name};
-use llmobs_core::query::index::{Node, NumberTest};
+use llmobs_core::query::index::{IndexCondition, NumberTest};
 use llmobs_core::query::text::TokenPattern;
-use llmobs_core::query::{Glyph, Wildcard};
+use llmobs_core::query::{Wildcard, WildcardElement};
 
 /// The engine's query for a plan's node.
-pub(super) fn compile(node: &Node, fields: &Fields) -> Box<dyn Query> {
+pub(super) fn compile(node: &IndexCondition, fields: &Fields) -> Box<dyn Query> {
     match node {
-        Node::All => Box::new(AllQuery),
-        Node::Nothing => Box::new(EmptyQuery),
-        Node::And(nodes) => conjunction(nodes, fields),
-        Node::Or(nodes) => {
+        IndexCondition::MatchAll => Box::new(AllQuery),
+        IndexCondition::MatchNone => Box::new(EmptyQuery),
+        IndexCondition::And(nodes) => conjunction(nodes, fields),
+        IndexCondition::Or(nodes) => {
             let each = nodes
                 .iter()
                 .map(|node| (Occur::Should, compile(node, fields)));
             Box::new(BooleanQuery::new(each.collect()))
         }
-        Node::Not(node) => Box::new(BooleanQuery::new(vec![
+        IndexCondition::Not(node) => Box::new(BooleanQuery::new(vec![
             (Occur::Must, Box::new(AllQuery) as Box<dyn Query>),
             (Occur::MustNot, compile(node, fields)),
         ])),
-        Node::Key(key) => term(key_term(fields, key)),
-        Node::KeyLike { prefix, rest } => Box::new(LikeQuery::new(fields.keys, prefix, rest)),
-        Node::Number { column, test } => Box::new(DocPredicateQuery::from(NumberPredicate {
-            path: format!("{NUMBERS}.{}", column_name(column)),
-            test: *test,
-        })),
-        Node::Words(words) => phrase(words, fields),
+        IndexCondition::Key(key) => term(key_term(fields, key)),
+        IndexCondition::KeyMatches { prefix, pattern } => {
+            Box::new(LikeQuery::new(fields.keys, prefix, pattern))
+        }
+        IndexCondition::Number { column, test } => {
+            Box::new(DocPredicateQuery::from(NumberPredicate {
+                path: format!("{NUMBERS}.{}", column_name(column)),
+                test: *test,
+            }))
+        }
+        IndexCondition::Phrase(words) => phrase(words, fields),
     }
 }
 
@@ -61,11 +65,11 @@ fn term(term: Term) -> Box<dyn Query> {
     Box::new(TermQuery::new(term, IndexRecordOption::Basic))
 }
 
-fn conjunction(nodes: &[Node], fields: &Fields) -> Box<dyn Query> {
+fn conjunction(nodes: &[IndexCondition], fields: &Fields) -> Box<dyn Query> {
     let mut parts: Vec<(Occur, Box<dyn Query>)> = nodes
         .iter()
         .map(|node| match node {
-            Node::Not(inner) => (Occur::MustNot, compile(inner, fields)),
+            IndexCondition::Not(inner) => (Occur::MustNot, compile(inner, fields)),
             node => (Occur::Must, compile(node, fields)),
         })
         .collect();
@@ -80,7 +84,7 @@ fn phrase(words: &[TokenPattern], fields: &Fields) -> Box<dyn Query> {
         .iter()
         .map(|word| match word {
             TokenPattern::Exact(text) => Some(Term::from_field_text(fields.words, text)),
-            TokenPattern::Like(_) => None,
+            TokenPattern::Wildcard(_) => None,
         })
         .collect();
     match (exact, words) {
@@ -92,7 +96,7 @@ fn phrase(words: &[TokenPattern], fields: &Fields) -> Box<dyn Query> {
             }
             (None, _) => Box::new(EmptyQuery),
         },
-        (None, [TokenPattern::Like(like)]) => Box::new(LikeQuery::new(fields.words, "", like)),
+        (None, [TokenPattern::Wildcard(like)]) => Box::new(LikeQuery::new(fields.words, "", like)),
         // A plan asks for patterns one at a time.
         (None, _) => Box::new(AllQuery),
     }
@@ -110,9 +114,9 @@ struct LikeQuery {
 
 impl LikeQuery {
     fn new(field: Field, prefix: &str, rest: &Wildcard) -> Self {
-        let literal = rest.glyphs().iter().map_while(|glyph| match glyph {
-            Glyph::Char(c) => Some(*c),
-            Glyph::One | Glyph::Any => None,
+        let literal = rest.elements().iter().map_while(|element| match element {
+            WildcardElement::Char(c) => Some(*c),
+            WildcardElement::AnyChar | WildcardElement::AnyRun => None,
         });
         let beginning: String = prefix.chars().chain(literal).collect();
         Self {

@@ -7,12 +7,12 @@ use tantivy::schema::document::{ReferenceValue, ReferenceValueLeaf, Value};
 
 use super::schema::{Fields, column_name, joined};
 use llmobs_core::model::{Span, SpanKind};
-use llmobs_core::query::index::facts;
-use llmobs_core::query::text::segments;
+use llmobs_core::query::index::index_document;
+use llmobs_core::query::text::searched_texts;
 
 /// The document of a span, with the evaluations that stand on it. `id` is the key of its row.
 pub(super) fn document(fields: &Fields, id: i64, span: &Span) -> TantivyDocument {
-    let facts = facts(span);
+    let facts = index_document(span);
     let mut document = TantivyDocument::new();
     document.add_i64(fields.id, id);
     document.add_i64(fields.start, span.start_ns);
@@ -27,7 +27,7 @@ pub(super) fn document(fields: &Fields, id: i64, span: &Span) -> TantivyDocument
         }
     }
     document.add_text(fields.keys, joined(facts.keys.iter()));
-    for text in segments(span) {
+    for text in searched_texts(span) {
         document.add_text(fields.words, text);
     }
     let numbers = facts.numbers.iter();

@@ -21,7 +21,9 @@ use columns::{Block, Columns, Needed, Relations, first_and_last_start, members, 
 use llmobs_core::analysis::aggregate::{Judge, RelatedRow, Rows, Seen, SpanRow, Verdict};
 use llmobs_core::model::{EventKind, Span};
 use llmobs_core::query::combine::SpanFilters;
-use llmobs_core::query::index::{Node, Plan, group_columns, plan, verdict_columns};
+use llmobs_core::query::index::{
+    IndexCondition, IndexPlan, evaluation_columns, group_columns, plan_query,
+};
 use llmobs_core::query::{Expr, Field, Pattern, Query, SpanContext, Term};
 
 /// Largest segment whose columns are unpacked as wholes: up to twelve bytes for each of its values.
@@ -63,7 +65,8 @@ pub(in crate::store) fn gather(
         let selected = question.selects(&span);
         if selected || question.every_span && question.scopes(&span) {
             let in_buckets = buckets.iter().enumerate();
-            let in_buckets = in_buckets.filter(|(_, query)| query.matches(&SpanContext::of(&span)));
+            let in_buckets =
+                in_buckets.filter(|(_, query)| query.matches(&SpanContext::without_trace(&span)));
             rows.add_span(Seen {
                 span: &span,
                 selected,
@@ -115,21 +118,21 @@ impl<'a> Question<'a> {
             })
         });
         let plan_of = |part: Option<&Expr>| match part {
-            Some(part) => plan(part, &known),
-            None => Plan::everything(),
+            Some(part) => plan_query(part, &known),
+            None => IndexPlan::match_all(),
         };
         let scope = plan_of(app.as_ref());
         let query = search.query.as_ref().map(|query| &query.root);
         let selection = scope.clone().and(plan_of(query));
-        let buckets: Vec<Plan> = buckets
+        let buckets: Vec<IndexPlan> = buckets
             .iter()
-            .map(|query| plan(&query.root, &known))
+            .map(|query| plan_query(&query.root, &known))
             .collect();
         if !selection.exact || !buckets.iter().all(|plan| plan.exact) {
             return None;
         }
-        let weigh = |plan: &Plan| -> Option<Box<dyn Weight>> {
-            let query: Box<dyn EngineQuery> = compile(&plan.node, &view.fields);
+        let weigh = |plan: &IndexPlan| -> Option<Box<dyn Weight>> {
+            let query: Box<dyn EngineQuery> = compile(&plan.condition, &view.fields);
             query
                 .weight(EnableScoring::disabled_from_searcher(&view.searcher))
                 .ok()
@@ -146,14 +149,14 @@ impl<'a> Question<'a> {
                 Judge::Evaluation => EventKind::Evaluation,
                 Judge::Feedback => EventKind::Feedback,
             };
-            verdict_columns(kind, label).map(|name| path(NUMBERS, &name))
+            evaluation_columns(kind, label).map(|name| path(NUMBERS, &name))
         });
         let every_span = rows.needs_every_span();
         let read = if every_span { &scope } else { &selection };
         Some(Self {
             search,
             app,
-            reads_all: read.node == Node::All,
+            reads_all: read.condition == IndexCondition::MatchAll,
             scope: weigh(read)?,
             selection: match query {
                 Some(_) if every_span => Some(weigh(&selection)?),
@@ -177,13 +180,14 @@ impl<'a> Question<'a> {
     fn scopes(&self, span: &Span) -> bool {
         let app = self.app.as_ref();
         (self.from_ns..=self.to_ns).contains(&span.start_ns)
-            && app.is_none_or(|app| app.matches(&SpanContext::of(span)))
+            && app.is_none_or(|app| app.matches(&SpanContext::without_trace(span)))
     }
 
     /// Whether a span that was read is one of those asked for.
     fn selects(&self, span: &Span) -> bool {
         let query = self.search.query.as_ref();
-        self.scopes(span) && query.is_none_or(|query| query.matches(&SpanContext::of(span)))
+        self.scopes(span)
+            && query.is_none_or(|query| query.matches(&SpanContext::without_trace(span)))
     }
 
     /// Gives the spans of all segments, but those that changed; how many those were.

@@ -15,7 +15,7 @@ use crate::store::narrow::{Narrowed, narrow, rows_lead_there};
 use crate::store::sqlite::ReadError;
 use crate::store::{Position, Search};
 use llmobs_core::model::Span;
-use llmobs_core::query::index::{Node, Plan, plan, plan_filters};
+use llmobs_core::query::index::{IndexCondition, IndexPlan, plan_filters, plan_query};
 
 /// Places asked of the index at first, and at most.
 const FIRST: usize = 64;
@@ -57,7 +57,7 @@ pub(in crate::store) fn search<'a>(
     search: &Search,
 ) -> Result<Option<Found<'a>>, ReadError> {
     let plan = plan_of(&view, search);
-    if plan.node == Node::All {
+    if plan.condition == IndexCondition::MatchAll {
         return Ok(None);
     }
     let Some(changes) = since(connection, &view)? else {
@@ -80,7 +80,7 @@ pub(in crate::store) fn search<'a>(
     }
     let end = search.window.to_ms.saturating_mul(1_000_000);
     Ok(Some(Found {
-        query: compile(&plan.node, &view.fields),
+        query: compile(&plan.condition, &view.fields),
         top: Top {
             from_ns: search.window.from_ms.saturating_mul(1_000_000),
             to_ns: end.saturating_add(999_999),
@@ -99,11 +99,11 @@ pub(in crate::store) fn search<'a>(
 }
 
 /// The plan of all that a search asks for.
-pub(super) fn plan_of(view: &View, search: &Search) -> Plan {
+pub(super) fn plan_of(view: &View, search: &Search) -> IndexPlan {
     let occurs = |key: &str| occurs(&view.searcher, &view.fields, key);
     let filters = plan_filters(&search.filters, search.apm_trace_id.as_deref(), &occurs);
     match &search.query {
-        Some(query) => filters.and(plan(&query.root, &occurs)),
+        Some(query) => filters.and(plan_query(&query.root, &occurs)),
         None => filters,
     }
 }

@@ -14,7 +14,7 @@ pub(super) fn span(id: &str, parent: &str, kind: SpanKind, start_ms: i64, end_ms
     Build(Span {
         trace_id: "t".into(),
         span_id: id.into(),
-        parent_id: SpanId::parent(Some(parent)),
+        parent_id: SpanId::parse_parent(Some(parent)),
         name: id.to_owned(),
         kind,
         start_ns: start_ms * 1_000_000,

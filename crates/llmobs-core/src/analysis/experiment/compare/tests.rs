@@ -45,7 +45,7 @@ fn side(records: usize, value: impl Fn(usize) -> Value) -> Vec<ExperimentEvent> 
         .collect()
 }
 
-fn only_metric(comparison: &Comparison) -> &MetricComparison {
+fn only_metric(comparison: &ExperimentComparison) -> &MetricComparison {
     &comparison.metrics[0]
 }
 
@@ -64,13 +64,13 @@ fn the_same_quality_run_twice_is_no_improvement() {
         })
         .collect()
     };
-    let found = compare(&baseline, &twice([1, 2]), Options::default());
+    let found = compare(&baseline, &twice([1, 2]), CompareOptions::default());
     let metric = only_metric(&found);
     assert_eq!((metric.pass_to_fail, metric.fail_to_pass), (0, 20));
     assert_eq!(metric.difference, Some(0.0));
     assert_eq!(metric.test, Some("paired_bootstrap"));
-    assert_eq!(metric.verdict, Some(Verdict::NoClearChange));
-    let both_twice = compare(&twice([3, 4]), &twice([1, 2]), Options::default());
+    assert_eq!(metric.verdict, Some(MetricVerdict::NoClearChange));
+    let both_twice = compare(&twice([3, 4]), &twice([1, 2]), CompareOptions::default());
     assert_eq!(only_metric(&both_twice).test, Some("mcnemar_exact"));
 }
 
@@ -78,16 +78,16 @@ fn the_same_quality_run_twice_is_no_improvement() {
 fn a_candidate_that_fails_in_one_region_regresses_there() {
     let baseline = side(60, |_| json!(true));
     let candidate = side(60, |record| json!(record % 3 != 1 || record % 2 == 0));
-    let found = compare(&baseline, &candidate, Options::default());
+    let found = compare(&baseline, &candidate, CompareOptions::default());
     let metric = only_metric(&found);
-    assert_eq!(metric.verdict, Some(Verdict::Regressed));
+    assert_eq!(metric.verdict, Some(MetricVerdict::Regressed));
     assert_eq!((metric.pass_to_fail, metric.fail_to_pass), (10, 0));
     assert_eq!(metric.segments.len(), 1);
     assert_eq!(metric.segments[0].value, "asia");
     assert_eq!(found.flips[0].change.record_id, "r001");
-    let named = Options {
+    let named = CompareOptions {
         segment_by: Some("region"),
-        ..Options::default()
+        ..CompareOptions::default()
     };
     assert_eq!(
         only_metric(&compare(&baseline, &candidate, named))
@@ -102,21 +102,30 @@ fn few_records_give_no_verdict_and_no_difference_is_no_proof() {
     let few = compare(
         &side(5, |_| json!(true)),
         &side(5, |_| json!(false)),
-        Options::default(),
+        CompareOptions::default(),
     );
-    assert_eq!(only_metric(&few).verdict, Some(Verdict::TooFewRecords));
+    assert_eq!(
+        only_metric(&few).verdict,
+        Some(MetricVerdict::TooFewRecords)
+    );
     let numbers = compare(
         &side(9, |_| json!(0.1)),
         &side(9, |_| json!(0.9)),
-        Options::default(),
+        CompareOptions::default(),
     );
-    assert_eq!(only_metric(&numbers).verdict, Some(Verdict::TooFewRecords));
+    assert_eq!(
+        only_metric(&numbers).verdict,
+        Some(MetricVerdict::TooFewRecords)
+    );
     let same = compare(
         &side(40, |r| json!(r)),
         &side(40, |r| json!(r)),
-        Options::default(),
+        CompareOptions::default(),
     );
-    assert_eq!(only_metric(&same).verdict, Some(Verdict::NoClearChange));
+    assert_eq!(
+        only_metric(&same).verdict,
+        Some(MetricVerdict::NoClearChange)
+    );
     assert_eq!(only_metric(&same).interval, Some((0.0, 0.0)));
 }
 
@@ -135,25 +144,25 @@ fn less_is_better_where_assessments_or_the_caller_say_so() {
             })
             .collect::<Vec<_>>()
     };
-    let found = compare(&judged(true), &judged(false), Options::default());
+    let found = compare(&judged(true), &judged(false), CompareOptions::default());
     let metric = only_metric(&found);
-    assert_eq!(metric.verdict, Some(Verdict::Improved));
+    assert_eq!(metric.verdict, Some(MetricVerdict::Improved));
     assert_eq!(metric.direction_source, DirectionSource::Assessments);
     assert_eq!(metric.fail_to_pass, 20);
 
     let labels = ["m".to_owned()];
-    let options = Options {
+    let options = CompareOptions {
         lower_is_better: &labels,
-        ..Options::default()
+        ..CompareOptions::default()
     };
     let (up, down) = (side(20, |_| json!(2)), side(20, |_| json!(1)));
     assert_eq!(
         only_metric(&compare(&up, &down, options)).verdict,
-        Some(Verdict::Improved)
+        Some(MetricVerdict::Improved)
     );
     assert_eq!(
-        only_metric(&compare(&up, &down, Options::default())).verdict,
-        Some(Verdict::Regressed)
+        only_metric(&compare(&up, &down, CompareOptions::default())).verdict,
+        Some(MetricVerdict::Regressed)
     );
 }
 
@@ -164,7 +173,7 @@ fn runs_become_one_value_and_an_even_split_cannot_flip() {
         events.extend((0..8).map(|r| event(100 + r, r, vec![metric("m", json!(second))])));
         events
     };
-    let found = compare(&runs(true), &runs(false), Options::default());
+    let found = compare(&runs(true), &runs(false), CompareOptions::default());
     let metric = only_metric(&found);
     assert_eq!(found.runs, (2, 2));
     assert_eq!((metric.records, metric.tied), (8, 8));
@@ -188,19 +197,23 @@ fn versions_of_a_record_are_paired_by_their_canonical_id() {
             })
             .collect::<Vec<_>>()
     };
-    let found = compare(&version("a", true), &version("b", true), Options::default());
+    let found = compare(
+        &version("a", true),
+        &version("b", true),
+        CompareOptions::default(),
+    );
     assert_eq!((found.paired, found.paired_across_versions), (12, 12));
     // A re-run carries record ids alone.
     let rerun = compare(
         &version("a", true),
         &version("a", false),
-        Options::default(),
+        CompareOptions::default(),
     );
     assert_eq!((rerun.paired, rerun.paired_across_versions), (12, 0));
     let strangers = compare(
         &version("a", true),
         &version("b", false),
-        Options::default(),
+        CompareOptions::default(),
     );
     assert_eq!(
         (strangers.paired, strangers.only_in_baseline.len()),
@@ -208,7 +221,7 @@ fn versions_of_a_record_are_paired_by_their_canonical_id() {
     );
     assert_eq!(
         only_metric(&strangers).verdict,
-        Some(Verdict::TooFewRecords)
+        Some(MetricVerdict::TooFewRecords)
     );
 }
 
@@ -220,7 +233,7 @@ fn failed_tasks_are_left_out_and_named() {
         event.span.status = Status::Error;
         event.metrics[0].value = Some(json!(0));
     }
-    let found = compare(&baseline, &candidate, Options::default());
+    let found = compare(&baseline, &candidate, CompareOptions::default());
     assert_eq!((found.errors, only_metric(&found).records), ((0, 2), 10));
     assert_eq!(only_metric(&found).records_without_value, 2);
     assert_eq!(only_metric(&found).difference, Some(0.0));
@@ -230,9 +243,9 @@ fn failed_tasks_are_left_out_and_named() {
             .iter()
             .all(|failure| failure.in_candidate)
     );
-    let options = Options {
+    let options = CompareOptions {
         include_failed: true,
-        ..Options::default()
+        ..CompareOptions::default()
     };
     assert_eq!(
         only_metric(&compare(&baseline, &candidate, options)).records,
@@ -245,10 +258,13 @@ fn words_have_no_order_without_criteria() {
     let found = compare(
         &side(20, |_| json!("polite")),
         &side(20, |r| json!(if r < 5 { "rude" } else { "polite" })),
-        Options::default(),
+        CompareOptions::default(),
     );
     let metric = only_metric(&found);
-    assert_eq!((metric.measure, metric.verdict), (Measure::Unordered, None));
+    assert_eq!(
+        (metric.measure, metric.verdict),
+        (MetricMeasure::Unordered, None)
+    );
     assert_eq!(
         metric.words,
         [("polite".into(), 20, 15), ("rude".into(), 0, 5)]
@@ -270,19 +286,19 @@ proptest! {
             }));
             events
         };
-        let there = compare(&make(false), &make(true), Options::default());
-        let back = compare(&make(true), &make(false), Options::default());
+        let there = compare(&make(false), &make(true), CompareOptions::default());
+        let back = compare(&make(true), &make(false), CompareOptions::default());
         for (one, other) in there.metrics.iter().zip(&back.metrics) {
             prop_assert_eq!(one.pass_to_fail, other.fail_to_pass);
             prop_assert_eq!(one.records, other.records);
-            if one.measure == Measure::TrueRate {
+            if one.measure == MetricMeasure::TrueRate {
                 prop_assert_eq!(one.adjusted_p_value, other.adjusted_p_value);
             }
             if let (Some(a), Some(b)) = (one.difference, other.difference) {
                 prop_assert!((a + b).abs() < 1e-9);
             }
         }
-        let verdict = |c: &Comparison| c.metrics.iter().map(|m| m.verdict).collect::<Vec<_>>();
+        let verdict = |c: &ExperimentComparison| c.metrics.iter().map(|m| m.verdict).collect::<Vec<_>>();
         prop_assert_eq!(verdict(&there).len(), verdict(&back).len());
     }
 }

@@ -6,10 +6,12 @@ use serde_json::Value;
 
 use super::pairs::Pairing;
 use super::{
-    Change, Direction, DirectionSource, Flip, Group, Measure, MetricComparison, Options, Outcome,
-    Segment, Verdict, record_name,
+    BetterDirection, CompareOptions, DirectionSource, FlipDirection, Group, MetricComparison,
+    MetricMeasure, MetricVerdict, RecordChange, RecordFlip, SegmentComparison, record_name,
 };
-use crate::analysis::experiment::inference::{Bootstrap, holm, mcnemar_exact, paired_bootstrap};
+use crate::analysis::experiment::inference::{
+    BootstrapResult, holm_correction, mcnemar_exact, paired_bootstrap,
+};
 use crate::analysis::experiment::numbers::{finite, mean, whole};
 use crate::analysis::experiment::stats::LabelInfo;
 use crate::model::{Assessment, ExperimentEvent, ExperimentMetric, MetricType};
@@ -47,8 +49,8 @@ pub(super) fn metric(
     pairing: &Pairing<'_>,
     info: &LabelInfo,
     segments: &[Group],
-    options: Options<'_>,
-) -> (MetricComparison, Vec<Flip>) {
+    options: CompareOptions<'_>,
+) -> (MetricComparison, Vec<RecordFlip>) {
     let reader = Reader::new(pairing, info, options);
     let rows: Vec<Row> = (0..pairing.paired.len())
         .filter_map(|at| reader.row(at))
@@ -60,19 +62,19 @@ pub(super) fn metric(
         .map(|row| row.candidate - row.baseline)
         .collect();
     let flips = flips(pairing, info, &rows);
-    let lost = count(&flips, Outcome::PassToFail);
+    let lost = count(&flips, FlipDirection::PassToFail);
     let won = flips.len() - lost;
 
     // Most of two runs are seldom for pass, one run is often: where a side was run more often, a
     // record flips more easily one way, and only the shares themselves can be compared.
     let evenly_run = rows.iter().all(|row| row.evenly_run);
     let (test, p_value, interval) = match reader.measure {
-        Measure::Unordered => (None, None, None),
-        Measure::TrueRate | Measure::PassRate if evenly_run => {
+        MetricMeasure::Unordered => (None, None, None),
+        MetricMeasure::TrueRate | MetricMeasure::PassRate if evenly_run => {
             let p = (!rows.is_empty()).then(|| mcnemar_exact(lost, won));
             (Some(EXACT), p, self::interval(&differences))
         }
-        Measure::Mean | Measure::TrueRate | Measure::PassRate => {
+        MetricMeasure::Mean | MetricMeasure::TrueRate | MetricMeasure::PassRate => {
             let found = bootstrap(&differences);
             let interval = found.map(|found| (found.low, found.high));
             (
@@ -118,7 +120,7 @@ pub(super) fn metric(
 /// Corrects the p-values of all metrics and gives the verdicts.
 pub(super) fn correct(metrics: &mut [MetricComparison]) {
     let asked: Vec<f64> = metrics.iter().filter_map(|metric| metric.p_value).collect();
-    let mut corrected = holm(&asked).into_iter();
+    let mut corrected = holm_correction(&asked).into_iter();
     for metric in metrics {
         if metric.p_value.is_some() {
             metric.adjusted_p_value = corrected.next();
@@ -127,8 +129,8 @@ pub(super) fn correct(metrics: &mut [MetricComparison]) {
     }
 }
 
-fn verdict(metric: &MetricComparison) -> Option<Verdict> {
-    if metric.measure == Measure::Unordered {
+fn verdict(metric: &MetricComparison) -> Option<MetricVerdict> {
+    if metric.measure == MetricMeasure::Unordered {
         return None;
     }
     let (few, towards_better) = if metric.test == Some(EXACT) {
@@ -136,16 +138,16 @@ fn verdict(metric: &MetricComparison) -> Option<Verdict> {
     } else {
         let difference = metric.difference.unwrap_or_default();
         let better = match metric.direction {
-            Direction::Higher => difference > 0.0,
-            Direction::Lower => difference < 0.0,
+            BetterDirection::Higher => difference > 0.0,
+            BetterDirection::Lower => difference < 0.0,
         };
         (FEW_NUMBERS, better)
     };
     Some(match metric.adjusted_p_value {
-        _ if metric.records < few => Verdict::TooFewRecords,
-        Some(p) if p < SIGNIFICANT && towards_better => Verdict::Improved,
-        Some(p) if p < SIGNIFICANT => Verdict::Regressed,
-        _ => Verdict::NoClearChange,
+        _ if metric.records < few => MetricVerdict::TooFewRecords,
+        Some(p) if p < SIGNIFICANT && towards_better => MetricVerdict::Improved,
+        Some(p) if p < SIGNIFICANT => MetricVerdict::Regressed,
+        _ => MetricVerdict::NoClearChange,
     })
 }
 
@@ -155,7 +157,7 @@ pub(super) fn interval(differences: &[f64]) -> Option<(f64, f64)> {
 }
 
 /// The bootstrap, where there are enough records for it to mean something.
-fn bootstrap(differences: &[f64]) -> Option<Bootstrap> {
+fn bootstrap(differences: &[f64]) -> Option<BootstrapResult> {
     let enough = differences.len() >= FEW_NUMBERS;
     enough.then(|| paired_bootstrap(differences, resamples(differences.len())))?
 }
@@ -168,30 +170,30 @@ fn resamples(records: usize) -> usize {
 /// A metric of the paired records, and how it is read.
 struct Reader<'a> {
     info: &'a LabelInfo,
-    measure: Measure,
-    direction: Direction,
+    measure: MetricMeasure,
+    direction: BetterDirection,
     source: DirectionSource,
     /// The metric on those runs that count, record by record: of the baseline, of the candidate.
     metrics: Vec<[Vec<&'a ExperimentMetric>; 2]>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(pairing: &Pairing<'a>, info: &'a LabelInfo, options: Options<'_>) -> Self {
+    fn new(pairing: &Pairing<'a>, info: &'a LabelInfo, options: CompareOptions<'_>) -> Self {
         let mut place = 0;
         let mut counting = |events: &[&'a ExperimentEvent]| -> Vec<&'a ExperimentMetric> {
             events
                 .iter()
                 .filter(|event| options.include_failed || !event.is_error())
-                .filter_map(|event| event.metric_near(&info.label, &mut place))
+                .filter_map(|event| event.metric_from(&info.label, &mut place))
                 .filter(|metric| metric.metric_type == info.metric_type)
-                .filter(|metric| metric.usable().is_some())
+                .filter(|metric| metric.valid_value().is_some())
                 .collect()
         };
         let metrics = pairing.paired.iter();
         let mut reader = Self {
             info,
-            measure: Measure::Unordered,
-            direction: Direction::Higher,
+            measure: MetricMeasure::Unordered,
+            direction: BetterDirection::Higher,
             source: DirectionSource::Assumed,
             metrics: metrics
                 .map(|(_, base, cand)| [counting(base), counting(cand)])
@@ -210,21 +212,21 @@ impl<'a> Reader<'a> {
         }
         let judged = passed.1 + failed.1 > 0;
         reader.measure = match info.metric_type {
-            MetricType::Score => Measure::Mean,
-            MetricType::Boolean => Measure::TrueRate,
-            _ if judged => Measure::PassRate,
-            _ => Measure::Unordered,
+            MetricType::Score => MetricMeasure::Mean,
+            MetricType::Boolean => MetricMeasure::TrueRate,
+            _ if judged => MetricMeasure::PassRate,
+            _ => MetricMeasure::Unordered,
         };
         if options.lower_is_better.contains(&info.label) {
             reader.source = DirectionSource::Argument;
-            reader.direction = Direction::Lower;
-        } else if reader.measure == Measure::PassRate {
+            reader.direction = BetterDirection::Lower;
+        } else if reader.measure == MetricMeasure::PassRate {
             reader.source = DirectionSource::Assessments;
         } else if passed.1 > 0 && failed.1 > 0 {
             let (good, bad) = (passed.0 / passed.1 as f64, failed.0 / failed.1 as f64);
             // Equal means say nothing.
             if good < bad {
-                reader.direction = Direction::Lower;
+                reader.direction = BetterDirection::Lower;
             }
             if good != bad {
                 reader.source = DirectionSource::Assessments;
@@ -250,12 +252,12 @@ impl<'a> Reader<'a> {
     /// The runs of a record as one number.
     fn value(&self, metrics: &[&ExperimentMetric]) -> Option<f64> {
         let read = |metric: &&ExperimentMetric| match self.measure {
-            Measure::Unordered => None,
-            Measure::PassRate => {
+            MetricMeasure::Unordered => None,
+            MetricMeasure::PassRate => {
                 let assessment = metric.assessment?;
                 Some(f64::from(u8::from(assessment == Assessment::Pass)))
             }
-            Measure::Mean | Measure::TrueRate => number(metric.value.as_ref()?),
+            MetricMeasure::Mean | MetricMeasure::TrueRate => number(metric.value.as_ref()?),
         };
         let values: Vec<f64> = metrics.iter().filter_map(read).collect();
         mean(&values)
@@ -273,8 +275,8 @@ impl<'a> Reader<'a> {
     /// Whether one value is good: by its truth for booleans, else by its assessment.
     fn is_good(&self, metric: &ExperimentMetric) -> Option<bool> {
         match self.measure {
-            Measure::TrueRate => {
-                let better = self.direction == Direction::Higher;
+            MetricMeasure::TrueRate => {
+                let better = self.direction == BetterDirection::Higher;
                 metric
                     .value
                     .as_ref()?
@@ -340,19 +342,19 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-fn count(flips: &[Flip], outcome: Outcome) -> usize {
+fn count(flips: &[RecordFlip], outcome: FlipDirection) -> usize {
     flips.iter().filter(|flip| flip.outcome == outcome).count()
 }
 
-fn flips(pairing: &Pairing<'_>, info: &LabelInfo, rows: &[Row]) -> Vec<Flip> {
+fn flips(pairing: &Pairing<'_>, info: &LabelInfo, rows: &[Row]) -> Vec<RecordFlip> {
     rows.iter()
         .filter_map(|row| {
             let outcome = match row.verdicts? {
-                (true, false) => Outcome::PassToFail,
-                (false, true) => Outcome::FailToPass,
+                (true, false) => FlipDirection::PassToFail,
+                (false, true) => FlipDirection::FailToPass,
                 _ => return None,
             };
-            Some(Flip {
+            Some(RecordFlip {
                 label: info.label.clone(),
                 outcome,
                 change: change(pairing, row)?,
@@ -361,7 +363,7 @@ fn flips(pairing: &Pairing<'_>, info: &LabelInfo, rows: &[Row]) -> Vec<Flip> {
         .collect()
 }
 
-fn change(pairing: &Pairing<'_>, row: &Row) -> Option<Change> {
+fn change(pairing: &Pairing<'_>, row: &Row) -> Option<RecordChange> {
     let (key, base, cand) = pairing.paired.get(row.at)?;
     // The run that worked is the one to read.
     let event = |events: &[&ExperimentEvent]| {
@@ -369,7 +371,7 @@ fn change(pairing: &Pairing<'_>, row: &Row) -> Option<Change> {
         good.or(events.first())
             .map(|event| event.span.span_id.clone())
     };
-    Some(Change {
+    Some(RecordChange {
         record_id: record_name(key, base),
         baseline: row.baseline,
         candidate: row.candidate,
@@ -379,15 +381,15 @@ fn change(pairing: &Pairing<'_>, row: &Row) -> Option<Change> {
 }
 
 /// How much better a record or a group became; negative is worse.
-fn gain(direction: Direction, baseline: f64, candidate: f64) -> f64 {
+fn gain(direction: BetterDirection, baseline: f64, candidate: f64) -> f64 {
     match direction {
-        Direction::Higher => candidate - baseline,
-        Direction::Lower => baseline - candidate,
+        BetterDirection::Higher => candidate - baseline,
+        BetterDirection::Lower => baseline - candidate,
     }
 }
 
-fn drops(pairing: &Pairing<'_>, rows: &[Row], reader: &Reader<'_>) -> Vec<Change> {
-    if reader.measure != Measure::Mean {
+fn drops(pairing: &Pairing<'_>, rows: &[Row], reader: &Reader<'_>) -> Vec<RecordChange> {
+    if reader.measure != MetricMeasure::Mean {
         return Vec::new();
     }
     let mut lost: Vec<(f64, &Row)> = rows
@@ -413,8 +415,13 @@ fn members<'r>(rows: &'r [Row], records: &[usize]) -> Vec<&'r Row> {
 }
 
 /// Groups of records, the worst first: all of a named dimension, else the few worst of any.
-fn groups(rows: &[Row], groups: &[Group], direction: Direction, named: bool) -> Vec<Segment> {
-    let mut found: Vec<(f64, Segment)> = Vec::new();
+fn groups(
+    rows: &[Row],
+    groups: &[Group],
+    direction: BetterDirection,
+    named: bool,
+) -> Vec<SegmentComparison> {
+    let mut found: Vec<(f64, SegmentComparison)> = Vec::new();
     for group in groups {
         let members = members(rows, &group.records);
         let side = |pick: fn(&&Row) -> f64| mean(&members.iter().map(pick).collect::<Vec<_>>());
@@ -427,7 +434,7 @@ fn groups(rows: &[Row], groups: &[Group], direction: Direction, named: bool) -> 
         if named || gain < 0.0 && members.len() >= SMALLEST_GROUP {
             found.push((
                 gain,
-                Segment {
+                SegmentComparison {
                     dimension: group.dimension.clone(),
                     value: group.value.clone(),
                     records: members.len(),

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use serde_json::{Map, Value};
 
 use super::{
-    EVALUATION, EXACT, FEEDBACK, MAX_VALUE, Marker, PRESENT, RESERVED, Side, is_grouped,
-    keeps_number_text, long_key, number_column, number_key, present_key, text_key,
-    text_number_column, verdict_columns,
+    EVALUATION, EXACT, FEEDBACK, MAX_VALUE, Marker, PRESENT, RESERVED, Side, evaluation_columns,
+    is_grouped, keeps_number_text, long_key, number_column, number_key, present_key, text_key,
+    text_number_column,
 };
 use crate::model::{Assessment, Evaluation, Span};
 use crate::query::SpanContext;
@@ -29,9 +29,9 @@ const MAX_COLONS: usize = 6;
 
 /// What an index keeps of a span, beside the words of its text.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Facts<'a> {
+pub struct IndexDocument<'a> {
     /// Exact keys.
-    pub keys: Keys,
+    pub keys: KeyList,
     /// Numbers by column.
     pub numbers: Vec<(String, f64)>,
     /// Values to group by, by column; each once.
@@ -40,12 +40,12 @@ pub struct Facts<'a> {
 
 /// Exact keys, one behind the other in one text: a span has a hundred of them.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Keys {
+pub struct KeyList {
     text: String,
     ends: Vec<usize>,
 }
 
-impl Keys {
+impl KeyList {
     fn add(&mut self, parts: &[&str]) {
         parts.iter().for_each(|part| self.text.push_str(part));
         self.ends.push(self.text.len());
@@ -65,10 +65,10 @@ impl Keys {
 }
 
 /// The facts of a span, with the evaluations that stand on it.
-pub fn facts(span: &Span) -> Facts<'_> {
+pub fn index_document(span: &Span) -> IndexDocument<'_> {
     let mut collector = Collector {
-        context: SpanContext::of(span),
-        facts: Facts::default(),
+        context: SpanContext::without_trace(span),
+        facts: IndexDocument::default(),
         marked: Vec::new(),
     };
     let mut names: Vec<Cow<'_, str>> = EXACT.iter().copied().map(Cow::Borrowed).collect();
@@ -96,7 +96,7 @@ pub fn facts(span: &Span) -> Facts<'_> {
 
 struct Collector<'a> {
     context: SpanContext<'a>,
-    facts: Facts<'a>,
+    facts: IndexDocument<'a>,
     /// The markers that are among the keys.
     marked: Vec<Marker>,
 }
@@ -229,7 +229,7 @@ impl<'a> Collector<'a> {
     fn put_judgements(&mut self, judgements: &BTreeMap<String, Evaluation>, family: &str) {
         let mut names: BTreeSet<String> = BTreeSet::new();
         for (label, judgement) in judgements {
-            let [score, passed] = verdict_columns(judgement.event_kind, label);
+            let [score, passed] = evaluation_columns(judgement.event_kind, label);
             let assessed = judgement
                 .assessment
                 .map(|verdict| verdict == Assessment::Pass);
