@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion};
-use datadog_llmobs::{Credential, Hub, HubSettings, RouterTransport, Upstream, Which};
+use datadog_llmobs::{Credential, Hub, HubSettings, RouterTransport, SpanSelection, Upstream};
 use llmobs_core::analysis::agent_loop::agent_loop;
 use llmobs_core::analysis::content::content_info;
 use llmobs_core::analysis::errors::{error_spans, soft_errors};
@@ -149,12 +149,12 @@ impl Bench {
                 .collect();
             let which = match tool {
                 "get_llmobs_trace" | "expand_llmobs_spans" => return trace.tree.clone(),
-                "get_llmobs_span_details" | "get_llmobs_span_content" => Which::Spans(&ids),
-                _ => Which::All,
+                "get_llmobs_span_details" | "get_llmobs_span_content" => SpanSelection::Spans(&ids),
+                _ => SpanSelection::All,
             };
             let contents = context.client.contents(&trace, which).await.unwrap();
             let structure = trace.tree.spans().iter();
-            let spans = structure.map(|span| Arc::clone(contents.of(span)));
+            let spans = structure.map(|span| Arc::clone(contents.with_content(span)));
             trace.tree.with_spans(spans.collect())
         })
     }

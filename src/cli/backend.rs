@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use datadog_llmobs::{
-    HttpTransport, HttpTransportOptions, Limits, RouterTransport, Transport, TransportError,
+    HttpTransport, HttpTransportOptions, ResponseLimits, RouterTransport, Transport, TransportError,
 };
 use llmobs_local::owner::{Listen, OwnerLock, Ownership, own_or_attach};
 use llmobs_local::{DataDir, LocalBackend, LocalError, LocalOptions, Retention, retain, serve};
@@ -175,7 +175,7 @@ impl Inner {
             let Ok(request) = Request::get(format!("{url}/info")).body(Bytes::new()) else {
                 return;
             };
-            let limits = Limits {
+            let limits = ResponseLimits {
                 timeout: LOOK,
                 max_body_bytes: 1 << 20,
             };
@@ -195,7 +195,7 @@ impl Transport for LocalTransport {
     fn send(
         &self,
         request: Request<Bytes>,
-        limits: Limits,
+        limits: ResponseLimits,
     ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
         async move {
             let owner = match self.0.state() {
@@ -336,7 +336,7 @@ mod tests {
         let request = Request::get("http://127.0.0.1:8126/info")
             .body(Bytes::new())
             .expect("request");
-        let limits = Limits {
+        let limits = ResponseLimits {
             timeout: Duration::from_secs(10),
             max_body_bytes: 1 << 20,
         };

@@ -13,7 +13,7 @@ use http::Request;
 use serde_json::Value;
 
 use crate::server::{Catalogue, CredentialSource, VERSION, Wish};
-use datadog_llmobs::{Credential, CredentialError, Limits, ProbeResult, Upstream};
+use datadog_llmobs::{Credential, CredentialError, ProbeResult, ResponseLimits, Upstream};
 use llmobs_local::owner::AGENT_ADDRESS;
 
 use super::args::DoctorArgs;
@@ -309,7 +309,7 @@ pub(crate) async fn who_answers(settings: &Settings, base: &str) -> Option<Answe
     let request = Request::get(format!("{base}/info"))
         .body(Bytes::new())
         .ok()?;
-    let limits = Limits {
+    let limits = ResponseLimits {
         timeout: LOOK,
         max_body_bytes: 1 << 20,
     };

@@ -267,7 +267,7 @@ fn at_datadog(settings: &Settings, callers: &Callers) -> Result<Option<DatadogSi
     let (Some(by), Choice::Datadog(upstream)) = (&callers.datadog_sign_in, &settings.choice) else {
         return Ok(None);
     };
-    let place = login::Place::of(upstream).map_err(|_| {
+    let place = login::LoginTarget::from_upstream(upstream).map_err(|_| {
         CliError::usage(
             format!(
                 "{by}: users can sign in at a Datadog site, or at an --api-url on this machine, and this \

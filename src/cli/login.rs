@@ -10,8 +10,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use datadog_llmobs::Upstream;
 use datadog_llmobs::login::{
-    Attempt, CLIENT_NAME, Listener, LoginError, LoginRequest, LoginStore, Outcome, Place, Profile,
-    SCOPES, Safe, StoreError, revoke,
+    CLIENT_NAME, CallbackListener, CompletedSignIn, DEFAULT_SCOPES, Login, LoginError, LoginStore,
+    LoginStoreError, LoginTarget, PendingSignIn, SignInRequest, TokenStorage, revoke,
 };
 
 use super::args::{LoginArgs, Storage};
@@ -26,8 +26,8 @@ impl From<LoginError> for CliError {
     }
 }
 
-impl From<StoreError> for CliError {
-    fn from(error: StoreError) -> Self {
+impl From<LoginStoreError> for CliError {
+    fn from(error: LoginStoreError) -> Self {
         Self::failed(&error, error.hint())
     }
 }
@@ -38,7 +38,7 @@ pub(crate) async fn run(settings: &Settings, args: &LoginArgs) -> Result<ExitCod
     // A store that cannot be used should not cost a sign-in.
     store.list()?;
     let place = match &settings.choice {
-        Choice::Datadog(upstream) => Place::of(upstream)?,
+        Choice::Datadog(upstream) => LoginTarget::from_upstream(upstream)?,
         Choice::Local | Choice::Unchosen(_) => {
             return Err(CliError::usage(
                 "local data needs no sign-in",
@@ -54,8 +54,8 @@ pub(crate) async fn run(settings: &Settings, args: &LoginArgs) -> Result<ExitCod
             "leave it out and choose in the browser",
         ));
     }
-    let request = LoginRequest {
-        place: place.clone(),
+    let request = SignInRequest {
+        target: place.clone(),
         scopes: scopes(args, settings.wish.read_only),
         client_name: args
             .client_name
@@ -65,8 +65,8 @@ pub(crate) async fn run(settings: &Settings, args: &LoginArgs) -> Result<ExitCod
     };
     let transport = http_transport(settings).map_err(|error| CliError::usage(error, ""))?;
     // The port first: the address that is registered holds it.
-    let listener = Listener::bind(args.callback_port).await?;
-    let attempt = Attempt::start(transport.clone(), request, &listener.redirect()).await?;
+    let listener = CallbackListener::bind(args.callback_port).await?;
+    let attempt = PendingSignIn::start(transport.clone(), request, &listener.redirect()).await?;
     let attempt = Arc::new(attempt);
     invite(&attempt, args.no_browser);
     let wait = listener.wait(attempt.clone(), Duration::from_secs(args.timeout));
@@ -78,13 +78,13 @@ pub(crate) async fn run(settings: &Settings, args: &LoginArgs) -> Result<ExitCod
     } else {
         wait.await?
     };
-    let Outcome { profile, notes } = attempt.finish(&answer).await?;
+    let CompletedSignIn { profile, notes } = attempt.finish(&answer).await?;
     for note in notes {
         tell(&format!("note: {note}"));
     }
     let safe = match args.storage {
-        Storage::File => Safe::File,
-        Storage::Keyring => Safe::Keyring,
+        Storage::File => TokenStorage::File,
+        Storage::Keyring => TokenStorage::Keyring,
     };
     let lock = store.lock().await?;
     // What cannot be read any more cannot be revoked either.
@@ -94,7 +94,7 @@ pub(crate) async fn run(settings: &Settings, args: &LoginArgs) -> Result<ExitCod
     }
     drop(lock);
     if let Some((before, _)) = before
-        && before.place == profile.place
+        && before.target == profile.target
         && let Err(error) = revoke(&*transport, &before).await
     {
         tell(&format!(
@@ -111,7 +111,7 @@ pub(crate) async fn run(settings: &Settings, args: &LoginArgs) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-fn result(name: &str, profile: &Profile) -> String {
+fn result(name: &str, profile: &Login) -> String {
     let org = match (&profile.org_name, &profile.org_id) {
         (Some(name), _) | (None, Some(name)) => format!(", organisation {name}"),
         (None, None) => String::new(),
@@ -121,13 +121,13 @@ fn result(name: &str, profile: &Profile) -> String {
     } else {
         "it cannot be renewed and ends within a day"
     };
-    let flag = match profile.place.upstream() {
+    let flag = match profile.target.upstream() {
         Upstream::Site(_) => String::new(),
-        _ => format!(" (use it with --api-url {})", profile.place.key()),
+        _ => format!(" (use it with --api-url {})", profile.target.key()),
     };
     format!(
         "Signed in to {}{org}\nprofile {name}, scopes {}; {end}{flag}",
-        profile.place.name(),
+        profile.target.name(),
         if profile.scope.is_empty() {
             "not told"
         } else {
@@ -146,7 +146,7 @@ fn scopes(args: &LoginArgs, read_only: bool) -> Vec<String> {
         .map(str::to_owned)
         .collect();
     match said.as_slice() {
-        [] => SCOPES
+        [] => DEFAULT_SCOPES
             .iter()
             .filter(|scope| !read_only || scope.ends_with("_read"))
             .map(|scope| (*scope).to_owned())
@@ -156,7 +156,7 @@ fn scopes(args: &LoginArgs, read_only: bool) -> Vec<String> {
 }
 
 /// Opens the browser, or says what to open.
-fn invite(attempt: &Attempt, no_browser: bool) {
+fn invite(attempt: &PendingSignIn, no_browser: bool) {
     let url = attempt.url();
     if !no_browser && open_browser(url.as_str()) {
         tell(&format!(

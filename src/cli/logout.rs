@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use datadog_llmobs::Upstream;
-use datadog_llmobs::login::{LoginStore, Profile, revoke};
+use datadog_llmobs::login::{Login, LoginStore, revoke};
 
 use super::args::{LogoutArgs, Shared};
 use super::error::CliError;
@@ -77,17 +77,17 @@ async fn leave(
     }
 }
 
-async fn end(profile: &Profile, flags: &Shared, settings: &Settings) -> Result<(), String> {
+async fn end(profile: &Login, flags: &Shared, settings: &Settings) -> Result<(), String> {
     // Where a token is sent is not for a file to say: a server of this machine must be named.
-    if !matches!(profile.place.upstream(), Upstream::Site(_)) {
+    if !matches!(profile.target.upstream(), Upstream::Site(_)) {
         let named = flags
             .api_url
             .as_deref()
             .and_then(|url| Upstream::from_api_url(url).ok());
-        if named.as_ref() != Some(profile.place.upstream()) {
+        if named.as_ref() != Some(profile.target.upstream()) {
             return Err(format!(
                 "it is for a server of this machine; name it to revoke: --api-url {}",
-                profile.place.key()
+                profile.target.key()
             ));
         }
     }

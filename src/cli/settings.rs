@@ -17,7 +17,7 @@ use etcetera::BaseStrategy;
 use tracing::level_filters::LevelFilter;
 
 use crate::server::{CredentialSource, Wish};
-use datadog_llmobs::login::{Kept, StoreError};
+use datadog_llmobs::login::{LoginStoreError, LoginSummary};
 use datadog_llmobs::{ApiUrlError, Credential, CredentialError, Site, SiteError, Upstream};
 use llmobs_local::Retention;
 
@@ -69,7 +69,7 @@ pub(crate) struct Settings {
     pub(crate) because: String,
     pub(crate) secrets: Secrets,
     /// The stored login that is in force, if one is.
-    pub(crate) login: Option<Kept>,
+    pub(crate) login: Option<LoginSummary>,
     /// The profile that was named.
     pub(crate) profile: Option<Said<String>>,
     /// Where logins are kept, if this user has a place for them.
@@ -127,7 +127,7 @@ pub(crate) enum SettingsError {
     Profile { by: String, why: String },
     /// Stored logins that cannot be read.
     #[error("{error}")]
-    Logins { error: StoreError },
+    Logins { error: LoginStoreError },
     /// A value of a variable.
     #[error("{name}: {why}")]
     Value { name: String, why: String },
@@ -307,7 +307,7 @@ impl Settings {
 struct Chosen {
     choice: Choice,
     because: String,
-    login: Option<Kept>,
+    login: Option<LoginSummary>,
 }
 
 impl Chosen {

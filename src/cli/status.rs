@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use datadog_llmobs::login::{Kept, Safe};
+use datadog_llmobs::login::{LoginSummary, TokenStorage};
 use llmobs_core::query::time::format_rfc3339;
 
 use super::error::CliError;
@@ -28,22 +28,22 @@ pub(crate) fn run(settings: &Settings) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn line(kept: &Kept) -> String {
+fn line(kept: &LoginSummary) -> String {
     let org = kept.org.as_deref().unwrap_or("organisation not told");
     let renewable = if kept.renewable {
         ", renews itself"
     } else {
         ""
     };
-    let safe = match kept.safe {
-        Safe::File => "file",
-        Safe::Keyring => "keyring",
+    let safe = match kept.storage {
+        TokenStorage::File => "file",
+        TokenStorage::Keyring => "keyring",
     };
     format!(
         "{} {}: {}, {org}; scopes {}; token until {}{renewable}; in {safe}\n",
         if kept.current { "*" } else { " " },
         kept.name,
-        kept.place,
+        kept.target,
         kept.scope,
         format_rfc3339(kept.expires_at_ms),
     )

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::server::{CredentialSource, Described, Upstreams};
-use datadog_llmobs::login::{Place, StoredLogin};
+use datadog_llmobs::login::{LoginTarget, StoredLogin};
 use datadog_llmobs::{
     HttpTransport, HttpTransportOptions, Hub, HubSettings, Site, Transport, Upstream,
 };
@@ -44,7 +44,7 @@ pub(crate) async fn connect(mut settings: Settings) -> Result<Connected, CliErro
                 Some(login) => Arc::new(StoredLogin::open(
                     store(&settings)?,
                     &login.name,
-                    &Place::of(upstream)?,
+                    &LoginTarget::from_upstream(upstream)?,
                     transport.clone(),
                 )?),
                 None => Arc::new(std::mem::take(&mut settings.secrets)),

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use datadog_llmobs::login::StoredLogin;
-use datadog_llmobs::{Credential, Renew};
+use datadog_llmobs::{Credential, RenewCredential};
 
 /// Where the process's own credential comes from. Asked at each call, so that a mounted secret that
 /// changes is picked up.
@@ -23,7 +23,7 @@ pub trait CredentialSource: Send + Sync {
     }
 
     /// Who gives a new credential when this one is refused.
-    fn renewal(&self) -> Option<Arc<dyn Renew>> {
+    fn renewal(&self) -> Option<Arc<dyn RenewCredential>> {
         None
     }
 }
@@ -56,7 +56,7 @@ impl CredentialSource for StoredLogin {
         .boxed()
     }
 
-    fn renewal(&self) -> Option<Arc<dyn Renew>> {
+    fn renewal(&self) -> Option<Arc<dyn RenewCredential>> {
         Some(Arc::new(self.clone()))
     }
 }

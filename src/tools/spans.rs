@@ -23,7 +23,7 @@ use super::answer::{Notes, Window};
 use super::args::{self, When};
 use super::{Tool, ToolContext, ToolError};
 use crate::render;
-use datadog_llmobs::{ClientError, LoadedTrace, SpanSearch, Upstream, Which};
+use datadog_llmobs::{ClientError, LoadedTrace, SpanSearch, SpanSelection, Upstream};
 use llmobs_core::analysis::tree::{NodeId, TraceTree};
 use llmobs_core::model::{Span, TimeWindow, TraceId};
 use llmobs_core::query::combine::SpanFilters;
@@ -142,13 +142,13 @@ async fn whole_tree(
     notes: &mut Notes,
 ) -> Result<TraceTree, ToolError> {
     let tree = &loaded.tree;
-    let contents = context.client.contents(loaded, Which::All).await?;
+    let contents = context.client.contents(loaded, SpanSelection::All).await?;
     notes.gaps(&contents.gaps);
     let (details, gaps) = context.client.error_details(loaded).await?;
     notes.gaps(&gaps);
     let mut explained: Vec<(NodeId, Arc<Span>)> = Vec::new();
     for node in tree.errors() {
-        let full = contents.of(tree.span(*node));
+        let full = contents.with_content(tree.span(*node));
         if let Some(error) = details.get(&full.span_id)
             && full.error.as_ref() != Some(error)
         {
@@ -162,7 +162,7 @@ async fn whole_tree(
     }
     let structure = tree.spans().iter();
     let mut spans: Vec<Arc<Span>> = structure
-        .map(|span| Arc::clone(contents.of(span)))
+        .map(|span| Arc::clone(contents.with_content(span)))
         .collect();
     for (node, span) in explained {
         if let Some(place) = spans.get_mut(node) {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use datadog_llmobs::{
-    Credential, Hub, HubSettings, Limits, RouterTransport, Transport, TransportError, Upstream,
+    Credential, Hub, HubSettings, ResponseLimits, RouterTransport, Transport, TransportError,
+    Upstream,
 };
 use futures_util::future::{BoxFuture, join_all};
 use http::{Request, Response};
@@ -49,7 +50,7 @@ impl Transport for Counted {
     fn send(
         &self,
         request: Request<Bytes>,
-        limits: Limits,
+        limits: ResponseLimits,
     ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
         let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
         let asked = &body["data"]["attributes"];

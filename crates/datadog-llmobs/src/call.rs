@@ -31,7 +31,7 @@ pub struct Operation {
 
 /// An operation with its arguments.
 #[derive(Debug)]
-pub struct Call {
+pub struct ApiCall {
     pub(super) operation: &'static Operation,
     pub(super) path: Cow<'static, str>,
     pub(super) query: Vec<(&'static str, String)>,
@@ -39,7 +39,7 @@ pub struct Call {
     pub(super) may_be_empty: bool,
 }
 
-impl Call {
+impl ApiCall {
     /// A call of an operation whose route has no placeholder.
     pub fn new(operation: &'static Operation) -> Self {
         Self {
@@ -116,7 +116,7 @@ fn percent_encode(id: &str, path: &mut String) {
 
 /// A good answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ApiResponse {
     /// The HTTP status, 2xx.
     pub status: u16,
     /// The JSON.
@@ -138,7 +138,8 @@ mod tests {
             route: "/v3/{project_id}/experiments/{id}/events",
             media: JSON_API,
         };
-        let path = |ids: &[&str]| Call::with_ids(&EVENTS, ids).map(|call| call.path.into_owned());
+        let path =
+            |ids: &[&str]| ApiCall::with_ids(&EVENTS, ids).map(|call| call.path.into_owned());
         assert_eq!(path(&["p", "e-1"]).unwrap(), "/v3/p/experiments/e-1/events");
         assert_eq!(
             path(&["a/../b", "x?y#z é%2F"]).unwrap(),

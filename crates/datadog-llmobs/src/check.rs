@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Deadline;
-use super::call::Call;
+use super::call::ApiCall;
 use super::client::Client;
 use super::datasets::PROJECTS;
 use super::error::ClientError;
@@ -21,7 +21,7 @@ impl Client {
     /// Everything that [`Client::execute`] gives: 401 and 403 when the credential is not good or may
     /// not read.
     pub async fn check_access(&self) -> Result<(), ClientError> {
-        let call = Call::new(&PROJECTS).query("page[limit]", "1");
+        let call = ApiCall::new(&PROJECTS).query("page[limit]", "1");
         let client = self.with_deadline(Deadline::after(TIMEOUT));
         client.execute_up_to(call, 1).await.map(drop)
     }

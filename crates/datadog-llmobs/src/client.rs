@@ -15,22 +15,22 @@ use serde_json::Value;
 use url::form_urlencoded;
 
 use super::cache::Caches;
-use super::call::{Answer, Call, Operation};
+use super::call::{ApiCall, ApiResponse, Operation};
 use super::credential::{Credential, Fingerprint, FingerprintKey};
 use super::deadline::Deadline;
-use super::error::{ClientError, Refusal, upstream_words};
+use super::error::{ClientError, ErrorResponse, upstream_words};
 use super::json;
 use super::limiter::{Limiter, Refused};
 use super::retry::{Failure, OperationClass, RateHeaders, Verdict, backoff, jitter};
 use super::settings::HubSettings;
 use super::site::Upstream;
 use super::text;
-use super::transport::{Limits, Transport, TransportError};
+use super::transport::{ResponseLimits, Transport, TransportError};
 
 const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, application/vnd.api+json");
 
 /// Gives a new credential in place of one that the upstream refused.
-pub trait Renew: Send + Sync {
+pub trait RenewCredential: Send + Sync {
     /// The new one; `None` when there is no better one. The error says in words for a person why
     /// there can be none, with the mend.
     fn renew<'a>(
@@ -111,7 +111,7 @@ pub struct Client {
     pub(crate) fingerprint: Fingerprint,
     /// One for all clones: what one of them renews, the others send.
     credential: Arc<RwLock<Arc<Credential>>>,
-    renewal: Option<Arc<dyn Renew>>,
+    renewal: Option<Arc<dyn RenewCredential>>,
     user_agent: HeaderValue,
     pub(crate) deadline: Deadline,
 }
@@ -135,7 +135,7 @@ impl Client {
 
     /// The same client, with somebody who can give a new credential for one that is refused.
     #[must_use]
-    pub fn with_renewal(self, renewal: Arc<dyn Renew>) -> Self {
+    pub fn with_renewal(self, renewal: Arc<dyn RenewCredential>) -> Self {
         Self {
             renewal: Some(renewal),
             ..self
@@ -167,7 +167,7 @@ impl Client {
 
     /// The answer to a side question that costs requests, worked out at most once a minute for
     /// this credential: polling clients repeat themselves.
-    pub async fn once_a_minute(
+    pub async fn cached_for_a_minute(
         &self,
         question: &str,
         answer: impl Future<Output = Value>,
@@ -201,7 +201,7 @@ impl Client {
     /// # Errors
     /// Everything in [`ClientError`] but the not-found errors. A 2xx answer that is not JSON is an
     /// error.
-    pub async fn execute(&self, call: Call) -> Result<Answer, ClientError> {
+    pub async fn execute(&self, call: ApiCall) -> Result<ApiResponse, ClientError> {
         let attempts = self.hub.settings.attempts.max(1);
         self.execute_up_to(call, attempts).await
     }
@@ -209,9 +209,9 @@ impl Client {
     /// [`Client::execute`] with so many attempts.
     pub(crate) async fn execute_up_to(
         &self,
-        call: Call,
+        call: ApiCall,
         attempts: u32,
-    ) -> Result<Answer, ClientError> {
+    ) -> Result<ApiResponse, ClientError> {
         let sent = self.send(&call, attempts).await?;
         self.read(call.operation, sent, call.may_be_empty).await
     }
@@ -220,7 +220,7 @@ impl Client {
     /// what is wanted, and gives `None` if it is some other JSON. Gives the size of the body too.
     pub(crate) async fn execute_into<T: Send + 'static>(
         &self,
-        call: Call,
+        call: ApiCall,
         parse: fn(&[u8]) -> Result<Option<T>, json::JsonError>,
         what_else: &'static str,
     ) -> Result<(T, usize), ClientError> {
@@ -241,7 +241,7 @@ impl Client {
     }
 
     /// Sends a call, again if its class allows and the failure suggests it, until it succeeds.
-    async fn send(&self, call: &Call, attempts: u32) -> Result<Sent, ClientError> {
+    async fn send(&self, call: &ApiCall, attempts: u32) -> Result<Sent, ClientError> {
         let operation = call.operation;
         let body = call.body.as_ref().map(|body| Bytes::from(body.to_string()));
         let uri = self.uri(call);
@@ -289,7 +289,7 @@ impl Client {
         }
     }
 
-    fn uri(&self, call: &Call) -> String {
+    fn uri(&self, call: &ApiCall) -> String {
         let mut uri = format!("{}{}", self.hub.base, call.path);
         if !call.query.is_empty() {
             uri.push('?');
@@ -355,7 +355,7 @@ impl Client {
         if timeout.is_zero() {
             return Err(self.out_of_time(operation));
         }
-        let limits = Limits {
+        let limits = ResponseLimits {
             timeout,
             max_body_bytes: hub.settings.max_body_bytes,
         };
@@ -400,7 +400,7 @@ impl Client {
         operation: &'static Operation,
         sent: Sent,
         may_be_empty: bool,
-    ) -> Result<Answer, ClientError> {
+    ) -> Result<ApiResponse, ClientError> {
         let response = match sent.outcome {
             Ok(response) => response,
             Err(error) => return Err(self.unanswered(operation, error)),
@@ -409,24 +409,26 @@ impl Client {
         let body = response.into_body();
         let bytes = body.len();
         if may_be_empty && body.trim_ascii().is_empty() {
-            return Ok(Answer {
+            return Ok(ApiResponse {
                 status,
                 value: Value::Null,
                 bytes,
             });
         }
         match json::parse_body(body, json::parse).await {
-            Ok(value) => Ok(Answer {
+            Ok(value) => Ok(ApiResponse {
                 status,
                 value,
                 bytes,
             }),
             // A write may be answered by its status alone.
-            Err(json::JsonError::Empty) if operation.class != OperationClass::Read => Ok(Answer {
-                status,
-                value: Value::Null,
-                bytes,
-            }),
+            Err(json::JsonError::Empty) if operation.class != OperationClass::Read => {
+                Ok(ApiResponse {
+                    status,
+                    value: Value::Null,
+                    bytes,
+                })
+            }
             Err(error) => Err(self.unreadable(operation, status, error.to_string())),
         }
     }
@@ -482,7 +484,7 @@ impl Client {
                         retry_after_seconds: sent.rate.reset.map(whole_seconds),
                         words,
                     },
-                    status => ClientError::Refused(Box::new(Refusal {
+                    status => ClientError::Status(Box::new(ErrorResponse {
                         status,
                         operation: operation.name,
                         upstream: self.upstream_name(),

@@ -3,11 +3,11 @@
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::call::{Call, JSON_API, Operation};
+use super::call::{ApiCall, JSON_API, Operation};
 use super::client::Client;
 use super::error::ClientError;
 use super::experiments::wire::{take_text, whole};
-use super::experiments::{Page, Paging, read_list};
+use super::experiments::{ListPage, PageQuery, read_list};
 use super::retry::OperationClass;
 use super::spans::wire::{take_map, text_list};
 use llmobs_core::model::{Dataset, DatasetRecord, Project};
@@ -47,7 +47,7 @@ static ADD_RECORDS: Operation = Operation {
 
 /// Which rows of the list of projects or of datasets are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DatasetList {
+pub struct ListQuery {
     /// The one with this id.
     pub id: Option<String>,
     /// The one of this name.
@@ -58,15 +58,15 @@ pub struct DatasetList {
     pub cursor: Option<String>,
 }
 
-impl DatasetList {
-    fn of(&self, mut call: Call) -> Call {
+impl ListQuery {
+    fn of(&self, mut call: ApiCall) -> ApiCall {
         for (key, value) in [("filter[id]", &self.id), ("filter[name]", &self.name)] {
             if let Some(value) = value {
                 call = call.query(key, value);
             }
         }
         let cursor = self.cursor.as_deref();
-        Paging {
+        PageQuery {
             limit: self.limit,
             cursor,
         }
@@ -105,8 +105,8 @@ impl Client {
     ///
     /// # Errors
     /// Everything that [`Client::execute`] gives.
-    pub async fn projects(&self, list: &DatasetList) -> Result<Page<Project>, ClientError> {
-        let answer = self.execute(list.of(Call::new(&PROJECTS))).await?;
+    pub async fn projects(&self, list: &ListQuery) -> Result<ListPage<Project>, ClientError> {
+        let answer = self.execute(list.of(ApiCall::new(&PROJECTS))).await?;
         read_list(self, &PROJECTS, answer, |id, mut row| Project {
             id,
             name: take_text(&mut row, "name").unwrap_or_default(),
@@ -123,9 +123,9 @@ impl Client {
     pub async fn datasets(
         &self,
         project_id: &str,
-        list: &DatasetList,
-    ) -> Result<Page<Dataset>, ClientError> {
-        let call = list.of(Call::with_ids(&DATASETS, &[project_id])?);
+        list: &ListQuery,
+    ) -> Result<ListPage<Dataset>, ClientError> {
+        let call = list.of(ApiCall::with_ids(&DATASETS, &[project_id])?);
         let answer = self.execute(call).await?;
         read_list(self, &DATASETS, answer, |id, mut row| Dataset {
             id,
@@ -146,10 +146,10 @@ impl Client {
         project_id: &str,
         dataset_id: &str,
         filter: &RecordFilter,
-    ) -> Result<Page<DatasetRecord>, ClientError> {
-        let call = Call::with_ids(&RECORDS, &[project_id, dataset_id])?;
+    ) -> Result<ListPage<DatasetRecord>, ClientError> {
+        let call = ApiCall::with_ids(&RECORDS, &[project_id, dataset_id])?;
         let cursor = filter.cursor.as_deref();
-        let mut call = Paging {
+        let mut call = PageQuery {
             limit: filter.limit,
             cursor,
         }
@@ -179,7 +179,7 @@ impl Client {
         let body = json!({"data": {"type": "datasets", "id": dataset_id, "attributes": {
             "insert_records": rows, "update_records": [], "delete_records": [],
             "deduplicate": true, "create_new_version": create_new_version}}});
-        let call = Call::with_ids(&ADD_RECORDS, &[project_id, dataset_id])?.body(body);
+        let call = ApiCall::with_ids(&ADD_RECORDS, &[project_id, dataset_id])?.body(body);
         let answer = self.execute(call).await?;
         Ok(read_list(self, &ADD_RECORDS, answer, record)?.rows)
     }

@@ -16,7 +16,7 @@ pub(crate) use body::upstream_words;
 
 /// An error status, and what the upstream said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ErrorResponse {
     /// The HTTP status.
     pub status: u16,
     /// What was asked, for example `span search`.
@@ -36,7 +36,7 @@ pub struct Refusal {
 pub enum ClientError {
     /// The upstream answered with an error status other than 429.
     #[error("{}", refusal_words(.0))]
-    Refused(Box<Refusal>),
+    Status(Box<ErrorResponse>),
     /// The upstream, or this client on its behalf, allows no more requests for now.
     #[error("{}", rate_words(.operation, .upstream, *.retry_after_seconds, .words))]
     RateLimited {
@@ -125,7 +125,7 @@ impl ClientError {
     /// The HTTP status behind the error, if there is one. Not-found errors are 404.
     pub fn status(&self) -> Option<u16> {
         match self {
-            Self::Refused(refusal) => Some(refusal.status),
+            Self::Status(refusal) => Some(refusal.status),
             Self::RateLimited { .. } => Some(429),
             Self::Unreadable { status, .. } => Some(*status),
             Self::OutcomeUnknown { cause, .. } => cause.status(),
@@ -153,7 +153,7 @@ impl ClientError {
 
     /// The same refusal, with our own reason why it could not be helped.
     pub(crate) fn because(mut self, why: &str) -> Self {
-        if let Self::Refused(refusal) = &mut self {
+        if let Self::Status(refusal) = &mut self {
             let gap = if refusal.words.is_empty() { "" } else { "; " };
             refusal.words.push_str(&format!("{gap}{why}"));
         }
@@ -168,7 +168,7 @@ impl ClientError {
     /// Whether less would have been answered: the page was too large.
     pub(crate) fn is_too_large(&self) -> bool {
         match self {
-            Self::Refused(refusal) => refusal.status == StatusCode::PAYLOAD_TOO_LARGE.as_u16(),
+            Self::Status(refusal) => refusal.status == StatusCode::PAYLOAD_TOO_LARGE.as_u16(),
             Self::Transport { error, .. } => matches!(error, TransportError::BodyTooLarge { .. }),
             _ => false,
         }
@@ -182,7 +182,7 @@ impl ClientError {
     /// What to do next, in one or two sentences.
     pub fn hint(&self) -> String {
         match self {
-            Self::Refused(refusal) => status_hint(refusal),
+            Self::Status(refusal) => status_hint(refusal),
             Self::RateLimited {
                 retry_after_seconds,
                 ..
@@ -207,8 +207,8 @@ impl ClientError {
     }
 }
 
-fn refusal_words(refusal: &Refusal) -> String {
-    let Refusal {
+fn refusal_words(refusal: &ErrorResponse) -> String {
+    let ErrorResponse {
         status,
         operation,
         upstream,
@@ -246,7 +246,7 @@ fn rate_words(operation: &str, upstream: &str, seconds: Option<u64>, words: &str
     format!("rate_limited: {upstream} answers 429 (too many requests) to {operation}{words}{when}")
 }
 
-fn status_hint(refusal: &Refusal) -> String {
+fn status_hint(refusal: &ErrorResponse) -> String {
     let credential = refusal.credential;
     match refusal.status {
         400 => "Check the query text and the values of the filters: the message above says what was not accepted.".to_owned(),
@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     fn refusal(status: u16, words: &str) -> ClientError {
-        ClientError::Refused(Box::new(Refusal {
+        ClientError::Status(Box::new(ErrorResponse {
             status,
             operation: "span search",
             upstream: "datadoghq.eu".into(),

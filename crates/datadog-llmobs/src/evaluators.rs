@@ -7,7 +7,7 @@
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::call::{Call, JSON, JSON_API, Operation};
+use super::call::{ApiCall, JSON, JSON_API, Operation};
 use super::client::Client;
 use super::error::ClientError;
 use super::retry::OperationClass;
@@ -78,7 +78,7 @@ const WRONG_SPELLING: &str = "invalid byop output schema";
 
 /// An evaluator in a list.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct EvaluatorRow {
+pub struct EvaluatorSummary {
     /// Its name.
     pub eval_name: String,
     /// The application it judges.
@@ -97,14 +97,14 @@ pub struct EvaluatorRow {
 #[derive(Debug, Clone, Default)]
 pub struct EvaluatorList {
     /// As the site orders them.
-    pub rows: Vec<EvaluatorRow>,
+    pub rows: Vec<EvaluatorSummary>,
     /// What the list lacks.
     pub gaps: Vec<Gap>,
 }
 
 /// What became of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PutEvaluator {
+pub struct EvaluatorWriteResult {
     /// Whether the site took the bare schema only.
     pub bare_schema: bool,
 }
@@ -148,14 +148,14 @@ impl Client {
     }
 
     async fn documented_list(&self) -> Result<EvaluatorList, ClientError> {
-        let answer = self.execute(Call::new(&LIST)).await?;
+        let answer = self.execute(ApiCall::new(&LIST)).await?;
         let Some(items) = answer.value.get("data").and_then(Value::as_array) else {
             return Err(self.unreadable(&LIST, answer.status, "JSON without data".to_owned()));
         };
         let mut list = EvaluatorList::default();
         for item in items {
             match read(item) {
-                Some(evaluator) => list.rows.push(EvaluatorRow {
+                Some(evaluator) => list.rows.push(EvaluatorSummary {
                     metric_type: evaluator.metric_type().map(|kind| kind.as_str().to_owned()),
                     eval_name: evaluator.eval_name,
                     ml_app: Some(evaluator.target.application_name),
@@ -177,7 +177,7 @@ impl Client {
     /// # Errors
     /// Everything that [`Client::execute`] gives.
     pub async fn evaluator(&self, name: &str) -> Result<Option<Evaluator>, ClientError> {
-        match self.execute(Call::with_ids(&GET, &[name])?).await {
+        match self.execute(ApiCall::with_ids(&GET, &[name])?).await {
             Ok(answer) => {
                 let item = answer.value.get("data").unwrap_or(&Value::Null);
                 match read(item) {
@@ -188,7 +188,7 @@ impl Client {
                     }
                 }
             }
-            Err(ClientError::Refused(refusal)) if refusal.status == 404 => Ok(None),
+            Err(ClientError::Status(refusal)) if refusal.status == 404 => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -200,11 +200,14 @@ impl Client {
     ///
     /// # Errors
     /// Everything that [`Client::execute`] gives.
-    pub async fn put_evaluator(&self, evaluator: &Evaluator) -> Result<PutEvaluator, ClientError> {
+    pub async fn put_evaluator(
+        &self,
+        evaluator: &Evaluator,
+    ) -> Result<EvaluatorWriteResult, ClientError> {
         match self.put(evaluator).await {
-            Ok(()) => Ok(PutEvaluator { bare_schema: false }),
+            Ok(()) => Ok(EvaluatorWriteResult { bare_schema: false }),
             Err(error) => {
-                let wrong_spelling = matches!(&error, ClientError::Refused(refusal)
+                let wrong_spelling = matches!(&error, ClientError::Status(refusal)
                     if refusal.status == 400 && refusal.words.to_lowercase().contains(WRONG_SPELLING));
                 let schema = evaluator.llm_judge_config.output_schema.as_ref();
                 let bare = schema.and_then(|schema| schema.get("schema")).cloned();
@@ -214,7 +217,7 @@ impl Client {
                 let mut evaluator = evaluator.clone();
                 evaluator.llm_judge_config.output_schema = Some(bare);
                 self.put(&evaluator).await?;
-                Ok(PutEvaluator { bare_schema: true })
+                Ok(EvaluatorWriteResult { bare_schema: true })
             }
         }
     }
@@ -227,7 +230,7 @@ impl Client {
         }
         let body =
             json!({"data": {"id": name, "type": "evaluator_config", "attributes": attributes}});
-        let call = Call::with_ids(&PUT, &[name])?.body(body);
+        let call = ApiCall::with_ids(&PUT, &[name])?.body(body);
         self.execute(call).await.map(|_| ())
     }
 
@@ -236,9 +239,9 @@ impl Client {
     /// # Errors
     /// Everything that [`Client::execute`] gives.
     pub async fn delete_evaluator(&self, name: &str) -> Result<bool, ClientError> {
-        match self.execute(Call::with_ids(&DELETE, &[name])?).await {
+        match self.execute(ApiCall::with_ids(&DELETE, &[name])?).await {
             Ok(_) => Ok(true),
-            Err(ClientError::Refused(refusal)) if refusal.status == 404 => Ok(false),
+            Err(ClientError::Status(refusal)) if refusal.status == 404 => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -285,9 +288,9 @@ fn read(item: &Value) -> Option<Evaluator> {
     Some(evaluator)
 }
 
-fn private_row(row: &Value) -> Option<EvaluatorRow> {
+fn private_row(row: &Value) -> Option<EvaluatorSummary> {
     let text = |key: &str| row.get(key).and_then(Value::as_str).map(str::to_owned);
-    Some(EvaluatorRow {
+    Some(EvaluatorSummary {
         eval_name: text("eval_name")?,
         ml_app: text("ml_app").or_else(|| text("application_name")),
         enabled: row.get("enabled").and_then(Value::as_bool),

@@ -18,8 +18,8 @@ use super::retry::OperationClass;
 use llmobs_core::analysis::experiment::ExperimentData;
 use llmobs_core::model::Experiment;
 
-pub use list::{ExperimentFilter, Page};
-pub(super) use list::{Paging, read_list};
+pub use list::{ExperimentFilter, ListPage};
+pub(super) use list::{PageQuery, read_list};
 pub use write::{ExperimentChange, NewExperiment};
 
 pub(super) static LIST: Operation = Operation {

@@ -35,21 +35,23 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
-pub use call::{Answer, Call, Operation};
-pub use client::{Client, Hub, Renew};
+pub use call::{ApiCall, ApiResponse, Operation};
+pub use client::{Client, Hub, RenewCredential};
 pub use credential::{Credential, CredentialError};
-pub use datasets::{DatasetList, NewRecord, RecordFilter};
+pub use datasets::{ListQuery, NewRecord, RecordFilter};
 pub use deadline::Deadline;
-pub use error::{ClientError, Refusal};
-pub use evaluators::{EvaluatorList, EvaluatorRow, PutEvaluator};
-pub use experiments::{ExperimentChange, ExperimentFilter, LoadedExperiment, NewExperiment, Page};
+pub use error::{ClientError, ErrorResponse};
+pub use evaluators::{EvaluatorList, EvaluatorSummary, EvaluatorWriteResult};
+pub use experiments::{
+    ExperimentChange, ExperimentFilter, ListPage, LoadedExperiment, NewExperiment,
+};
 pub use probe::ProbeResult;
 pub use retry::OperationClass;
 pub use settings::HubSettings;
 pub use site::{ApiUrlError, Site, SiteError, Upstream};
-pub use spans::{Contents, Gap, LoadedTrace, SpanPage, SpanSearch, Which};
+pub use spans::{Gap, LoadedTrace, SpanContents, SpanPage, SpanSearch, SpanSelection};
 pub use tls::http_client;
 pub use transport::{
-    HttpTransport, HttpTransportError, HttpTransportOptions, Limits, RouterTransport, Transport,
-    TransportError,
+    HttpTransport, HttpTransportError, HttpTransportOptions, ResponseLimits, RouterTransport,
+    Transport, TransportError,
 };

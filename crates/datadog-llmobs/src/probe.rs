@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::call::{Call, JSON, Operation};
+use super::call::{ApiCall, JSON, Operation};
 use super::client::Client;
 use super::datasets::{DATASETS, PROJECTS, RECORDS};
 use super::evaluators::{AGGREGATE_STATS, GET as EVALUATOR, LIST as EVALUATORS, LIST_FOR_ORG};
@@ -88,7 +88,7 @@ impl ProbeResult {
 impl Client {
     /// Tries each endpoint once. Never fails: what went wrong stands in the results.
     pub async fn probe(&self) -> Vec<ProbeResult> {
-        let (key, _) = self.try_out(&VALIDATE, Call::new(&VALIDATE)).await;
+        let (key, _) = self.try_out(&VALIDATE, ApiCall::new(&VALIDATE)).await;
         let mut results = vec![key];
         self.probe_spans(&mut results).await;
         self.probe_experiments(&mut results).await;
@@ -97,7 +97,7 @@ impl Client {
     }
 
     async fn probe_spans(&self, results: &mut Vec<ProbeResult>) {
-        let list = one_row(Call::new(&LIST))
+        let list = one_row(ApiCall::new(&LIST))
             .query("filter[from]", "now-7d")
             .query("filter[to]", "now");
         results.push(self.try_out(&LIST, list).await.0);
@@ -106,10 +106,12 @@ impl Client {
             "options": {"include_attachments": false},
             "page": {"limit": 1},
             "sort": "-timestamp"}}});
-        let (result, answer) = self.try_out(&SEARCH, Call::new(&SEARCH).body(search)).await;
+        let (result, answer) = self
+            .try_out(&SEARCH, ApiCall::new(&SEARCH).body(search))
+            .await;
         results.push(result);
         let private = json!({"from": "now-7d", "to": "now", "limit": 1});
-        let private = Call::new(&PRIVATE_SEARCH).body(private);
+        let private = ApiCall::new(&PRIVATE_SEARCH).body(private);
         results.push(self.try_out(&PRIVATE_SEARCH, private).await.0);
         let id = |key: &str| {
             let row = answer.as_ref()?.pointer("/data/0/attributes")?;
@@ -123,15 +125,17 @@ impl Client {
             return;
         };
         let errors = json!({"from": "now-7d", "to": "now", "trace_id": trace});
-        let errors = Call::new(&FIND_ERROR_SPANS).body(errors);
+        let errors = ApiCall::new(&FIND_ERROR_SPANS).body(errors);
         results.push(self.try_out(&FIND_ERROR_SPANS, errors).await.0);
         let content = json!({"from": "now-7d", "to": "now", "trace_id": trace, "span_id": span, "field": "metadata"});
-        let content = Call::new(&SPAN_CONTENT).body(content);
+        let content = ApiCall::new(&SPAN_CONTENT).body(content);
         results.push(self.try_out(&SPAN_CONTENT, content).await.0);
     }
 
     async fn probe_experiments(&self, results: &mut Vec<ProbeResult>) {
-        let (result, answer) = self.try_out(&PROJECTS, one_row(Call::new(&PROJECTS))).await;
+        let (result, answer) = self
+            .try_out(&PROJECTS, one_row(ApiCall::new(&PROJECTS)))
+            .await;
         results.push(result);
         let project = first_id(answer.as_ref());
         let dataset = self
@@ -140,7 +144,7 @@ impl Client {
         let ids = [project.as_deref(), dataset.as_deref()];
         self.try_below(&RECORDS, &ids, "dataset", results).await;
         let (result, answer) = self
-            .try_out(&EXPERIMENTS, one_row(Call::new(&EXPERIMENTS)))
+            .try_out(&EXPERIMENTS, one_row(ApiCall::new(&EXPERIMENTS)))
             .await;
         results.push(result);
         let experiment = first_id(answer.as_ref());
@@ -149,17 +153,17 @@ impl Client {
     }
 
     async fn probe_evaluators(&self, results: &mut Vec<ProbeResult>) {
-        let (result, answer) = self.try_out(&EVALUATORS, Call::new(&EVALUATORS)).await;
+        let (result, answer) = self.try_out(&EVALUATORS, ApiCall::new(&EVALUATORS)).await;
         results.push(result);
         let name = first_id(answer.as_ref());
         self.try_below(&EVALUATOR, &[name.as_deref()], "custom evaluator", results)
             .await;
-        let all = Call::new(&LIST_FOR_ORG).body(json!({}));
+        let all = ApiCall::new(&LIST_FOR_ORG).body(json!({}));
         results.push(self.try_out(&LIST_FOR_ORG, all).await.0);
         results.push(match name {
             Some(name) => {
                 let asked = json!({"eval_name": name, "from": "now-7d", "to": "now"});
-                let asked = Call::new(&AGGREGATE_STATS).body(asked);
+                let asked = ApiCall::new(&AGGREGATE_STATS).body(asked);
                 self.try_out(&AGGREGATE_STATS, asked).await.0
             }
             None => ProbeResult::not_tried(&AGGREGATE_STATS, "no custom evaluator was found"),
@@ -175,7 +179,7 @@ impl Client {
         results: &mut Vec<ProbeResult>,
     ) -> Option<String> {
         let ids: Option<Vec<&str>> = ids.iter().copied().collect();
-        let call = ids.and_then(|ids| Call::with_ids(operation, &ids).ok());
+        let call = ids.and_then(|ids| ApiCall::with_ids(operation, &ids).ok());
         let Some(call) = call else {
             let why = format!("no {parent} was found");
             results.push(ProbeResult::not_tried(operation, &why));
@@ -189,7 +193,7 @@ impl Client {
     async fn try_out(
         &self,
         operation: &'static Operation,
-        call: Call,
+        call: ApiCall,
     ) -> (ProbeResult, Option<Value>) {
         let start = Instant::now();
         let client = self.with_deadline(super::Deadline::after(TIMEOUT));
@@ -228,7 +232,7 @@ fn listed(keys: &[String]) -> String {
     }
 }
 
-fn one_row(call: Call) -> Call {
+fn one_row(call: ApiCall) -> ApiCall {
     call.query("page[limit]", "1")
 }
 

@@ -108,7 +108,7 @@ pub struct LoadedTrace {
 
 /// Which spans' contents are wanted.
 #[derive(Debug, Clone, Copy)]
-pub enum Which<'a> {
+pub enum SpanSelection<'a> {
     /// Those of the whole trace.
     All,
     /// These; ids that the trace does not have are passed over.
@@ -117,16 +117,16 @@ pub enum Which<'a> {
 
 /// The whole inputs and outputs of spans.
 #[derive(Debug, Clone, Default)]
-pub struct Contents {
+pub struct SpanContents {
     /// By span id, the spans whose content had to be read apart from the structure.
     pub spans: HashMap<SpanId, Arc<Span>>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
 
-impl Contents {
+impl SpanContents {
     /// A span of the structure with its content.
-    pub fn of<'a>(&'a self, structure: &'a Arc<Span>) -> &'a Arc<Span> {
+    pub fn with_content<'a>(&'a self, structure: &'a Arc<Span>) -> &'a Arc<Span> {
         if self.spans.is_empty() {
             return structure;
         }

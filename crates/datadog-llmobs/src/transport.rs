@@ -20,7 +20,7 @@ pub use router::RouterTransport;
 
 /// What an answer may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct ResponseLimits {
     /// Time for the whole exchange: connecting, sending, and reading the body to its end.
     pub timeout: Duration,
     /// Bytes of the body after decompression.
@@ -34,7 +34,7 @@ pub trait Transport: Send + Sync {
     fn send(
         &self,
         request: Request<Bytes>,
-        limits: Limits,
+        limits: ResponseLimits,
     ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>>;
 }
 
@@ -108,7 +108,7 @@ struct BodyCollector {
 }
 
 impl BodyCollector {
-    fn new(success: bool, limits: Limits) -> Self {
+    fn new(success: bool, limits: ResponseLimits) -> Self {
         let limit = if success {
             limits.max_body_bytes
         } else {

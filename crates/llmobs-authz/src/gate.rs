@@ -8,7 +8,7 @@ use axum::response::Response;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
 
-use datadog_llmobs::{Credential, Renew};
+use datadog_llmobs::{Credential, RenewCredential};
 
 use super::headers::HeaderCredentials;
 use super::public_url::PublicUrl;
@@ -64,7 +64,7 @@ pub struct SignedIn {
     /// What the user's calls are sent with.
     pub credential: Credential,
     /// Who gives a new credential when this one is refused by the upstream.
-    pub renewal: Option<Arc<dyn Renew>>,
+    pub renewal: Option<Arc<dyn RenewCredential>>,
     /// Who it is, for the log and for `whoami`: never a secret, nor a hash of one.
     pub subject: String,
     /// Whether the user allowed this client to call tools that write.

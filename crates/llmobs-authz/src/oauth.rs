@@ -46,7 +46,7 @@ use http::StatusCode;
 
 use crate::{MCP_PATHS, PublicUrl};
 use datadog_llmobs::Hub;
-use datadog_llmobs::login::Place;
+use datadog_llmobs::login::LoginTarget;
 
 pub use broker::DatadogSignIn;
 pub use clock::{Clock, SystemClock};
@@ -181,8 +181,8 @@ impl Inner {
     }
 
     /// Whether a login's place is this server's upstream, which alone may see its tokens.
-    fn is_upstream(&self, place: &Place) -> bool {
-        Place::of(self.hub.upstream()).is_ok_and(|upstream| upstream == *place)
+    fn is_upstream(&self, place: &LoginTarget) -> bool {
+        LoginTarget::from_upstream(self.hub.upstream()).is_ok_and(|upstream| upstream == *place)
     }
 
     /// Deletes what is over. A failure only leaves it for the next time.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::cli::backend::{Backend, in_folder};
 use crate::cli::error::CliError;
 use crate::cli::settings::Settings;
-use datadog_llmobs::{Limits, Transport};
+use datadog_llmobs::{ResponseLimits, Transport};
 use llmobs_local::owner::Listen;
 use llmobs_local::{Retention, has_store};
 
@@ -123,7 +123,7 @@ impl Store {
     }
 
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, CliError> {
-        let limits = Limits {
+        let limits = ResponseLimits {
             timeout: TIMEOUT,
             max_body_bytes: MAX_ANSWER,
         };

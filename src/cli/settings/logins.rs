@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use datadog_llmobs::Upstream;
-use datadog_llmobs::login::{Kept, LoginStore, Place};
+use datadog_llmobs::login::{LoginStore, LoginSummary, LoginTarget};
 
 use super::{Environment, Said, SettingsError, default_dir};
 
@@ -15,7 +15,7 @@ pub(crate) const DEFAULT_PROFILE: &str = "default";
 
 /// The stored logins, and which one was asked for.
 pub(crate) struct Logins {
-    pub(crate) kept: Vec<Kept>,
+    pub(crate) kept: Vec<LoginSummary>,
     pub(crate) named: Option<Said<String>>,
 }
 
@@ -59,8 +59,8 @@ impl Logins {
     }
 
     /// The login to use at this upstream, if it was named there.
-    pub(super) fn at(&self, upstream: &Upstream) -> Result<Option<Kept>, SettingsError> {
-        let Ok(place) = Place::of(upstream) else {
+    pub(super) fn at(&self, upstream: &Upstream) -> Result<Option<LoginSummary>, SettingsError> {
+        let Ok(place) = LoginTarget::from_upstream(upstream) else {
             return match &self.named {
                 None => Ok(None),
                 Some(named) => Err(SettingsError::Profile {
@@ -74,19 +74,20 @@ impl Logins {
         let key = place.key();
         if let Some(named) = &self.named {
             let kept = self.find(named)?;
-            return if kept.place == key {
+            return if kept.target == key {
                 Ok(Some(kept))
             } else {
                 Err(SettingsError::Profile {
                     by: named.by.clone(),
                     why: format!(
                         "the login {} is for {}, and this is {key}",
-                        kept.name, kept.place
+                        kept.name, kept.target
                     ),
                 })
             };
         }
-        let fitting: Vec<&Kept> = self.kept.iter().filter(|kept| kept.place == key).collect();
+        let fitting: Vec<&LoginSummary> =
+            self.kept.iter().filter(|kept| kept.target == key).collect();
         let one = match fitting.as_slice() {
             [] => return Ok(None),
             [one] => Some(*one),
@@ -112,7 +113,7 @@ impl Logins {
     }
 
     /// The login that chooses the site by itself, when nothing else did.
-    pub(super) fn anywhere(&self) -> Result<Option<(Kept, Upstream)>, SettingsError> {
+    pub(super) fn anywhere(&self) -> Result<Option<(LoginSummary, Upstream)>, SettingsError> {
         let kept = match &self.named {
             Some(named) => Some(self.find(named)?),
             None => self.kept.iter().find(|kept| kept.current).cloned(),
@@ -120,7 +121,7 @@ impl Logins {
         let Some(kept) = kept else {
             return Ok(None);
         };
-        match Place::from_key(&kept.place).map(|place| place.upstream().clone()) {
+        match LoginTarget::from_key(&kept.target).map(|place| place.upstream().clone()) {
             Some(upstream @ Upstream::Site(_)) => Ok(Some((kept, upstream))),
             _ => match &self.named {
                 None => Ok(None),
@@ -129,14 +130,14 @@ impl Logins {
                     why: format!(
                         "the login {} is for {place}; add --api-url {place}",
                         kept.name,
-                        place = kept.place
+                        place = kept.target
                     ),
                 }),
             },
         }
     }
 
-    fn find(&self, named: &Said<String>) -> Result<Kept, SettingsError> {
+    fn find(&self, named: &Said<String>) -> Result<LoginSummary, SettingsError> {
         self.kept
             .iter()
             .find(|kept| kept.name == named.value)

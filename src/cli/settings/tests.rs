@@ -197,12 +197,12 @@ fn a_command_without_an_upstream_is_not_stopped_by_wrong_credentials() {
 
 /// Keeps logins named so, each at that place; the last one is current.
 pub(crate) async fn keep(folder: &Path, logins: &[(&str, &str)]) {
-    use datadog_llmobs::login::{LoginStore, Place, Profile, Safe};
+    use datadog_llmobs::login::{Login, LoginStore, LoginTarget, TokenStorage};
     let store = LoginStore::new(folder.join("state"));
     let lock = store.lock().await.expect("a lock");
     for (name, place) in logins {
-        let profile = Profile {
-            place: Place::from_key(place).expect("a place"),
+        let profile = Login {
+            target: LoginTarget::from_key(place).expect("a place"),
             client_id: "c".to_owned(),
             access: "access-secret".into(),
             refresh: None,
@@ -213,7 +213,7 @@ pub(crate) async fn keep(folder: &Path, logins: &[(&str, &str)]) {
             org_name: None,
         };
         store
-            .put(&lock, name, &profile, Safe::File, true)
+            .put(&lock, name, &profile, TokenStorage::File, true)
             .expect("kept");
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::{Described, FixedCredential, McpServer, Upstreams, Wish, serve_http};
 use datadog_llmobs::{
-    Credential, Hub, HubSettings, Limits, Site, Transport, TransportError, Upstream,
+    Credential, Hub, HubSettings, ResponseLimits, Site, Transport, TransportError, Upstream,
 };
 use llmobs_authz::{Gate, Open};
 
@@ -68,7 +68,7 @@ impl Transport for Recorder {
     fn send(
         &self,
         req: http::Request<Bytes>,
-        _limits: Limits,
+        _limits: ResponseLimits,
     ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>> {
         let host = req.uri().host().unwrap_or_default().to_owned();
         self.requests

@@ -9,7 +9,7 @@ use crate::render::{Budget, Shrink, candidate, fit, to_json};
 use crate::tools::answer::{Notes, offset_cursor, read_offset};
 use crate::tools::args::{self, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
-use datadog_llmobs::EvaluatorRow;
+use datadog_llmobs::EvaluatorSummary;
 
 const NAME: &str = "list_llmobs_evals";
 const BY_APP_NAME: &str = "list_llmobs_evals_by_ml_app";
@@ -73,8 +73,8 @@ struct Row {
     created_at: Option<String>,
 }
 
-impl From<EvaluatorRow> for Row {
-    fn from(row: EvaluatorRow) -> Self {
+impl From<EvaluatorSummary> for Row {
+    fn from(row: EvaluatorSummary) -> Self {
         Self {
             eval_name: row.eval_name,
             ml_app: row.ml_app,

@@ -15,7 +15,7 @@ use crate::render::{Budget, Shrink, cut_middle, fit, to_json};
 use crate::tools::answer::{Notes, Window};
 use crate::tools::args::{self, Count, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
-use datadog_llmobs::{SpanSearch, Which};
+use datadog_llmobs::{SpanSearch, SpanSelection};
 use llmobs_core::analysis::evaluators::{
     RenderedPrompt, find_problems, nested_form, read_draft, render_prompt, session_context,
     span_context, trace_context,
@@ -518,12 +518,12 @@ async fn whole_trace(
 ) -> Result<Value, ToolError> {
     let loaded = context.client.trace(&span.trace_id, context.now_ms).await?;
     notes.extend(loaded.notes.iter().cloned());
-    let contents = context.client.contents(&loaded, Which::All).await?;
+    let contents = context.client.contents(&loaded, SpanSelection::All).await?;
     notes.gaps(&contents.gaps);
     let spans = loaded
         .tree
         .spans()
         .iter()
-        .map(|span| contents.of(span).as_ref());
+        .map(|span| contents.with_content(span).as_ref());
     Ok(trace_context(span.trace_id.as_str(), spans))
 }

@@ -10,7 +10,7 @@ use crate::render::{candidate, cut_middle};
 use crate::tools::answer::Notes;
 use crate::tools::args::{self, Count, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
-use datadog_llmobs::{ClientError, DatasetList};
+use datadog_llmobs::{ClientError, ListQuery};
 use llmobs_core::model::Dataset;
 
 pub(super) const NAME: &str = "list_llmobs_datasets";
@@ -59,7 +59,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         limit.clamp(1, MAX_LIMIT),
         || json!({"project_id": candidate(project_id)}),
     )?;
-    let list = DatasetList {
+    let list = ListQuery {
         id,
         name,
         limit: place.l,
@@ -110,9 +110,9 @@ pub(super) async fn not_found(
             None,
         ),
         Some(id) => {
-            let list = DatasetList {
+            let list = ListQuery {
                 limit: 10,
-                ..DatasetList::default()
+                ..ListQuery::default()
             };
             // Only a hint hangs on it.
             let page = context.client.datasets(project_id, &list).await.ok();

@@ -10,7 +10,7 @@ use crate::render::{candidate, cut_middle};
 use crate::tools::answer::Notes;
 use crate::tools::args::{self, Count, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
-use datadog_llmobs::DatasetList;
+use datadog_llmobs::ListQuery;
 use llmobs_core::analysis::nearest::ranked;
 use llmobs_core::model::Project;
 
@@ -77,7 +77,7 @@ async fn list(context: &ToolContext, arguments: Map<String, Value>) -> Result<St
         limit.clamp(1, MAX_LIMIT),
         || json!({}),
     )?;
-    let list = DatasetList {
+    let list = ListQuery {
         id,
         name,
         limit: place.l,
@@ -112,7 +112,7 @@ async fn get(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         )
         .example(LIST, json!({})));
     }
-    let list = DatasetList {
+    let list = ListQuery {
         id: id.clone(),
         name: name.clone(),
         limit: 10,
@@ -131,9 +131,9 @@ async fn get(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
 
 /// The refusal of a project that is not there, with those that are.
 async fn not_found(context: &ToolContext, asked: &str) -> ToolError {
-    let all = DatasetList {
+    let all = ListQuery {
         limit: 200,
-        ..DatasetList::default()
+        ..ListQuery::default()
     };
     // Only a hint hangs on it.
     let rows = match context.client.projects(&all).await {

@@ -13,7 +13,7 @@ use crate::render::{candidate, cut_middle, squeeze};
 use crate::tools::answer::Notes;
 use crate::tools::args::{self, Flag, Objects, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
-use datadog_llmobs::{DatasetList, NewRecord};
+use datadog_llmobs::{ListQuery, NewRecord};
 use llmobs_core::analysis::nearest::nearest;
 
 const NAME: &str = "add_llmobs_dataset_records";
@@ -61,10 +61,10 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     let (project_id, dataset_id) = (&arguments.project_id.0, &arguments.dataset_id.0);
     let records = read(&arguments.records.0)?;
     let new_version = arguments.create_new_version.is_none_or(|flag| flag.0);
-    let list = DatasetList {
+    let list = ListQuery {
         id: Some(dataset_id.clone()),
         limit: 1,
-        ..DatasetList::default()
+        ..ListQuery::default()
     };
     let page = match context.client.datasets(project_id, &list).await {
         Ok(page) => page,

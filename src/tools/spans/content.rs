@@ -10,7 +10,7 @@ use crate::render::{Budget, Shrink, fit, squeeze, to_json};
 use crate::tools::answer::{Notes, Window};
 use crate::tools::args::{self, Count, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
-use datadog_llmobs::Which;
+use datadog_llmobs::SpanSelection;
 use llmobs_core::analysis::content::{Field, content_info, field_value, select};
 use llmobs_core::analysis::tokens_approx;
 
@@ -120,10 +120,10 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     let id = tree.span(node).span_id.clone();
     let contents = context
         .client
-        .contents(&loaded, Which::Spans(std::slice::from_ref(&id)))
+        .contents(&loaded, SpanSelection::Spans(std::slice::from_ref(&id)))
         .await?;
     notes.gaps(&contents.gaps);
-    let mut span = contents.of(tree.span(node)).as_ref().clone();
+    let mut span = contents.with_content(tree.span(node)).as_ref().clone();
     if field_value(&span, field).is_none() {
         notes.gaps(&fill_unlisted(context, &loaded, &mut span, Some(field)).await?);
     }

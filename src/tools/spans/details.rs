@@ -12,7 +12,7 @@ use crate::render::{Budget, Shrink, cut_middle, fit, to_json};
 use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
 use crate::tools::args::{self, Count, Ids, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
-use datadog_llmobs::{Gap, LoadedTrace, Which};
+use datadog_llmobs::{Gap, LoadedTrace, SpanSelection};
 use llmobs_core::analysis::content::{Field, content_info};
 use llmobs_core::analysis::tree::{NodeId, TraceTree};
 use llmobs_core::model::{Span, SpanError, SpanId, SpanKind, TraceId};
@@ -184,7 +184,10 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         .iter()
         .map(|node| tree.span(*node).span_id.clone())
         .collect();
-    let contents = context.client.contents(&loaded, Which::Spans(&ids)).await?;
+    let contents = context
+        .client
+        .contents(&loaded, SpanSelection::Spans(&ids))
+        .await?;
     notes.gaps(&contents.gaps);
     let (errors, gaps) = if page.iter().any(|node| tree.span(*node).is_error()) {
         context.client.error_details(&loaded).await?
@@ -196,7 +199,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     let mut rows = Vec::with_capacity(page.len());
     for node in page {
         let structure = tree.span(node);
-        let mut full = contents.of(structure).as_ref().clone();
+        let mut full = contents.with_content(structure).as_ref().clone();
         notes.gaps(&fill_unlisted(context, &loaded, &mut full, None).await?);
         let error = errors.get(&structure.span_id).or(structure.error.as_ref());
         rows.push(details(context, &tree, node, &full, error));

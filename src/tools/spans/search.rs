@@ -13,7 +13,7 @@ use crate::render::{Budget, Shrink, fit, to_json};
 use crate::tools::answer::{self, Notes, Window, decode, encode, mark};
 use crate::tools::args::{self, Count, Flag, Tags, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
-use datadog_llmobs::{ClientError, SpanPage, SpanSearch, Which};
+use datadog_llmobs::{ClientError, SpanPage, SpanSearch, SpanSelection};
 use llmobs_core::model::{Span, SpanId, SpanKind, TimeWindow, TraceId};
 use llmobs_core::query::{self, combine::SpanFilters};
 
@@ -359,7 +359,7 @@ async fn with_contents(context: &ToolContext, trace: &TraceId, page: &mut SpanPa
     let client = &context.client;
     let ids: Vec<SpanId> = page.spans.iter().map(|span| span.span_id.clone()).collect();
     let contents = match client.trace(trace, context.now_ms).await {
-        Ok(loaded) => client.contents(&loaded, Which::Spans(&ids)).await,
+        Ok(loaded) => client.contents(&loaded, SpanSelection::Spans(&ids)).await,
         Err(error) => Err(error),
     };
     let contents = match contents {
@@ -372,7 +372,7 @@ async fn with_contents(context: &ToolContext, trace: &TraceId, page: &mut SpanPa
     page.notes
         .extend(contents.gaps.iter().map(ToString::to_string));
     for span in &mut page.spans {
-        let whole = Arc::clone(contents.of(span));
+        let whole = Arc::clone(contents.with_content(span));
         let span = Arc::make_mut(span);
         span.input = whole.input.clone();
         span.output = whole.output.clone();

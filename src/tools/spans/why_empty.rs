@@ -47,7 +47,10 @@ pub(super) async fn explain(context: &ToolContext, search: &SpanSearch) -> Value
         let why = find_reason(context, search).await;
         serde_json::to_value(why).unwrap_or_default()
     };
-    context.client.once_a_minute(&question, explanation).await
+    context
+        .client
+        .cached_for_a_minute(&question, explanation)
+        .await
 }
 
 async fn find_reason(context: &ToolContext, search: &SpanSearch) -> Option<WhyEmpty> {

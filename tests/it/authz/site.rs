@@ -10,7 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state, map_request};
 use axum::response::{IntoResponse, Response};
-use datadog_llmobs::login::Place;
+use datadog_llmobs::login::LoginTarget;
 use datadog_llmobs::{HttpTransport, HttpTransportOptions, Upstream};
 use llmobs_authz::oauth::DatadogSignIn;
 use llmobs_local::{DataDir, LocalBackend, LocalOptions};
@@ -87,7 +87,7 @@ impl Site {
     pub(super) fn setup_with_sign_in(&self, client_id: Option<&str>) -> Setup {
         Setup {
             sign_in: Some(DatadogSignIn {
-                place: Place::of(&self.upstream()).unwrap(),
+                place: LoginTarget::from_upstream(&self.upstream()).unwrap(),
                 client_id: client_id.map(str::to_owned),
             }),
             ..self.setup()
@@ -99,7 +99,7 @@ impl Site {
         let upstream = Upstream::Site(name.parse().unwrap());
         Setup {
             sign_in: Some(DatadogSignIn {
-                place: Place::of(&upstream).unwrap(),
+                place: LoginTarget::from_upstream(&upstream).unwrap(),
                 client_id: None,
             }),
             upstream,

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::list::{ExperimentFilter, Paging};
+use super::list::{ExperimentFilter, PageQuery};
 use super::{EVENTS, LoadedExperiment, pages};
-use crate::call::Call;
+use crate::call::ApiCall;
 use crate::client::Client;
 use crate::error::ClientError;
 use crate::pager::{CursorPager, PagerLimits, Step, Stop};
@@ -59,7 +59,7 @@ impl Client {
         let not_found = || ClientError::ExperimentNotFound(id.to_owned());
         let walk = match walk {
             Ok(walk) => walk,
-            Err(ClientError::Refused(refusal)) if refusal.status == 404 => {
+            Err(ClientError::Status(refusal)) if refusal.status == 404 => {
                 return Err(not_found());
             }
             Err(error) => return Err(error),
@@ -127,11 +127,11 @@ impl Client {
         let mut limit = settings.experiment_page.max(1);
         let mut cursor: Option<String> = None;
         loop {
-            let paging = Paging {
+            let paging = PageQuery {
                 limit,
                 cursor: cursor.as_deref(),
             };
-            let call = paging.of(Call::with_ids(&EVENTS, &[id])?);
+            let call = paging.of(ApiCall::with_ids(&EVENTS, &[id])?);
             let (page, bytes) = match self.execute_into(call, pages::read, NO_EVENTS).await {
                 Ok(answer) => answer,
                 Err(error) if error.is_too_large() && limit > 1 => {

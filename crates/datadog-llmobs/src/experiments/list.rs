@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{LIST, wire};
-use crate::call::{Answer, Call, Operation};
+use crate::call::{ApiCall, ApiResponse, Operation};
 use crate::client::Client;
 use crate::error::ClientError;
 use crate::pager;
@@ -11,7 +11,7 @@ use llmobs_core::model::Experiment;
 
 /// One page of a list.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Page<T> {
+pub struct ListPage<T> {
     /// The rows, in the upstream's order.
     pub rows: Vec<T>,
     /// Where to go on; `None` on the last page.
@@ -35,13 +35,13 @@ pub struct ExperimentFilter {
 
 /// How much of a list, and from where.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Paging<'a> {
+pub(crate) struct PageQuery<'a> {
     pub(crate) limit: usize,
     pub(crate) cursor: Option<&'a str>,
 }
 
-impl Paging<'_> {
-    pub(crate) fn of(self, call: Call) -> Call {
+impl PageQuery<'_> {
+    pub(crate) fn of(self, call: ApiCall) -> ApiCall {
         let call = call.query("page[limit]", self.limit.to_string());
         match self.cursor {
             Some(cursor) => call.query("page[cursor]", cursor),
@@ -60,8 +60,8 @@ impl Client {
         filter: &ExperimentFilter,
         limit: usize,
         cursor: Option<&str>,
-    ) -> Result<Page<Experiment>, ClientError> {
-        let mut call = Paging { limit, cursor }.of(Call::new(&LIST));
+    ) -> Result<ListPage<Experiment>, ClientError> {
+        let mut call = PageQuery { limit, cursor }.of(ApiCall::new(&LIST));
         for (key, value) in [
             ("filter[project_id]", &filter.project_id),
             ("filter[dataset_id]", &filter.dataset_id),
@@ -84,19 +84,19 @@ impl Client {
 pub(crate) fn read_list<T>(
     client: &Client,
     operation: &'static Operation,
-    mut answer: Answer,
+    mut answer: ApiResponse,
     read: impl Fn(String, Map<String, Value>) -> T,
-) -> Result<Page<T>, ClientError> {
+) -> Result<ListPage<T>, ClientError> {
     let next_cursor = next_cursor(&answer.value);
     match answer.value.get_mut("data").map(Value::take) {
-        Some(Value::Array(rows)) => Ok(Page {
+        Some(Value::Array(rows)) => Ok(ListPage {
             rows: rows
                 .into_iter()
                 .filter_map(|row| resource(row, &read))
                 .collect(),
             next_cursor,
         }),
-        Some(Value::Null) => Ok(Page {
+        Some(Value::Null) => Ok(ListPage {
             rows: Vec::new(),
             next_cursor,
         }),
@@ -112,7 +112,7 @@ pub(crate) fn read_list<T>(
 pub(crate) fn read_one<T>(
     client: &Client,
     operation: &'static Operation,
-    mut answer: Answer,
+    mut answer: ApiResponse,
     read: impl Fn(String, Map<String, Value>) -> T,
 ) -> Result<T, ClientError> {
     let data = answer.value.get_mut("data").map(Value::take);

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::list::read_one;
 use super::{CREATE, PUSH, UPDATE, wire};
-use crate::call::Call;
+use crate::call::ApiCall;
 use crate::client::Client;
 use crate::error::ClientError;
 use llmobs_core::model::Experiment;
@@ -61,7 +61,7 @@ impl Client {
         put(&mut attributes, "metadata", new.metadata.clone());
         put(&mut attributes, "run_count", new.run_count);
         put(&mut attributes, "ensure_unique", Some(true));
-        let call = Call::new(&CREATE).body(resource("experiments", attributes));
+        let call = ApiCall::new(&CREATE).body(resource("experiments", attributes));
         let answer = self.execute(call).await?;
         read_one(self, &CREATE, answer, wire::experiment)
     }
@@ -81,7 +81,7 @@ impl Client {
         put(&mut attributes, "metadata", change.metadata.clone());
         put(&mut attributes, "status", change.status.as_ref());
         put(&mut attributes, "error", change.error.as_ref());
-        let call = Call::with_ids(&UPDATE, &[id])?
+        let call = ApiCall::with_ids(&UPDATE, &[id])?
             .body(resource("experiments", attributes))
             .may_be_empty();
         self.written(id, call).await
@@ -102,14 +102,14 @@ impl Client {
         if !tags.is_empty() {
             put(&mut attributes, "tags", Some(tags));
         }
-        let call = Call::with_ids(&PUSH, &[id])?
+        let call = ApiCall::with_ids(&PUSH, &[id])?
             .body(resource("events", attributes))
             .may_be_empty();
         self.written(id, call).await
     }
 
     /// Sends a write and forgets what was read of the experiment, whatever came of it.
-    async fn written(&self, id: &str, call: Call) -> Result<(), ClientError> {
+    async fn written(&self, id: &str, call: ApiCall) -> Result<(), ClientError> {
         let sent = self.execute(call).await;
         self.hub
             .caches
@@ -117,7 +117,7 @@ impl Client {
             .await;
         match sent {
             Ok(_) => Ok(()),
-            Err(ClientError::Refused(refusal)) if refusal.status == 404 => {
+            Err(ClientError::Status(refusal)) if refusal.status == 404 => {
                 Err(ClientError::ExperimentNotFound(id.to_owned()))
             }
             Err(error) => Err(error),

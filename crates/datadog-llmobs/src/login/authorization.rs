@@ -11,18 +11,18 @@ use url::Url;
 use super::super::text;
 use super::super::transport::Transport;
 use super::error::LoginError;
-use super::place::Place;
 use super::register::register;
 use super::renewal::clock_note;
-use super::response::Accepted;
-use super::store::Profile;
+use super::response::VerifiedResponse;
+use super::store::Login;
+use super::target::LoginTarget;
 use super::token::{self, Failure};
 
-/// A client of a place: whom it knows, and where it sends browsers back to.
+/// A client of a target: whom it knows, and where it sends browsers back to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registration {
+pub struct ClientRegistration {
     /// Who knows the client.
-    pub place: Place,
+    pub target: LoginTarget,
     /// The client's id there.
     pub client_id: String,
     /// Where answers come back.
@@ -30,7 +30,7 @@ pub struct Registration {
 }
 
 /// An authorization request, before anybody has seen it.
-pub struct Authorization {
+pub struct AuthorizationRequest {
     /// What the browser has to open.
     pub url: Url,
     /// What comes back with the answer.
@@ -40,14 +40,14 @@ pub struct Authorization {
 }
 
 /// A sign-in that succeeded.
-pub struct Outcome {
+pub struct CompletedSignIn {
     /// What to keep.
-    pub profile: Profile,
+    pub profile: Login,
     /// Remarks for the person: fewer scopes than asked for, a clock that is off.
     pub notes: Vec<String>,
 }
 
-impl Authorization {
+impl AuthorizationRequest {
     /// Whether these can be scopes.
     ///
     /// # Errors
@@ -67,16 +67,16 @@ impl Authorization {
     /// an organisation by its id.
     ///
     /// # Errors
-    /// A scope that is none, and a place or a redirect address that is no URL.
+    /// A scope that is none, and a target or a redirect address that is no URL.
     pub fn request(
-        registration: &Registration,
+        registration: &ClientRegistration,
         scopes: &[String],
         org: Option<&str>,
     ) -> Result<Self, LoginError> {
         Self::check(scopes)?;
-        let broken = |_| LoginError::NoSuchPlace;
+        let broken = |_| LoginError::UnsupportedTarget;
         let client = BasicClient::new(ClientId::new(registration.client_id.clone()))
-            .set_auth_uri(AuthUrl::new(registration.place.authorize_url()).map_err(broken)?)
+            .set_auth_uri(AuthUrl::new(registration.target.authorize_url()).map_err(broken)?)
             .set_redirect_uri(RedirectUrl::new(registration.redirect.clone()).map_err(broken)?);
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256_len(64);
         let mut scopes = scopes.to_vec();
@@ -97,20 +97,20 @@ impl Authorization {
     }
 }
 
-impl Registration {
-    /// Registers a client at a place.
+impl ClientRegistration {
+    /// Registers a client at a target.
     ///
     /// # Errors
     /// It was refused, or there was no answer.
     pub async fn new(
         transport: &dyn Transport,
-        place: &Place,
+        target: &LoginTarget,
         client_name: &str,
         redirect: &str,
     ) -> Result<Self, LoginError> {
         Ok(Self {
-            place: place.clone(),
-            client_id: register(transport, place, client_name, redirect).await?,
+            target: target.clone(),
+            client_id: register(transport, target, client_name, redirect).await?,
             redirect: redirect.to_owned(),
         })
     }
@@ -122,12 +122,12 @@ impl Registration {
     pub async fn redeem(
         &self,
         transport: &dyn Transport,
-        accepted: Accepted,
+        accepted: VerifiedResponse,
         verifier: &SecretString,
         scopes: &[String],
-    ) -> Result<Outcome, LoginError> {
-        let Accepted {
-            place,
+    ) -> Result<CompletedSignIn, LoginError> {
+        let VerifiedResponse {
+            target,
             code,
             org_id,
             org_name,
@@ -135,7 +135,7 @@ impl Registration {
         let verifier = PkceCodeVerifier::new(verifier.expose_secret().to_owned());
         let tokens = token::exchange(
             transport,
-            &place,
+            &target,
             &self.client_id,
             &self.redirect,
             &code,
@@ -144,11 +144,11 @@ impl Registration {
         .await
         .map_err(|failure| match failure {
             Failure::Grant(words) => LoginError::CodeRefused {
-                place: place.name(),
+                target: target.name(),
                 words,
             },
             Failure::Client(words) => LoginError::ClientUnknown {
-                place: place.name(),
+                target: target.name(),
                 words,
             },
             Failure::Scope(words) => LoginError::ScopeRefused(words),
@@ -166,10 +166,14 @@ impl Registration {
                 notes.push(format!("not granted: {}", missing.join(", ")));
             }
         }
-        notes.extend(tokens.clock_ahead_ms.map(|ahead| clock_note(ahead, &place)));
-        Ok(Outcome {
-            profile: Profile {
-                place,
+        notes.extend(
+            tokens
+                .clock_ahead_ms
+                .map(|ahead| clock_note(ahead, &target)),
+        );
+        Ok(CompletedSignIn {
+            profile: Login {
+                target,
                 client_id: self.client_id.clone(),
                 access: tokens.access,
                 refresh: tokens.refresh,

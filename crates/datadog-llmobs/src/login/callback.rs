@@ -15,11 +15,11 @@ use http::{HeaderValue, Method, StatusCode, header};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, oneshot};
 
-use super::attempt::Attempt;
 use super::error::LoginError;
+use super::sign_in::PendingSignIn;
 
 /// The ports that Datadog's own programs come back on; the first free one is taken.
-pub const PORTS: [u16; 4] = [8000, 8080, 8888, 9000];
+pub const CALLBACK_PORTS: [u16; 4] = [8000, 8080, 8888, 9000];
 
 const PATH: &str = "/oauth/callback";
 
@@ -27,26 +27,26 @@ const PATH: &str = "/oauth/callback";
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// A port that waits for the browser.
-pub struct Listener {
+pub struct CallbackListener {
     listener: TcpListener,
     port: u16,
 }
 
 struct Shared {
-    attempt: Arc<Attempt>,
+    attempt: Arc<PendingSignIn>,
     authority: String,
     wrong_states: AtomicU32,
     answer: Mutex<Option<oneshot::Sender<String>>>,
 }
 
-impl Listener {
-    /// Binds the port that was named (0: any free one), or the first free one of [`PORTS`].
+impl CallbackListener {
+    /// Binds the port that was named (0: any free one), or the first free one of [`CALLBACK_PORTS`].
     ///
     /// # Errors
     /// The port, or all of them, are taken.
     pub async fn bind(named: Option<u16>) -> Result<Self, LoginError> {
         let Some(port) = named else {
-            return Self::first_free(&PORTS).await;
+            return Self::first_free(&CALLBACK_PORTS).await;
         };
         Self::at(port).await.map_err(|error| LoginError::PortTaken {
             port,
@@ -81,7 +81,7 @@ impl Listener {
     /// [`LoginError::TimedOut`].
     pub async fn wait(
         self,
-        attempt: Arc<Attempt>,
+        attempt: Arc<PendingSignIn>,
         longest: Duration,
     ) -> Result<String, LoginError> {
         let (sender, receiver) = oneshot::channel();

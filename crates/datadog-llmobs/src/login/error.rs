@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::store::StoreError;
+use super::store::LoginStoreError;
 
 /// Why there is no (or no longer a) login.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -14,7 +14,7 @@ pub enum LoginError {
     #[error(
         "signing in works with a Datadog site, or with an --api-url on this machine; this --api-url names neither"
     )]
-    NoSuchPlace,
+    UnsupportedTarget,
     /// A scope that no scope list can hold.
     #[error("`{0}` cannot be a scope: a scope is letters, digits and underscores")]
     BadScope(String),
@@ -29,11 +29,11 @@ pub enum LoginError {
     /// All usual ports for the answer are taken.
     #[error("the ports 8000, 8080, 8888 and 9000 of 127.0.0.1 are all taken")]
     PortsTaken,
-    /// Registration was answered with an error.
-    #[error("{place} refused to register this program ({status}): {words}")]
+    /// ClientRegistration was answered with an error.
+    #[error("{target} refused to register this program ({status}): {words}")]
     RegistrationRefused {
         /// Who refused.
-        place: String,
+        target: String,
         /// The HTTP status.
         status: u16,
         /// What it said.
@@ -69,12 +69,12 @@ pub enum LoginError {
     NoCode,
     /// The answer names a host that is none of Datadog's.
     #[error(
-        "the answer names `{0}` as the place of the account, which is not one of Datadog's sites; the code was not sent there"
+        "the answer names `{0}` as the target of the account, which is not one of Datadog's sites; the code was not sent there"
     )]
     ForeignDomain(String),
     /// With a server of this machine, the answer must name that server.
     #[error(
-        "the answer names `{found}` as the place of the account, but the sign-in is at {expected}; the code was not sent there"
+        "the answer names `{found}` as the target of the account, but the sign-in is at {expected}; the code was not sent there"
     )]
     WrongAuthority {
         /// What it named.
@@ -86,39 +86,39 @@ pub enum LoginError {
     #[error("the sign-in was for another organisation than --org names; the code was not used")]
     OtherOrganisation,
     /// The code was refused.
-    #[error("{place} did not accept the code: it expired, was used before, or belongs to another sign-in{}", in_words(.words))]
+    #[error("{target} did not accept the code: it expired, was used before, or belongs to another sign-in{}", in_words(.words))]
     CodeRefused {
         /// Who refused.
-        place: String,
+        target: String,
         /// What it said.
         words: String,
     },
     /// The registration is unknown where the code was exchanged.
-    #[error("{place} does not know this program's registration{}", in_words(.words))]
+    #[error("{target} does not know this program's registration{}", in_words(.words))]
     ClientUnknown {
         /// Who does not.
-        place: String,
+        target: String,
         /// What it said.
         words: String,
     },
     /// The refresh token is no longer good.
     #[error(
-        "the login of profile `{profile}` is over: {place} no longer accepts its refresh token (revoked, expired or used elsewhere)"
+        "the login of profile `{profile}` is over: {target} no longer accepts its refresh token (revoked, expired or used elsewhere)"
     )]
     Revoked {
         /// The profile.
         profile: String,
         /// Who refused.
-        place: String,
+        target: String,
     },
     /// The access token ended and there is nothing to renew it with.
     #[error("the login of profile `{0}` has expired and came without a refresh token")]
     Expired(String),
     /// An error status with other words.
-    #[error("{place} answered {status} to {what}{}", in_words(.words))]
+    #[error("{target} answered {status} to {what}{}", in_words(.words))]
     Status {
         /// Who answered.
-        place: String,
+        target: String,
         /// What was asked.
         what: &'static str,
         /// The HTTP status.
@@ -127,20 +127,20 @@ pub enum LoginError {
         words: String,
     },
     /// A success status without what it promises.
-    #[error("{place} answered {what} with something that cannot be used: {why}")]
+    #[error("{target} answered {what} with something that cannot be used: {why}")]
     Unreadable {
         /// Who answered.
-        place: String,
+        target: String,
         /// What was asked.
         what: &'static str,
         /// What is missing.
         why: &'static str,
     },
     /// No answer at all.
-    #[error("{what} got no answer from {place}: {why}")]
+    #[error("{what} got no answer from {target}: {why}")]
     NoAnswer {
         /// Who was asked.
-        place: String,
+        target: String,
         /// What was asked.
         what: &'static str,
         /// Why.
@@ -151,14 +151,14 @@ pub enum LoginError {
     NotLoggedIn(String),
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] LoginStoreError),
 }
 
 impl LoginError {
     /// What to do next.
     pub fn hint(&self) -> String {
         match self {
-            Self::NoSuchPlace => "name a site, for example `llmobs-mcp login --site datadoghq.eu`".into(),
+            Self::UnsupportedTarget => "name a site, for example `llmobs-mcp login --site datadoghq.eu`".into(),
             Self::BadScope(_) => "for example: llmobs-mcp login --scope llm_observability_read".into(),
             Self::PortTaken { .. } => "stop the program that uses it, or leave --callback-port out".into(),
             Self::PortsTaken => "stop one of the programs that use them, or let the system choose: llmobs-mcp login --callback-port 0".into(),

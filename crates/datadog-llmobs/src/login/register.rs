@@ -12,21 +12,21 @@ use super::super::credential::Credential;
 use super::super::error::upstream_words;
 use super::super::transport::Transport;
 use super::super::{json, text};
-use super::LIMITS;
+use super::RESPONSE_LIMITS;
 use super::error::LoginError;
-use super::place::Place;
+use super::target::LoginTarget;
 
 const WHAT: &str = "the registration";
 
 /// Registers this program and gives its client id.
 pub(super) async fn register(
     transport: &dyn Transport,
-    place: &Place,
+    target: &LoginTarget,
     client_name: &str,
     redirect: &str,
 ) -> Result<String, LoginError> {
     let unreadable = |why| LoginError::Unreadable {
-        place: place.name(),
+        target: target.name(),
         what: WHAT,
         why,
     };
@@ -38,7 +38,7 @@ pub(super) async fn register(
     });
     let mut request = Request::new(Bytes::from(body.to_string()));
     *request.method_mut() = http::Method::POST;
-    *request.uri_mut() = place
+    *request.uri_mut() = target
         .register_url()
         .parse()
         .map_err(|_| unreadable("its address is not a URL"))?;
@@ -48,16 +48,16 @@ pub(super) async fn register(
         .insert(header::CONTENT_TYPE, json_type.clone());
     request.headers_mut().insert(header::ACCEPT, json_type);
     let answer = transport
-        .send(request, LIMITS)
+        .send(request, RESPONSE_LIMITS)
         .await
         .map_err(|error| LoginError::NoAnswer {
-            place: place.name(),
+            target: target.name(),
             what: WHAT,
             why: error.to_string(),
         })?;
     if !answer.status().is_success() {
         return Err(LoginError::RegistrationRefused {
-            place: place.name(),
+            target: target.name(),
             status: answer.status().as_u16(),
             words: text::cut(&upstream_words(answer.body(), &Credential::None), 300),
         });

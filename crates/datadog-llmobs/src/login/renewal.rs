@@ -3,8 +3,8 @@
 
 use super::super::transport::Transport;
 use super::error::LoginError;
-use super::place::Place;
-use super::store::Profile;
+use super::store::Login;
+use super::target::LoginTarget;
 use super::token::{self, Failure};
 
 /// How long before its end a token is renewed, unless it lives so shortly that half its life is
@@ -22,7 +22,7 @@ pub(super) struct Times {
 }
 
 impl Times {
-    pub(super) fn of(profile: &Profile) -> Self {
+    pub(super) fn of(profile: &Login) -> Self {
         Self {
             issued_at_ms: profile.issued_at_ms,
             expires_at_ms: profile.expires_at_ms,
@@ -38,7 +38,7 @@ impl Times {
     }
 }
 
-impl Profile {
+impl Login {
     /// Whether its access token can be used for a while yet: there are more than five minutes, or
     /// half its life, before its end.
     pub fn is_good(&self, now_ms: i64) -> bool {
@@ -62,21 +62,21 @@ pub enum RenewalError {
 ///
 /// # Errors
 /// See [`RenewalError`].
-pub async fn renew(transport: &dyn Transport, profile: &Profile) -> Result<Profile, RenewalError> {
+pub async fn renew(transport: &dyn Transport, profile: &Login) -> Result<Login, RenewalError> {
     let refresh = profile
         .refresh
         .as_ref()
         .ok_or(RenewalError::NoRefreshToken)?;
-    let tokens = token::refresh(transport, &profile.place, &profile.client_id, refresh)
+    let tokens = token::refresh(transport, &profile.target, &profile.client_id, refresh)
         .await
         .map_err(|failure| match failure {
             Failure::Grant(_) | Failure::Client(_) | Failure::Scope(_) => RenewalError::Refused,
             Failure::Other(error) => RenewalError::Failed(error),
         })?;
     if let Some(ahead) = tokens.clock_ahead_ms {
-        tracing::warn!("{}", clock_note(ahead, &profile.place));
+        tracing::warn!("{}", clock_note(ahead, &profile.target));
     }
-    Ok(Profile {
+    Ok(Login {
         access: tokens.access,
         refresh: tokens.refresh.or_else(|| Some(refresh.clone())),
         issued_at_ms: tokens.issued_at_ms,
@@ -87,11 +87,11 @@ pub async fn renew(transport: &dyn Transport, profile: &Profile) -> Result<Profi
 }
 
 /// What to say of a clock that is off.
-pub(super) fn clock_note(ahead_ms: i64, place: &Place) -> String {
+pub(super) fn clock_note(ahead_ms: i64, target: &LoginTarget) -> String {
     let minutes = ahead_ms.saturating_abs() / 60_000;
     let direction = if ahead_ms > 0 { "ahead of" } else { "behind" };
     format!(
         "this machine's clock is {minutes} minutes {direction} the one of {}; set it right, or logins end early or late",
-        place.name()
+        target.name()
     )
 }

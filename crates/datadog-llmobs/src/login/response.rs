@@ -11,15 +11,15 @@ use url::form_urlencoded;
 
 use super::super::text;
 use super::error::LoginError;
-use super::place::Place;
+use super::target::LoginTarget;
 
 /// The query of the address that the browser came back to.
 pub struct AuthorizationResponse(BTreeMap<String, String>);
 
 /// An answer in which everything is right, with the code that it brought.
-pub struct Accepted {
+pub struct VerifiedResponse {
     /// Where the account is.
-    pub place: Place,
+    pub target: LoginTarget,
     /// To be exchanged there.
     pub(super) code: SecretString,
     pub(super) org_id: Option<String>,
@@ -58,8 +58,12 @@ impl AuthorizationResponse {
     /// Its `state` was compared before.
     ///
     /// # Errors
-    /// An error instead of a code, a foreign place, another organisation, no code.
-    pub fn accept(&self, place: &Place, org: Option<&str>) -> Result<Accepted, LoginError> {
+    /// An error instead of a code, a foreign target, another organisation, no code.
+    pub fn accept(
+        &self,
+        target: &LoginTarget,
+        org: Option<&str>,
+    ) -> Result<VerifiedResponse, LoginError> {
         if let Some(code) = self.get("error") {
             let words = text::excerpt(self.get("error_description").unwrap_or_default(), 300);
             return Err(match code {
@@ -71,8 +75,8 @@ impl AuthorizationResponse {
                 },
             });
         }
-        place.check_site(self.get("site"))?;
-        let place = place.adopt(self.get("domain"))?;
+        target.check_site(self.get("site"))?;
+        let target = target.adopt(self.get("domain"))?;
         let org_id = self
             .get("dd_oid")
             .filter(|id| uuid::Uuid::parse_str(id).is_ok())
@@ -88,8 +92,8 @@ impl AuthorizationResponse {
             Some(code) if !code.is_empty() => code.into(),
             _ => return Err(LoginError::NoCode),
         };
-        Ok(Accepted {
-            place,
+        Ok(VerifiedResponse {
+            target,
             code,
             org_id,
             org_name: self

@@ -2,12 +2,12 @@
 //!
 //! The file is `logins.json` (mode 0600) in a folder of its own (0700). It is written aside and
 //! renamed, so that a reader sees the old or the new and nothing between, and every change is made
-//! under a lock that other processes respect. A file that others could read or put in place is not
+//! under a lock that other processes respect. A file that others could read or put there is not
 //! read at all. Where the system has a keyring and this build knows it, the tokens can live there
 //! instead; whenever it does not work, they stay in the file and the person is told.
 
-mod file;
 mod keyring;
+mod secret_file;
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::place::Place;
+use super::target::LoginTarget;
 
 const FILE: &str = "logins.json";
 const LOCK: &str = "logins.lock";
@@ -30,9 +30,9 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A login.
 #[derive(Clone)]
-pub struct Profile {
+pub struct Login {
     /// Where it is good.
-    pub place: Place,
+    pub target: LoginTarget,
     /// The registration that the tokens were given to.
     pub client_id: String,
     /// The access token.
@@ -54,7 +54,7 @@ pub struct Profile {
 /// Where the tokens of a login are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Safe {
+pub enum TokenStorage {
     /// In the file.
     File,
     /// In the system's keyring.
@@ -63,11 +63,11 @@ pub enum Safe {
 
 /// What is known of a login without its tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
+pub struct LoginSummary {
     /// The name of the profile.
     pub name: String,
-    /// The place, by [`Place::key`].
-    pub place: String,
+    /// The target, by [`LoginTarget::key`].
+    pub target: String,
     /// The granted scopes.
     pub scope: String,
     /// The organisation: its name, or its id.
@@ -77,14 +77,14 @@ pub struct Kept {
     /// Whether it can be renewed.
     pub renewable: bool,
     /// Where its tokens are.
-    pub safe: Safe,
+    pub storage: TokenStorage,
     /// Whether it is the one that counts when nobody names one.
     pub current: bool,
 }
 
 /// Why logins cannot be read or kept.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum StoreError {
+pub enum LoginStoreError {
     /// The file or its folder.
     #[error("the file of logins {path} cannot be {verb}: {why}", path = path.display())]
     File {
@@ -119,7 +119,7 @@ pub enum StoreError {
     Keyring(String),
 }
 
-impl StoreError {
+impl LoginStoreError {
     /// What to do next.
     pub fn hint(&self) -> String {
         match self {
@@ -153,7 +153,8 @@ struct Document {
 
 #[derive(Serialize, Deserialize)]
 struct Entry {
-    place: String,
+    #[serde(rename = "place")]
+    target: String,
     client_id: String,
     issued_at_ms: i64,
     expires_at_ms: i64,
@@ -162,7 +163,8 @@ struct Entry {
     org_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     org_name: Option<String>,
-    safe: Safe,
+    #[serde(rename = "safe")]
+    storage: TokenStorage,
     renewable: bool,
     /// Absent when they are in the keyring.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -184,7 +186,7 @@ pub struct LoginStore {
 }
 
 /// Held while logins change; let go when dropped, or when the process ends.
-pub struct StoreLock {
+pub struct LoginStoreLock {
     _file: File,
 }
 
@@ -205,20 +207,20 @@ impl LoginStore {
     ///
     /// # Errors
     /// A file that cannot be read or must not be.
-    pub fn list(&self) -> Result<Vec<Kept>, StoreError> {
+    pub fn list(&self) -> Result<Vec<LoginSummary>, LoginStoreError> {
         let document = self.read()?;
         let current = document.current;
         Ok(document
             .profiles
             .into_iter()
-            .map(|(name, entry)| Kept {
+            .map(|(name, entry)| LoginSummary {
                 current: current.as_ref() == Some(&name),
-                place: entry.place,
+                target: entry.target,
                 scope: entry.scope,
                 org: entry.org_name.or(entry.org_id),
                 expires_at_ms: entry.expires_at_ms,
                 renewable: entry.renewable,
-                safe: entry.safe,
+                storage: entry.storage,
                 name,
             })
             .collect())
@@ -228,21 +230,21 @@ impl LoginStore {
     ///
     /// # Errors
     /// A file that cannot be read or must not be, or a keyring that does not give them.
-    pub fn get(&self, name: &str) -> Result<Option<(Profile, Safe)>, StoreError> {
+    pub fn get(&self, name: &str) -> Result<Option<(Login, TokenStorage)>, LoginStoreError> {
         let Some(entry) = self.read()?.profiles.remove(name) else {
             return Ok(None);
         };
-        let damaged = || StoreError::Damaged(self.path());
-        let tokens = match (entry.safe, entry.tokens) {
-            (Safe::File, Some(tokens)) => tokens,
-            (Safe::File, None) => return Err(damaged()),
-            (Safe::Keyring, _) => {
-                let text = keyring::get(name).map_err(StoreError::Keyring)?;
+        let damaged = || LoginStoreError::Damaged(self.path());
+        let tokens = match (entry.storage, entry.tokens) {
+            (TokenStorage::File, Some(tokens)) => tokens,
+            (TokenStorage::File, None) => return Err(damaged()),
+            (TokenStorage::Keyring, _) => {
+                let text = keyring::get(name).map_err(LoginStoreError::Keyring)?;
                 serde_json::from_str(&text).map_err(|_| damaged())?
             }
         };
-        let profile = Profile {
-            place: Place::from_key(&entry.place).ok_or_else(damaged)?,
+        let profile = Login {
+            target: LoginTarget::from_key(&entry.target).ok_or_else(damaged)?,
             client_id: entry.client_id,
             access: tokens.access.into(),
             refresh: tokens.refresh.map(Into::into),
@@ -252,29 +254,29 @@ impl LoginStore {
             org_id: entry.org_id,
             org_name: entry.org_name,
         };
-        Ok(Some((profile, entry.safe)))
+        Ok(Some((profile, entry.storage)))
     }
 
     /// Waits until no other process changes logins.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] after a long time, and a folder that cannot be used.
-    pub async fn lock(&self) -> Result<StoreLock, StoreError> {
-        file::create_folder(&self.folder)?;
+    /// [`LoginStoreError::Locked`] after a long time, and a folder that cannot be used.
+    pub async fn lock(&self) -> Result<LoginStoreLock, LoginStoreError> {
+        secret_file::create_folder(&self.folder)?;
         let path = self.folder.join(LOCK);
-        let failed = |error: std::io::Error| StoreError::File {
+        let failed = |error: std::io::Error| LoginStoreError::File {
             path: path.clone(),
             verb: "locked",
             why: error.to_string(),
         };
-        let lock = file::open_lock(&path).map_err(failed)?;
+        let lock = secret_file::open_lock(&path).map_err(failed)?;
         let started = Instant::now();
         loop {
             match lock.try_lock() {
-                Ok(()) => return Ok(StoreLock { _file: lock }),
+                Ok(()) => return Ok(LoginStoreLock { _file: lock }),
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
                 Err(TryLockError::WouldBlock) if started.elapsed() > LOCK_PATIENCE => {
-                    return Err(StoreError::Locked {
+                    return Err(LoginStoreError::Locked {
                         path,
                         seconds: LOCK_PATIENCE.as_secs(),
                     });
@@ -284,7 +286,7 @@ impl LoginStore {
         }
     }
 
-    /// Keeps a login under a name, in place of the one that had it. `current` makes it the one that
+    /// Keeps a login under a name, in target of the one that had it. `current` makes it the one that
     /// counts when nobody names one. If the keyring was wished for and does not work, the tokens go
     /// into the file and the answer says why.
     ///
@@ -292,12 +294,12 @@ impl LoginStore {
     /// A file that cannot be written.
     pub fn put(
         &self,
-        _lock: &StoreLock,
+        _lock: &LoginStoreLock,
         name: &str,
-        profile: &Profile,
-        safe: Safe,
+        profile: &Login,
+        storage: TokenStorage,
         current: bool,
-    ) -> Result<Option<String>, StoreError> {
+    ) -> Result<Option<String>, LoginStoreError> {
         let mut document = self.read()?;
         let pair = TokenPair {
             access: profile.access.expose_secret().to_owned(),
@@ -306,32 +308,36 @@ impl LoginStore {
                 .as_ref()
                 .map(|token| token.expose_secret().to_owned()),
         };
-        let refused = match safe {
-            Safe::File => None,
-            Safe::Keyring => serde_json::to_string(&pair)
+        let refused = match storage {
+            TokenStorage::File => None,
+            TokenStorage::Keyring => serde_json::to_string(&pair)
                 .map_err(|error| error.to_string())
                 .and_then(|text| keyring::set(name, &text))
                 .err(),
         };
-        let in_file = safe == Safe::File || refused.is_some();
+        let in_file = storage == TokenStorage::File || refused.is_some();
         if current || document.current.is_none() {
             document.current = Some(name.to_owned());
         }
         let entry = Entry {
-            place: profile.place.key(),
+            target: profile.target.key(),
             client_id: profile.client_id.clone(),
             issued_at_ms: profile.issued_at_ms,
             expires_at_ms: profile.expires_at_ms,
             scope: profile.scope.clone(),
             org_id: profile.org_id.clone(),
             org_name: profile.org_name.clone(),
-            safe: if in_file { Safe::File } else { Safe::Keyring },
+            storage: if in_file {
+                TokenStorage::File
+            } else {
+                TokenStorage::Keyring
+            },
             renewable: pair.refresh.is_some(),
             tokens: in_file.then_some(pair),
         };
         let before = document.profiles.insert(name.to_owned(), entry);
         self.write(&document)?;
-        if in_file && before.is_some_and(|before| before.safe == Safe::Keyring) {
+        if in_file && before.is_some_and(|before| before.storage == TokenStorage::Keyring) {
             // Old tokens must not stay behind; where there is no keyring, there are none.
             let _ = keyring::delete(name);
         }
@@ -347,12 +353,12 @@ impl LoginStore {
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub fn remove(&self, _lock: &StoreLock, name: &str) -> Result<bool, StoreError> {
+    pub fn remove(&self, _lock: &LoginStoreLock, name: &str) -> Result<bool, LoginStoreError> {
         let mut document = self.read()?;
         let Some(entry) = document.profiles.remove(name) else {
             return Ok(false);
         };
-        if entry.safe == Safe::Keyring
+        if entry.storage == TokenStorage::Keyring
             && let Err(why) = keyring::delete(name)
         {
             tracing::warn!("the system's keyring still holds the login: {why}");
@@ -364,8 +370,8 @@ impl LoginStore {
         Ok(true)
     }
 
-    fn read(&self) -> Result<Document, StoreError> {
-        let Some(text) = file::read(&self.path())? else {
+    fn read(&self) -> Result<Document, LoginStoreError> {
+        let Some(text) = secret_file::read(&self.path())? else {
             return Ok(Document {
                 version: VERSION,
                 current: None,
@@ -375,14 +381,14 @@ impl LoginStore {
         // The library's own error could quote a token.
         match serde_json::from_str::<Document>(&text) {
             Ok(document) if document.version == VERSION => Ok(document),
-            _ => Err(StoreError::Damaged(self.path())),
+            _ => Err(LoginStoreError::Damaged(self.path())),
         }
     }
 
-    fn write(&self, document: &Document) -> Result<(), StoreError> {
-        let text =
-            serde_json::to_string_pretty(document).map_err(|_| StoreError::Damaged(self.path()))?;
-        file::write(&self.path(), &text)
+    fn write(&self, document: &Document) -> Result<(), LoginStoreError> {
+        let text = serde_json::to_string_pretty(document)
+            .map_err(|_| LoginStoreError::Damaged(self.path()))?;
+        secret_file::write(&self.path(), &text)
     }
 }
 
@@ -391,9 +397,10 @@ mod tests {
     use super::*;
     use crate::{Site, Upstream};
 
-    fn profile(site: &str, token: &str) -> Profile {
-        Profile {
-            place: Place::of(&Upstream::Site(Site::parse(site).unwrap())).unwrap(),
+    fn profile(site: &str, token: &str) -> Login {
+        Login {
+            target: LoginTarget::from_upstream(&Upstream::Site(Site::parse(site).unwrap()))
+                .unwrap(),
             client_id: "c".into(),
             access: token.into(),
             refresh: Some(format!("{token}-r").into()),
@@ -413,20 +420,20 @@ mod tests {
         let lock = store.lock().await.unwrap();
         for (name, site) in [("default", "us1"), ("work", "eu")] {
             let note = store
-                .put(&lock, name, &profile(site, name), Safe::File, true)
+                .put(&lock, name, &profile(site, name), TokenStorage::File, true)
                 .unwrap();
             assert_eq!(note, None);
         }
         let listed = store.list().unwrap();
-        let line = |kept: &Kept| format!("{} {} {}", kept.name, kept.place, kept.current);
+        let line = |kept: &LoginSummary| format!("{} {} {}", kept.name, kept.target, kept.current);
         let lines: Vec<String> = listed.iter().map(line).collect();
         assert_eq!(
             lines,
             ["default datadoghq.com false", "work datadoghq.eu true"]
         );
-        let (work, safe) = store.get("work").unwrap().unwrap();
+        let (work, storage) = store.get("work").unwrap().unwrap();
         assert_eq!(work.access.expose_secret(), "work");
-        assert_eq!(safe, Safe::File);
+        assert_eq!(storage, TokenStorage::File);
         assert!(store.remove(&lock, "work").unwrap());
         assert!(!store.remove(&lock, "work").unwrap());
         assert!(store.get("work").unwrap().is_none());
@@ -440,7 +447,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = LoginStore::new(folder.path().join("state"));
         let lock = store.lock().await.unwrap();
-        let put = || store.put(&lock, "default", &profile("eu", "t"), Safe::File, true);
+        let put = || {
+            store.put(
+                &lock,
+                "default",
+                &profile("eu", "t"),
+                TokenStorage::File,
+                true,
+            )
+        };
         put().unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&store.path()), 0o600);
@@ -458,12 +473,12 @@ mod tests {
         };
         set(&store.path(), 0o640);
         let error = store.get("default").err().unwrap();
-        assert!(matches!(error, StoreError::Exposed { .. }), "{error}");
+        assert!(matches!(error, LoginStoreError::Exposed { .. }), "{error}");
         assert!(error.hint().contains("chmod 600"));
         assert!(put().is_err(), "nor is it written over unseen");
         set(&store.path(), 0o600);
         set(&store.folder, 0o777);
-        assert!(matches!(store.list(), Err(StoreError::Exposed { .. })));
+        assert!(matches!(store.list(), Err(LoginStoreError::Exposed { .. })));
         set(&store.folder, 0o700);
 
         let elsewhere = folder.path().join("planted.json");
@@ -483,9 +498,9 @@ mod tests {
             "{\"version\":2}",
             "",
         ] {
-            file::write(&store.path(), text).unwrap();
+            secret_file::write(&store.path(), text).unwrap();
             let error = store.list().err().unwrap();
-            assert_eq!(error, StoreError::Damaged(store.path()));
+            assert_eq!(error, LoginStoreError::Damaged(store.path()));
             assert!(!error.to_string().contains("hunter2"));
         }
     }
@@ -503,7 +518,7 @@ mod tests {
                 let token = format!("{round}-{}", "t".repeat(200_000));
                 let profile = profile("eu", &token);
                 store
-                    .put(&lock, "default", &profile, Safe::File, true)
+                    .put(&lock, "default", &profile, TokenStorage::File, true)
                     .unwrap();
             }
         }
@@ -537,7 +552,13 @@ mod tests {
         std::fs::write(store.path().with_extension("json.new"), "half of a file").unwrap();
         assert!(store.get("default").unwrap().is_some());
         store
-            .put(&lock, "default", &profile("eu", "t"), Safe::File, true)
+            .put(
+                &lock,
+                "default",
+                &profile("eu", "t"),
+                TokenStorage::File,
+                true,
+            )
             .unwrap();
         let left: Vec<_> = std::fs::read_dir(&store.folder).unwrap().collect();
         assert_eq!(left.len(), 2, "the file and the lock: {left:?}");
@@ -565,12 +586,21 @@ mod tests {
             return;
         }
         let note = store
-            .put(&lock, "default", &profile("eu", "t"), Safe::Keyring, true)
+            .put(
+                &lock,
+                "default",
+                &profile("eu", "t"),
+                TokenStorage::Keyring,
+                true,
+            )
             .unwrap()
             .expect("it is said");
         assert!(note.contains("keyring cannot be used"), "{note}");
         assert!(note.contains("logins.json"), "{note}");
-        let (kept, safe) = store.get("default").unwrap().unwrap();
-        assert_eq!((kept.access.expose_secret(), safe), ("t", Safe::File));
+        let (kept, storage) = store.get("default").unwrap().unwrap();
+        assert_eq!(
+            (kept.access.expose_secret(), storage),
+            ("t", TokenStorage::File)
+        );
     }
 }

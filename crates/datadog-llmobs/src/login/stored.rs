@@ -12,14 +12,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::super::client::Renew;
+use super::super::client::RenewCredential;
 use super::super::credential::Credential;
 use super::super::transport::Transport;
 use super::error::LoginError;
 use super::now_ms;
-use super::place::Place;
 use super::renewal::{RenewalError, Times, renew};
-use super::store::{LoginStore, Profile, Safe, StoreError};
+use super::store::{Login, LoginStore, LoginStoreError, TokenStorage};
+use super::target::LoginTarget;
 
 /// A token that was renewed so recently and is refused is not refused for its age.
 const FRESH: Duration = Duration::from_secs(60);
@@ -33,7 +33,7 @@ pub struct StoredLogin {
 struct Inner {
     store: LoginStore,
     name: String,
-    place: Place,
+    target: LoginTarget,
     transport: Arc<dyn Transport>,
     held: Mutex<Held>,
     /// Held through a renewal.
@@ -60,19 +60,19 @@ pub struct LoginState {
 }
 
 impl StoredLogin {
-    /// Takes a login of the store into use at this place.
+    /// Takes a login of the store into use at this target.
     ///
     /// # Errors
-    /// There is none of that name for that place, or it cannot be read.
+    /// There is none of that name for that target, or it cannot be read.
     pub fn open(
         store: LoginStore,
         name: &str,
-        place: &Place,
+        target: &LoginTarget,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, LoginError> {
         let (profile, _) = store
             .get(name)?
-            .filter(|(profile, _)| profile.place == *place)
+            .filter(|(profile, _)| profile.target == *target)
             .ok_or_else(|| LoginError::NotLoggedIn(name.to_owned()))?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -85,7 +85,7 @@ impl StoredLogin {
                     renewed: None,
                     refused: None,
                 }),
-                place: profile.place,
+                target: profile.target,
                 flight: tokio::sync::Mutex::new(()),
             }),
         })
@@ -131,7 +131,7 @@ impl StoredLogin {
         }
     }
 
-    /// A good access token in place of `refused`, or of one that is about to end. `None` when a
+    /// A good access token in target of `refused`, or of one that is about to end. `None` when a
     /// token that this process just received is refused: another one would fare no better.
     async fn renewed(
         &self,
@@ -142,7 +142,7 @@ impl StoredLogin {
         let work = tokio::spawn(async move { inner.renew(refused).await });
         work.await.unwrap_or_else(|_| {
             Err(LoginError::NoAnswer {
-                place: self.inner.place.name(),
+                target: self.inner.target.name(),
                 what: WHAT,
                 why: "this program is ending".to_owned(),
             })
@@ -159,7 +159,7 @@ fn is_passing(error: &LoginError) -> bool {
         LoginError::NoAnswer { .. }
             | LoginError::Status { .. }
             | LoginError::Unreadable { .. }
-            | LoginError::Store(StoreError::Locked { .. } | StoreError::File { .. })
+            | LoginError::Store(LoginStoreError::Locked { .. } | LoginStoreError::File { .. })
     )
 }
 
@@ -174,7 +174,7 @@ impl Inner {
     ) -> Result<Option<SecretString>, LoginError> {
         let _flight = self.flight.lock().await;
         let lock = self.store.lock().await?;
-        let (profile, safe) = self.load().await?;
+        let (profile, storage) = self.load().await?;
         let is_refused = refused
             .as_ref()
             .is_some_and(|refused| refused.expose_secret() == profile.access.expose_secret());
@@ -184,7 +184,7 @@ impl Inner {
         }
         let over = || LoginError::Revoked {
             profile: self.name.clone(),
-            place: self.place.name(),
+            target: self.target.name(),
         };
         if let Some(refresh) = &profile.refresh {
             let held = self.held();
@@ -212,7 +212,7 @@ impl Inner {
         };
         let access = self.hold(&profile, Some(Instant::now()));
         let (store, name) = (self.store.clone(), self.name.clone());
-        let kept = blocking(move || store.put(&lock, &name, &profile, safe, false)).await;
+        let kept = blocking(move || store.put(&lock, &name, &profile, storage, false)).await;
         match kept {
             Ok(None) => {}
             Ok(Some(note)) => tracing::warn!("{note}"),
@@ -223,17 +223,17 @@ impl Inner {
         Ok(Some(access))
     }
 
-    async fn load(&self) -> Result<(Profile, Safe), LoginError> {
+    async fn load(&self) -> Result<(Login, TokenStorage), LoginError> {
         let (store, name) = (self.store.clone(), self.name.clone());
         let found = blocking(move || store.get(&name)).await?;
         match found {
-            // Tokens of one place are not sent to another, whatever the file says now.
-            Some((profile, safe)) if profile.place == self.place => Ok((profile, safe)),
+            // Tokens of one target are not sent to another, whatever the file says now.
+            Some((profile, storage)) if profile.target == self.target => Ok((profile, storage)),
             _ => Err(LoginError::NotLoggedIn(self.name.clone())),
         }
     }
 
-    fn hold(&self, profile: &Profile, renewed: Option<Instant>) -> SecretString {
+    fn hold(&self, profile: &Login, renewed: Option<Instant>) -> SecretString {
         let mut held = self.held();
         held.access = profile.access.clone();
         held.times = Times::of(profile);
@@ -244,16 +244,16 @@ impl Inner {
 
 /// Runs what may wait for a disk or a keyring where waiting is fine.
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
+    work: impl FnOnce() -> Result<T, LoginStoreError> + Send + 'static,
+) -> Result<T, LoginStoreError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
-        Err(StoreError::Keyring(
+        Err(LoginStoreError::Keyring(
             "the work on the store was given up".to_owned(),
         ))
     })
 }
 
-impl Renew for StoredLogin {
+impl RenewCredential for StoredLogin {
     fn renew<'a>(
         &'a self,
         refused: &'a Credential,

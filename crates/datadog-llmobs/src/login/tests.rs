@@ -12,10 +12,10 @@ use rstest::rstest;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use super::super::call::{Call, Operation};
-use super::super::client::Renew;
+use super::super::call::{ApiCall, Operation};
+use super::super::client::RenewCredential;
 use super::super::retry::OperationClass;
-use super::super::transport::{Limits, TransportError};
+use super::super::transport::{ResponseLimits, TransportError};
 use super::super::{Credential, Hub, HubSettings, Site, Transport, Upstream};
 use super::*;
 
@@ -66,7 +66,7 @@ impl Transport for Fake {
     fn send(
         &self,
         request: Request<Bytes>,
-        _limits: Limits,
+        _limits: ResponseLimits,
     ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
         async move {
             tokio::time::sleep(self.delay).await;
@@ -102,32 +102,32 @@ fn good(n: usize) -> (u16, Value) {
     (200, body)
 }
 
-fn site(name: &str) -> Place {
-    Place::of(&Upstream::Site(Site::parse(name).unwrap())).unwrap()
+fn site(name: &str) -> LoginTarget {
+    LoginTarget::from_upstream(&Upstream::Site(Site::parse(name).unwrap())).unwrap()
 }
 
 const REDIRECT: &str = "http://127.0.0.1:8000/oauth/callback";
 
-async fn attempt(fake: &Arc<Fake>) -> Attempt {
+async fn attempt(fake: &Arc<Fake>) -> PendingSignIn {
     attempt_at(fake, None).await.unwrap()
 }
 
-async fn attempt_at(fake: &Arc<Fake>, org: Option<&str>) -> Result<Attempt, LoginError> {
-    let request = LoginRequest {
-        place: site("eu"),
-        scopes: SCOPES.map(str::to_owned).to_vec(),
+async fn attempt_at(fake: &Arc<Fake>, org: Option<&str>) -> Result<PendingSignIn, LoginError> {
+    let request = SignInRequest {
+        target: site("eu"),
+        scopes: DEFAULT_SCOPES.map(str::to_owned).to_vec(),
         client_name: CLIENT_NAME.to_owned(),
         org: org.map(str::to_owned),
     };
-    Attempt::start(fake.clone(), request, REDIRECT).await
+    PendingSignIn::start(fake.clone(), request, REDIRECT).await
 }
 
 /// The values that the browser's address carries.
-fn carried(attempt: &Attempt) -> HashMap<String, String> {
+fn carried(attempt: &PendingSignIn) -> HashMap<String, String> {
     attempt.url().query_pairs().into_owned().collect()
 }
 
-fn answer(attempt: &Attempt, rest: &str) -> String {
+fn answer(attempt: &PendingSignIn, rest: &str) -> String {
     format!("{REDIRECT}?state={}&{rest}", carried(attempt)["state"])
 }
 
@@ -161,7 +161,7 @@ async fn a_sign_in_asks_with_pkce_and_state_and_proves_it_with_the_verifier() {
     let outcome = attempt.finish(&query).await.unwrap();
     assert!(outcome.notes.is_empty(), "{:?}", outcome.notes);
     let profile = outcome.profile;
-    assert_eq!(profile.place.key(), "us5.datadoghq.com");
+    assert_eq!(profile.target.key(), "us5.datadoghq.com");
     assert_eq!(profile.org_id.as_deref(), Some(org));
     assert_eq!(profile.org_name.as_deref(), Some("Acme"));
     assert_eq!(profile.access.expose_secret(), "access-secret-0");
@@ -319,38 +319,40 @@ async fn fewer_scopes_and_a_clock_that_is_off_are_said() {
 #[tokio::test]
 async fn scopes_are_checked_before_anything_is_sent() {
     let fake = Fake::tokens(good);
-    let request = LoginRequest {
-        place: site("eu"),
+    let request = SignInRequest {
+        target: site("eu"),
         scopes: vec!["a b".to_owned()],
         client_name: "x".to_owned(),
         org: None,
     };
-    let error = Attempt::start(fake.clone(), request, REDIRECT).await.err();
+    let error = PendingSignIn::start(fake.clone(), request, REDIRECT)
+        .await
+        .err();
     assert_eq!(error, Some(LoginError::BadScope("a b".to_owned())));
     assert!(fake.asked_at("/register").is_empty());
 }
 
 // What follows is about stored logins.
 
-struct Kept {
+struct LoginSummary {
     _folder: tempfile::TempDir,
     store: LoginStore,
 }
 
 /// A stored login whose token was received and ends so many seconds from now.
-async fn kept(received: i64, ends: i64) -> Kept {
+async fn kept(received: i64, ends: i64) -> LoginSummary {
     let folder = tempfile::tempdir().unwrap();
     let store = LoginStore::new(folder.path().join("state"));
     keep(&store, "old", received, ends).await;
-    Kept {
+    LoginSummary {
         _folder: folder,
         store,
     }
 }
 
 async fn keep(store: &LoginStore, token: &str, received: i64, ends: i64) {
-    let profile = Profile {
-        place: site("eu"),
+    let profile = Login {
+        target: site("eu"),
         client_id: "client-1".into(),
         access: format!("access-secret-{token}").into(),
         refresh: Some(format!("refresh-secret-{token}").into()),
@@ -362,11 +364,11 @@ async fn keep(store: &LoginStore, token: &str, received: i64, ends: i64) {
     };
     let lock = store.lock().await.unwrap();
     store
-        .put(&lock, "default", &profile, Safe::File, true)
+        .put(&lock, "default", &profile, TokenStorage::File, true)
         .unwrap();
 }
 
-fn open(kept: &Kept, fake: &Arc<Fake>) -> StoredLogin {
+fn open(kept: &LoginSummary, fake: &Arc<Fake>) -> StoredLogin {
     StoredLogin::open(kept.store.clone(), "default", &site("eu"), fake.clone()).unwrap()
 }
 
@@ -377,7 +379,7 @@ fn token(credential: &Credential) -> String {
     }
 }
 
-fn stored(kept: &Kept) -> (String, String) {
+fn stored(kept: &LoginSummary) -> (String, String) {
     let (profile, _) = kept.store.get("default").unwrap().unwrap();
     let refresh = profile.refresh.unwrap();
     (
@@ -502,7 +504,7 @@ async fn a_login_that_moved_to_another_site_or_went_away_is_not_sent_to_the_old_
     let login = open(&kept, &fake);
     let lock = kept.store.lock().await.unwrap();
     let (mut profile, safe) = kept.store.get("default").unwrap().unwrap();
-    profile.place = site("us5");
+    profile.target = site("us5");
     kept.store
         .put(&lock, "default", &profile, safe, true)
         .unwrap();
@@ -543,7 +545,7 @@ impl Transport for Api {
     fn send(
         &self,
         request: Request<Bytes>,
-        limits: Limits,
+        limits: ResponseLimits,
     ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
         if request.uri().path().contains("oauth2") {
             return self.tokens.send(request, limits);
@@ -559,7 +561,7 @@ impl Transport for Api {
     }
 }
 
-async fn write_with(kept: &Kept, api: &Arc<Api>, times: usize) -> Vec<Result<u16, String>> {
+async fn write_with(kept: &LoginSummary, api: &Arc<Api>, times: usize) -> Vec<Result<u16, String>> {
     let login = StoredLogin::open(kept.store.clone(), "default", &site("eu"), api.clone()).unwrap();
     let hub = Hub::new(
         Upstream::Site(Site::parse("eu").unwrap()),
@@ -569,9 +571,9 @@ async fn write_with(kept: &Kept, api: &Arc<Api>, times: usize) -> Vec<Result<u16
     let client = hub
         .client(login.ready().await.unwrap(), "test")
         .with_renewal(Arc::new(login));
-    let calls = (0..times).map(|_| client.execute(Call::new(&WRITE).body(json!({}))));
+    let calls = (0..times).map(|_| client.execute(ApiCall::new(&WRITE).body(json!({}))));
     let answers = futures_util::future::join_all(calls).await;
-    let outcome = |answer: Result<super::super::Answer, super::super::ClientError>| {
+    let outcome = |answer: Result<super::super::ApiResponse, super::super::ClientError>| {
         answer.map(|a| a.status).map_err(|error| error.to_string())
     };
     answers.into_iter().map(outcome).collect()
@@ -674,7 +676,7 @@ async fn get(url: &str, host: Option<&str>) -> (u16, String, http::HeaderMap) {
 async fn the_listener_takes_the_one_answer_that_is_ours() {
     let fake = Fake::tokens(good);
     let attempt = Arc::new(attempt(&fake).await);
-    let listener = Listener::bind(Some(0)).await.unwrap();
+    let listener = CallbackListener::bind(Some(0)).await.unwrap();
     let here = listener.redirect();
     let wait = tokio::spawn(listener.wait(attempt.clone(), Duration::from_secs(20)));
 
@@ -711,7 +713,7 @@ async fn the_listener_takes_the_one_answer_that_is_ours() {
 async fn nobody_came_and_strangers_did() {
     let fake = Fake::tokens(good);
     let attempt = Arc::new(attempt(&fake).await);
-    let listener = Listener::bind(Some(0)).await.unwrap();
+    let listener = CallbackListener::bind(Some(0)).await.unwrap();
     let here = listener.redirect();
     let wait = tokio::spawn(listener.wait(attempt, Duration::from_millis(500)));
     get(&format!("{here}?code=c&state=guess"), None).await;
@@ -728,7 +730,7 @@ async fn nobody_came_and_strangers_did() {
 async fn a_port_that_was_named_is_taken_or_refused() {
     let used = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = used.local_addr().unwrap().port();
-    let error = Listener::bind(Some(port)).await.err().unwrap();
+    let error = CallbackListener::bind(Some(port)).await.err().unwrap();
     assert!(matches!(error, LoginError::PortTaken { .. }), "{error}");
     assert!(error.hint().contains("--callback-port"));
     assert!(LoginError::PortsTaken.hint().contains("--callback-port 0"));
@@ -741,12 +743,15 @@ async fn the_first_port_that_is_free_is_taken_and_a_refusal_names_them_all() {
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = free.local_addr().unwrap().port();
     drop(free);
-    let listener = Listener::first_free(&[used.0, port]).await.unwrap();
+    let listener = CallbackListener::first_free(&[used.0, port]).await.unwrap();
     let expected = format!("http://127.0.0.1:{port}/oauth/callback");
     assert_eq!(listener.redirect(), expected);
-    let error = Listener::first_free(&[used.0, port]).await.err().unwrap();
+    let error = CallbackListener::first_free(&[used.0, port])
+        .await
+        .err()
+        .unwrap();
     assert_eq!(error, LoginError::PortsTaken);
-    for port in PORTS {
+    for port in CALLBACK_PORTS {
         assert!(error.to_string().contains(&port.to_string()), "{error}");
     }
 }

@@ -24,9 +24,9 @@ use super::super::error::upstream_words;
 use super::super::text;
 use super::super::transport::{Transport, TransportError};
 use super::error::LoginError;
-use super::place::Place;
-use super::store::Profile;
-use super::{LIMITS, now_ms};
+use super::store::Login;
+use super::target::LoginTarget;
+use super::{RESPONSE_LIMITS, now_ms};
 
 /// The life of an access token that came without one, as documented.
 const USUAL_LIFE: Duration = Duration::from_secs(3_600);
@@ -66,13 +66,13 @@ pub(super) enum Failure {
 /// Exchanges a code.
 pub(super) async fn exchange(
     transport: &dyn Transport,
-    place: &Place,
+    target: &LoginTarget,
     client_id: &str,
     redirect: &str,
     code: &SecretString,
     verifier: PkceCodeVerifier,
 ) -> Result<Tokens, Failure> {
-    let call = TokenCall::new(transport, place, "the code exchange");
+    let call = TokenCall::new(transport, target, "the code exchange");
     let client = call.client(client_id)?;
     let redirect = RedirectUrl::new(redirect.to_owned()).map_err(|_| call.broken("redirect"))?;
     // Both leave every text that comes back.
@@ -96,11 +96,11 @@ pub(super) async fn exchange(
 /// Takes new tokens for a refresh token.
 pub(super) async fn refresh(
     transport: &dyn Transport,
-    place: &Place,
+    target: &LoginTarget,
     client_id: &str,
     refresh: &SecretString,
 ) -> Result<Tokens, Failure> {
-    let call = TokenCall::new(transport, place, "the renewal of the login");
+    let call = TokenCall::new(transport, target, "the renewal of the login");
     let client = call.client(client_id)?;
     let secrets = Credential::Bearer(refresh.clone());
     let token = RefreshToken::new(refresh.expose_secret().to_owned());
@@ -115,11 +115,11 @@ pub(super) async fn refresh(
     call.read(answer)
 }
 
-/// Revokes the tokens of a profile at its place: the refresh token first, which ends the grant.
+/// Revokes the tokens of a profile at its target: the refresh token first, which ends the grant.
 ///
 /// # Errors
-/// When the place did not take it. The profile should be forgotten all the same.
-pub async fn revoke(transport: &dyn Transport, profile: &Profile) -> Result<(), LoginError> {
+/// When the target did not take it. The profile should be forgotten all the same.
+pub async fn revoke(transport: &dyn Transport, profile: &Login) -> Result<(), LoginError> {
     let tokens = [
         profile
             .refresh
@@ -135,14 +135,14 @@ pub async fn revoke(transport: &dyn Transport, profile: &Profile) -> Result<(), 
 
 async fn revoke_one(
     transport: &dyn Transport,
-    profile: &Profile,
+    profile: &Login,
     token: &SecretString,
     hint: &str,
 ) -> Result<(), LoginError> {
     const WHAT: &str = "the revocation";
-    let place = &profile.place;
+    let target = &profile.target;
     let no_answer = |why: String| LoginError::NoAnswer {
-        place: place.name(),
+        target: target.name(),
         what: WHAT,
         why,
     };
@@ -153,7 +153,7 @@ async fn revoke_one(
         .finish();
     let mut request = Request::new(Bytes::from(form));
     *request.method_mut() = http::Method::POST;
-    *request.uri_mut() = place
+    *request.uri_mut() = target
         .revoke_url()
         .parse()
         .map_err(|_| no_answer("its address is not a URL".to_owned()))?;
@@ -163,7 +163,7 @@ async fn revoke_one(
     );
     Credential::Bearer(profile.access.clone()).apply(request.headers_mut());
     let answer = transport
-        .send(request, LIMITS)
+        .send(request, RESPONSE_LIMITS)
         .await
         .map_err(|error| no_answer(error.to_string()))?;
     match answer.status().as_u16() {
@@ -171,7 +171,7 @@ async fn revoke_one(
         // An access token that ended or went with its refresh token.
         401 if hint == "access_token" => Ok(()),
         status => Err(LoginError::Status {
-            place: place.name(),
+            target: target.name(),
             what: WHAT,
             status,
             words: words(answer.body(), &Credential::Bearer(token.clone())),
@@ -193,7 +193,7 @@ struct Seen {
 /// One call of a token endpoint.
 struct TokenCall<'a> {
     transport: &'a dyn Transport,
-    place: &'a Place,
+    target: &'a LoginTarget,
     what: &'static str,
     seen: Mutex<Seen>,
 }
@@ -222,17 +222,17 @@ type Client = BasicClient<
 >;
 
 impl<'a> TokenCall<'a> {
-    fn new(transport: &'a dyn Transport, place: &'a Place, what: &'static str) -> Self {
+    fn new(transport: &'a dyn Transport, target: &'a LoginTarget, what: &'static str) -> Self {
         Self {
             transport,
-            place,
+            target,
             what,
             seen: Mutex::default(),
         }
     }
 
     fn client(&self, client_id: &str) -> Result<Client, Failure> {
-        let url = TokenUrl::new(self.place.token_url()).map_err(|_| self.broken("token"))?;
+        let url = TokenUrl::new(self.target.token_url()).map_err(|_| self.broken("token"))?;
         Ok(BasicClient::new(ClientId::new(client_id.to_owned()))
             .set_auth_type(AuthType::RequestBody)
             .set_token_uri(url))
@@ -240,7 +240,7 @@ impl<'a> TokenCall<'a> {
 
     fn broken(&self, which: &str) -> Failure {
         Failure::Other(LoginError::NoAnswer {
-            place: self.place.name(),
+            target: self.target.name(),
             what: self.what,
             why: format!("the {which} address is not a URL"),
         })
@@ -253,7 +253,7 @@ impl<'a> TokenCall<'a> {
     ) -> Result<HttpResponse, TransportError> {
         let answer = self
             .transport
-            .send(request.map(Bytes::from), LIMITS)
+            .send(request.map(Bytes::from), RESPONSE_LIMITS)
             .await?;
         let date = answer
             .headers()
@@ -280,11 +280,11 @@ impl<'a> TokenCall<'a> {
             .seen
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let place = self.place.name();
+        let target = self.target.name();
         let what = self.what;
         let unreadable = |why| {
             Failure::Other(LoginError::Unreadable {
-                place: place.clone(),
+                target: target.clone(),
                 what,
                 why,
             })
@@ -298,7 +298,7 @@ impl<'a> TokenCall<'a> {
                 "invalid_scope" => Failure::Scope(words),
                 _ if unknown_client => Failure::Client(words),
                 _ => Failure::Other(LoginError::Status {
-                    place,
+                    target,
                     what,
                     status,
                     words,
@@ -309,7 +309,7 @@ impl<'a> TokenCall<'a> {
             Ok(tokens) => tokens,
             Err(RequestTokenError::Request(error)) => {
                 return Err(Failure::Other(LoginError::NoAnswer {
-                    place,
+                    target,
                     what,
                     why: error.to_string(),
                 }));

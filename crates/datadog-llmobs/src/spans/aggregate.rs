@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::request::{Filter, PageRequest};
 use super::search::unreadable_rows;
-use crate::call::{Call, JSON, Operation};
+use crate::call::{ApiCall, JSON, Operation};
 use crate::client::Client;
 use crate::error::ClientError;
 use crate::pager::{CursorPager, PagerLimits, Step};
@@ -50,7 +50,7 @@ impl Client {
         if let Some(answer) = self.aggregated_there(question).await? {
             return Ok(answer);
         }
-        Paging::new(self, question)?.run().await
+        PagedAggregation::new(self, question)?.run().await
     }
 
     /// The upstream's own aggregation; `None` where it has none. A Datadog site is not even asked.
@@ -66,7 +66,7 @@ impl Client {
         if refusals.get(&key).await.is_some() {
             return Ok(None);
         }
-        let asked = self.execute(Call::new(&AGGREGATE).body(json!(question)));
+        let asked = self.execute(ApiCall::new(&AGGREGATE).body(json!(question)));
         match asked.await {
             Ok(answer) => {
                 let status = answer.status;
@@ -75,7 +75,7 @@ impl Client {
                     read.map_err(|_| self.unreadable(&AGGREGATE, status, "other JSON".into()));
                 read.map(Some)
             }
-            Err(ClientError::Refused(refusal))
+            Err(ClientError::Status(refusal))
                 if matches!(refusal.status, 401 | 403 | 404 | 405 | 501) =>
             {
                 refusals.insert(key, refusal.words).await;
@@ -95,7 +95,7 @@ struct Walk {
 }
 
 /// An aggregation from pages.
-struct Paging<'a> {
+struct PagedAggregation<'a> {
     client: &'a Client,
     question: &'a Question,
     tally: Tally,
@@ -105,7 +105,7 @@ struct Paging<'a> {
     notes: Vec<String>,
 }
 
-impl<'a> Paging<'a> {
+impl<'a> PagedAggregation<'a> {
     fn new(client: &'a Client, question: &'a Question) -> Result<Self, ClientError> {
         Ok(Self {
             client,

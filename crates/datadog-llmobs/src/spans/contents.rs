@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::request::Filter;
 use super::trace::Walk;
-use super::{Contents, Gap, LoadedTrace, SEARCH, Which};
+use super::{Gap, LoadedTrace, SEARCH, SpanContents, SpanSelection};
 use crate::cache::{CachedContent, ContentState};
 use crate::client::Client;
 use crate::error::ClientError;
@@ -38,9 +38,9 @@ impl Client {
     pub async fn contents(
         &self,
         trace: &LoadedTrace,
-        which: Which<'_>,
-    ) -> Result<Contents, ClientError> {
-        let mut contents = Contents::default();
+        which: SpanSelection<'_>,
+    ) -> Result<SpanContents, ClientError> {
+        let mut contents = SpanContents::default();
         let wanted = wanted(trace, which);
         if wanted.is_empty() {
             return Ok(contents);
@@ -267,10 +267,10 @@ pub(super) fn apart(tree: &TraceTree) -> Vec<NodeId> {
         .collect()
 }
 
-fn wanted<'a>(trace: &'a LoadedTrace, which: Which<'_>) -> Vec<&'a Arc<Span>> {
+fn wanted<'a>(trace: &'a LoadedTrace, which: SpanSelection<'_>) -> Vec<&'a Arc<Span>> {
     let named: Vec<NodeId> = match which {
-        Which::All => trace.apart.clone(),
-        Which::Spans(ids) => {
+        SpanSelection::All => trace.apart.clone(),
+        SpanSelection::Spans(ids) => {
             let nodes = ids.iter().filter_map(|id| trace.tree.find(id.as_str()));
             let mut nodes: Vec<NodeId> = nodes
                 .filter(|node| trace.apart.binary_search(node).is_ok())

@@ -11,9 +11,9 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::wire::{read_error_object, scalar_text};
-use super::{Gap, LoadedTrace, SpanSearch, Which};
+use super::{Gap, LoadedTrace, SpanSearch, SpanSelection};
 use crate::cache::FieldShelf;
-use crate::call::{Call, JSON, Operation};
+use crate::call::{ApiCall, JSON, Operation};
 use crate::client::Client;
 use crate::error::ClientError;
 use crate::retry::OperationClass;
@@ -154,12 +154,12 @@ impl Client {
         field: &str,
     ) -> Result<(Option<Value>, Vec<Gap>), ClientError> {
         let contents = self
-            .contents(trace, Which::Spans(std::slice::from_ref(id)))
+            .contents(trace, SpanSelection::Spans(std::slice::from_ref(id)))
             .await?;
         let Some(node) = trace.tree.find(id.as_str()) else {
             return Err(ClientError::SpanNotFound(id.clone()));
         };
-        let span = contents.of(trace.tree.span(node));
+        let span = contents.with_content(trace.tree.span(node));
         let what = match field {
             "documents" if !span.documents().is_empty() => {
                 return Ok((Some(span.documents().into()), Vec::new()));
@@ -280,14 +280,14 @@ impl Client {
         );
         let asked = self
             .with_deadline(deadline)
-            .execute(Call::new(operation).body(Value::Object(body)))
+            .execute(ApiCall::new(operation).body(Value::Object(body)))
             .await;
         let error = match asked {
             Ok(answer) if answer.value.is_object() => return Ok(answer.value),
             Ok(answer) => self.unreadable(operation, answer.status, "other JSON".to_owned()),
             Err(error) => error,
         };
-        if let ClientError::Refused(refusal) = &error {
+        if let ClientError::Status(refusal) = &error {
             let words = refusal.words.to_lowercase();
             let about_the_thing = ["span not found", "no spans found", "field", "evaluat"]
                 .into_iter()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::request::{Filter, PageRequest};
 use super::wire::{self, WirePage};
 use super::{SEARCH, SpanPage, SpanSearch};
-use crate::call::Call;
+use crate::call::ApiCall;
 use crate::client::Client;
 use crate::error::ClientError;
 use llmobs_core::model::TraceId;
@@ -87,7 +87,7 @@ impl Client {
         request: &PageRequest<'_>,
     ) -> Result<(WirePage, usize), ClientError> {
         let answer = self
-            .execute(Call::new(&SEARCH).body(request.body()))
+            .execute(ApiCall::new(&SEARCH).body(request.body()))
             .await?;
         let page = wire::read_page(answer.value)
             .map_err(|what| self.unreadable(&SEARCH, answer.status, what.to_owned()))?;

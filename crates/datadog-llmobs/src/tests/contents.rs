@@ -21,7 +21,7 @@ fn ids(range: std::ops::Range<usize>) -> Vec<SpanId> {
 }
 
 /// The length of a span's output as contents give it.
-fn output_length(contents: &Contents, id: usize) -> usize {
+fn output_length(contents: &SpanContents, id: usize) -> usize {
     let span = &contents.spans[id.to_string().as_str()];
     span.output.text().map_or(0, |text| text.len())
 }
@@ -31,9 +31,9 @@ async fn small_contents_came_with_the_structure() {
     let fake = Fake::with((0..5).map(|id| span(id, 3_600, 100)).collect());
     let client = fake.client();
     let trace = client.trace(&trace_id(), NOW_MS).await.unwrap();
-    let contents = client.contents(&trace, Which::All).await.unwrap();
+    let contents = client.contents(&trace, SpanSelection::All).await.unwrap();
     assert!(contents.spans.is_empty() && contents.gaps.is_empty());
-    let last = contents.of(&trace.tree.spans()[4]);
+    let last = contents.with_content(&trace.tree.spans()[4]);
     assert_eq!(last.output.text().unwrap().len(), 100);
     assert_eq!(fake.search_counts(), (1, 0));
 }
@@ -47,7 +47,10 @@ async fn a_small_trace_is_read_whole_by_whoever_asks_first() {
         async move {
             let trace = client.trace(&trace_id(), NOW_MS).await.unwrap();
             let some = ids(n % 9..n % 9 + 2);
-            client.contents(&trace, Which::Spans(&some)).await.unwrap()
+            client
+                .contents(&trace, SpanSelection::Spans(&some))
+                .await
+                .unwrap()
         }
     });
     for contents in join_all(calls).await {
@@ -77,7 +80,10 @@ async fn overlapping_sets_of_a_large_trace_read_each_span_once() {
         async move {
             let trace = client.trace(&trace_id(), NOW_MS).await.unwrap();
             let some = ids(n..n + 15);
-            client.contents(&trace, Which::Spans(&some)).await.unwrap()
+            client
+                .contents(&trace, SpanSelection::Spans(&some))
+                .await
+                .unwrap()
         }
     });
     for contents in join_all(calls).await {
@@ -98,7 +104,7 @@ async fn overlapping_sets_of_a_large_trace_read_each_span_once() {
         .unwrap();
     let all = hub
         .client(keys(), "test")
-        .contents(&trace, Which::All)
+        .contents(&trace, SpanSelection::All)
         .await
         .unwrap();
     assert_eq!(all.spans.len(), 100);
@@ -111,10 +117,10 @@ async fn when_few_spans_are_there_already_the_rest_is_asked_for_by_leaving_them_
     let client = fake.client();
     let trace = client.trace(&trace_id(), NOW_MS).await.unwrap();
     client
-        .contents(&trace, Which::Spans(&ids(3..5)))
+        .contents(&trace, SpanSelection::Spans(&ids(3..5)))
         .await
         .unwrap();
-    let all = client.contents(&trace, Which::All).await.unwrap();
+    let all = client.contents(&trace, SpanSelection::All).await.unwrap();
     assert_eq!(all.spans.len(), 100);
     let queries: Vec<_> = fake.filters().into_iter().skip(1).collect();
     assert_eq!(queries[0]["query"], "@trace_id:t @span_id:(3 OR 4)");
@@ -129,7 +135,7 @@ async fn contents_of_an_older_trace_live_ten_minutes_and_evaluations_do_not() {
     let read = || async {
         let client = hub.client(keys(), "test");
         let trace = client.trace(&trace_id(), NOW_MS).await.unwrap();
-        client.contents(&trace, Which::All).await.unwrap()
+        client.contents(&trace, SpanSelection::All).await.unwrap()
     };
     read().await;
     fake.world().spans[1]["evaluation"] = json!({"good": {"value": true}});
@@ -150,7 +156,7 @@ async fn contents_of_a_young_trace_live_twenty_seconds() {
     let read = || async {
         let client = hub.client(keys(), "test");
         let trace = client.trace(&trace_id(), NOW_MS).await.unwrap();
-        client.contents(&trace, Which::All).await.unwrap()
+        client.contents(&trace, SpanSelection::All).await.unwrap()
     };
     read().await;
     tokio::time::advance(Duration::from_secs(21)).await;
@@ -165,7 +171,7 @@ async fn a_span_that_was_sent_again_is_read_again() {
     let read = || async {
         let client = hub.client(keys(), "test");
         let trace = client.trace(&trace_id(), NOW_MS).await.unwrap();
-        client.contents(&trace, Which::All).await.unwrap()
+        client.contents(&trace, SpanSelection::All).await.unwrap()
     };
     read().await;
     fake.world().spans[1]["duration"] = json!(2_000_000);
@@ -187,17 +193,18 @@ async fn a_failure_is_not_kept_and_a_reader_that_goes_away_blocks_nobody() {
     fake.world().search_fails = Some((403, json!({})));
     let calls = (0..10).map(|_| {
         let (client, trace) = (hub.client(keys(), "test"), &trace);
-        async move { client.contents(trace, Which::All).await }
+        async move { client.contents(trace, SpanSelection::All).await }
     });
     assert!(join_all(calls).await.iter().all(Result::is_err));
     assert_eq!(fake.search_counts(), (1, 1));
     fake.world().search_fails = None;
     let (client, lent) = (hub.client(keys(), "test"), std::sync::Arc::clone(&trace));
-    let gone = tokio::spawn(async move { client.contents(&lent, Which::All).await.is_ok() });
+    let gone =
+        tokio::spawn(async move { client.contents(&lent, SpanSelection::All).await.is_ok() });
     tokio::time::sleep(Duration::from_millis(50)).await;
     gone.abort();
     let client = hub.client(keys(), "test");
-    let contents = client.contents(&trace, Which::All).await.unwrap();
+    let contents = client.contents(&trace, SpanSelection::All).await.unwrap();
     assert_eq!(contents.spans.len(), 3);
 }
 
@@ -208,7 +215,7 @@ async fn a_span_whose_content_is_gone_stands_as_it_is_and_a_gap_says_so() {
     let trace = client.trace(&trace_id(), NOW_MS).await.unwrap();
     fake.world().spans.remove(1);
     for _ in 0..2 {
-        let contents = client.contents(&trace, Which::All).await.unwrap();
+        let contents = client.contents(&trace, SpanSelection::All).await.unwrap();
         assert_eq!(contents.spans.len(), 3);
         assert!(contents.gaps[0].why.contains("content of 1 spans"));
         assert_eq!(output_length(&contents, 2), LARGE);

@@ -34,7 +34,7 @@ fn evaluator() -> Evaluator {
 /// Answers the outcomes in turn, and remembers the schemas that were sent.
 async fn put_to(
     outcomes: Vec<(u16, &'static str)>,
-) -> (Result<PutEvaluator, ClientError>, Vec<Value>) {
+) -> (Result<EvaluatorWriteResult, ClientError>, Vec<Value>) {
     let sent = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&sent);
     let handler = put(move |axum::Json(body): axum::Json<Value>| async move {

@@ -303,7 +303,7 @@ async fn plain_http_to_another_machine_is_never_sent() {
     let request = http::Request::get("http://192.0.2.1/x")
         .body(bytes::Bytes::new())
         .unwrap();
-    let limits = Limits {
+    let limits = ResponseLimits {
         timeout: Duration::from_secs(5),
         max_body_bytes: 10,
     };

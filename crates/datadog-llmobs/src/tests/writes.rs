@@ -39,7 +39,7 @@ impl Transport for Script {
     fn send(
         &self,
         _: Request<Bytes>,
-        _: Limits,
+        _: ResponseLimits,
     ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
         self.sent.fetch_add(1, Ordering::SeqCst);
         let mut outcomes = self.outcomes.lock().unwrap();
@@ -60,13 +60,13 @@ impl Transport for Script {
 async fn execute(
     operation: &'static Operation,
     outcomes: Vec<Outcome>,
-) -> (Result<Answer, ClientError>, usize) {
+) -> (Result<ApiResponse, ClientError>, usize) {
     let script = std::sync::Arc::new(Script {
         outcomes: Mutex::new(outcomes),
         sent: AtomicUsize::new(0),
     });
     let client = Hub::new(Upstream::Local, script.clone(), fast()).client(keys(), "test");
-    let answer = client.execute(Call::new(operation)).await;
+    let answer = client.execute(ApiCall::new(operation)).await;
     (answer, script.sent.load(Ordering::SeqCst))
 }
 

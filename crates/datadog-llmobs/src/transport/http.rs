@@ -17,7 +17,7 @@ use reqwest::redirect;
 use thiserror::Error;
 use url::Url;
 
-use super::{BodyCollector, Limits, Transport, TransportError};
+use super::{BodyCollector, ResponseLimits, Transport, TransportError};
 use crate::site::is_loopback;
 use crate::text;
 
@@ -101,7 +101,7 @@ impl HttpTransport {
     async fn exchange(
         &self,
         request: Request<Bytes>,
-        limits: Limits,
+        limits: ResponseLimits,
     ) -> Result<Response<Bytes>, TransportError> {
         let url = Url::parse(&request.uri().to_string())
             .map_err(|_| TransportError::NotSent("its address is not a URL"))?;
@@ -152,7 +152,7 @@ impl Transport for HttpTransport {
     fn send(
         &self,
         request: Request<Bytes>,
-        limits: Limits,
+        limits: ResponseLimits,
     ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
         async move {
             tokio::time::timeout(limits.timeout, self.exchange(request, limits))
@@ -175,7 +175,7 @@ fn read_certificates(path: &PathBuf) -> Result<Vec<reqwest::Certificate>, HttpTr
 }
 
 /// Sorts an error by whether the request can have been executed.
-fn classify(error: reqwest::Error, limits: Limits) -> TransportError {
+fn classify(error: reqwest::Error, limits: ResponseLimits) -> TransportError {
     let error = error.without_url();
     if error.is_builder() {
         TransportError::NotSent("it is not well formed")

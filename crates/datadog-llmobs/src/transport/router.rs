@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
-use super::{BodyCollector, Limits, Transport, TransportError};
+use super::{BodyCollector, ResponseLimits, Transport, TransportError};
 
 /// Calls an axum router directly.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ impl RouterTransport {
     async fn exchange(
         &self,
         mut request: Request<Bytes>,
-        limits: Limits,
+        limits: ResponseLimits,
     ) -> Result<Response<Bytes>, TransportError> {
         // What an HTTP client would send: a server decides by it whom it speaks to.
         if !request.headers().contains_key(header::HOST)
@@ -57,7 +57,7 @@ impl Transport for RouterTransport {
     fn send(
         &self,
         request: Request<Bytes>,
-        limits: Limits,
+        limits: ResponseLimits,
     ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
         async move {
             tokio::time::timeout(limits.timeout, self.exchange(request, limits))
@@ -75,8 +75,8 @@ mod tests {
     use axum::routing::get;
     use std::time::Duration;
 
-    fn limits() -> Limits {
-        Limits {
+    fn limits() -> ResponseLimits {
+        ResponseLimits {
             timeout: Duration::from_secs(30),
             max_body_bytes: 10,
         }
@@ -126,7 +126,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_host_is_sent_as_over_http() {
-        let big = Limits {
+        let big = ResponseLimits {
             max_body_bytes: 100,
             ..limits()
         };

@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::{Admitted, Gate, HeaderCredentials, PublicUrl, SignedIn, refusal};
-use datadog_llmobs::{Credential, Renew};
+use datadog_llmobs::{Credential, RenewCredential};
 
 use super::broker::Renewing;
 use super::limits::{Act, Peer};
@@ -100,9 +100,9 @@ impl Inner {
             tracing::error!(grant = grant.id, %error, "a caller was refused");
             self.bad_token(path, peer)
         })?;
-        let (credential, renewal): (Credential, Arc<dyn Renew>) = match held {
+        let (credential, renewal): (Credential, Arc<dyn RenewCredential>) = match held {
             Held::Given(credential) => (credential, Arc::new(Given)),
-            Held::Login(profile) if self.is_upstream(&profile.place) => {
+            Held::Login(profile) if self.is_upstream(&profile.target) => {
                 let renewing = Renewing::new(self, &grant);
                 (renewing.ready(&profile).await, Arc::new(renewing))
             }
@@ -158,7 +158,7 @@ impl Inner {
 /// grant stays, because Datadog also answers 401 where an endpoint does not take a kind of token.
 struct Given;
 
-impl Renew for Given {
+impl RenewCredential for Given {
     fn renew<'a>(
         &'a self,
         _refused: &'a Credential,

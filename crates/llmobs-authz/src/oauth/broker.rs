@@ -22,7 +22,7 @@ mod start;
 use url::Url;
 
 use datadog_llmobs::Upstream;
-use datadog_llmobs::login::Place;
+use datadog_llmobs::login::LoginTarget;
 
 use super::redirect;
 
@@ -34,7 +34,7 @@ pub(super) use start::leave;
 #[derive(Debug, Clone)]
 pub struct DatadogSignIn {
     /// Where. It must be the place of the server's upstream.
-    pub place: Place,
+    pub place: LoginTarget,
     /// This server's client id there. `None` registers one, which Datadog may refuse to a redirect
     /// address that is not on loopback.
     pub client_id: Option<String>,
@@ -72,7 +72,7 @@ mod tests {
         #[case] sources: &str,
     ) {
         let sign_in = DatadogSignIn {
-            place: Place::of(&upstream).unwrap(),
+            place: LoginTarget::from_upstream(&upstream).unwrap(),
             client_id: None,
         };
         assert_eq!(sign_in.policy_sources(), sources);

@@ -22,7 +22,7 @@ use crate::oauth::seal::{Held, OfSignIn};
 use crate::oauth::store::consents;
 use crate::oauth::store::sign_ins::{self, SignIn};
 use crate::oauth::{CALLBACK, Inner, page};
-use datadog_llmobs::login::{AuthorizationResponse, LoginError, Profile};
+use datadog_llmobs::login::{AuthorizationResponse, Login, LoginError};
 use datadog_llmobs::{ClientError, Credential};
 
 use super::DatadogSignIn;
@@ -124,7 +124,7 @@ async fn finish(inner: &Arc<Inner>, returned: Returned) -> Result<Response, Oaut
 async fn login(
     inner: &Arc<Inner>,
     returned: &Returned,
-) -> Result<Result<Profile, String>, OauthError> {
+) -> Result<Result<Login, String>, OauthError> {
     let Some(at) = &inner.sign_in else {
         return Err(OauthError::server());
     };
@@ -133,10 +133,10 @@ async fn login(
     let scopes = DatadogSignIn::scopes(returned.sign_in.writes);
     let accepted = match returned.answer.accept(&at.place, None) {
         // The upstream is one site, and tokens of another are not good there.
-        Ok(accepted) if accepted.place != at.place => {
+        Ok(accepted) if accepted.target != at.place => {
             return Ok(Err(format!(
                 "your account is at {}, and this server reads {}; sign in to the server of your site",
-                accepted.place.name(),
+                accepted.target.name(),
                 at.place.name()
             )));
         }

@@ -11,7 +11,7 @@ use crate::oauth::answer::OauthError;
 use crate::oauth::clock::millis;
 use crate::oauth::store::registrations;
 use crate::oauth::{CALLBACK, Inner};
-use datadog_llmobs::login::{CLIENT_NAME, LoginError, Registration};
+use datadog_llmobs::login::{CLIENT_NAME, ClientRegistration, LoginError};
 
 use super::DatadogSignIn;
 
@@ -23,7 +23,7 @@ impl Inner {
     pub(super) async fn registration(
         &self,
         sign_in: &DatadogSignIn,
-    ) -> Result<Result<Registration, LoginError>, OauthError> {
+    ) -> Result<Result<ClientRegistration, LoginError>, OauthError> {
         let redirect = self.public.at(CALLBACK);
         let known = match &sign_in.client_id {
             Some(given) => Some(given.clone()),
@@ -39,7 +39,8 @@ impl Inner {
             return Ok(Ok(sign_in.registered_as(client_id, redirect)));
         }
         let transport = self.hub.transport();
-        let made = Registration::new(&*transport, &sign_in.place, CLIENT_NAME, &redirect).await;
+        let made =
+            ClientRegistration::new(&*transport, &sign_in.place, CLIENT_NAME, &redirect).await;
         let made = match made {
             Ok(made) => made,
             Err(refused) => return Ok(Err(refused)),
@@ -68,9 +69,9 @@ impl Inner {
 
 impl DatadogSignIn {
     /// The registration with this client id.
-    pub(super) fn registered_as(&self, client_id: String, redirect: String) -> Registration {
-        Registration {
-            place: self.place.clone(),
+    pub(super) fn registered_as(&self, client_id: String, redirect: String) -> ClientRegistration {
+        ClientRegistration {
+            target: self.place.clone(),
             client_id,
             redirect,
         }
@@ -78,7 +79,7 @@ impl DatadogSignIn {
 
     /// The scopes to ask for: changes only if the user ticked them.
     pub(super) fn scopes(writes: bool) -> Vec<String> {
-        datadog_llmobs::login::SCOPES
+        datadog_llmobs::login::DEFAULT_SCOPES
             .iter()
             .filter(|scope| writes || **scope != WRITE)
             .map(|scope| (*scope).to_owned())

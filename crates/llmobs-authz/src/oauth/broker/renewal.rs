@@ -18,8 +18,8 @@ use crate::oauth::seal::{Held, Place, Unsealable};
 use crate::oauth::store::StoreError;
 use crate::oauth::store::grants::{self, Grant};
 use crate::oauth::store::renewals::{self, Claim};
-use datadog_llmobs::login::{LoginError, Profile, RenewalError, renew};
-use datadog_llmobs::{Credential, Renew};
+use datadog_llmobs::login::{Login, LoginError, RenewalError, renew};
+use datadog_llmobs::{Credential, RenewCredential};
 
 /// The longest turn: more than a renewal may take.
 const TURN: Duration = Duration::from_secs(60);
@@ -86,7 +86,7 @@ impl Renewing {
 
     /// The credential for a call that begins now, renewed first if it is about to end. When that
     /// fails it is the old one: if that is over, Datadog refuses it, and the refusal says the rest.
-    pub(in crate::oauth) async fn ready(&self, profile: &Profile) -> Credential {
+    pub(in crate::oauth) async fn ready(&self, profile: &Login) -> Credential {
         if profile.is_good(self.inner.clock.now_ms()) {
             return Credential::Bearer(profile.access.clone());
         }
@@ -164,7 +164,7 @@ impl Inner {
     async fn renew_in_turn(
         self: &Arc<Self>,
         grant: &Grant,
-        profile: Profile,
+        profile: Login,
         renewer: &str,
     ) -> Result<SecretString, Unrenewed> {
         let renewed = renew(&*self.hub.transport(), &profile).await;
@@ -184,7 +184,7 @@ impl Inner {
             }
             // Forgotten, so that nobody asks with it again.
             Err(RenewalError::Refused | RenewalError::NoRefreshToken) => {
-                let over = Profile {
+                let over = Login {
                     refresh: None,
                     ..profile
                 };
@@ -209,7 +209,7 @@ impl Inner {
     async fn keep_renewed(
         &self,
         grant: &Grant,
-        profile: &Profile,
+        profile: &Login,
         renewer: &str,
     ) -> Result<bool, Unrenewed> {
         let held = Held::Login(Box::new(profile.clone()));
@@ -222,10 +222,10 @@ impl Inner {
     }
 
     /// A login that was just given, dated by the clock that everything in the store is dated by.
-    pub(super) fn dated(&self, profile: Profile) -> Profile {
+    pub(super) fn dated(&self, profile: Login) -> Login {
         let life = profile.expires_at_ms.saturating_sub(profile.issued_at_ms);
         let now = self.clock.now_ms();
-        Profile {
+        Login {
             issued_at_ms: now,
             expires_at_ms: now.saturating_add(life),
             ..profile
@@ -233,7 +233,7 @@ impl Inner {
     }
 }
 
-impl Renew for Renewing {
+impl RenewCredential for Renewing {
     fn renew<'a>(
         &'a self,
         refused: &'a Credential,

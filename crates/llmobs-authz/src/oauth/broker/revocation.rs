@@ -11,7 +11,7 @@ use crate::oauth::clock::millis;
 use crate::oauth::seal::{Held, Place};
 use crate::oauth::store::StoreError;
 use crate::oauth::store::revocations::{self, Ended};
-use datadog_llmobs::login::{Profile, revoke};
+use datadog_llmobs::login::{Login, revoke};
 
 /// How often a revocation is tried.
 const MOST_ATTEMPTS: i64 = 5;
@@ -74,8 +74,8 @@ impl Inner {
     }
 
     /// Revokes a login at Datadog; `false` if it may be tried again.
-    pub(super) async fn revoke(&self, profile: &Profile) -> bool {
-        if !self.is_upstream(&profile.place) {
+    pub(super) async fn revoke(&self, profile: &Login) -> bool {
+        if !self.is_upstream(&profile.target) {
             // Tokens go to the upstream only, and this is another one's.
             tracing::warn!("a login at another upstream than this server's was not revoked");
             return true;

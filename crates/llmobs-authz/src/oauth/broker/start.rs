@@ -14,7 +14,7 @@ use crate::oauth::opaque::{Hashed, Opaque, PLAIN};
 use crate::oauth::seal::OfSignIn;
 use crate::oauth::store::sign_ins::{self, SignIn};
 use crate::oauth::{Inner, page};
-use datadog_llmobs::login::{Authorization, LoginError};
+use datadog_llmobs::login::{AuthorizationRequest, LoginError};
 
 use super::DatadogSignIn;
 
@@ -30,7 +30,7 @@ pub(in crate::oauth) async fn leave(inner: &Inner, spent: Spent) -> Result<Respo
     let asked = match inner.registration(sign_in).await? {
         Ok(registration) => {
             let scopes = DatadogSignIn::scopes(writes);
-            Authorization::request(&registration, &scopes, None)
+            AuthorizationRequest::request(&registration, &scopes, None)
                 .map(|asked| (asked, registration.client_id))
         }
         Err(refused) => Err(refused),
@@ -47,7 +47,7 @@ pub(in crate::oauth) async fn leave(inner: &Inner, spent: Spent) -> Result<Respo
             return Ok(spent.page(inner, refusal(&error)));
         }
     };
-    let Authorization {
+    let AuthorizationRequest {
         url,
         state,
         verifier,

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Unsealable;
 use datadog_llmobs::Credential;
-use datadog_llmobs::login::{Place, Profile};
+use datadog_llmobs::login::{Login, LoginTarget};
 
 /// What a grant holds.
 pub(in crate::oauth) enum Held {
     /// A credential that the user gave.
     Given(Credential),
     /// A login of the user at Datadog, which renews itself.
-    Login(Box<Profile>),
+    Login(Box<Login>),
 }
 
 impl Held {
@@ -81,7 +81,7 @@ impl Held {
             // Nothing is no credential to keep for a user.
             Self::Given(Credential::None) => return Err(Unsealable),
             Self::Login(profile) => PlainHeld::Login {
-                place: profile.place.key().into(),
+                place: profile.target.key().into(),
                 client_id: Cow::Borrowed(&profile.client_id),
                 access: text(&profile.access),
                 refresh: profile.refresh.as_ref().map(text),
@@ -110,8 +110,8 @@ impl Held {
                 issued_at_ms,
                 expires_at_ms,
                 scope,
-            } => Self::Login(Box::new(Profile {
-                place: Place::from_key(&place).ok_or(Unsealable)?,
+            } => Self::Login(Box::new(Login {
+                target: LoginTarget::from_key(&place).ok_or(Unsealable)?,
                 client_id: client_id.into_owned(),
                 access: secret(access),
                 refresh: refresh.map(secret),
@@ -179,8 +179,8 @@ mod tests {
 
     fn login() -> Held {
         let here = Upstream::from_api_url("http://127.0.0.1:9").unwrap();
-        Held::Login(Box::new(Profile {
-            place: Place::of(&here).unwrap(),
+        Held::Login(Box::new(Login {
+            target: LoginTarget::from_upstream(&here).unwrap(),
             client_id: "client-a".into(),
             access: "access-a".into(),
             refresh: Some("refresh-a".into()),
@@ -203,7 +203,7 @@ mod tests {
             Held::Login(profile) => {
                 let mut all = vec![of(&profile.access)];
                 all.extend(profile.refresh.as_ref().map(of));
-                all.extend([profile.place.key(), profile.client_id.clone()]);
+                all.extend([profile.target.key(), profile.client_id.clone()]);
                 all.push(format!(
                     "{}-{}",
                     profile.issued_at_ms, profile.expires_at_ms

@@ -4,15 +4,15 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 
-use super::StoreError;
+use super::LoginStoreError;
 
 /// No file of logins is larger.
 const MOST_BYTES: u64 = 1 << 20;
 /// How often a file that others write at this moment is looked at.
 const MOST_LOOKS: usize = 1_000;
 
-fn failed(path: &Path, verb: &'static str, error: &std::io::Error) -> StoreError {
-    StoreError::File {
+fn failed(path: &Path, verb: &'static str, error: &std::io::Error) -> LoginStoreError {
+    LoginStoreError::File {
         path: path.to_owned(),
         verb,
         why: error.to_string(),
@@ -20,7 +20,7 @@ fn failed(path: &Path, verb: &'static str, error: &std::io::Error) -> StoreError
 }
 
 /// Makes the folder for its owner alone.
-pub(super) fn create_folder(folder: &Path) -> Result<(), StoreError> {
+pub(super) fn create_folder(folder: &Path) -> Result<(), LoginStoreError> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -40,9 +40,9 @@ pub(super) fn open_lock(path: &Path) -> Result<File, std::io::Error> {
 }
 
 /// The text of the file; `None` if there is no such file.
-pub(super) fn read(path: &Path) -> Result<Option<String>, StoreError> {
+pub(super) fn read(path: &Path) -> Result<Option<String>, LoginStoreError> {
     let unreadable = |error: &std::io::Error| failed(path, "read", error);
-    let exposed = |why| StoreError::Exposed {
+    let exposed = |why| LoginStoreError::Exposed {
         path: path.to_owned(),
         why,
     };
@@ -87,10 +87,10 @@ fn is_the_same(seen: &std::fs::Metadata, file: &File) -> std::io::Result<bool> {
 
 /// Whether it is its owner's alone, in a folder that only the same owner writes to.
 #[cfg(unix)]
-fn check(file: &File, path: &Path) -> Result<(), StoreError> {
+fn check(file: &File, path: &Path) -> Result<(), LoginStoreError> {
     use std::os::unix::fs::MetadataExt;
     let exposed = |why| {
-        Err(StoreError::Exposed {
+        Err(LoginStoreError::Exposed {
             path: path.to_owned(),
             why,
         })
@@ -114,7 +114,7 @@ fn check(file: &File, path: &Path) -> Result<(), StoreError> {
 
 /// Writes aside, to the disk, and renames. One at a time: whoever calls holds the lock, so what lies
 /// aside before is what a process left that was killed, with secrets in it.
-pub(super) fn write(path: &Path, text: &str) -> Result<(), StoreError> {
+pub(super) fn write(path: &Path, text: &str) -> Result<(), LoginStoreError> {
     let unwritable = |error: std::io::Error| failed(path, "written", &error);
     let aside = path.with_extension("json.new");
     match std::fs::remove_file(&aside) {

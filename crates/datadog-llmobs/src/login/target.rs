@@ -1,7 +1,7 @@
 //! The hosts of a sign-in: where it registers, where the browser goes, where tokens come from.
 //!
 //! An answer from the browser may move a sign-in to another Datadog site, because accounts live on
-//! sites; it may never move it anywhere else. A server of this machine is its own place: its
+//! sites; it may never move it anywhere else. A server of this machine is its own target: its
 //! sign-ins stay at exactly that authority.
 
 use url::Url;
@@ -17,33 +17,33 @@ const REVOKE: &str = "/oauth2/v1/revoke";
 
 /// Where a login lives: a Datadog site, or a server of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place(Upstream);
+pub struct LoginTarget(Upstream);
 
-impl Place {
-    /// The place of an upstream.
+impl LoginTarget {
+    /// The target of an upstream.
     ///
     /// # Errors
-    /// [`LoginError::NoSuchPlace`] for a base that is neither a site nor of this machine: which
+    /// [`LoginError::UnsupportedTarget`] for a base that is neither a site nor of this machine: which
     /// hosts belong to it is not known.
-    pub fn of(upstream: &Upstream) -> Result<Self, LoginError> {
+    pub fn from_upstream(upstream: &Upstream) -> Result<Self, LoginError> {
         match upstream {
             Upstream::Site(_) => Ok(Self(upstream.clone())),
             Upstream::Url(url) if is_loopback(url) => Ok(Self(upstream.clone())),
-            Upstream::Url(_) | Upstream::Local => Err(LoginError::NoSuchPlace),
+            Upstream::Url(_) | Upstream::Local => Err(LoginError::UnsupportedTarget),
         }
     }
 
-    /// The place that [`Place::key`] names, if it still is one.
+    /// The target that [`LoginTarget::key`] names, if it still is one.
     pub fn from_key(key: &str) -> Option<Self> {
         let upstream = if key.starts_with("http") {
             Upstream::from_api_url(key).ok()?
         } else {
             Upstream::Site(Self::site(key)?)
         };
-        Self::of(&upstream).ok()
+        Self::from_upstream(&upstream).ok()
     }
 
-    /// What the place is called where logins are kept: the site, or the base of `--api-url`.
+    /// What the target is called where logins are kept: the site, or the base of `--api-url`.
     pub fn key(&self) -> String {
         match &self.0 {
             Upstream::Site(site) => site.domain().to_owned(),
@@ -82,7 +82,7 @@ impl Place {
         format!("{base}{AUTHORIZE}")
     }
 
-    /// The place that an answer's `domain` names.
+    /// The target that an answer's `domain` names.
     pub(super) fn adopt(&self, domain: Option<&str>) -> Result<Self, LoginError> {
         let Some(domain) = domain else {
             // Nothing named, nobody moved.
@@ -167,12 +167,12 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    fn eu() -> Place {
-        Place::of(&Upstream::Site(Site::parse("eu").unwrap())).unwrap()
+    fn eu() -> LoginTarget {
+        LoginTarget::from_upstream(&Upstream::Site(Site::parse("eu").unwrap())).unwrap()
     }
 
-    fn here() -> Place {
-        Place::of(&Upstream::from_api_url("http://127.0.0.1:9/").unwrap()).unwrap()
+    fn here() -> LoginTarget {
+        LoginTarget::from_upstream(&Upstream::from_api_url("http://127.0.0.1:9/").unwrap()).unwrap()
     }
 
     #[test]
@@ -205,9 +205,9 @@ mod tests {
     #[case("", false)]
     fn a_domain_is_one_of_the_sites_to_the_letter(#[case] domain: &str, #[case] fine: bool) {
         match eu().adopt(Some(domain)) {
-            Ok(place) => {
+            Ok(target) => {
                 assert!(fine, "{domain}");
-                assert_eq!(place.key(), domain);
+                assert_eq!(target.key(), domain);
             }
             Err(error) => {
                 assert!(!fine, "{domain}");
@@ -258,10 +258,13 @@ mod tests {
     #[test]
     fn another_base_is_no_place_to_sign_in() {
         let proxy = Upstream::from_api_url("https://proxy.example.com").unwrap();
-        assert_eq!(Place::of(&proxy), Err(LoginError::NoSuchPlace));
-        assert_eq!(Place::from_key("https://proxy.example.com"), None);
-        assert_eq!(Place::from_key("evil.example"), None);
-        assert_eq!(Place::from_key(&here().key()), Some(here()));
-        assert_eq!(Place::from_key(&eu().key()), Some(eu()));
+        assert_eq!(
+            LoginTarget::from_upstream(&proxy),
+            Err(LoginError::UnsupportedTarget)
+        );
+        assert_eq!(LoginTarget::from_key("https://proxy.example.com"), None);
+        assert_eq!(LoginTarget::from_key("evil.example"), None);
+        assert_eq!(LoginTarget::from_key(&here().key()), Some(here()));
+        assert_eq!(LoginTarget::from_key(&eu().key()), Some(eu()));
     }
 }

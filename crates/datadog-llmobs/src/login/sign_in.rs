@@ -6,16 +6,16 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::super::transport::Transport;
-use super::authorization::{Authorization, Outcome, Registration};
+use super::authorization::{AuthorizationRequest, ClientRegistration, CompletedSignIn};
 use super::error::LoginError;
-use super::place::Place;
 use super::response::AuthorizationResponse;
+use super::target::LoginTarget;
 
 /// What somebody wants to sign in to.
 #[derive(Debug, Clone)]
-pub struct LoginRequest {
+pub struct SignInRequest {
     /// Where.
-    pub place: Place,
+    pub target: LoginTarget,
     /// The scopes to ask for; none lets the other side decide.
     pub scopes: Vec<String>,
     /// The name to register under.
@@ -25,16 +25,16 @@ pub struct LoginRequest {
 }
 
 /// A sign-in that waits for its answer.
-pub struct Attempt {
+pub struct PendingSignIn {
     transport: Arc<dyn Transport>,
-    request: LoginRequest,
-    registration: Registration,
+    request: SignInRequest,
+    registration: ClientRegistration,
     state: SecretString,
     verifier: SecretString,
     url: Url,
 }
 
-impl Attempt {
+impl PendingSignIn {
     /// Registers this program and makes the address that the browser has to open. `redirect` is
     /// where its answer comes back, such as `http://127.0.0.1:8000/oauth/callback`.
     ///
@@ -42,14 +42,16 @@ impl Attempt {
     /// A refused registration, a scope that is none, no answer.
     pub async fn start(
         transport: Arc<dyn Transport>,
-        request: LoginRequest,
+        request: SignInRequest,
         redirect: &str,
     ) -> Result<Self, LoginError> {
-        Authorization::check(&request.scopes)?;
+        AuthorizationRequest::check(&request.scopes)?;
         let registration =
-            Registration::new(&*transport, &request.place, &request.client_name, redirect).await?;
-        let asked = Authorization::request(&registration, &request.scopes, request.org.as_deref())?;
-        let Authorization {
+            ClientRegistration::new(&*transport, &request.target, &request.client_name, redirect)
+                .await?;
+        let asked =
+            AuthorizationRequest::request(&registration, &request.scopes, request.org.as_deref())?;
+        let AuthorizationRequest {
             url,
             state,
             verifier,
@@ -80,14 +82,14 @@ impl Attempt {
     /// # Errors
     /// Anything in [`LoginError`] that an answer can cause. The code is sent nowhere unless all
     /// else is right.
-    pub async fn finish(&self, answer: &str) -> Result<Outcome, LoginError> {
+    pub async fn finish(&self, answer: &str) -> Result<CompletedSignIn, LoginError> {
         let query = answer.split_once('?').map_or(answer, |(_, query)| query);
         let query = query.split('#').next().unwrap_or_default().trim();
         let answer = AuthorizationResponse::parse(query).ok_or(LoginError::NoCode)?;
         if !answer.has_state(&self.state) {
             return Err(LoginError::WrongState);
         }
-        let accepted = answer.accept(&self.registration.place, self.request.org.as_deref())?;
+        let accepted = answer.accept(&self.registration.target, self.request.org.as_deref())?;
         self.registration
             .redeem(
                 &*self.transport,
