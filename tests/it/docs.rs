@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::support::App;
 
-const START: &str = "<!-- tools: written by `LLMOBS_MCP_UPDATE_DOCS=1 cargo test --test it docs` -->";
+const START: &str =
+    "<!-- tools: written by `LLMOBS_MCP_UPDATE_DOCS=1 cargo test --test it docs` -->";
 const END: &str = "<!-- end of tools -->";
 
 fn tool_section() -> String {
@@ -70,17 +71,28 @@ fn tool_reference_matches_the_tools() {
 fn readme_has_at_most_150_lines() {
     let readme = fs::read_to_string(repository_file("README.md")).unwrap();
     let lines = readme.lines().count();
-    assert!(lines <= 150, "README.md has {lines} lines; move details to docs/");
+    assert!(
+        lines <= 150,
+        "README.md has {lines} lines; move details to docs/"
+    );
 }
 
 #[test]
 fn links_between_documents_lead_to_files() {
     let mut documents = vec![repository_file("README.md")];
-    for name in ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"] {
+    for name in [
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+    ] {
         documents.push(repository_file(name));
     }
     for directory in ["docs", "docs/internals", "examples"] {
-        for entry in fs::read_dir(repository_file(directory)).into_iter().flatten() {
+        for entry in fs::read_dir(repository_file(directory))
+            .into_iter()
+            .flatten()
+        {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "md") {
                 documents.push(path);
@@ -99,7 +111,11 @@ fn links_between_documents_lead_to_files() {
             }
         }
     }
-    assert!(missing.is_empty(), "links to missing files:\n{}", missing.join("\n"));
+    assert!(
+        missing.is_empty(),
+        "links to missing files:\n{}",
+        missing.join("\n")
+    );
 }
 
 /// The calls in a document, each with the answer shown below it.
