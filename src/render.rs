@@ -13,4 +13,4 @@ mod untrusted;
 pub use budget::{Budget, Shrink, fit};
 pub use links::{experiment_url, trace_url};
 pub use squeeze::{cut_middle, squeeze};
-pub use untrusted::{candidate, to_json};
+pub use untrusted::{candidate, json_chars, to_json};

@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use super::untrusted::to_json;
+use super::untrusted::json_chars;
 
 /// What a string keeps at the least before arrays and objects are cut too.
 const MIN_STRING: usize = 160;
@@ -29,7 +29,7 @@ pub fn cut_middle(text: &str, max_chars: usize) -> String {
 
 /// The value within about `max_chars` characters of JSON, and whether anything was cut.
 pub fn squeeze(value: &Value, max_chars: usize) -> (Value, bool) {
-    if size(value) <= max_chars {
+    if json_chars(value) <= max_chars {
         return (value.clone(), false);
     }
     if let Value::String(text) = value {
@@ -37,12 +37,12 @@ pub fn squeeze(value: &Value, max_chars: usize) -> (Value, bool) {
     }
     let mut smaller = cut_strings(value, string_limit(value, max_chars));
     let mut members = 64;
-    while size(&smaller) > max_chars && members > 0 {
+    while json_chars(&smaller) > max_chars && members > 0 {
         smaller = cut_members(&smaller, members);
         members /= 2;
     }
     let mut depth = 6;
-    while size(&smaller) > max_chars {
+    while json_chars(&smaller) > max_chars {
         smaller = fold_below(&smaller, depth);
         if depth == 0 {
             break;
@@ -57,7 +57,7 @@ fn fit_string(text: &str, max_chars: usize) -> String {
     let mut limit = max_chars;
     loop {
         let cut = cut_middle(text, limit);
-        let written = size(&Value::String(cut.clone()));
+        let written = json_chars(&Value::String(cut.clone()));
         if written <= max_chars || limit <= 48 {
             return cut;
         }
@@ -65,16 +65,12 @@ fn fit_string(text: &str, max_chars: usize) -> String {
     }
 }
 
-fn size(value: &Value) -> usize {
-    to_json(value).map_or(0, |text| text.chars().count())
-}
-
 /// The greatest string length with which all strings together fit beside the structure.
 fn string_limit(value: &Value, max_chars: usize) -> usize {
     let mut lengths = Vec::new();
     collect_lengths(value, &mut lengths);
     let text: usize = lengths.iter().sum();
-    let structure = size(value).saturating_sub(text);
+    let structure = json_chars(value).saturating_sub(text);
     let mut room = max_chars.saturating_sub(structure);
     lengths.sort_unstable();
     let mut left = lengths.len();
@@ -91,7 +87,7 @@ fn string_limit(value: &Value, max_chars: usize) -> usize {
 
 fn collect_lengths(value: &Value, lengths: &mut Vec<usize>) {
     match value {
-        Value::String(_) => lengths.push(size(value).saturating_sub(2)),
+        Value::String(_) => lengths.push(json_chars(value).saturating_sub(2)),
         Value::Array(items) => items.iter().for_each(|item| collect_lengths(item, lengths)),
         Value::Object(map) => map.values().for_each(|item| collect_lengths(item, lengths)),
         _ => {}
@@ -199,14 +195,14 @@ mod tests {
         assert!(cut);
         assert_eq!(smaller["role"], "user");
         assert_eq!(smaller["id"], "abc");
-        assert!(size(&smaller) <= 1_000);
+        assert!(json_chars(&smaller) <= 1_000);
     }
 
     #[test]
     fn an_array_of_many_numbers_loses_its_middle() {
         let value: Value = (0..10_000).collect::<Vec<_>>().into();
         let (smaller, _) = squeeze(&value, 600);
-        assert!(size(&smaller) <= 600, "{smaller}");
+        assert!(json_chars(&smaller) <= 600, "{smaller}");
         assert_eq!(smaller[0], 0);
         assert_eq!(smaller.as_array().unwrap().last(), Some(&json!(9_999)));
     }
@@ -221,7 +217,7 @@ mod tests {
                 keys.into_iter().zip(texts.iter().map(|t| json!([t, {"n": t}]))).collect();
             let value = json!({"rows": texts, "object": object});
             let (smaller, _) = squeeze(&value, 900);
-            prop_assert!(size(&smaller) <= 900, "{}", size(&smaller));
+            prop_assert!(json_chars(&smaller) <= 900, "{}", json_chars(&smaller));
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::io;
 
+use llmobs_core::json::TextCounter;
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
@@ -15,11 +16,24 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 /// Only what the value's own `Serialize` reports, for example a map with keys that are no text.
 pub fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<String, serde_json::Error> {
     let mut bytes = Vec::with_capacity(1024);
-    value.serialize(&mut Serializer::with_formatter(
-        &mut bytes,
-        Visible(CompactFormatter),
-    ))?;
+    write_json(&mut bytes, value)?;
     String::from_utf8(bytes).map_err(serde::ser::Error::custom)
+}
+
+/// The characters that [`to_json`] writes for a value; 0 when the value has no JSON form.
+pub fn json_chars<T: Serialize + ?Sized>(value: &T) -> usize {
+    let mut counter = TextCounter::default();
+    write_json(&mut counter, value).map_or(0, |()| counter.chars)
+}
+
+fn write_json<T: Serialize + ?Sized>(
+    writer: &mut impl io::Write,
+    value: &T,
+) -> Result<(), serde_json::Error> {
+    value.serialize(&mut Serializer::with_formatter(
+        writer,
+        Visible(CompactFormatter),
+    ))
 }
 
 /// A value from traces offered as a suggestion: one line, nothing invisible, at most 120
@@ -125,6 +139,7 @@ mod tests {
         #[test]
         fn no_text_is_changed(text in any::<String>()) {
             let json = to_json(&text).unwrap();
+            prop_assert_eq!(json_chars(&text), json.chars().count());
             prop_assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), Value::String(text));
             prop_assert!(!json.chars().any(is_invisible));
         }

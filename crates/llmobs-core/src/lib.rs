@@ -2,6 +2,7 @@
 //!
 //! - [`model`]: spans, evaluations, experiments, ids, time windows. No wire forms.
 //! - [`query`]: the span query language and the time grammar.
+//! - [`json`]: the size of a value's JSON.
 //! - [`page_token`]: where a list continues, as opaque text.
 //! - [`analysis`]: pure functions over spans, experiments and evaluators.
 //!
@@ -9,6 +10,7 @@
 //! current time is an argument, and equal input gives equal output.
 
 pub mod analysis;
+pub mod json;
 pub mod model;
 pub mod page_token;
 pub mod query;
