@@ -175,7 +175,11 @@ fn analyse(tool: &str, tree: &TraceTree) {
             }
         }
         _ => {
-            black_box((tree.kinds().clone(), tree.depth(), tree.errors().len()));
+            black_box((
+                tree.kind_counts().clone(),
+                tree.depth(),
+                tree.errors().len(),
+            ));
         }
     }
 }

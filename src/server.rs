@@ -32,7 +32,7 @@ pub use dispatch::{CALL_DEADLINE, Outcome};
 pub use handler::definitions;
 pub use http::{HttpError, router, serve_http};
 use llmobs_authz::Admitted;
-pub use llmobs_core::analysis::nearest::nearest;
+pub use llmobs_core::analysis::candidates::closest;
 pub use resources::{TOOLSETS_URI, WHOAMI_URI};
 pub use scope::Scope;
 pub use selection::{Catalogue, Entry, Hidden, Selection, Wish};

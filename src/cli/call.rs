@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
-use crate::server::{McpServer, Outcome, nearest};
+use crate::server::{McpServer, Outcome, closest};
 use crate::tools::{self, Tool};
 
 use super::args::CallArgs;
@@ -34,7 +34,7 @@ pub(crate) async fn run(settings: Settings, args: &CallArgs) -> Result<ExitCode,
 }
 
 fn unknown(name: &str) -> CliError {
-    let mend = match nearest(name, tools::all().iter().map(|tool| tool.name)) {
+    let mend = match closest(name, tools::all().iter().map(|tool| tool.name)) {
         Some(near) => format!("did you mean {near}? `llmobs-mcp tools` lists them all"),
         None => "`llmobs-mcp tools` lists them, such as search_llmobs_spans".to_owned(),
     };

@@ -14,7 +14,7 @@ use crate::tools::{self, Access, Tool, ToolContext};
 use llmobs_authz::Admitted;
 
 use super::selection::{Hidden, printable};
-use super::{McpServer, Scope, nearest};
+use super::{McpServer, Scope, closest};
 
 /// How long one tool call may take. Below the minute after which common clients give up by
 /// themselves, so that the caller reads our error and not their own.
@@ -161,7 +161,7 @@ fn hidden_tool(name: &str, why: Hidden, caller: &Admitted) -> String {
 fn unknown_tool(name: &str, scope: &Scope) -> String {
     let served = scope.selection.served();
     let wrong = printable(name);
-    match nearest(name, served.iter().copied()) {
+    match closest(name, served.iter().copied()) {
         Some(near) => format!("unknown tool '{wrong}'; did you mean '{near}'?"),
         None if served.is_empty() => format!(
             "unknown tool '{wrong}'; no tools are served here: no name in the list of toolsets is \

@@ -8,7 +8,7 @@ use crate::tools;
 
 use super::selection::Catalogue;
 use super::{McpServer, Scope, VERSION};
-use llmobs_core::analysis::nearest::nearest;
+use llmobs_core::analysis::candidates::closest;
 
 /// The toolsets, their tools and which are enabled for the reader.
 pub const TOOLSETS_URI: &str = "datadog://mcp/toolsets";
@@ -47,7 +47,7 @@ pub(crate) fn read(
         TOOLSETS_URI => (server.toolsets_json(scope), TOOLSETS_TTL_MS),
         WHOAMI_URI => (server.whoami_json(scope), 0),
         _ => {
-            let near = nearest(uri, [TOOLSETS_URI, WHOAMI_URI]).unwrap_or(TOOLSETS_URI);
+            let near = closest(uri, [TOOLSETS_URI, WHOAMI_URI]).unwrap_or(TOOLSETS_URI);
             return Err(ErrorData::resource_not_found(
                 format!("no such resource; did you mean {near}?"),
                 None,

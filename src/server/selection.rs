@@ -7,7 +7,7 @@
 
 use crate::tools::{self, Access};
 
-use llmobs_core::analysis::nearest::nearest;
+use llmobs_core::analysis::candidates::closest;
 
 /// The toolsets served when nobody names one.
 const DEFAULT_TOOLSETS: [&str; 1] = ["llmobs"];
@@ -207,7 +207,7 @@ impl Catalogue {
             } else if let Some(set) = self.toolsets.iter().find(|set| *set == name) {
                 known.push(*set);
             } else {
-                let near = nearest(name, self.toolsets.iter().copied().chain([ALL]));
+                let near = closest(name, self.toolsets.iter().copied().chain([ALL]));
                 warnings.push(unknown("toolset", name, whose, near));
             }
         }
@@ -231,7 +231,7 @@ impl Catalogue {
             match self.tools.iter().find(|tool| tool.name == present) {
                 Some(tool) => known.push(tool.name),
                 None => {
-                    let near = nearest(name, self.tools.iter().map(|tool| tool.name));
+                    let near = closest(name, self.tools.iter().map(|tool| tool.name));
                     warnings.push(unknown("tool", name, whose, near));
                 }
             }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::ToolError;
 use crate::render;
-use llmobs_core::analysis::nearest::nearest;
+use llmobs_core::analysis::candidates::closest;
 use llmobs_core::model::TimeWindow;
 use llmobs_core::query::time;
 
@@ -82,7 +82,7 @@ pub(super) fn parse_strict<A: DeserializeOwned + JsonSchema>(
         .filter(|key| *key != "telemetry")
         .collect();
     if let Some(key) = arguments.keys().find(|key| !known.contains(&key.as_str())) {
-        let meant = nearest(key, known.iter().copied());
+        let meant = closest(key, known.iter().copied());
         let hint = meant.map_or_else(
             || format!("its arguments are {}", known.join(", ")),
             |meant| {

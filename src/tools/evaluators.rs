@@ -18,10 +18,10 @@ use serde_json::{Map, Value, json};
 
 use super::{Tool, ToolContext, ToolError, args};
 use crate::render;
+use llmobs_core::analysis::candidates::closest;
 use llmobs_core::analysis::evaluators::{
     self as rules, EvaluatorDraft, FieldProblem, name_problem,
 };
-use llmobs_core::analysis::nearest::nearest;
 
 /// The tools in the order in which they are worth calling.
 pub(super) const TOOLS: &[Tool] = &[
@@ -64,7 +64,7 @@ fn only(
     let Some((key, _)) = unknown else {
         return Ok(());
     };
-    let hint = match nearest(key, known.iter().copied()) {
+    let hint = match closest(key, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("it takes {}", known.join(", ")),
     };
@@ -92,7 +92,7 @@ async fn not_found(context: &ToolContext, name: &str) -> ToolError {
     // Only a hint hangs on the list: whatever goes wrong here, the 404 stands.
     let rows = context.client.evaluators(None).await.unwrap_or_default();
     let mut names: Vec<String> = rows.rows.into_iter().map(|row| row.eval_name).collect();
-    if let Some(near) = nearest(name, names.iter().map(String::as_str)).map(str::to_owned) {
+    if let Some(near) = closest(name, names.iter().map(String::as_str)).map(str::to_owned) {
         names.retain(|known| *known != near);
         names.insert(0, near);
     }

@@ -31,10 +31,10 @@ use super::answer::Notes;
 use super::{Tool, ToolContext, ToolError};
 use crate::render;
 use datadog_llmobs::{ClientError, ExperimentFilter, LoadedExperiment};
+use llmobs_core::analysis::candidates::rank;
 use llmobs_core::analysis::experiment::{
     ExperimentDimension, LabelInfo, dimensions, metric_labels,
 };
-use llmobs_core::analysis::nearest::ranked;
 use llmobs_core::model::ExperimentEvent;
 
 /// The tools in the order in which an analysis uses them, those that write last.
@@ -157,7 +157,7 @@ fn find_label(
     if let Some(info) = known.iter().find(|info| info.label == label) {
         return Ok(info.clone());
     }
-    let near = ranked(label, known.iter().map(|info| info.label.as_str()));
+    let near = rank(label, known.iter().map(|info| info.label.as_str()));
     let error = ToolError::new(
         Some(404),
         format!("metric not found: {}", render::candidate(label)),
@@ -196,7 +196,7 @@ fn find_dimension(
     if known.iter().any(|one| one.key == key) {
         return Ok(known);
     }
-    let near = ranked(key, known.iter().map(|one| one.key.as_str()));
+    let near = rank(key, known.iter().map(|one| one.key.as_str()));
     let error = ToolError::new(
         Some(404),
         format!("dimension not found: {}", render::candidate(key)),

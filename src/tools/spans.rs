@@ -24,7 +24,7 @@ use super::args::{self, When};
 use super::{Tool, ToolContext, ToolError};
 use crate::render;
 use datadog_llmobs::{ClientError, LoadedTrace, SpanSearch, SpanSelection, Upstream};
-use llmobs_core::analysis::tree::{NodeId, TraceTree};
+use llmobs_core::analysis::tree::{NodeId, NodeVec, TraceTree};
 use llmobs_core::model::{Span, TimeWindow, TraceId};
 use llmobs_core::query::combine::SpanFilters;
 
@@ -161,13 +161,11 @@ async fn whole_tree(
         return Ok(tree.clone());
     }
     let structure = tree.spans().iter();
-    let mut spans: Vec<Arc<Span>> = structure
+    let mut spans: NodeVec<Arc<Span>> = structure
         .map(|span| Arc::clone(contents.with_content(span)))
         .collect();
     for (node, span) in explained {
-        if let Some(place) = spans.get_mut(node) {
-            *place = span;
-        }
+        spans[node] = span;
     }
     Ok(tree.with_spans(spans))
 }
@@ -261,7 +259,7 @@ fn span_not_found(tool: &str, trace_id: &str, missing: &[String], tree: &TraceTr
         .map(|id| render::candidate(id))
         .unwrap_or_default();
     let known: Vec<&str> = tree
-        .tops()
+        .top_level()
         .map(|top| tree.span(top).span_id.as_str())
         .take(10)
         .collect();

@@ -9,23 +9,23 @@
 
 pub mod agent_loop;
 pub mod aggregate;
+pub mod candidates;
 pub mod content;
 pub mod errors;
 pub mod evaluators;
 pub mod experiment;
-pub mod nearest;
 pub mod tree;
 
 #[cfg(test)]
 mod captures;
 
 /// About how many tokens a text of so many characters is: a quarter of them, rounded up.
-pub fn tokens_approx(chars: usize) -> usize {
+pub fn estimate_tokens(chars: usize) -> usize {
     chars.div_ceil(4)
 }
 
 /// The first `max` characters of a text, and whether that left something out.
-pub fn first_chars(text: &str, max: usize) -> (&str, bool) {
+pub fn truncate_chars(text: &str, max: usize) -> (&str, bool) {
     match text.char_indices().nth(max) {
         Some((end, _)) => (text.get(..end).unwrap_or(text), true),
         None => (text, false),

@@ -44,7 +44,7 @@ pub(super) use schema::meaning_of;
 pub(super) use sqlite::FILE_NAME;
 pub use sqlite::{Durability, SqliteStore};
 
-use llmobs_core::analysis::aggregate::Rows;
+use llmobs_core::analysis::aggregate::RowAggregator;
 use llmobs_core::model::{Span, SpanId, TimeWindow, TraceId};
 use llmobs_core::query::Query;
 use llmobs_core::query::combine::SpanFilters;
@@ -65,7 +65,12 @@ pub trait SpanStore: Send + Sync {
 
     /// Gives all spans of a search, whatever its limit, to an aggregation, and says how many those
     /// were. `None`: this store, or this question, needs the spans one by one; nothing was given.
-    fn gather(&self, _: &Search, _: &[Query], _: &mut dyn Rows) -> Result<Option<u64>, StoreError> {
+    fn gather(
+        &self,
+        _: &Search,
+        _: &[Query],
+        _: &mut dyn RowAggregator,
+    ) -> Result<Option<u64>, StoreError> {
         Ok(None)
     }
 

@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::server::nearest;
+use crate::server::closest;
 
 use super::CliError;
 
@@ -56,7 +56,7 @@ pub(super) fn from_pairs(
         let wants = match properties.get(&key) {
             Some(schema) => Wants::of(schema),
             None => {
-                notes.push(match nearest(&key, properties.keys().map(String::as_str)) {
+                notes.push(match closest(&key, properties.keys().map(String::as_str)) {
                     Some(near) => format!("the tool has no argument {key}; did you mean {near}?"),
                     None => format!("the tool has no argument {key}"),
                 });

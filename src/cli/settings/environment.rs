@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::server::nearest;
+use crate::server::closest;
 
 /// The variables of ours that exist besides Datadog's.
 const OURS: [&str; 21] = [
@@ -86,7 +86,7 @@ impl Environment {
         self.0
             .keys()
             .filter(|name| name.starts_with("LLMOBS_MCP_") && !OURS.contains(&name.as_str()))
-            .map(|name| match nearest(name, OURS) {
+            .map(|name| match closest(name, OURS) {
                 _ if name == "LLMOBS_MCP_API_URL" => {
                     "LLMOBS_MCP_API_URL is ignored: where credentials go is said by the flag \
                      --api-url only"

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use toml::{Table, Value};
 
-use crate::server::nearest;
+use crate::server::closest;
 
 use super::{Environment, SettingsError, default_dir, path_in};
 
@@ -187,7 +187,7 @@ fn parse(path: &Path, text: &str) -> Result<Values, SettingsError> {
                     }
                 }
                 None => {
-                    let why = match nearest(key, KEYS) {
+                    let why = match closest(key, KEYS) {
                         Some(near) => format!("unknown key {key}; did you mean {near}?"),
                         None => format!("unknown key {key}; the keys are {}", KEYS.join(", ")),
                     };

@@ -16,11 +16,11 @@ use crate::tools::answer::{Notes, Window};
 use crate::tools::args::{self, Count, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
 use datadog_llmobs::{SpanSearch, SpanSelection};
+use llmobs_core::analysis::estimate_tokens;
 use llmobs_core::analysis::evaluators::{
     RenderedPrompt, find_problems, nested_form, read_draft, render_prompt, session_context,
     span_context, trace_context,
 };
-use llmobs_core::analysis::tokens_approx;
 use llmobs_core::model::{EvalScope, Evaluator, Span, TimeWindow};
 use llmobs_core::query::combine::SpanFilters;
 
@@ -466,7 +466,7 @@ async fn sample(
             .session_id
             .clone()
             .filter(|_| scope == EvalScope::Session),
-        prompt_tokens: tokens_approx(chars),
+        prompt_tokens: estimate_tokens(chars),
         messages: messages
             .into_iter()
             .map(|(role, text)| Message {

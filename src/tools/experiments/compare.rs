@@ -12,10 +12,10 @@ use crate::tools::answer::read_offset;
 use crate::tools::args::{self, Count, Flag, Ids, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
 use datadog_llmobs::LoadedExperiment;
+use llmobs_core::analysis::candidates::rank;
 use llmobs_core::analysis::experiment::{
     self, CompareOptions, ExperimentComparison, dimensions, metric_labels,
 };
-use llmobs_core::analysis::nearest::ranked;
 
 pub(super) const NAME: &str = "compare_llmobs_experiments";
 
@@ -174,7 +174,7 @@ fn check_labels<'a>(
                  the nearest first",
             )
             .example(NAME, example())
-            .candidates(ranked(label, known.iter().map(String::as_str))));
+            .candidates(rank(label, known.iter().map(String::as_str))));
         }
     }
     Ok(())
@@ -191,7 +191,7 @@ fn check_dimension(
     if known.iter().any(|one| one.key == key) {
         return Ok(());
     }
-    let mut near = ranked(key, known.iter().map(|one| one.key.as_str()));
+    let mut near = rank(key, known.iter().map(|one| one.key.as_str()));
     near.dedup();
     Err(ToolError::new(
         Some(404),

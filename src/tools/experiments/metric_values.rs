@@ -15,8 +15,8 @@ use crate::render::{candidate, cut_middle};
 use crate::tools::answer::read_offset;
 use crate::tools::args::{self, Count, Flag, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
+use llmobs_core::analysis::candidates::rank;
 use llmobs_core::analysis::experiment::{dimension_values, metric_stats};
-use llmobs_core::analysis::nearest::ranked;
 use llmobs_core::model::ExperimentEvent;
 
 pub(super) const NAME: &str = "get_llmobs_experiment_metric_values";
@@ -193,5 +193,5 @@ fn no_such_value<'a>(
          all are shown",
     )
     .example(NAME, Value::Object(example))
-    .candidates(ranked(wanted, known))
+    .candidates(rank(wanted, known))
 }

@@ -11,7 +11,7 @@ use crate::tools::answer::Notes;
 use crate::tools::args::{self, Count, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
 use datadog_llmobs::ListQuery;
-use llmobs_core::analysis::nearest::ranked;
+use llmobs_core::analysis::candidates::rank;
 use llmobs_core::model::Project;
 
 const LIST: &str = "list_llmobs_projects";
@@ -146,7 +146,7 @@ async fn not_found(context: &ToolContext, asked: &str) -> ToolError {
         "names are exact; `candidates` holds names that exist, the nearest first",
     )
     .example(LIST, json!({}))
-    .candidates(ranked(
+    .candidates(rank(
         asked,
         rows.iter().map(|project| project.name.as_str()),
     ))

@@ -14,7 +14,7 @@ use crate::tools::answer::Notes;
 use crate::tools::args::{self, Flag, Objects, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
 use datadog_llmobs::{ListQuery, NewRecord};
-use llmobs_core::analysis::nearest::nearest;
+use llmobs_core::analysis::candidates::closest;
 
 const NAME: &str = "add_llmobs_dataset_records";
 const MOST_RECORDS: usize = 1_000;
@@ -144,7 +144,7 @@ fn read(rows: &[Map<String, Value>]) -> Result<Vec<NewRecord>, ToolError> {
         .enumerate()
         .map(|(at, row)| {
             if let Some(key) = row.keys().find(|key| !FIELDS.contains(&key.as_str())) {
-                let meant = nearest(key, FIELDS).map_or(String::new(), |meant| {
+                let meant = closest(key, FIELDS).map_or(String::new(), |meant| {
                     format!("; `{meant}` was probably meant")
                 });
                 return Err(refuse(

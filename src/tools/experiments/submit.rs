@@ -11,7 +11,7 @@ use crate::tools::answer::Notes;
 use crate::tools::args::{self, Objects, Tags, Text};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
 use datadog_llmobs::ClientError;
-use llmobs_core::analysis::nearest::nearest;
+use llmobs_core::analysis::candidates::closest;
 use llmobs_core::model::{Assessment, MetricType};
 
 const NAME: &str = "submit_llmobs_experiment_events";
@@ -123,7 +123,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
 fn metric(mut row: Map<String, Value>, now_ms: i64) -> Result<Value, String> {
     row.retain(|_, value| !value.is_null());
     if let Some(key) = row.keys().find(|key| !FIELDS.contains(&key.as_str())) {
-        let meant = nearest(key, FIELDS);
+        let meant = closest(key, FIELDS);
         let meant = meant.map_or(String::new(), |meant| {
             format!("; `{meant}` was probably meant")
         });

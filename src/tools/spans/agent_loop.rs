@@ -9,7 +9,7 @@ use crate::render::{Budget, Shrink, cut_middle, fit, to_json};
 use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
 use crate::tools::args::{self, Count, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
-use llmobs_core::analysis::agent_loop::{AgentLoop, Entry, agent_loop, limit_content};
+use llmobs_core::analysis::agent_loop::{AgentLoop, TimelineEntry, agent_loop, truncate_texts};
 use llmobs_core::analysis::tree::TraceTree;
 use llmobs_core::model::SpanKind;
 
@@ -76,7 +76,7 @@ impl Shrink for Answer<'_> {
             let mut total = size(to_json(iteration));
             // What was said before the first decision is shown with it.
             let belongs =
-                |entry: &&Entry<'_>| entry.iteration.saturating_sub(self.first + 1) <= part;
+                |entry: &&TimelineEntry<'_>| entry.iteration.saturating_sub(self.first + 1) <= part;
             while let Some(entry) = said.next_if(belongs) {
                 total += size(to_json(entry));
             }
@@ -148,7 +148,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     };
     // No iteration is shorter than this; what cannot fit need not be cut to size.
     answer.keep(budget.chars() / 150 + 1);
-    limit_content(&mut answer.followed, length);
+    truncate_texts(&mut answer.followed, length);
     Ok(fit(answer, budget)?)
 }
 
@@ -156,7 +156,9 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
 fn agent_not_found(trace_id: &str, span_id: &str, tree: &TraceTree) -> ToolError {
     let mut error = super::span_not_found(NAME, trace_id, &[span_id.to_owned()], tree);
     let agents: Vec<&str> = tree
-        .walk_all()
+        .preorder()
+        .iter()
+        .copied()
         .filter(|node| *tree.kind(*node) == SpanKind::Agent)
         .map(|node| tree.span(node).span_id.as_str())
         .collect();

@@ -17,7 +17,9 @@ use crate::tools::answer::{self, Notes, Window, decode, encode, mark};
 use crate::tools::args::{self, Count, Tags, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
 use datadog_llmobs::{ClientError, SpanSearch, Upstream};
-use llmobs_core::analysis::aggregate::{Aggregation, Dimension, Figures, Group, Question, Unit};
+use llmobs_core::analysis::aggregate::{
+    AggregateRequest, Aggregation, Dimension, Group, MeasureValues, Unit,
+};
 use llmobs_core::model::TimeWindow;
 use llmobs_core::query::{combine::SpanFilters, time};
 
@@ -126,7 +128,7 @@ impl Row {
         }
     }
 
-    fn total(figures: Figures) -> Self {
+    fn total(figures: MeasureValues) -> Self {
         Self {
             time: None,
             key: Map::new(),
@@ -180,7 +182,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     let mut answer = Answer {
         unit: question.unit,
         groups: Vec::new(),
-        total: Row::total(Figures::default()),
+        total: Row::total(MeasureValues::default()),
         total_groups: found.total_groups,
         next_cursor: None,
         window: question.window.into(),
@@ -205,8 +207,8 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
 }
 
 /// Where in the groups the question goes on. A cursor brings the window of the first page.
-fn place(arguments: &Arguments, question: &mut Question) -> Result<Place, ToolError> {
-    let asked = Question {
+fn place(arguments: &Arguments, question: &mut AggregateRequest) -> Result<Place, ToolError> {
+    let asked = AggregateRequest {
         window: TimeWindow {
             from_ms: 0,
             to_ms: 0,
@@ -236,7 +238,12 @@ fn place(arguments: &Arguments, question: &mut Question) -> Result<Place, ToolEr
 }
 
 /// What the reader should know of the groups.
-fn remark(context: &ToolContext, question: &Question, found: &Aggregation, notes: &mut Notes) {
+fn remark(
+    context: &ToolContext,
+    question: &AggregateRequest,
+    found: &Aggregation,
+    notes: &mut Notes,
+) {
     notes.extend(found.notes.iter().cloned());
     let units = match question.unit {
         Unit::Span => "spans",
@@ -264,12 +271,12 @@ fn remark(context: &ToolContext, question: &Question, found: &Aggregation, notes
     }
 }
 
-fn as_search(question: &Question) -> SpanSearch {
+fn as_search(question: &AggregateRequest) -> SpanSearch {
     SpanSearch {
         query: question.query.clone(),
         filters: SpanFilters {
             tags: question.tags.clone(),
-            ..question.scope()
+            ..question.span_filters()
         },
         apm_trace_id: None,
         window: question.window,

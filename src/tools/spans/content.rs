@@ -11,8 +11,8 @@ use crate::tools::answer::{Notes, Window};
 use crate::tools::args::{self, Count, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
 use datadog_llmobs::SpanSelection;
-use llmobs_core::analysis::content::{Field, content_info, field_value, select};
-use llmobs_core::analysis::tokens_approx;
+use llmobs_core::analysis::content::{ContentField, content_info, field_value, select};
+use llmobs_core::analysis::estimate_tokens;
 
 const NAME: &str = "get_llmobs_span_content";
 
@@ -91,7 +91,7 @@ impl Shrink for Answer {
         let (content, cut) = squeeze(&self.content, self.room);
         self.content = content;
         self.truncated |= cut;
-        self.returned_tokens_approx = tokens_approx(chars(&self.content));
+        self.returned_tokens_approx = estimate_tokens(chars(&self.content));
         if cut {
             self.notes
                 .add("the middle was left out: raise max_tokens, or read a part with path");
@@ -135,7 +135,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
             &notes,
         ));
     };
-    let total_tokens_approx = tokens_approx(chars(&whole));
+    let total_tokens_approx = estimate_tokens(chars(&whole));
     let path = arguments.path.as_ref().map(|path| path.0.clone());
     let content = match &path {
         None => whole,
@@ -167,7 +167,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         span_id: span_id.clone(),
         field: field.as_str(),
         path,
-        returned_tokens_approx: tokens_approx(chars(&content)),
+        returned_tokens_approx: estimate_tokens(chars(&content)),
         content: Value::Null,
         total_tokens_approx,
         truncated: false,
@@ -185,9 +185,9 @@ fn chars<T: Serialize>(value: &T) -> usize {
     to_json(value).map_or(0, |text| text.chars().count())
 }
 
-fn field_named(arguments: &Arguments) -> Result<Field, ToolError> {
+fn field_named(arguments: &Arguments) -> Result<ContentField, ToolError> {
     arguments.field.0.to_ascii_lowercase().parse().map_err(|_| {
-        let names: Vec<&str> = Field::ALL.iter().map(|field| field.as_str()).collect();
+        let names: Vec<&str> = ContentField::ALL.iter().map(|field| field.as_str()).collect();
         ToolError::arguments(
             format!("argument `field` of {NAME} is none of {}", names.join(", ")),
             "content_info of get_llmobs_span_details lists the fields that a span has",
@@ -201,7 +201,7 @@ fn field_named(arguments: &Arguments) -> Result<Field, ToolError> {
 
 fn field_absent(
     arguments: &Arguments,
-    field: Field,
+    field: ContentField,
     info: &Map<String, Value>,
     notes: &Notes,
 ) -> ToolError {

@@ -13,7 +13,7 @@ use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
 use crate::tools::args::{self, Count, Ids, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
 use datadog_llmobs::{Gap, LoadedTrace, SpanSelection};
-use llmobs_core::analysis::content::{Field, content_info};
+use llmobs_core::analysis::content::{ContentField, content_info};
 use llmobs_core::analysis::tree::{NodeId, TraceTree};
 use llmobs_core::model::{Span, SpanError, SpanId, SpanKind, TraceId};
 
@@ -224,11 +224,11 @@ pub(super) async fn fill_unlisted(
     context: &ToolContext,
     trace: &LoadedTrace,
     span: &mut Span,
-    asked: Option<Field>,
+    asked: Option<ContentField>,
 ) -> Result<Vec<Gap>, ToolError> {
     let mut gaps = Vec::new();
     let has_documents = matches!(span.kind, SpanKind::Retrieval | SpanKind::Embedding);
-    if (has_documents || asked == Some(Field::Documents)) && span.documents().is_empty() {
+    if (has_documents || asked == Some(ContentField::Documents)) && span.documents().is_empty() {
         let (value, gap) = context
             .client
             .field(trace, &span.span_id, "documents")
@@ -244,7 +244,9 @@ pub(super) async fn fill_unlisted(
         }
     }
     let has_expected = span.kind == SpanKind::Experiment;
-    if (has_expected || asked == Some(Field::ExpectedOutput)) && span.expected_output.is_none() {
+    if (has_expected || asked == Some(ContentField::ExpectedOutput))
+        && span.expected_output.is_none()
+    {
         let (value, gap) = context
             .client
             .field(trace, &span.span_id, "expected_output")

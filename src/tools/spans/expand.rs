@@ -10,7 +10,7 @@ use crate::render::{Budget, Shrink, fit};
 use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
 use crate::tools::args::{self, Count, Ids, Text, When};
 use crate::tools::{Access, Tool, ToolContext, ToolError};
-use llmobs_core::analysis::tree::{NodeId, TraceTree};
+use llmobs_core::analysis::tree::{NodeId, NodeVec, TraceTree};
 use llmobs_core::model::SpanKind;
 
 const NAME: &str = "expand_llmobs_spans";
@@ -114,7 +114,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     let keep = kind
         .as_ref()
         .map(|kind| leads_to(&tree, &tops, depth, kind));
-    if let Some(kind) = kind.filter(|kind| !tree.kinds().contains_key(kind)) {
+    if let Some(kind) = kind.filter(|kind| !tree.kind_counts().contains_key(kind)) {
         notes.add(format!(
             "no span of kind `{}` is in this trace",
             crate::render::candidate(kind.as_str())
@@ -134,8 +134,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     };
     let page = offset..offset.saturating_add(most_nodes(budget));
     let forest = Forest::new(&tree, tops, depth, page, |node| {
-        keep.as_ref()
-            .is_none_or(|keep| keep.get(node).copied().unwrap_or(false))
+        keep.as_ref().is_none_or(|keep| keep[node])
     });
     let most = forest.len();
     let mut answer = Answer {
@@ -154,23 +153,24 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
 }
 
 /// For each node, whether it is of the kind or a path to one, at most `depth` levels below a top.
-fn leads_to(tree: &TraceTree, tops: &[NodeId], depth: usize, kind: &SpanKind) -> Vec<bool> {
-    let mut keep = vec![false; tree.len()];
+fn leads_to(tree: &TraceTree, tops: &[NodeId], depth: usize, kind: &SpanKind) -> NodeVec<bool> {
+    let mut keep = NodeVec::filled(false, tree.len());
     for top in tops {
         let floor = tree.depth_of(*top).saturating_add(depth);
         // Children stand after their parents in the walk, so backwards they are judged first.
         let below: Vec<NodeId> = tree
-            .walk(*top)
+            .subtree(*top)
+            .iter()
+            .copied()
             .filter(|node| tree.depth_of(*node) <= floor)
             .collect();
         for node in below.into_iter().rev() {
             let wanted = *tree.kind(node) == *kind
-                || tree.children(node).iter().any(|child| {
-                    tree.depth_of(*child) <= floor && keep.get(*child).copied().unwrap_or(false)
-                });
-            if let Some(slot) = keep.get_mut(node) {
-                *slot |= wanted;
-            }
+                || tree
+                    .children(node)
+                    .iter()
+                    .any(|child| tree.depth_of(*child) <= floor && keep[*child]);
+            keep[node] |= wanted;
         }
     }
     keep

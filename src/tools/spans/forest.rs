@@ -149,9 +149,9 @@ impl<'t> Forest<'t> {
         let page: Vec<(usize, Entry)> = self.page(count).collect();
         for (index, entry) in page.into_iter().rev() {
             let (children, spans, errors) = shown.get(index).copied().unwrap_or_default();
-            let below = self.tree.descendants_count(entry.node);
+            let below = self.tree.descendant_count(entry.node);
             let errors_here = usize::from(self.tree.is_error(entry.node));
-            let all_errors = self.tree.errors_within(entry.node);
+            let all_errors = self.tree.errors_in_subtree(entry.node);
             let hidden = if children < self.tree.children(entry.node).len() {
                 below - spans
             } else {

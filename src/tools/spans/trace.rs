@@ -137,7 +137,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     )?;
     let depth = if whole { usize::MAX } else { 1 };
     let page = offset..offset.saturating_add(most_nodes(budget));
-    let forest = Forest::new(&tree, tree.tops(), depth, page, |_| true);
+    let forest = Forest::new(&tree, tree.top_level(), depth, page, |_| true);
     if !tree.orphans().is_empty() {
         notes.add(format!(
             "{} spans name a parent that is not in this trace; they stand under `orphans`",
@@ -152,7 +152,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         total_duration_ms: super::millis(tree.total_duration_ns()),
         total_spans: tree.len(),
         tree_depth: tree.depth(),
-        span_kinds: tree.kinds().clone(),
+        span_kinds: tree.kind_counts().clone(),
         error_count,
         has_errors: error_count > 0,
         spans: Vec::new(),

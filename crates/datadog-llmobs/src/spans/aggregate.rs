@@ -18,7 +18,9 @@ use crate::error::ClientError;
 use crate::pager::{CursorPager, PagerLimits, Step};
 use crate::retry::OperationClass;
 use crate::site::Upstream;
-use llmobs_core::analysis::aggregate::{Aggregation, Question, Seen, Tally, Unit};
+use llmobs_core::analysis::aggregate::{
+    AggregateRequest, Aggregation, ScannedSpan, SpanAggregator, Unit,
+};
 use llmobs_core::model::{Io, Span, SpanId, TimeWindow, TraceId};
 use llmobs_core::query::{self, time};
 
@@ -42,7 +44,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::BadQuery`] for a query or facet that cannot be sent, and everything that
     /// [`Client::execute`] gives, if it comes before the first spans.
-    pub async fn aggregate(&self, question: &Question) -> Result<Aggregation, ClientError> {
+    pub async fn aggregate(&self, question: &AggregateRequest) -> Result<Aggregation, ClientError> {
         let queries = question.buckets().iter().map(|bucket| &bucket.query);
         for text in question.query.iter().chain(queries) {
             query::check_balance(text)?;
@@ -56,7 +58,7 @@ impl Client {
     /// The upstream's own aggregation; `None` where it has none. A Datadog site is not even asked.
     async fn aggregated_there(
         &self,
-        question: &Question,
+        question: &AggregateRequest,
     ) -> Result<Option<Aggregation>, ClientError> {
         if matches!(self.upstream(), Upstream::Site(_)) {
             return Ok(None);
@@ -97,8 +99,8 @@ struct Walk {
 /// An aggregation from pages.
 struct PagedAggregation<'a> {
     client: &'a Client,
-    question: &'a Question,
-    tally: Tally,
+    question: &'a AggregateRequest,
+    tally: SpanAggregator,
     rows: u64,
     sampled: bool,
     covered_from_ms: i64,
@@ -106,11 +108,11 @@ struct PagedAggregation<'a> {
 }
 
 impl<'a> PagedAggregation<'a> {
-    fn new(client: &'a Client, question: &'a Question) -> Result<Self, ClientError> {
+    fn new(client: &'a Client, question: &'a AggregateRequest) -> Result<Self, ClientError> {
         Ok(Self {
             client,
             question,
-            tally: Tally::new(question)?,
+            tally: SpanAggregator::new(question)?,
             rows: 0,
             sampled: false,
             covered_from_ms: question.window.from_ms,
@@ -122,7 +124,7 @@ impl<'a> PagedAggregation<'a> {
         let slices = slices(self.question);
         let quota = (self.client.hub.settings.aggregate_rows / slices.len().max(1)).max(1);
         let several = slices.len() > 1;
-        match self.question.selection() {
+        match self.question.selection_query() {
             Some(selection) if self.question.unit == Unit::Trace => {
                 self.selected_traces(&selection, slices, quota).await?;
             }
@@ -156,8 +158,8 @@ impl<'a> PagedAggregation<'a> {
         slice: TimeWindow,
         quota: usize,
     ) -> Result<(), ClientError> {
-        let scope = self.question.scope();
-        let content = self.question.reads_content();
+        let scope = self.question.span_filters();
+        let content = self.question.groups_by_content();
         let mut spans: Vec<Span> = Vec::new();
         let filter = Filter::search(selection, &scope, None);
         let walk = self.walk(&filter, slice, quota, content, |span| {
@@ -195,8 +197,8 @@ impl<'a> PagedAggregation<'a> {
         slices: Vec<TimeWindow>,
         quota: usize,
     ) -> Result<(), ClientError> {
-        let scope = self.question.scope();
-        let content = self.question.reads_content();
+        let scope = self.question.span_filters();
+        let content = self.question.groups_by_content();
         let wanted = Filter::search(Some(selection), &scope, None);
         let mut selected = Ids::new();
         for slice in slices {
@@ -245,7 +247,7 @@ impl<'a> PagedAggregation<'a> {
             .enumerate()
             .filter(|(_, ids)| ids.contains(&id));
         let buckets = inside.fold(0, |bits, (at, _)| bits | 1 << at);
-        self.tally.add(Seen {
+        self.tally.add(ScannedSpan {
             span,
             selected,
             buckets,
@@ -346,7 +348,7 @@ fn distinct<'a>(ids: impl Iterator<Item = &'a TraceId>) -> Vec<TraceId> {
 
 /// The parts of the window that are read one by one, so that a sample is spread over all of a
 /// question about change over time.
-fn slices(question: &Question) -> Vec<TimeWindow> {
+fn slices(question: &AggregateRequest) -> Vec<TimeWindow> {
     let TimeWindow { from_ms, to_ms } = question.window;
     let length = to_ms.saturating_sub(from_ms).max(1);
     let parts = match question.interval_ms {

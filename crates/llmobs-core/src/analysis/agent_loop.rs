@@ -14,7 +14,7 @@ mod notes;
 mod pairing;
 mod scope;
 
-pub use limit::limit_content;
+pub use limit::truncate_texts;
 use std::borrow::Cow;
 
 use serde::Serialize;
@@ -27,9 +27,9 @@ use crate::model::{SpanId, SpanKind, Status, TraceId};
 /// from the spans: a loop of thousands of decisions copies none of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct AgentLoop<'t> {
-    /// Where the loop starts; 0 when the trace is empty.
+    /// The node where the loop starts; `None` if the trace is empty.
     #[serde(skip)]
-    pub start: NodeId,
+    pub start: Option<NodeId>,
     /// The trace.
     pub trace_id: TraceId,
     /// The span where the loop starts.
@@ -41,9 +41,9 @@ pub struct AgentLoop<'t> {
     /// The decisions, in the order they were made, agent after agent.
     pub iterations: Vec<Iteration<'t>>,
     /// The conversation in the order it was held.
-    pub timeline: Vec<Entry<'t>>,
+    pub timeline: Vec<TimelineEntry<'t>>,
     /// Sums over `iterations`.
-    pub totals: Totals,
+    pub totals: LoopTotals,
     /// Agents called by the agents of this loop.
     pub sub_agents: Vec<SubAgent<'t>>,
     /// Calls made more than once with the same arguments: a sign of going in circles.
@@ -82,7 +82,7 @@ pub struct Iteration<'t> {
     /// What the model said.
     pub content: Cow<'t, str>,
     /// The tools it asked for, then tools that ran without being asked for.
-    pub tool_calls: Vec<Call<'t>>,
+    pub tool_calls: Vec<ToolCallRecord<'t>>,
     /// Input tokens; 0 when not sent.
     pub input_tokens: u64,
     /// Output tokens; 0 when not sent.
@@ -103,7 +103,7 @@ pub struct Iteration<'t> {
 
 /// A tool call and what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Call<'t> {
+pub struct ToolCallRecord<'t> {
     /// Name of the tool.
     pub name: &'t str,
     /// The arguments, as an object where they are one.
@@ -135,7 +135,7 @@ pub struct Call<'t> {
 
 /// One turn of the conversation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Entry<'t> {
+pub struct TimelineEntry<'t> {
     /// `system`, `user`, `assistant`, `tool`, or as it was sent, also empty.
     pub role: &'t str,
     /// The iteration it belongs to; what was said before a decision belongs to the one before, and
@@ -161,7 +161,7 @@ pub struct Entry<'t> {
 /// Sums over the iterations. A call recorded twice counts once, and an agent's own metrics, which
 /// repeat those of its LLM calls, never do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Totals {
+pub struct LoopTotals {
     /// Input tokens.
     pub input_tokens: u64,
     /// Output tokens.

@@ -1,9 +1,9 @@
 //! Counts and figures over many spans or traces, in groups.
 //!
-//! What is asked is a [`Question`], what comes out an [`Aggregation`]; both travel as JSON between
+//! What is asked is a [`AggregateRequest`], what comes out an [`Aggregation`]; both travel as JSON between
 //! the client and a backend that aggregates by itself, and the client works out the same from
-//! pages of spans where a backend does not. A [`Tally`] takes the spans one by one and keeps of
-//! each only what the question needs. Both it and the quicker [`Gatherer`] also take the [`Rows`]
+//! pages of spans where a backend does not. A [`SpanAggregator`] takes the spans one by one and keeps of
+//! each only what the question needs. Both it and the quicker [`ColumnAggregator`] also take the [`RowAggregator`]
 //! of an index, where those suffice.
 //!
 //! The rules, the same everywhere:
@@ -29,10 +29,12 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use gather::{Gatherer, RelatedRow, Rows, SpanRow, Verdict};
-pub use measure::{Judge, JudgeStat, Measure, MeasureError, Stat, Usage};
-pub use tally::{Seen, Tally};
-pub use usage::{CALL_METRICS, CallRow};
+pub use gather::{
+    ColumnAggregator, EvaluationOutcome, IndexRow, RequiredColumns, RowAggregator, SpanRow,
+};
+pub use measure::{EvaluationSource, EvaluationStat, Measure, MeasureError, Usage, UsageStat};
+pub use tally::{ScannedSpan, SpanAggregator};
+pub use usage::{CALL_METRICS, ModelCallRow};
 
 use crate::model::TimeWindow;
 use crate::query::combine::{SpanFilters, combine};
@@ -79,7 +81,7 @@ impl Dimension {
 
 /// A question for an aggregation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Question {
+pub struct AggregateRequest {
     /// The span query, beside application and tags.
     #[serde(default)]
     pub query: Option<String>,
@@ -110,9 +112,9 @@ pub struct Question {
     pub limit: usize,
 }
 
-impl Question {
+impl AggregateRequest {
     /// The filter that narrows the spans looked at: the application.
-    pub fn scope(&self) -> SpanFilters {
+    pub fn span_filters(&self) -> SpanFilters {
         SpanFilters {
             ml_app: self.ml_app.clone(),
             ..SpanFilters::default()
@@ -120,7 +122,7 @@ impl Question {
     }
 
     /// Query and tags as one query text, without the application; `None` when all spans count.
-    pub fn selection(&self) -> Option<String> {
+    pub fn selection_query(&self) -> Option<String> {
         let mut filters = SpanFilters {
             tags: self.tags.clone(),
             ..SpanFilters::default()
@@ -142,7 +144,7 @@ impl Question {
     }
 
     /// Whether the values to group by stand in inputs, outputs or tool definitions.
-    pub fn reads_content(&self) -> bool {
+    pub fn groups_by_content(&self) -> bool {
         let parts = ["meta.input", "meta.output", "meta.tool"];
         self.group_by.iter().any(|dimension| match dimension {
             Dimension::Facet(name) => parts.iter().any(|part| name.contains(part)),
@@ -159,7 +161,7 @@ pub struct Aggregation {
     /// How many groups there are.
     pub total_groups: usize,
     /// Everything together.
-    pub total: Figures,
+    pub total: MeasureValues,
     /// Spans looked at.
     pub rows_read: u64,
     /// Spans that answer the question's filters, if known.
@@ -184,12 +186,12 @@ pub struct Group {
     /// Its part of the units of the same time bucket whose other keys, but the last, are the same.
     pub share: Option<f64>,
     /// What was measured.
-    pub figures: Figures,
+    pub figures: MeasureValues,
 }
 
 /// Measured figures.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Figures {
+pub struct MeasureValues {
     /// Number of units.
     pub count: u64,
     /// By name of the measure; null where nothing is known. Beside a figure that is not known of

@@ -14,7 +14,7 @@ use crate::model::{Io, Span};
 
 /// A content field of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Field {
+pub enum ContentField {
     /// What went in, as text; JSON where the span holds JSON (experiments).
     Input,
     /// What came out, likewise.
@@ -29,49 +29,49 @@ pub enum Field {
     Metadata,
 }
 
-impl Field {
+impl ContentField {
     /// All fields, in the order of the documentation.
-    pub const ALL: [Field; 6] = [
-        Field::Input,
-        Field::Output,
-        Field::ExpectedOutput,
-        Field::Messages,
-        Field::Documents,
-        Field::Metadata,
+    pub const ALL: [ContentField; 6] = [
+        ContentField::Input,
+        ContentField::Output,
+        ContentField::ExpectedOutput,
+        ContentField::Messages,
+        ContentField::Documents,
+        ContentField::Metadata,
     ];
 
     /// The name of the field in tool arguments and answers.
     pub fn as_str(self) -> &'static str {
         match self {
-            Field::Input => "input",
-            Field::Output => "output",
-            Field::ExpectedOutput => "expected_output",
-            Field::Messages => "messages",
-            Field::Documents => "documents",
-            Field::Metadata => "metadata",
+            ContentField::Input => "input",
+            ContentField::Output => "output",
+            ContentField::ExpectedOutput => "expected_output",
+            ContentField::Messages => "messages",
+            ContentField::Documents => "documents",
+            ContentField::Metadata => "metadata",
         }
     }
 
     /// A JSONPath that works on a typical value of this field.
     pub fn example_path(self) -> &'static str {
         match self {
-            Field::Input => "$.question",
-            Field::Output => "$.results[0]",
-            Field::ExpectedOutput => "$.answer",
-            Field::Messages => "$.messages[-1].content",
-            Field::Documents => "$.documents[0].text",
-            Field::Metadata => "$.temperature",
+            ContentField::Input => "$.question",
+            ContentField::Output => "$.results[0]",
+            ContentField::ExpectedOutput => "$.answer",
+            ContentField::Messages => "$.messages[-1].content",
+            ContentField::Documents => "$.documents[0].text",
+            ContentField::Metadata => "$.temperature",
         }
     }
 }
 
-impl fmt::Display for Field {
+impl fmt::Display for ContentField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl FromStr for Field {
+impl FromStr for ContentField {
     type Err = UnknownField;
 
     fn from_str(text: &str) -> Result<Self, UnknownField> {
@@ -93,23 +93,23 @@ pub struct UnknownField;
 ///
 /// Input and output are text, by [`Io::text`], except where the span holds other JSON than text.
 /// Messages and documents are arrays, metadata an object.
-pub fn field_value(span: &Span, field: Field) -> Option<Value> {
+pub fn field_value(span: &Span, field: ContentField) -> Option<Value> {
     match field {
-        Field::Input => side(&span.input),
-        Field::Output => side(&span.output),
-        Field::ExpectedOutput => span
+        ContentField::Input => side(&span.input),
+        ContentField::Output => side(&span.output),
+        ContentField::ExpectedOutput => span
             .expected_output
             .clone()
             .filter(|value| !value.is_null()),
-        Field::Messages => {
+        ContentField::Messages => {
             let messages: Vec<Value> = span.messages().map(|message| message.0.clone()).collect();
             (!messages.is_empty()).then_some(Value::Array(messages))
         }
-        Field::Documents => {
+        ContentField::Documents => {
             let documents = span.documents();
             (!documents.is_empty()).then(|| Value::Array(documents.to_vec()))
         }
-        Field::Metadata => {
+        ContentField::Metadata => {
             (!span.metadata.is_empty()).then(|| Value::Object(span.metadata.clone()))
         }
     }
@@ -127,15 +127,15 @@ fn side(io: &Io) -> Option<Value> {
 /// be returned whole; metadata names its keys with the type of each.
 pub fn content_info(span: &Span) -> Map<String, Value> {
     let mut info = Map::new();
-    for field in Field::ALL {
+    for field in ContentField::ALL {
         let Some(value) = field_value(span, field) else {
             continue;
         };
         let entry = match (field, &value) {
-            (Field::Messages | Field::Documents, Value::Array(items)) => {
+            (ContentField::Messages | ContentField::Documents, Value::Array(items)) => {
                 json!({"count": items.len(), "chars": chars(&value)})
             }
-            (Field::Metadata, Value::Object(map)) => Value::Object(
+            (ContentField::Metadata, Value::Object(map)) => Value::Object(
                 map.iter()
                     .map(|(key, value)| (key.clone(), type_name(value).into()))
                     .collect(),
@@ -195,7 +195,7 @@ mod tests {
                 for node in tree.nodes() {
                     let span = tree.span(node);
                     let info = content_info(span);
-                    for field in Field::ALL {
+                    for field in ContentField::ALL {
                         let present = field_value(span, field).is_some();
                         assert_eq!(info.contains_key(field.as_str()), present, "{field}");
                     }
@@ -244,7 +244,7 @@ mod tests {
             output: io("out"),
             ..Span::default()
         };
-        let messages = field_value(&span, Field::Messages).unwrap();
+        let messages = field_value(&span, ContentField::Messages).unwrap();
         assert_eq!(messages[0]["content"], "in");
         assert_eq!(messages[1]["content"], "out");
     }
@@ -259,16 +259,19 @@ mod tests {
             expected_output: Some(Value::Null),
             ..Span::default()
         };
-        assert_eq!(field_value(&span, Field::Input), Some(json!({"q": 1})));
-        assert_eq!(field_value(&span, Field::ExpectedOutput), None);
+        assert_eq!(
+            field_value(&span, ContentField::Input),
+            Some(json!({"q": 1}))
+        );
+        assert_eq!(field_value(&span, ContentField::ExpectedOutput), None);
     }
 
     #[test]
     fn every_field_reads_back_from_its_name() {
-        for field in Field::ALL {
+        for field in ContentField::ALL {
             assert_eq!(field.as_str().parse(), Ok(field));
         }
-        let error = "inputs".parse::<Field>().unwrap_err().to_string();
+        let error = "inputs".parse::<ContentField>().unwrap_err().to_string();
         assert!(error.contains("expected_output"));
     }
 }

@@ -8,7 +8,7 @@ mod soft;
 
 use std::cmp::Reverse;
 
-pub use soft::tool_ids;
+pub use soft::tool_call_ids;
 pub use soft::{Evidence, SoftError, soft_errors};
 
 use super::tree::{NodeId, TraceTree};
@@ -33,7 +33,7 @@ pub struct ErrorSpan {
     /// The spans above, root first. Of a very long path, the nearest spans and the root's end.
     pub ancestors: Vec<NodeId>,
     /// Number of spans left out of `ancestors`, between its first half and its second.
-    pub hidden_ancestors: usize,
+    pub omitted_ancestors: usize,
 }
 
 /// All spans with status `error`, by start.
@@ -50,19 +50,19 @@ pub struct ErrorSpan {
 /// it handled before it raised its own error.
 pub fn error_spans(tree: &TraceTree) -> Vec<ErrorSpan> {
     let failed_below = nearest_failures(tree);
-    let tops: Vec<NodeId> = tree.tops().collect();
+    let tops: Vec<NodeId> = tree.top_level().collect();
     let errors = tree.errors().iter().zip(&failed_below);
     errors
         .map(|(node, candidates)| {
             let node = *node;
             let propagated_from = cause(tree, node, candidates);
-            let (ancestors, hidden_ancestors) = path_to(tree, &tops, node);
+            let (ancestors, omitted_ancestors) = path_to(tree, &tops, node);
             ErrorSpan {
                 node,
                 is_origin: propagated_from.is_none(),
                 propagated_from,
                 ancestors,
-                hidden_ancestors,
+                omitted_ancestors,
             }
         })
         .collect()
@@ -74,7 +74,7 @@ fn nearest_failures(tree: &TraceTree) -> Vec<Vec<NodeId>> {
     let mut below = vec![Vec::new(); errors.len()];
     // In walking order, what encloses an error span is among those met before it.
     let mut walked: Vec<usize> = (0..errors.len()).collect();
-    walked.sort_by_key(|at| errors.get(*at).map(|node| tree.position(*node)));
+    walked.sort_by_key(|at| errors.get(*at).map(|node| tree.preorder_index(*node)));
     let mut open: Vec<(usize, NodeId)> = Vec::new();
     for at in walked {
         let Some(node) = errors.get(at).copied() else {
@@ -82,7 +82,7 @@ fn nearest_failures(tree: &TraceTree) -> Vec<Vec<NodeId>> {
         };
         while open
             .last()
-            .is_some_and(|(_, above)| !tree.is_below(node, *above))
+            .is_some_and(|(_, above)| !tree.is_descendant(node, *above))
         {
             open.pop();
         }
@@ -112,8 +112,8 @@ fn path_to(tree: &TraceTree, tops: &[NodeId], node: NodeId) -> (Vec<NodeId>, usi
 
 /// The top that a node lies below: tops stand in walking order.
 fn top_of(tree: &TraceTree, tops: &[NodeId], node: NodeId) -> Option<NodeId> {
-    let at = tree.position(node);
-    let after = tops.partition_point(|top| tree.position(*top) <= at);
+    let at = tree.preorder_index(node);
+    let after = tops.partition_point(|top| tree.preorder_index(*top) <= at);
     tops.get(after.checked_sub(1)?).copied()
 }
 
@@ -262,7 +262,10 @@ mod tests {
                 from("tool", None)
             ]
         );
-        assert_eq!(error_spans(&tree).pop().unwrap().ancestors, [0, 1]);
+        assert_eq!(
+            error_spans(&tree).pop().unwrap().ancestors,
+            tree.nodes().take(2).collect::<Vec<_>>()
+        );
     }
 
     #[test]
@@ -369,9 +372,12 @@ mod tests {
         let errors = error_spans(&tree);
         assert_eq!(errors.iter().filter(|error| error.is_origin).count(), 1);
         let deepest = errors.last().unwrap();
-        assert_eq!(deepest.ancestors.len() + deepest.hidden_ancestors, 9_999);
-        assert_eq!(deepest.ancestors.first(), Some(&0));
-        assert_eq!(deepest.ancestors.last(), Some(&9_998));
+        assert_eq!(deepest.ancestors.len() + deepest.omitted_ancestors, 9_999);
+        assert_eq!(deepest.ancestors.first(), Some(&tree.roots()[0]));
+        assert_eq!(
+            deepest.ancestors.last().map(|node| node.index()),
+            Some(9_998)
+        );
     }
 
     proptest! {
@@ -401,7 +407,7 @@ mod tests {
             prop_assert_eq!(failed.is_empty(), !errors.iter().any(|error| error.is_origin));
             for error in errors {
                 if let Some(source) = error.propagated_from {
-                    prop_assert!(tree.is_below(source, error.node));
+                    prop_assert!(tree.is_descendant(source, error.node));
                 }
                 prop_assert_eq!(error.ancestors.len() + 1, tree.depth_of(error.node));
             }

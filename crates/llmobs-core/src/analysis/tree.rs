@@ -1,267 +1,275 @@
-//! The spans of one trace as a tree that always exists.
+//! The spans of one trace as a tree.
 //!
-//! Real traces are ragged: parents that never reported, several roots, ids sent twice, ids that
-//! point at each other. Every span is nonetheless one node, reachable from exactly one top, and
-//! what was wrong is named instead of hidden.
+//! Real traces are irregular: parents are missing, there are several roots, ids repeat, or spans
+//! name each other as parent. Every span is nonetheless one node, reachable from exactly one root
+//! span or orphan, and the tree reports each irregularity.
 //!
-//! A tree is built once, when its trace is loaded, and read by every call that follows. What calls
-//! ask of every node stands in one compact list, because the spans themselves lie scattered in
-//! memory: to visit ten thousand of them costs more than what is then done with them.
+//! A tree is built once, when its trace is loaded. What callers read of every node is kept in one
+//! compact list: spans are scattered in memory, and reading ten thousand of them costs more than
+//! the analysis itself.
 
 mod build;
 mod index;
+mod node;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
+pub use node::{NodeId, NodeVec};
+
 use crate::model::{Span, SpanId, SpanKind};
-use index::IdIndex;
+use index::SpanIdIndex;
 
-/// A span's place in its tree. Nodes are numbered by start time, then span id.
-pub type NodeId = usize;
-
-/// The spans of one trace, linked to their parents. Copies share what they hold.
+/// The spans of one trace, linked to their parents. Clones share their data.
 ///
-/// - A span without a parent is a **root**; one whose parent id names no span is an **orphan**.
-/// - The same span id twice stays two nodes, so that no span is lost from a count. Children attach
-///   to the first by start, and [`TraceTree::find`] finds it; the id is named in
-///   [`TraceTree::duplicates`].
-/// - Spans that are each other's ancestors are cut apart at the one that starts first, which
-///   becomes an orphan and is named in [`TraceTree::cycles`]; so is a span that is its own parent.
+/// - A span without a parent id is a **root span**. A span whose parent id names no span of the
+///   trace is an **orphan**. Both are **top-level** nodes.
+/// - Spans with the same id stay separate nodes, so counts include all of them. Children attach to
+///   the one that starts first, and [`TraceTree::find`] returns it.
+///   [`TraceTree::duplicates`] lists the id.
+/// - A cycle of parents is cut at the span that starts first. That span becomes an orphan, and
+///   [`TraceTree::cycles`] lists it. The same applies to a span that is its own parent.
 ///
-/// A number that is no node of the tree reads as an empty span without relatives.
+/// Methods that take a [`NodeId`] panic if it belongs to a larger tree.
 #[derive(Debug, Clone, Default)]
 pub struct TraceTree {
-    spans: Arc<Vec<Arc<Span>>>,
-    shape: Arc<Shape>,
-    nobody: Arc<Span>,
+    spans: Arc<NodeVec<Arc<Span>>>,
+    structure: Arc<Structure>,
 }
 
-/// All of a tree but its spans.
+/// Everything of a tree except its spans.
 #[derive(Debug, Default)]
-struct Shape {
-    nodes: Vec<Node>,
-    /// The children of all nodes, those of one side by side.
+struct Structure {
+    nodes: NodeVec<Node>,
+    /// The children of all nodes; siblings are adjacent.
     children: Vec<NodeId>,
-    by_id: IdIndex,
+    by_id: SpanIdIndex,
     roots: Vec<NodeId>,
     orphans: Vec<NodeId>,
-    /// All nodes, each followed by what is below it.
+    /// All nodes, each followed by its descendants.
     preorder: Vec<NodeId>,
     duplicates: Vec<SpanId>,
     cycles: Vec<SpanId>,
-    /// The kinds that occur, which nodes name by their place here.
-    kinds: Vec<SpanKind>,
     kind_counts: BTreeMap<SpanKind, usize>,
     errors: Vec<NodeId>,
     total_duration_ns: i64,
     depth: usize,
 }
 
-/// What is asked of a node without looking at its span.
+/// What the tree answers about a node without reading its span.
 #[derive(Debug, Clone)]
 struct Node {
     start_ns: i64,
     end_ns: i64,
     parent: Option<NodeId>,
-    /// Where its children stand in the list of all children.
-    first_child: usize,
-    children: usize,
+    /// Range of its children in [`Structure::children`].
+    children: Range<usize>,
     depth: usize,
-    /// Where this node stands in `preorder`.
-    position: usize,
-    /// Nodes below this one, itself included.
+    /// Index in [`Structure::preorder`].
+    preorder_index: usize,
+    /// Number of nodes in its subtree, itself included.
     size: usize,
-    /// Error spans below this one, itself included.
+    /// Number of error spans in its subtree, itself included.
     errors: usize,
-    kind: usize,
+    kind: SpanKind,
     is_error: bool,
 }
 
+impl Structure {
+    fn children_of(&self, node: NodeId) -> &[NodeId] {
+        slice(&self.children, self.nodes[node].children.clone())
+    }
+
+    fn subtree(&self, node: NodeId) -> &[NodeId] {
+        let Node {
+            preorder_index,
+            size,
+            ..
+        } = self.nodes[node];
+        slice(&self.preorder, preorder_index..preorder_index + size)
+    }
+}
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the build stores ranges of the lists that it writes"
+)]
+fn slice(list: &[NodeId], range: Range<usize>) -> &[NodeId] {
+    &list[range]
+}
+
 impl TraceTree {
-    /// Links the spans of one trace, given in any order.
+    /// Links the spans of one trace, in any order.
     pub fn build(spans: &[Arc<Span>]) -> Self {
-        let (spans, shape) = build::build(spans);
+        let (spans, structure) = build::build(spans);
         Self {
             spans: Arc::new(spans),
-            shape: Arc::new(shape),
-            nobody: Arc::default(),
+            structure: Arc::new(structure),
         }
     }
 
-    /// The same tree over other copies of its spans, given by node: with their content, say. Ids,
+    /// The same tree over other versions of its spans, for example with their content. Ids,
     /// parents, kinds, times and status must be the same.
-    pub fn with_spans(&self, spans: Vec<Arc<Span>>) -> Self {
+    pub fn with_spans(&self, spans: NodeVec<Arc<Span>>) -> Self {
+        debug_assert_eq!(spans.len(), self.len());
         Self {
             spans: Arc::new(spans),
-            shape: Arc::clone(&self.shape),
-            nobody: Arc::clone(&self.nobody),
+            structure: Arc::clone(&self.structure),
         }
     }
 
-    fn node(&self, n: NodeId) -> Option<&Node> {
-        self.shape.nodes.get(n)
+    fn node(&self, node: NodeId) -> &Node {
+        &self.structure.nodes[node]
     }
 
-    /// Number of spans, repeated ids included.
+    /// Number of spans, including those with a repeated id.
     pub fn len(&self) -> usize {
-        self.shape.nodes.len()
+        self.structure.nodes.len()
     }
 
     /// Whether the trace has no span.
     pub fn is_empty(&self) -> bool {
-        self.shape.nodes.is_empty()
+        self.structure.nodes.is_empty()
     }
 
-    /// All nodes, by start time.
+    /// All nodes, by start.
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<> {
-        0..self.len()
+        self.structure.nodes.nodes()
     }
 
     /// The span at a node.
-    pub fn span(&self, n: NodeId) -> &Arc<Span> {
-        self.spans.get(n).unwrap_or(&self.nobody)
+    pub fn span(&self, node: NodeId) -> &Arc<Span> {
+        &self.spans[node]
     }
 
-    /// All spans, by node.
+    /// All spans, in order of their nodes.
     pub fn spans(&self) -> &[Arc<Span>] {
-        &self.spans
+        self.spans.as_slice()
     }
 
     /// The kind of the span at a node.
-    pub fn kind(&self, n: NodeId) -> &SpanKind {
-        self.node(n)
-            .and_then(|node| self.shape.kinds.get(node.kind))
-            .unwrap_or(&self.nobody.kind)
+    pub fn kind(&self, node: NodeId) -> &SpanKind {
+        &self.node(node).kind
     }
 
-    /// Whether the span at a node ended in an error.
-    pub fn is_error(&self, n: NodeId) -> bool {
-        self.node(n).is_some_and(|node| node.is_error)
+    /// Whether the span at a node has status `error`.
+    pub fn is_error(&self, node: NodeId) -> bool {
+        self.node(node).is_error
     }
 
-    /// When the span at a node started, in nanoseconds since the Unix epoch.
-    pub fn start_ns(&self, n: NodeId) -> i64 {
-        self.node(n).map_or(0, |node| node.start_ns)
+    /// Start of the span at a node, in nanoseconds since the Unix epoch.
+    pub fn start_ns(&self, node: NodeId) -> i64 {
+        self.node(node).start_ns
     }
 
-    /// When the span at a node ended, in nanoseconds since the Unix epoch; never before its start.
-    pub fn end_ns(&self, n: NodeId) -> i64 {
-        self.node(n).map_or(0, |node| node.end_ns)
+    /// End of the span at a node, in nanoseconds since the Unix epoch; never before its start.
+    pub fn end_ns(&self, node: NodeId) -> i64 {
+        self.node(node).end_ns
     }
 
-    /// The spans without a parent, by start, then span id.
+    /// The root spans, by start, then span id.
     pub fn roots(&self) -> &[NodeId] {
-        &self.shape.roots
+        &self.structure.roots
     }
 
-    /// The tops that have a parent id nonetheless: it names no span of the trace, or following it
-    /// would go in a circle.
+    /// The orphans: spans whose parent is not in the trace, and spans that a cycle was cut at.
     pub fn orphans(&self) -> &[NodeId] {
-        &self.shape.orphans
+        &self.structure.orphans
     }
 
-    /// Roots, then orphans: every span is below exactly one of them.
-    pub fn tops(&self) -> impl Iterator<Item = NodeId> {
+    /// Root spans, then orphans. Every span is in the subtree of exactly one of them.
+    pub fn top_level(&self) -> impl Iterator<Item = NodeId> {
         self.roots().iter().chain(self.orphans()).copied()
     }
 
-    /// The spans right below a node, by start.
-    pub fn children(&self, n: NodeId) -> &[NodeId] {
-        self.node(n)
-            .and_then(|node| {
-                let range = node.first_child..node.first_child + node.children;
-                self.shape.children.get(range)
-            })
-            .unwrap_or_default()
+    /// The children of a node, by start.
+    pub fn children(&self, node: NodeId) -> &[NodeId] {
+        self.structure.children_of(node)
     }
 
-    /// The span right above a node.
-    pub fn parent(&self, n: NodeId) -> Option<NodeId> {
-        self.node(n)?.parent
+    /// The parent of a node.
+    pub fn parent(&self, node: NodeId) -> Option<NodeId> {
+        self.node(node).parent
     }
 
-    /// How deep a node lies; 1 is a top.
-    pub fn depth_of(&self, n: NodeId) -> usize {
-        self.node(n).map_or(0, |node| node.depth)
+    /// The level of a node; top-level nodes have level 1.
+    pub fn depth_of(&self, node: NodeId) -> usize {
+        self.node(node).depth
     }
 
-    /// The node of a span id; the first by start when the id came more than once.
+    /// The node of a span id; the first by start if several spans have the id.
     pub fn find(&self, id: &str) -> Option<NodeId> {
-        self.shape.by_id.find(id, &self.spans)
+        self.structure.by_id.find(id, &self.spans)
     }
 
-    /// Span ids that came more than once, each named once.
+    /// Span ids that several spans have, each listed once.
     pub fn duplicates(&self) -> &[SpanId] {
-        &self.shape.duplicates
+        &self.structure.duplicates
     }
 
-    /// Spans that were cut from their parent because following it would go in a circle.
+    /// Spans that were cut from their parent because the parents form a cycle.
     pub fn cycles(&self) -> &[SpanId] {
-        &self.shape.cycles
+        &self.structure.cycles
     }
 
-    /// Number of spans below a node, itself not counted.
-    pub fn descendants_count(&self, n: NodeId) -> usize {
-        self.node(n).map_or(0, |node| node.size - 1)
+    /// Number of descendants of a node.
+    pub fn descendant_count(&self, node: NodeId) -> usize {
+        self.node(node).size - 1
     }
 
-    /// Number of error spans at or below a node.
-    pub fn errors_within(&self, n: NodeId) -> usize {
-        self.node(n).map_or(0, |node| node.errors)
+    /// Number of error spans in the subtree of a node, itself included.
+    pub fn errors_in_subtree(&self, node: NodeId) -> usize {
+        self.node(node).errors
     }
 
     /// The error spans, by start.
     pub fn errors(&self) -> &[NodeId] {
-        &self.shape.errors
+        &self.structure.errors
     }
 
-    /// A node and all spans below it, parents before children, siblings by start.
-    pub fn walk(&self, n: NodeId) -> impl Iterator<Item = NodeId> {
-        let range = self
-            .node(n)
-            .map_or(0..0, |node| node.position..node.position + node.size);
-        let walked = self.shape.preorder.get(range).unwrap_or_default();
-        walked.iter().copied()
+    /// A node and its descendants: parents before children, siblings by start.
+    pub fn subtree(&self, node: NodeId) -> &[NodeId] {
+        self.structure.subtree(node)
     }
 
-    /// All nodes, parents before children, below each top in turn.
-    pub fn walk_all(&self) -> impl Iterator<Item = NodeId> {
-        self.shape.preorder.iter().copied()
+    /// All nodes: parents before children, the subtree of each top-level node in turn.
+    pub fn preorder(&self) -> &[NodeId] {
+        &self.structure.preorder
     }
 
-    /// Where a node stands when the whole tree is walked, from 0: what lies below a node follows
-    /// it directly.
-    pub fn position(&self, n: NodeId) -> usize {
-        self.node(n).map_or(0, |node| node.position)
+    /// The index of a node in [`TraceTree::preorder`]. The descendants of a node follow it
+    /// directly.
+    pub fn preorder_index(&self, node: NodeId) -> usize {
+        self.node(node).preorder_index
     }
 
-    /// Whether a node lies below another one; no node lies below itself.
-    pub fn is_below(&self, n: NodeId, ancestor: NodeId) -> bool {
-        let (Some(node), Some(above)) = (self.node(n), self.node(ancestor)) else {
-            return false;
-        };
-        (above.position + 1..above.position + above.size).contains(&node.position)
+    /// Whether a node is a descendant of another node. A node is not its own descendant.
+    pub fn is_descendant(&self, node: NodeId, ancestor: NodeId) -> bool {
+        let index = self.preorder_index(node);
+        let ancestor = self.node(ancestor);
+        let first = ancestor.preorder_index;
+        (first + 1..first + ancestor.size).contains(&index)
     }
 
-    /// The spans above a node, nearest first.
-    pub fn ancestors(&self, n: NodeId) -> impl Iterator<Item = NodeId> {
-        std::iter::successors(self.parent(n), |above| self.parent(*above))
+    /// The ancestors of a node, nearest first.
+    pub fn ancestors(&self, node: NodeId) -> impl Iterator<Item = NodeId> {
+        std::iter::successors(self.parent(node), |ancestor| self.parent(*ancestor))
     }
 
-    /// From the first start to the last end, in nanoseconds.
+    /// Time from the first start to the last end, in nanoseconds.
     pub fn total_duration_ns(&self) -> i64 {
-        self.shape.total_duration_ns
+        self.structure.total_duration_ns
     }
 
-    /// Levels of the tree; 0 without spans.
+    /// Number of levels; 0 without spans.
     pub fn depth(&self) -> usize {
-        self.shape.depth
+        self.structure.depth
     }
 
     /// Number of spans of each kind.
-    pub fn kinds(&self) -> &BTreeMap<SpanKind, usize> {
-        &self.shape.kind_counts
+    pub fn kind_counts(&self) -> &BTreeMap<SpanKind, usize> {
+        &self.structure.kind_counts
     }
 }
 
@@ -289,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn children_follow_their_parent_by_start_whatever_the_order_of_arrival() {
+    fn orders_children_by_start() {
         let tree = TraceTree::build(&[
             span("late", Some("root"), 9),
             span("leaf", Some("early"), 4),
@@ -298,31 +306,31 @@ mod tests {
         ]);
         let root = tree.find("root").unwrap();
         assert_eq!(
-            ids(&tree, tree.walk(root)),
+            ids(&tree, tree.subtree(root).to_vec()),
             ["root", "early", "leaf", "late"]
         );
-        assert_eq!(tree.descendants_count(root), 3);
+        assert_eq!(tree.descendant_count(root), 3);
         assert_eq!(tree.depth(), 3);
         let leaf = tree.find("leaf").unwrap();
         assert_eq!(ids(&tree, tree.ancestors(leaf)), ["early", "root"]);
-        assert!(tree.is_below(leaf, root) && !tree.is_below(root, root));
+        assert!(tree.is_descendant(leaf, root) && !tree.is_descendant(root, root));
         assert_eq!(tree.total_duration_ns(), 18);
     }
 
     #[test]
-    fn a_span_whose_parent_never_reported_is_an_orphan_beside_the_roots() {
+    fn span_with_missing_parent_is_an_orphan() {
         let tree = TraceTree::build(&[
             span("a", None, 2),
             span("b", None, 1),
-            span("lost", Some("never"), 0),
+            span("orphan", Some("never"), 0),
         ]);
         assert_eq!(ids(&tree, tree.roots().to_vec()), ["b", "a"]);
-        assert_eq!(ids(&tree, tree.orphans().to_vec()), ["lost"]);
-        assert_eq!(ids(&tree, tree.tops()), ["b", "a", "lost"]);
+        assert_eq!(ids(&tree, tree.orphans().to_vec()), ["orphan"]);
+        assert_eq!(ids(&tree, tree.top_level()), ["b", "a", "orphan"]);
     }
 
     #[test]
-    fn a_repeated_id_keeps_both_spans_and_children_go_to_the_first() {
+    fn repeated_id_keeps_both_spans_and_links_children_to_the_first() {
         let tree = TraceTree::build(&[
             span("root", None, 0),
             span("twin", Some("root"), 5),
@@ -330,7 +338,10 @@ mod tests {
             span("child", Some("twin"), 6),
         ]);
         assert_eq!(tree.len(), 4);
-        assert_eq!(ids(&tree, tree.children(0).to_vec()), ["twin", "twin"]);
+        assert_eq!(
+            ids(&tree, tree.children(tree.find("root").unwrap()).to_vec()),
+            ["twin", "twin"]
+        );
         assert_eq!(tree.duplicates(), [SpanId::from("twin")]);
         let first = tree.find("twin").unwrap();
         assert_eq!(tree.span(first).start_ns, 3);
@@ -338,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cycle_is_cut_at_its_earliest_span() {
+    fn cuts_cycle_at_its_earliest_span() {
         let tree = TraceTree::build(&[
             span("tail", Some("c"), 9),
             span("c", Some("b"), 3),
@@ -352,11 +363,14 @@ mod tests {
         );
         assert_eq!(ids(&tree, tree.orphans().to_vec()), ["a", "self"]);
         let a = tree.find("a").unwrap();
-        assert_eq!(ids(&tree, tree.walk(a)), ["a", "b", "c", "tail"]);
+        assert_eq!(
+            ids(&tree, tree.subtree(a).to_vec()),
+            ["a", "b", "c", "tail"]
+        );
     }
 
     #[test]
-    fn a_chain_of_ten_thousand_spans_is_a_tree_like_any_other() {
+    fn builds_chain_of_ten_thousand_spans() {
         let spans: Vec<_> = (0..10_000)
             .map(|n: i64| {
                 let parent = (n > 0).then(|| (n - 1).to_string());
@@ -364,23 +378,24 @@ mod tests {
             })
             .collect();
         let tree = TraceTree::build(&spans);
+        let (first, last) = (tree.find("0").unwrap(), tree.find("9999").unwrap());
         assert_eq!(tree.depth(), 10_000);
-        assert_eq!(tree.descendants_count(0), 9_999);
-        assert_eq!(tree.ancestors(9_999).count(), 9_999);
+        assert_eq!(tree.descendant_count(first), 9_999);
+        assert_eq!(tree.ancestors(last).count(), 9_999);
     }
 
     #[test]
-    fn a_number_that_is_no_node_reads_as_an_empty_span() {
+    fn empty_trace_is_an_empty_tree() {
         let tree = TraceTree::build(&[]);
         assert!(tree.is_empty());
-        assert_eq!(tree.span(7).span_id.as_str(), "");
-        assert_eq!(tree.walk(7).count(), 0);
+        assert_eq!(tree.find(""), None);
+        assert_eq!(tree.preorder(), []);
         assert_eq!((tree.depth(), tree.total_duration_ns()), (0, 0));
     }
 
     proptest! {
         #[test]
-        fn every_span_is_below_exactly_one_top(
+        fn every_span_is_in_the_subtree_of_one_top_level_node(
             links in prop::collection::vec((0..12_u8, prop::option::of(0..15_u8), 0..6_i64), 0..40)
         ) {
             let spans: Vec<_> = links
@@ -390,21 +405,21 @@ mod tests {
                 })
                 .collect();
             let tree = TraceTree::build(&spans);
-            let mut walked: Vec<_> = tree.tops().flat_map(|top| tree.walk(top)).collect();
-            prop_assert_eq!(walked.len(), spans.len());
-            for (position, node) in walked.iter().enumerate() {
-                prop_assert_eq!(tree.position(*node), position);
+            let mut visited: Vec<_> = tree.top_level().flat_map(|top| tree.subtree(top)).copied().collect();
+            prop_assert_eq!(visited.len(), spans.len());
+            for (index, node) in visited.iter().enumerate() {
+                prop_assert_eq!(tree.preorder_index(*node), index);
             }
-            walked.sort_unstable();
-            prop_assert!(walked.into_iter().eq(0..spans.len()));
-            let below: usize = tree.tops().map(|top| 1 + tree.descendants_count(top)).sum();
-            prop_assert_eq!(below, spans.len());
-            prop_assert_eq!(tree.kinds().values().sum::<usize>(), spans.len());
-            for node in 0..tree.len() {
+            visited.sort_unstable();
+            prop_assert!(visited.into_iter().eq(tree.nodes()));
+            let total: usize = tree.top_level().map(|top| 1 + tree.descendant_count(top)).sum();
+            prop_assert_eq!(total, spans.len());
+            prop_assert_eq!(tree.kind_counts().values().sum::<usize>(), spans.len());
+            for node in tree.nodes() {
                 prop_assert_eq!(tree.depth_of(node), tree.ancestors(node).count() + 1);
                 for child in tree.children(node) {
                     prop_assert_eq!(tree.parent(*child), Some(node));
-                    prop_assert!(tree.is_below(*child, node));
+                    prop_assert!(tree.is_descendant(*child, node));
                 }
             }
         }

@@ -17,13 +17,16 @@ use super::spans::parse_query;
 use crate::Backend;
 use crate::http::{ApiError, blocking, json_plain, read_question};
 use crate::store::Search;
-use llmobs_core::analysis::aggregate::{Aggregation, Gatherer, Question, Rows, Seen, Tally, Unit};
+use llmobs_core::analysis::aggregate::{
+    AggregateRequest, Aggregation, ColumnAggregator, RowAggregator, ScannedSpan, SpanAggregator,
+    Unit,
+};
 use llmobs_core::model::Span;
 use llmobs_core::query::{Query, SpanContext};
 
 /// More groups on a page than any answer holds.
 const MAX_LIMIT: usize = 10_000;
-/// As many as a [`Seen`] has bits.
+/// As many as a [`ScannedSpan`] has bits.
 const MAX_BUCKETS: usize = 32;
 
 pub(super) async fn aggregate(State(backend): State<Arc<Backend>>, request: Request) -> Response {
@@ -69,7 +72,7 @@ fn id_of(span: &Span) -> (String, String) {
     (span.trace_id.to_string(), span.span_id.to_string())
 }
 
-fn answer(backend: &Backend, mut question: Question) -> Result<Aggregation, ApiError> {
+fn answer(backend: &Backend, mut question: AggregateRequest) -> Result<Aggregation, ApiError> {
     let started = Instant::now();
     question.limit = question.limit.min(MAX_LIMIT);
     if question.buckets().len() > MAX_BUCKETS {
@@ -78,8 +81,8 @@ fn answer(backend: &Backend, mut question: Question) -> Result<Aggregation, ApiE
         )));
     }
     let unreadable = |error| ApiError::bad_request(format!("`group_by` cannot be read: {error}"));
-    let gatherer = Gatherer::new(&question).map_err(unreadable)?;
-    let mut tally = Tally::new(&question).map_err(unreadable)?;
+    let gatherer = ColumnAggregator::new(&question).map_err(unreadable)?;
+    let mut tally = SpanAggregator::new(&question).map_err(unreadable)?;
     let mut scan = Scan {
         backend,
         question: &question,
@@ -90,7 +93,7 @@ fn answer(backend: &Backend, mut question: Question) -> Result<Aggregation, ApiE
     if let Some(text) = &question.query {
         parse_query(text)?;
     }
-    let selection = match question.selection() {
+    let selection = match question.selection_query() {
         Some(text) => Some(parse_query(&text)?),
         None => None,
     };
@@ -100,8 +103,8 @@ fn answer(backend: &Backend, mut question: Question) -> Result<Aggregation, ApiE
     // Single spans are counted as they come; traces and calls must be put together first.
     if let Some(mut gatherer) = gatherer {
         let mut given = scan.gather(selection.clone(), &parsed, &mut gatherer)?;
-        if gatherer.is_torn() {
-            gatherer = gatherer.alone();
+        if gatherer.overflowed_in_partitions() {
+            gatherer = gatherer.single_threaded();
             given = scan.gather(selection.clone(), &parsed, &mut gatherer)?;
         }
         if given.is_some() {
@@ -119,7 +122,7 @@ fn answer(backend: &Backend, mut question: Question) -> Result<Aggregation, ApiE
         rows += 1;
         let in_buckets = buckets.iter().enumerate().filter(|(_, b)| b.holds(span));
         let buckets = in_buckets.fold(0, |bits, (at, _)| bits | 1 << at);
-        tally.add(Seen {
+        tally.add(ScannedSpan {
             span,
             selected,
             buckets,
@@ -151,7 +154,7 @@ fn answer(backend: &Backend, mut question: Question) -> Result<Aggregation, ApiE
 /// Searches of one question, within one budget of time.
 struct Scan<'a> {
     backend: &'a Backend,
-    question: &'a Question,
+    question: &'a AggregateRequest,
     started: Instant,
     partial: bool,
 }
@@ -164,7 +167,7 @@ impl Scan<'_> {
     ) -> Result<(), ApiError> {
         let budget = self.backend.options.search_budget;
         let search = Search {
-            filters: self.question.scope(),
+            filters: self.question.span_filters(),
             query,
             limit: usize::MAX,
             budget: budget.saturating_sub(self.started.elapsed()),
@@ -183,10 +186,10 @@ impl Scan<'_> {
         &self,
         query: Option<Query>,
         buckets: &[Query],
-        rows: &mut dyn Rows,
+        rows: &mut dyn RowAggregator,
     ) -> Result<Option<u64>, ApiError> {
         let search = Search {
-            filters: self.question.scope(),
+            filters: self.question.span_filters(),
             query,
             ..Search::within(self.question.window)
         };

@@ -10,7 +10,7 @@ use crate::store::{
     Ack, ArrivedEvaluation, CheckStep, Checked, IndexProgress, Outcome, PurgeStep, Purged, Search,
     SpanStore, StoreError, StoreStats, SweepStep, Swept, TargetedEvaluation, Usage, Visit,
 };
-use llmobs_core::analysis::aggregate::Rows;
+use llmobs_core::analysis::aggregate::RowAggregator;
 use llmobs_core::model::{Span, SpanId, SpanKind, TraceId};
 use llmobs_core::query::Query;
 
@@ -53,7 +53,7 @@ impl SpanStore for Membered {
         &self,
         search: &Search,
         buckets: &[Query],
-        rows: &mut dyn Rows,
+        rows: &mut dyn RowAggregator,
     ) -> Result<Option<u64>, StoreError> {
         self.spans.gather(search, buckets, rows)
     }

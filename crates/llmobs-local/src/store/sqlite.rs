@@ -22,7 +22,7 @@ use super::{
     SpanStore, StoreError, StoreStats, SweepStep, Swept, TargetedEvaluation, TraceContexts, Usage,
     Visit, narrow,
 };
-use llmobs_core::analysis::aggregate::Rows;
+use llmobs_core::analysis::aggregate::RowAggregator;
 use llmobs_core::model::{Span, SpanId, TraceId};
 use llmobs_core::query::{Query, SpanContext};
 
@@ -302,7 +302,7 @@ impl SpanStore for SqliteStore {
         &self,
         search: &Search,
         buckets: &[Query],
-        rows: &mut dyn Rows,
+        rows: &mut dyn RowAggregator,
     ) -> Result<Option<u64>, StoreError> {
         let Some(view) = self.index.view() else {
             return Ok(None);
@@ -311,7 +311,7 @@ impl SpanStore for SqliteStore {
             let joiner = Joiner::new(connection)?;
             let judged = search.query.as_ref().is_some_and(Query::needs_evaluations)
                 || buckets.iter().any(Query::needs_evaluations)
-                || rows.needs_judgements();
+                || rows.required_columns().evaluations;
             let load = |id, fresh| {
                 let span = match fresh {
                     Some(fresh) => fresh,

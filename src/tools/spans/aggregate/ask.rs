@@ -11,7 +11,7 @@ use super::{Arguments, DEFAULT_LIMIT, MAX_LIMIT, NAME, example};
 use crate::tools::ToolError;
 use crate::tools::answer::Notes;
 use crate::tools::args;
-use llmobs_core::analysis::aggregate::{Bucket, Dimension, Measure, Question, Unit};
+use llmobs_core::analysis::aggregate::{AggregateRequest, Bucket, Dimension, Measure, Unit};
 use llmobs_core::query::{self, Field};
 
 const MAX_DIMENSIONS: usize = 3;
@@ -159,7 +159,7 @@ pub(super) fn question(
     arguments: &Arguments,
     now_ms: i64,
     notes: &mut Notes,
-) -> Result<Question, ToolError> {
+) -> Result<AggregateRequest, ToolError> {
     let text = |value: &Option<args::Text>| value.as_ref().map(|text| text.0.clone());
     let window = args::window(
         NAME,
@@ -183,7 +183,7 @@ pub(super) fn question(
             "limit was brought down to {MAX_LIMIT}; next_cursor leads to the rest"
         ));
     }
-    Ok(Question {
+    Ok(AggregateRequest {
         query,
         ml_app: text(&arguments.ml_app),
         tags: arguments.tags.clone().unwrap_or_default().0,

@@ -9,7 +9,9 @@ use serde_json::Value;
 use super::notes::{Seen, notes};
 use super::pairing::{self, Paired, Side, content_of};
 use super::scope::{Block, Plan, Scope};
-use super::{AgentLoop, Call, Entry, Iteration, RepeatedCall, SubAgent, Totals};
+use super::{
+    AgentLoop, Iteration, LoopTotals, RepeatedCall, SubAgent, TimelineEntry, ToolCallRecord,
+};
 use crate::analysis::tree::{NodeId, TraceTree};
 use crate::model::cost::cost_usd;
 use crate::model::{Io, Message, Span, SpanId, SpanKind, Status};
@@ -27,7 +29,7 @@ pub(super) fn build<'t>(tree: &'t TraceTree, plan: &Plan) -> AgentLoop<'t> {
     let mut writer = Writer {
         tree,
         out: AgentLoop {
-            start,
+            start: plan.start,
             trace_id: span.trace_id.clone(),
             span_id: span.span_id.clone(),
             agent_name: span.name.clone(),
@@ -111,7 +113,7 @@ impl<'t> Writer<'t> {
             let usage = usage(tree, *decision);
             self.stretch(std::iter::once(*decision));
             let tool_calls = self.calls(scope.agent, number, calls);
-            self.out.timeline.push(Entry {
+            self.out.timeline.push(TimelineEntry {
                 role: "assistant",
                 iteration: number,
                 content: if span.is_error() && content.is_empty() {
@@ -157,7 +159,7 @@ impl<'t> Writer<'t> {
             said(&span.output)
         };
         if !content.is_empty() {
-            self.out.timeline.push(Entry {
+            self.out.timeline.push(TimelineEntry {
                 role: "assistant",
                 iteration: number,
                 content: content.clone(),
@@ -177,7 +179,7 @@ impl<'t> Writer<'t> {
         node: NodeId,
         agent: Option<NodeId>,
         content: Cow<'t, str>,
-        tool_calls: Vec<Call<'t>>,
+        tool_calls: Vec<ToolCallRecord<'t>>,
         usage: Usage,
         overlaps_previous: bool,
     ) {
@@ -220,7 +222,7 @@ impl<'t> Writer<'t> {
         agent: Option<NodeId>,
         number: usize,
         paired: Vec<Paired<'t>>,
-    ) -> Vec<Call<'t>> {
+    ) -> Vec<ToolCallRecord<'t>> {
         let mut calls = Vec::with_capacity(paired.len());
         for pair in paired {
             let span = pair.tool.map(|tool| self.tree.span(tool));
@@ -244,7 +246,7 @@ impl<'t> Writer<'t> {
             let result = output.or(pair.given);
             self.unanswered += usize::from(span.is_none() && result.is_none());
             self.count_repeat(agent, number, name, &arguments, span.map(|s| &s.span_id));
-            calls.push(Call {
+            calls.push(ToolCallRecord {
                 handoff_to: self.agents.handed_to(self.tree, name, pair.tool),
                 name,
                 arguments,
@@ -344,7 +346,7 @@ impl<'t> Writer<'t> {
     }
 
     fn say(&mut self, role: &'t str, iteration: usize, content: Cow<'t, str>, span: &'t Span) {
-        self.out.timeline.push(Entry {
+        self.out.timeline.push(TimelineEntry {
             role,
             iteration,
             content,
@@ -356,7 +358,7 @@ impl<'t> Writer<'t> {
         });
     }
 
-    fn note_results(&mut self, iteration: usize, asked_in: &'t Span, calls: &[Call<'t>]) {
+    fn note_results(&mut self, iteration: usize, asked_in: &'t Span, calls: &[ToolCallRecord<'t>]) {
         for call in calls {
             let Some(content) = call.result.as_ref().or(call.error.as_ref()) else {
                 continue;
@@ -365,7 +367,7 @@ impl<'t> Writer<'t> {
                 .span_id
                 .and_then(|id| self.tree.find(id.as_str()))
                 .map_or(asked_in, |node| self.tree.span(node));
-            self.out.timeline.push(Entry {
+            self.out.timeline.push(TimelineEntry {
                 role: "tool",
                 iteration,
                 content: content.clone(),
@@ -434,8 +436,8 @@ impl<'t> Writer<'t> {
         self.out
     }
 
-    fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
+    fn totals(&self) -> LoopTotals {
+        let mut totals = LoopTotals::default();
         for iteration in &self.out.iterations {
             totals.input_tokens = totals.input_tokens.saturating_add(iteration.input_tokens);
             totals.output_tokens = totals.output_tokens.saturating_add(iteration.output_tokens);

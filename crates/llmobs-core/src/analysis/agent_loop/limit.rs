@@ -10,7 +10,7 @@ use super::AgentLoop;
 /// Cuts every text of a loop that is longer than `max_chars` in its middle, and says there how
 /// many characters are gone. Arguments whose JSON is longer become such a text. Returns the number
 /// of texts cut.
-pub fn limit_content(agent_loop: &mut AgentLoop<'_>, max_chars: usize) -> usize {
+pub fn truncate_texts(agent_loop: &mut AgentLoop<'_>, max_chars: usize) -> usize {
     let mut cut = 0;
     let mut limit = |text: &mut Cow<'_, str>| {
         if let Some(shorter) = cut_middle(text, max_chars) {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::scope::{Scope, ToolSpan};
-use crate::analysis::errors::tool_ids;
+use crate::analysis::errors::tool_call_ids;
 use crate::analysis::tree::{NodeId, TraceTree};
 use crate::model::{Io, Message, Span, SpanKind, ToolCall};
 
@@ -299,7 +299,7 @@ fn keys_of_tool<'t>(
     asked_ids: &HashSet<&str>,
     names: &mut PlainNames<'t>,
 ) -> Vec<Key<'t>> {
-    let mut keys: Vec<Key<'t>> = tool_ids(span)
+    let mut keys: Vec<Key<'t>> = tool_call_ids(span)
         .into_iter()
         .filter(|id| asked_ids.contains(id.as_ref()))
         .map(Key::Id)

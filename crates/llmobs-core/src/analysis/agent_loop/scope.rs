@@ -100,7 +100,7 @@ impl Decisions {
     fn of(tree: &TraceTree) -> Self {
         let mut before = vec![0];
         let mut sum = 0;
-        for node in tree.walk_all() {
+        for node in tree.preorder().iter().copied() {
             sum += usize::from(is_decision(tree, node));
             before.push(sum);
         }
@@ -108,8 +108,8 @@ impl Decisions {
     }
 
     pub(super) fn below(&self, tree: &TraceTree, node: NodeId) -> usize {
-        let from = tree.position(node);
-        let to = from + tree.descendants_count(node) + 1;
+        let from = tree.preorder_index(node);
+        let to = from + tree.descendant_count(node) + 1;
         let at = |place: usize| self.before.get(place).copied().unwrap_or_default();
         at(to) - at(from)
     }
@@ -139,7 +139,7 @@ pub(super) fn plan(tree: &TraceTree, start: Option<NodeId>) -> Plan {
         shape: Shape::Plain,
         decisions: Decisions::of(tree),
     };
-    if let Some(start) = start.filter(|start| *start < tree.len()) {
+    if let Some(start) = start {
         plan.start = Some(start);
         let is_agent = *tree.kind(start) == SpanKind::Agent;
         plan.add(
@@ -182,7 +182,7 @@ impl Plan {
         } else {
             Shape::AgentsWithoutCalls
         };
-        let tops: Vec<_> = tree.tops().collect();
+        let tops: Vec<_> = tree.top_level().collect();
         self.start = tops
             .iter()
             .find(|top| self.decisions.below(tree, **top) > 0)
@@ -234,10 +234,10 @@ impl Plan {
 fn outermost_agents(tree: &TraceTree) -> Vec<NodeId> {
     let mut outermost = Vec::new();
     let mut end = 0;
-    for node in tree.walk_all() {
-        if tree.position(node) >= end && *tree.kind(node) == SpanKind::Agent {
+    for node in tree.preorder().iter().copied() {
+        if tree.preorder_index(node) >= end && *tree.kind(node) == SpanKind::Agent {
             outermost.push(node);
-            end = tree.position(node) + tree.descendants_count(node) + 1;
+            end = tree.preorder_index(node) + tree.descendant_count(node) + 1;
         }
     }
     outermost.sort_unstable();

@@ -24,7 +24,7 @@ fn the_captured_loops() {
             .values()
             .map(|tree| {
                 let mut found = agent_loop(tree, None);
-                limit_content(&mut found, 300);
+                truncate_texts(&mut found, 300);
                 found
             })
             .collect();
@@ -40,7 +40,7 @@ fn a_captured_handoff_is_followed_without_a_start_and_named_with_one() {
     assert_eq!(agents, ["triage", "population_expert", "population_expert"]);
     assert_eq!(all.agent_name, "triage");
 
-    let triage = agent_loop(&tree, Some(all.start));
+    let triage = agent_loop(&tree, all.start);
     assert_eq!(triage.total_iterations, 1);
     let handed_to = triage.iterations[0].tool_calls[0].handoff_to;
     assert_eq!(handed_to, all.iterations[1].agent_span_id);
@@ -458,13 +458,13 @@ fn texts_and_arguments_are_cut_and_counted() {
         tool("t", "find", "a", 3, 4).output(json!("r".repeat(50))),
     ]);
     let mut found = agent_loop(&tree, None);
-    assert_eq!(limit_content(&mut found, 20), 4);
+    assert_eq!(truncate_texts(&mut found, 20), 4);
     let call = &found.iterations[0].tool_calls[0];
     assert_eq!(
         *call.arguments,
         json!("{\"long\":\"x …[41 characters cut]… xxxxxxxx\"}")
     );
-    assert_eq!(limit_content(&mut found, 1_000), 0);
+    assert_eq!(truncate_texts(&mut found, 1_000), 0);
 }
 
 #[test]

@@ -1,21 +1,21 @@
 //! Gathers single spans into groups as they come, row by row of an index.
 //!
-//! A [`super::Tally`] takes whole spans and can answer everything. Most questions need less: spans
+//! A [`super::SpanAggregator`] takes whole spans and can answer everything. Most questions need less: spans
 //! are counted, not traces, and no tokens, which would have to be told apart by call. Then a span
-//! is a start, a length, whether it failed, the numbers of its values and its verdicts; an index
+//! is a start, a length, whether it failed, the numbers of its values and its outcomes; an index
 //! has those in columns, and nothing has to be kept of the span. The answer is the same.
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::group::Gathered;
-pub use super::group::Verdict;
-use super::measure::Judge;
-use super::tally::Seen;
+pub use super::group::EvaluationOutcome;
+use super::group::GroupStats;
+use super::measure::EvaluationSource;
+use super::tally::ScannedSpan;
 use super::tally::{
-    Asked, CLIPPED, Groups, Interner, MAX_GROUPS, MAX_GROUPS_OF_UNIT, NONE, combinations,
+    CLIPPED, CompiledRequest, Groups, Interner, MAX_GROUPS, MAX_GROUPS_OF_UNIT, NONE, combinations,
 };
-use super::usage::CallRow;
-use super::{Aggregation, Question, Unit};
+use super::usage::ModelCallRow;
+use super::{AggregateRequest, Aggregation, Unit};
 use crate::query::{Field, ParseError};
 
 /// A span as a row of an index.
@@ -27,84 +27,83 @@ pub struct SpanRow<'a> {
     pub duration_ns: i64,
     /// Whether its status is error.
     pub is_error: bool,
-    /// Its values in each dimension, by [`Rows::number`]; for buckets their place in the
+    /// Its values in each dimension, by [`RowAggregator::number`]; for buckets their place in the
     /// question. Each once.
     pub values: &'a [Vec<u32>],
-    /// What it was judged, in the order of [`Rows::labels`].
-    pub verdicts: &'a [Verdict],
+    /// What it was judged, in the order of [`RowAggregator::labels`].
+    pub outcomes: &'a [EvaluationOutcome],
 }
 
 /// A span as a row of an index, with what tells it apart from others of its trace.
 #[derive(Debug, Clone, Copy)]
-pub struct RelatedRow<'a> {
-    /// Its trace, by [`Rows::trace_number`].
+pub struct IndexRow<'a> {
+    /// Its trace, by [`RowAggregator::trace_number`].
     pub trace: u32,
     /// Whether no other span encloses it.
     pub is_root: bool,
     /// Whether it answers the question's query and tags.
     pub selected: bool,
     /// The model call that it is, if it is one and calls are asked for.
-    pub call: Option<CallRow<'a>>,
+    pub call: Option<ModelCallRow<'a>>,
     /// The rest.
     pub span: SpanRow<'a>,
 }
 
-/// An aggregation that takes the rows of an index.
-pub trait Rows {
-    /// The fields to group by; `None` stands for the question's buckets.
+/// What an aggregation reads of each row, beside the values of its fields and labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequiredColumns {
+    /// Whether spans must carry their evaluations and feedback.
+    pub evaluations: bool,
+    /// Whether start times count. If not, [`SpanRow::start_ns`] may hold any start in the window.
+    pub starts: bool,
+    /// Whether trace, root flag and model call of an [`IndexRow`] are read.
+    pub relations: bool,
+    /// Whether spans that do not match the request's query are read, too.
+    pub unselected: bool,
+}
+
+/// An aggregation that reads the rows of an index.
+pub trait RowAggregator {
+    /// The fields to group by; `None` marks the request's buckets.
     fn fields(&self) -> &[Option<Field>];
 
-    /// The labels whose verdicts are needed.
-    fn labels(&self) -> &[(Judge, String)];
+    /// The labels whose outcomes are read.
+    fn labels(&self) -> &[(EvaluationSource, String)];
 
-    /// Whether evaluations and feedback must stand on the spans that are taken.
-    fn needs_judgements(&self) -> bool {
-        let mut fields = self.fields().iter().flatten();
-        !self.labels().is_empty() || fields.any(Field::reads_evaluations)
-    }
+    /// What is read of each row.
+    fn required_columns(&self) -> RequiredColumns;
 
-    /// Whether it counts when spans start; if not, that part of a row may be any.
-    fn needs_starts(&self) -> bool {
-        true
-    }
+    /// The number of a facet value; equal texts have equal numbers.
+    fn value_number(&mut self, text: &str) -> u32;
 
-    /// Whether traces and calls must be told apart; if not, those parts of a row are not read.
-    fn needs_relations(&self) -> bool;
-
-    /// Whether spans that are not selected are wanted, too.
-    fn needs_every_span(&self) -> bool;
-
-    /// The number that stands for a value.
-    fn number(&mut self, text: &str) -> u32;
-
-    /// The number that stands for a trace.
+    /// The number of a trace id; equal ids have equal numbers.
     fn trace_number(&mut self, id: &str) -> u32;
 
-    /// Others that take a share of the rows each, on a thread each; what they take counts as taken
-    /// by this one. Empty: this one has to take all rows itself.
-    fn shares(&mut self, _count: usize) -> Vec<&mut (dyn Rows + Send)> {
+    /// Splits off `count` partial aggregations, to be fed on other threads. Their rows count as
+    /// rows of this aggregation. Empty if this aggregation must read all rows itself.
+    fn partitions(&mut self, _count: usize) -> Vec<&mut (dyn RowAggregator + Send)> {
         Vec::new()
     }
 
-    /// Takes a span.
-    fn add_row(&mut self, row: RelatedRow<'_>);
+    /// Adds a row of the index.
+    fn add_row(&mut self, row: IndexRow<'_>);
 
-    /// Takes a span that the index does not have.
-    fn add_span(&mut self, seen: Seen<'_>);
+    /// Adds a span that the index does not hold.
+    fn add_span(&mut self, scanned: ScannedSpan<'_>);
 }
 
 /// An aggregation of single spans on the way.
 #[derive(Debug)]
-pub struct Gatherer {
-    asked: Asked,
+pub struct ColumnAggregator {
+    asked: CompiledRequest,
     values: Interner,
-    groups: Vec<((i64, Vec<u32>), Gathered)>,
+    groups: Vec<((i64, Vec<u32>), GroupStats)>,
     /// Where a group stands, by its key.
     places: HashMap<(i64, Vec<u32>), usize>,
     /// Where a group stands that is known by one value alone: the value, [`NONE`] being 0.
     by_value: Vec<usize>,
     /// All spans, while they are not the sum of the groups.
-    total: Option<Gathered>,
+    total: Option<GroupStats>,
     /// How often spans were counted twice among groups that differ in the last value only.
     doubled: HashMap<(i64, Vec<u32>), u64>,
     count: u64,
@@ -114,7 +113,7 @@ pub struct Gatherer {
     /// Whether a group was left out because there were too many.
     overflowed: bool,
     /// What is counted on other threads.
-    shares: Vec<Gatherer>,
+    shares: Vec<ColumnAggregator>,
     /// Whether there may be such.
     shared: bool,
 }
@@ -122,25 +121,25 @@ pub struct Gatherer {
 /// No place yet.
 const NOWHERE: usize = usize::MAX;
 
-impl Gatherer {
+impl ColumnAggregator {
     /// Starts an aggregation; `None` if the question needs whole spans.
     ///
     /// # Errors
     ///
     /// A facet whose name cannot be read.
-    pub fn new(question: &Question) -> Result<Option<Self>, ParseError> {
-        let asked = Asked::new(question)?;
+    pub fn new(question: &AggregateRequest) -> Result<Option<Self>, ParseError> {
+        let asked = CompiledRequest::new(question)?;
         if asked.question.unit != Unit::Span || asked.needs_calls {
             return Ok(None);
         }
         Ok(Some(Self::of(asked)))
     }
 
-    fn of(asked: Asked) -> Self {
+    fn of(asked: CompiledRequest) -> Self {
         Self {
             has_values: vec![false; asked.fields.len()],
             // Without groups nothing else adds up to the whole.
-            total: (!asked.has_groups()).then(Gathered::default),
+            total: (!asked.has_groups()).then(GroupStats::default),
             asked,
             values: Interner::default(),
             groups: Vec::new(),
@@ -157,7 +156,7 @@ impl Gatherer {
     }
 
     /// The same question, asked anew of one thread.
-    pub fn alone(&self) -> Self {
+    pub fn single_threaded(&self) -> Self {
         Self {
             shared: false,
             ..Self::of(self.asked.clone())
@@ -166,7 +165,7 @@ impl Gatherer {
 
     /// Whether there were more groups than are kept, in such a way that what the shares counted does
     /// not add up; then the question has to be asked of one thread, [`Self::alone`].
-    pub fn is_torn(&self) -> bool {
+    pub fn overflowed_in_partitions(&self) -> bool {
         let parts = || std::iter::once(self).chain(&self.shares);
         let groups: usize = parts().map(|part| part.groups.len()).sum();
         self.shares.iter().any(|share| share.overflowed)
@@ -177,7 +176,8 @@ impl Gatherer {
         self.count += 1;
         let needs_durations = self.asked.needs_durations;
         let duration = needs_durations.then(|| row.duration_ns.max(0));
-        let put = |gathered: &mut Gathered| gathered.add_span(row.is_error, duration, row.verdicts);
+        let put =
+            |gathered: &mut GroupStats| gathered.add_span(row.is_error, duration, row.outcomes);
         for (has, values) in self.has_values.iter_mut().zip(row.values) {
             *has |= !values.is_empty();
         }
@@ -220,8 +220,8 @@ impl Gatherer {
         }
     }
 
-    fn sum(&self) -> Gathered {
-        let mut sum = Gathered::default();
+    fn sum(&self) -> GroupStats {
+        let mut sum = GroupStats::default();
         for (_, group) in &self.groups {
             sum.add_all(group);
         }
@@ -265,7 +265,7 @@ impl Gatherer {
         }
         let place = self.groups.len();
         self.places.insert(key.clone(), place);
-        self.groups.push((key, Gathered::default()));
+        self.groups.push((key, GroupStats::default()));
         place
     }
 
@@ -321,10 +321,10 @@ impl Gatherer {
         let total = match &self.total {
             Some(total) => total.figures(measures, labels),
             None => {
-                let mut sums = Gathered::default();
+                let mut sums = GroupStats::default();
                 let groups = self.groups.iter().map(|(_, group)| group);
                 groups.clone().for_each(|group| sums.add_sums(group));
-                let durations: Vec<&[i64]> = groups.map(Gathered::durations_ns).collect();
+                let durations: Vec<&[i64]> = groups.map(GroupStats::durations_ns).collect();
                 sums.figures_with(&durations, measures, labels)
             }
         };
@@ -358,28 +358,25 @@ impl Gatherer {
     }
 }
 
-impl Rows for Gatherer {
+impl RowAggregator for ColumnAggregator {
     fn fields(&self) -> &[Option<Field>] {
         &self.asked.fields
     }
 
-    fn labels(&self) -> &[(Judge, String)] {
+    fn labels(&self) -> &[(EvaluationSource, String)] {
         &self.asked.labels
     }
 
-    fn needs_starts(&self) -> bool {
-        self.asked.question.interval_ms.is_some()
+    fn required_columns(&self) -> RequiredColumns {
+        RequiredColumns {
+            evaluations: self.asked.needs_evaluations(),
+            starts: self.asked.question.interval_ms.is_some(),
+            relations: false,
+            unselected: false,
+        }
     }
 
-    fn needs_relations(&self) -> bool {
-        false
-    }
-
-    fn needs_every_span(&self) -> bool {
-        false
-    }
-
-    fn number(&mut self, text: &str) -> u32 {
+    fn value_number(&mut self, text: &str) -> u32 {
         self.values.number(text)
     }
 
@@ -387,7 +384,7 @@ impl Rows for Gatherer {
         NONE
     }
 
-    fn shares(&mut self, count: usize) -> Vec<&mut (dyn Rows + Send)> {
+    fn partitions(&mut self, count: usize) -> Vec<&mut (dyn RowAggregator + Send)> {
         if !self.shared {
             return Vec::new();
         }
@@ -396,28 +393,30 @@ impl Rows for Gatherer {
         self.shares
             .extend(std::iter::repeat_with(share).take(count));
         let added = self.shares.iter_mut().skip(before);
-        added.map(|share| share as &mut (dyn Rows + Send)).collect()
+        added
+            .map(|share| share as &mut (dyn RowAggregator + Send))
+            .collect()
     }
 
-    fn add_row(&mut self, row: RelatedRow<'_>) {
+    fn add_row(&mut self, row: IndexRow<'_>) {
         if row.selected {
             self.add(row.span);
         }
     }
 
-    fn add_span(&mut self, seen: Seen<'_>) {
+    fn add_span(&mut self, seen: ScannedSpan<'_>) {
         if !seen.selected {
             return;
         }
         let (values, clipped) = self.asked.values(seen.span, seen.buckets, &mut self.values);
         self.clipped |= clipped;
-        let verdicts = self.asked.verdicts(seen.span);
+        let outcomes = self.asked.outcomes(seen.span);
         self.add(SpanRow {
             start_ns: seen.span.start_ns,
             duration_ns: seen.span.duration_ns,
             is_error: seen.span.is_error(),
             values: &values,
-            verdicts: &verdicts,
+            outcomes: &outcomes,
         });
     }
 }

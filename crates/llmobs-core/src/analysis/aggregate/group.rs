@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::Figures;
+use super::MeasureValues;
 use super::durations::Durations;
-use super::measure::{Judge, JudgeStat, Measure, Stat, Usage};
+use super::measure::{EvaluationSource, EvaluationStat, Measure, Usage, UsageStat};
 use super::usage::Adds;
 
 /// A sum that does not depend on the order of its parts: pages and stores give spans in different
@@ -55,7 +55,7 @@ impl UsageSum {
 
 /// A judgement of a unit by one label.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Verdict {
+pub struct EvaluationOutcome {
     /// Its score, if it is a number; true is 1 and false is 0.
     pub score: Option<f64>,
     /// Whether it passed, if it was assessed.
@@ -70,7 +70,7 @@ pub(super) struct UnitFacts {
     pub(super) duration_ns: i64,
     pub(super) usage: [UsageSum; 4],
     /// By label, in the order of the question's labels.
-    pub(super) verdicts: Vec<Verdict>,
+    pub(super) outcomes: Vec<EvaluationOutcome>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -83,7 +83,7 @@ struct LabelSum {
 
 /// A group on the way.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Gathered {
+pub(super) struct GroupStats {
     pub(super) count: u64,
     errors: u64,
     failures: u64,
@@ -92,7 +92,7 @@ pub(super) struct Gathered {
     labels: Vec<LabelSum>,
 }
 
-impl Gathered {
+impl GroupStats {
     pub(super) fn add(&mut self, unit: &UnitFacts, keep_durations: bool) {
         self.count += 1;
         self.errors += u64::from(unit.has_error);
@@ -106,7 +106,7 @@ impl Gathered {
             sum.unknown += part.unknown;
             sum.units += u64::from(part.known > 0);
         }
-        self.add_verdicts(&unit.verdicts);
+        self.add_verdicts(&unit.outcomes);
     }
 
     /// Adds a unit that is one span.
@@ -114,23 +114,23 @@ impl Gathered {
         &mut self,
         failed: bool,
         duration_ns: Option<i64>,
-        verdicts: &[Verdict],
+        outcomes: &[EvaluationOutcome],
     ) {
         self.count += 1;
         self.errors += u64::from(failed);
         self.failures += u64::from(failed);
         self.durations_ns.extend(duration_ns);
-        self.add_verdicts(verdicts);
+        self.add_verdicts(outcomes);
     }
 
-    fn add_verdicts(&mut self, verdicts: &[Verdict]) {
-        self.labels.resize(verdicts.len(), LabelSum::default());
-        for (sum, verdict) in self.labels.iter_mut().zip(verdicts) {
-            if let Some(score) = verdict.score {
+    fn add_verdicts(&mut self, outcomes: &[EvaluationOutcome]) {
+        self.labels.resize(outcomes.len(), LabelSum::default());
+        for (sum, outcome) in self.labels.iter_mut().zip(outcomes) {
+            if let Some(score) = outcome.score {
                 sum.scored += 1;
                 sum.score.add(score);
             }
-            if let Some(passed) = verdict.passed {
+            if let Some(passed) = outcome.passed {
                 sum.assessed += 1;
                 sum.passed += u64::from(passed);
             }
@@ -173,8 +173,12 @@ impl Gathered {
         }
     }
 
-    /// The figures that the measures ask for; `labels` in the order of the verdicts.
-    pub(super) fn figures(&self, measures: &[Measure], labels: &[(Judge, String)]) -> Figures {
+    /// The figures that the measures ask for; `labels` in the order of the outcomes.
+    pub(super) fn figures(
+        &self,
+        measures: &[Measure],
+        labels: &[(EvaluationSource, String)],
+    ) -> MeasureValues {
         self.figures_with(&[&self.durations_ns], measures, labels)
     }
 
@@ -183,15 +187,15 @@ impl Gathered {
         &self,
         durations_ns: &[&[i64]],
         measures: &[Measure],
-        labels: &[(Judge, String)],
-    ) -> Figures {
+        labels: &[(EvaluationSource, String)],
+    ) -> MeasureValues {
         let durations = Durations::of(durations_ns);
         let mut values = Map::new();
         for measure in measures {
             let label = match measure {
-                Measure::Judged(judge, label, _) => labels
+                Measure::Evaluation(source, label, _) => labels
                     .iter()
-                    .position(|(by, name)| by == judge && name == label)
+                    .position(|(by, name)| by == source && name == label)
                     .and_then(|at| self.labels.get(at))
                     .copied()
                     .unwrap_or_default(),
@@ -208,7 +212,7 @@ impl Gathered {
                 values.insert(format!("{source}.known_for"), known_for);
             }
         }
-        Figures {
+        MeasureValues {
             count: self.count,
             values,
         }
@@ -234,8 +238,8 @@ impl Gathered {
             Measure::Usage(usage, stat) => {
                 let sum = self.usage_of(*usage);
                 let value = match stat {
-                    Stat::Sum => sum_or_null(&sum),
-                    Stat::Mean => ratio(sum.sum.value(), sum.units),
+                    UsageStat::Sum => sum_or_null(&sum),
+                    UsageStat::Mean => ratio(sum.sum.value(), sum.units),
                 };
                 Some((value, sum.known, sum.known + sum.unknown))
             }
@@ -247,11 +251,11 @@ impl Gathered {
                 };
                 Some((value, sum.known, sum.known + sum.unknown))
             }
-            Measure::Judged(_, _, stat) => {
+            Measure::Evaluation(_, _, stat) => {
                 let known = label.scored.max(label.assessed);
                 let value = match stat {
-                    JudgeStat::Mean => ratio(label.score.value(), label.scored),
-                    JudgeStat::PassRate => ratio(label.passed as f64, label.assessed),
+                    EvaluationStat::Mean => ratio(label.score.value(), label.scored),
+                    EvaluationStat::PassRate => ratio(label.passed as f64, label.assessed),
                 };
                 Some((value, known, self.count))
             }

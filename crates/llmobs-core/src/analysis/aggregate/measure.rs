@@ -19,11 +19,11 @@ pub enum Measure {
     /// last end.
     Duration(u8),
     /// Tokens or cost of model calls.
-    Usage(Usage, Stat),
+    Usage(Usage, UsageStat),
     /// Cost of all units by those that did not fail, in USD.
     CostPerSuccess,
     /// Evaluations or feedback of one label.
-    Judged(Judge, String, JudgeStat),
+    Evaluation(EvaluationSource, String, EvaluationStat),
 }
 
 /// What a model call uses.
@@ -41,7 +41,7 @@ pub enum Usage {
 
 /// A sum, or a mean over the units that have a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stat {
+pub enum UsageStat {
     /// The sum.
     Sum,
     /// The mean by unit.
@@ -50,7 +50,7 @@ pub enum Stat {
 
 /// Who judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Judge {
+pub enum EvaluationSource {
     /// An evaluator.
     Evaluation,
     /// An end user.
@@ -59,7 +59,7 @@ pub enum Judge {
 
 /// What is worked out of judgements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JudgeStat {
+pub enum EvaluationStat {
     /// The mean score; true counts 1, false 0. A trace has the mean of its spans.
     Mean,
     /// Part of those assessed that passed. A trace passes if nothing in it failed.
@@ -95,7 +95,7 @@ impl Usage {
     }
 }
 
-impl Judge {
+impl EvaluationSource {
     fn as_str(self) -> &'static str {
         match self {
             Self::Evaluation => "evaluation",
@@ -118,8 +118,8 @@ impl Measure {
         }
         let usage = |usage| {
             vec![
-                Self::Usage(usage, Stat::Sum),
-                Self::Usage(usage, Stat::Mean),
+                Self::Usage(usage, UsageStat::Sum),
+                Self::Usage(usage, UsageStat::Mean),
             ]
         };
         Ok(match text {
@@ -130,9 +130,9 @@ impl Measure {
             "output_tokens" => usage(Usage::OutputTokens),
             "cost" | "total_cost" | "estimated_total_cost" => usage(Usage::Cost),
             _ => {
-                let (judge, label) = judged(text).ok_or(MeasureError)?;
-                [JudgeStat::Mean, JudgeStat::PassRate]
-                    .map(|stat| Self::Judged(judge, label.to_owned(), stat))
+                let (source, label) = judged(text).ok_or(MeasureError)?;
+                [EvaluationStat::Mean, EvaluationStat::PassRate]
+                    .map(|stat| Self::Evaluation(source, label.to_owned(), stat))
                     .to_vec()
             }
         })
@@ -143,21 +143,21 @@ impl Measure {
         match self {
             Self::Usage(usage, _) => Some(usage.as_str().to_owned()),
             Self::CostPerSuccess => Some(Usage::Cost.as_str().to_owned()),
-            Self::Judged(judge, label, _) => Some(format!("{}.{label}", judge.as_str())),
+            Self::Evaluation(source, label, _) => Some(format!("{}.{label}", source.as_str())),
             Self::Count | Self::ErrorRate | Self::FailureRate | Self::Duration(_) => None,
         }
     }
 }
 
-fn judged(text: &str) -> Option<(Judge, &str)> {
+fn judged(text: &str) -> Option<(EvaluationSource, &str)> {
     let (family, label) = text.split_once('.')?;
-    let judge = match family {
-        "evaluation" | "evaluations" => Judge::Evaluation,
-        "feedback" => Judge::Feedback,
+    let source = match family {
+        "evaluation" | "evaluations" => EvaluationSource::Evaluation,
+        "feedback" => EvaluationSource::Feedback,
         _ => return None,
     };
     let label = label.strip_prefix("custom.").unwrap_or(label);
-    (!label.is_empty()).then_some((judge, label))
+    (!label.is_empty()).then_some((source, label))
 }
 
 impl FromStr for Measure {
@@ -180,18 +180,18 @@ impl FromStr for Measure {
             .find(|usage| usage.as_str() == source)
         {
             return match stat {
-                "sum" | "total" => Ok(Self::Usage(usage, Stat::Sum)),
-                "mean" | "avg" => Ok(Self::Usage(usage, Stat::Mean)),
+                "sum" | "total" => Ok(Self::Usage(usage, UsageStat::Sum)),
+                "mean" | "avg" => Ok(Self::Usage(usage, UsageStat::Mean)),
                 _ => Err(MeasureError),
             };
         }
         let stat = match stat {
-            "mean" | "avg" => JudgeStat::Mean,
-            "pass_rate" => JudgeStat::PassRate,
+            "mean" | "avg" => EvaluationStat::Mean,
+            "pass_rate" => EvaluationStat::PassRate,
             _ => return Err(MeasureError),
         };
-        let (judge, label) = judged(source).ok_or(MeasureError)?;
-        Ok(Self::Judged(judge, label.to_owned(), stat))
+        let (source, label) = judged(source).ok_or(MeasureError)?;
+        Ok(Self::Evaluation(source, label.to_owned(), stat))
     }
 }
 
@@ -210,14 +210,14 @@ impl fmt::Display for Measure {
             Self::ErrorRate => f.write_str("error_rate"),
             Self::FailureRate => f.write_str("failure_rate"),
             Self::Duration(percent) => write!(f, "duration.p{percent}"),
-            Self::Usage(usage, Stat::Sum) => write!(f, "{}.sum", usage.as_str()),
-            Self::Usage(usage, Stat::Mean) => write!(f, "{}.mean", usage.as_str()),
+            Self::Usage(usage, UsageStat::Sum) => write!(f, "{}.sum", usage.as_str()),
+            Self::Usage(usage, UsageStat::Mean) => write!(f, "{}.mean", usage.as_str()),
             Self::CostPerSuccess => f.write_str("cost.per_success"),
-            Self::Judged(judge, label, JudgeStat::Mean) => {
-                write!(f, "{}.{label}.mean", judge.as_str())
+            Self::Evaluation(source, label, EvaluationStat::Mean) => {
+                write!(f, "{}.{label}.mean", source.as_str())
             }
-            Self::Judged(judge, label, JudgeStat::PassRate) => {
-                write!(f, "{}.{label}.pass_rate", judge.as_str())
+            Self::Evaluation(source, label, EvaluationStat::PassRate) => {
+                write!(f, "{}.{label}.pass_rate", source.as_str())
             }
         }
     }

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::gather::{RelatedRow, Rows, SpanRow};
-use super::group::{Gathered, Sum, UnitFacts, UsageSum, Verdict, ratio};
-use super::measure::{Judge, Measure};
-use super::usage::{Adds, Call, CallRow, resolve};
-use super::{Aggregation, Dimension, Group, Question, Unit};
+use super::gather::{IndexRow, RequiredColumns, RowAggregator, SpanRow};
+use super::group::{EvaluationOutcome, GroupStats, Sum, UnitFacts, UsageSum, ratio};
+use super::measure::{EvaluationSource, Measure};
+use super::usage::{Adds, Call, ModelCallRow, resolve};
+use super::{AggregateRequest, Aggregation, Dimension, Group, Unit};
 use crate::model::{Assessment, Evaluation, Span};
 use crate::query::{Field, ParseError, SpanContext, facet_values};
 
@@ -25,7 +25,7 @@ pub(super) const NONE: u32 = u32::MAX;
 
 /// A span that is looked at.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
+pub struct ScannedSpan<'a> {
     /// The span.
     pub span: &'a Span,
     /// Whether it answers the question's query and tags.
@@ -36,22 +36,22 @@ pub struct Seen<'a> {
 
 /// A question with its names read.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
-    pub(super) question: Question,
+pub(super) struct CompiledRequest {
+    pub(super) question: AggregateRequest,
     /// The fields to group by; `None` stands for the buckets.
     pub(super) fields: Vec<Option<Field>>,
     /// What was judged, each once.
-    pub(super) labels: Vec<(Judge, String)>,
+    pub(super) labels: Vec<(EvaluationSource, String)>,
     pub(super) needs_calls: bool,
     pub(super) needs_durations: bool,
 }
 
 /// Groups on the way, by time bucket and the numbers of their values.
-pub(super) type Groups = HashMap<(i64, Vec<u32>), Gathered>;
+pub(super) type Groups = HashMap<(i64, Vec<u32>), GroupStats>;
 
 /// An aggregation on the way.
-pub struct Tally {
-    asked: Asked,
+pub struct SpanAggregator {
+    asked: CompiledRequest,
     values: Interner,
     traces: Interner,
     keys: HashMap<Vec<Vec<u32>>, u32>,
@@ -95,21 +95,23 @@ struct Fact {
     is_error: bool,
     is_root: bool,
     selected: bool,
-    verdicts: Box<[Verdict]>,
+    outcomes: Box<[EvaluationOutcome]>,
 }
 
-impl Asked {
-    pub(super) fn new(question: &Question) -> Result<Self, ParseError> {
+impl CompiledRequest {
+    pub(super) fn new(question: &AggregateRequest) -> Result<Self, ParseError> {
         let fields = question.group_by.iter().map(|dimension| match dimension {
             Dimension::Facet(name) => Field::parse(name).map(Some),
             Dimension::Buckets(_) => Ok(None),
         });
-        let mut labels: Vec<(Judge, String)> = Vec::new();
+        let mut labels: Vec<(EvaluationSource, String)> = Vec::new();
         for measure in &question.measures {
-            if let Measure::Judged(judge, label, _) = measure
-                && !labels.iter().any(|(by, name)| by == judge && name == label)
+            if let Measure::Evaluation(source, label, _) = measure
+                && !labels
+                    .iter()
+                    .any(|(by, name)| by == source && name == label)
             {
-                labels.push((*judge, label.clone()));
+                labels.push((*source, label.clone()));
             }
         }
         let needs = |test: fn(&Measure) -> bool| question.measures.iter().any(test);
@@ -132,21 +134,27 @@ impl Asked {
         from + since.div_euclid(interval) * interval
     }
 
-    /// Whether there is anything to tell groups apart by.
+    /// Whether spans must carry their evaluations and feedback.
+    pub(super) fn needs_evaluations(&self) -> bool {
+        let mut fields = self.fields.iter().flatten();
+        !self.labels.is_empty() || fields.any(Field::reads_evaluations)
+    }
+
+    /// Whether the request divides units into groups.
     pub(super) fn has_groups(&self) -> bool {
         !self.fields.is_empty() || self.question.interval_ms.is_some()
     }
 
     /// What a span was judged, label by label.
-    pub(super) fn verdicts(&self, span: &Span) -> Box<[Verdict]> {
-        let verdicts = self.labels.iter().map(|(judge, label)| {
-            let judgements = match judge {
-                Judge::Evaluation => &span.evaluations,
-                Judge::Feedback => &span.feedback,
+    pub(super) fn outcomes(&self, span: &Span) -> Box<[EvaluationOutcome]> {
+        let outcomes = self.labels.iter().map(|(source, label)| {
+            let judgements = match source {
+                EvaluationSource::Evaluation => &span.evaluations,
+                EvaluationSource::Feedback => &span.feedback,
             };
-            judgements.get(label).map(verdict).unwrap_or_default()
+            judgements.get(label).map(outcome).unwrap_or_default()
         });
-        verdicts.collect()
+        outcomes.collect()
     }
 
     /// The numbers of a span's values, dimension by dimension, and whether there were too many.
@@ -237,15 +245,15 @@ impl Asked {
 /// What is said when not all groups were kept.
 pub(super) const CLIPPED: &str = "some units have so many values, or there are so many groups, that not all were kept; group by something with fewer values";
 
-impl Tally {
+impl SpanAggregator {
     /// Starts an aggregation.
     ///
     /// # Errors
     ///
     /// A facet whose name cannot be read.
-    pub fn new(question: &Question) -> Result<Self, ParseError> {
+    pub fn new(question: &AggregateRequest) -> Result<Self, ParseError> {
         Ok(Self {
-            asked: Asked::new(question)?,
+            asked: CompiledRequest::new(question)?,
             values: Interner::default(),
             traces: Interner::default(),
             keys: HashMap::new(),
@@ -256,26 +264,26 @@ impl Tally {
     }
 
     /// Takes a span. With unit `span` only those that are selected count.
-    pub fn add(&mut self, seen: Seen<'_>) {
+    pub fn add(&mut self, seen: ScannedSpan<'_>) {
         let span = seen.span;
         if self.asked.question.unit == Unit::Span && !seen.selected {
             return;
         }
         let (values, clipped) = self.asked.values(span, seen.buckets, &mut self.values);
         self.clipped |= clipped;
-        let verdicts = self.asked.verdicts(span);
+        let outcomes = self.asked.outcomes(span);
         let trace = self.traces.number(span.trace_id.as_str());
-        self.add_row(RelatedRow {
+        self.add_row(IndexRow {
             trace,
             is_root: span.is_root(),
             selected: seen.selected,
-            call: CallRow::of(span),
+            call: ModelCallRow::of(span),
             span: SpanRow {
                 start_ns: span.start_ns,
                 duration_ns: span.duration_ns,
                 is_error: span.is_error(),
                 values: &values,
-                verdicts: &verdicts,
+                outcomes: &outcomes,
             },
         });
     }
@@ -285,7 +293,7 @@ impl Tally {
         let matched = self.facts.iter().filter(|fact| fact.selected).count() as u64;
         let mut groups = Groups::new();
         let mut wholes: HashMap<(i64, Vec<u32>), u64> = HashMap::new();
-        let mut total = Gathered::default();
+        let mut total = GroupStats::default();
         let mut answer = Aggregation {
             rows_read,
             rows_matched: (!sampled).then_some(matched),
@@ -371,24 +379,26 @@ impl Tally {
     }
 }
 
-impl Rows for Tally {
+impl RowAggregator for SpanAggregator {
     fn fields(&self) -> &[Option<Field>] {
         &self.asked.fields
     }
 
-    fn labels(&self) -> &[(Judge, String)] {
+    fn labels(&self) -> &[(EvaluationSource, String)] {
         &self.asked.labels
     }
 
-    fn needs_relations(&self) -> bool {
-        self.asked.needs_calls || self.asked.question.unit == Unit::Trace
+    fn required_columns(&self) -> RequiredColumns {
+        let by_trace = self.asked.question.unit == Unit::Trace;
+        RequiredColumns {
+            evaluations: self.asked.needs_evaluations(),
+            starts: true,
+            relations: self.asked.needs_calls || by_trace,
+            unselected: by_trace,
+        }
     }
 
-    fn needs_every_span(&self) -> bool {
-        self.asked.question.unit == Unit::Trace
-    }
-
-    fn number(&mut self, text: &str) -> u32 {
+    fn value_number(&mut self, text: &str) -> u32 {
         self.values.number(text)
     }
 
@@ -396,11 +406,11 @@ impl Rows for Tally {
         self.traces.number(id)
     }
 
-    fn add_span(&mut self, seen: Seen<'_>) {
+    fn add_span(&mut self, seen: ScannedSpan<'_>) {
         self.add(seen);
     }
 
-    fn add_row(&mut self, row: RelatedRow<'_>) {
+    fn add_row(&mut self, row: IndexRow<'_>) {
         if self.asked.question.unit == Unit::Span && !row.selected {
             return;
         }
@@ -426,7 +436,7 @@ impl Rows for Tally {
             is_error: row.span.is_error,
             is_root: row.is_root,
             selected: row.selected,
-            verdicts: row.span.verdicts.into(),
+            outcomes: row.span.outcomes.into(),
         });
     }
 }
@@ -467,12 +477,12 @@ fn unit_of(parts: &[&Part<'_>]) -> Option<(i64, Vec<Vec<u32>>, UnitFacts)> {
         values.dedup();
         values
     });
-    let labels = parts.first().map_or(0, |part| part.fact.verdicts.len());
-    let verdicts = (0..labels).map(|label| {
+    let labels = parts.first().map_or(0, |part| part.fact.outcomes.len());
+    let outcomes = (0..labels).map(|label| {
         combined(
             parts
                 .iter()
-                .filter_map(|part| part.fact.verdicts.get(label)),
+                .filter_map(|part| part.fact.outcomes.get(label)),
         )
     });
     let facts = UnitFacts {
@@ -480,29 +490,31 @@ fn unit_of(parts: &[&Part<'_>]) -> Option<(i64, Vec<Vec<u32>>, UnitFacts)> {
         failed: if has_root { root_failed } else { has_error },
         duration_ns: end_ns.saturating_sub(start_ns),
         usage,
-        verdicts: verdicts.collect(),
+        outcomes: outcomes.collect(),
     };
     Some((start_ns, keys.collect(), facts))
 }
 
 /// The judgement of several spans together.
-fn combined<'a>(verdicts: impl Iterator<Item = &'a Verdict> + Clone) -> Verdict {
+fn combined<'a>(
+    outcomes: impl Iterator<Item = &'a EvaluationOutcome> + Clone,
+) -> EvaluationOutcome {
     let mut sum = Sum::default();
     let mut count = 0_u32;
-    for score in verdicts.clone().filter_map(|verdict| verdict.score) {
+    for score in outcomes.clone().filter_map(|outcome| outcome.score) {
         sum.add(score);
         count += 1;
     }
-    Verdict {
+    EvaluationOutcome {
         score: (count > 0).then(|| sum.value() / f64::from(count)),
-        passed: verdicts
-            .filter_map(|verdict| verdict.passed)
+        passed: outcomes
+            .filter_map(|outcome| outcome.passed)
             .reduce(|a, b| a && b),
     }
 }
 
-fn verdict(evaluation: &Evaluation) -> Verdict {
-    Verdict {
+fn outcome(evaluation: &Evaluation) -> EvaluationOutcome {
+    EvaluationOutcome {
         score: evaluation.score(),
         passed: evaluation
             .assessment

@@ -108,7 +108,7 @@ fn spans() -> impl Strategy<Value = Vec<Drawn>> {
     (0_usize..12).prop_flat_map(|count| (0..count).map(drawn).collect::<Vec<_>>())
 }
 
-fn question() -> impl Strategy<Value = Question> {
+fn question() -> impl Strategy<Value = AggregateRequest> {
     let dimension = |name: &str| Dimension::Facet(name.to_owned());
     let bucket = |name: &str| Bucket {
         name: name.to_owned(),
@@ -121,7 +121,7 @@ fn question() -> impl Strategy<Value = Question> {
     ];
     let group_by = prop::sample::subsequence(all, 0..=3);
     let unit = prop_oneof![Just(Unit::Span), Just(Unit::Trace)];
-    (unit, group_by, any::<bool>()).prop_map(|(unit, group_by, timed)| Question {
+    (unit, group_by, any::<bool>()).prop_map(|(unit, group_by, timed)| AggregateRequest {
         query: None,
         ml_app: None,
         tags: Vec::new(),
@@ -149,7 +149,7 @@ fn question() -> impl Strategy<Value = Question> {
 }
 
 /// The units by definition: lists of spans.
-fn naive_units<'a>(question: &Question, spans: &'a [Drawn]) -> Vec<Vec<&'a Drawn>> {
+fn naive_units<'a>(question: &AggregateRequest, spans: &'a [Drawn]) -> Vec<Vec<&'a Drawn>> {
     if question.unit == Unit::Span {
         let selected = spans.iter().filter(|drawn| drawn.selected);
         return selected.map(|drawn| vec![drawn]).collect();
@@ -189,7 +189,7 @@ fn naive_values(dimension: &Dimension, unit: &[&Drawn]) -> BTreeSet<Option<Strin
     values
 }
 
-fn naive_time(question: &Question, unit: &[&Drawn]) -> Option<i64> {
+fn naive_time(question: &AggregateRequest, unit: &[&Drawn]) -> Option<i64> {
     let start = unit.iter().map(|d| d.span.start_ms()).min().unwrap();
     let interval = question.interval_ms?;
     let mut bucket = question.window.from_ms;
@@ -200,7 +200,7 @@ fn naive_time(question: &Question, unit: &[&Drawn]) -> Option<i64> {
 }
 
 /// Everything that the groups of a question could be: times, and products of values.
-fn naive_keys(question: &Question, unit: &[&Drawn]) -> BTreeSet<Vec<Option<String>>> {
+fn naive_keys(question: &AggregateRequest, unit: &[&Drawn]) -> BTreeSet<Vec<Option<String>>> {
     let mut keys = BTreeSet::from([Vec::new()]);
     for dimension in &question.group_by {
         let values = naive_values(dimension, unit);
@@ -325,8 +325,8 @@ fn naive_figure(measure: &Measure, units: &[&Vec<&Drawn>], seen: &[&Drawn]) -> O
             };
             all.iter().filter(reaches).min().map(|ns| *ns as f64 / 1e6)
         }
-        Measure::Usage(usage, Stat::Sum) => sum(*usage),
-        Measure::Usage(usage, Stat::Mean) => {
+        Measure::Usage(usage, UsageStat::Sum) => sum(*usage),
+        Measure::Usage(usage, UsageStat::Mean) => {
             let sums = units.iter().map(|unit| naive_usage(*usage, unit, seen).0);
             let sums: Vec<f64> = sums
                 .filter(|values| !values.is_empty())
@@ -340,7 +340,7 @@ fn naive_figure(measure: &Measure, units: &[&Vec<&Drawn>], seen: &[&Drawn]) -> O
                 .filter(|_| successes > 0)
                 .map(|sum| sum / successes as f64)
         }
-        Measure::Judged(_, label, stat) => {
+        Measure::Evaluation(_, label, stat) => {
             let judged = |unit: &Vec<&Drawn>| -> Vec<Evaluation> {
                 let all = unit.iter().filter_map(|d| d.span.evaluations.get(label));
                 all.cloned().collect()
@@ -348,14 +348,14 @@ fn naive_figure(measure: &Measure, units: &[&Vec<&Drawn>], seen: &[&Drawn]) -> O
             let values: Vec<f64> = units
                 .iter()
                 .filter_map(|unit| match stat {
-                    JudgeStat::Mean => {
+                    EvaluationStat::Mean => {
                         let scores = judged(unit).into_iter().filter_map(|e| match e.value? {
                             Value::Bool(truth) => Some(if truth { 1.0 } else { 0.0 }),
                             value => value.as_f64(),
                         });
                         mean(&scores.collect::<Vec<_>>())
                     }
-                    JudgeStat::PassRate => {
+                    EvaluationStat::PassRate => {
                         let all = judged(unit);
                         let assessed: Vec<_> = all.iter().filter_map(|e| e.assessment).collect();
                         let passed = assessed.iter().all(|a| *a == Assessment::Pass);
@@ -381,9 +381,9 @@ proptest! {
 
     #[test]
     fn agrees_with_a_recount(spans in spans(), question in question()) {
-        let mut tally = Tally::new(&question).unwrap();
+        let mut tally = SpanAggregator::new(&question).unwrap();
         for drawn in &spans {
-            tally.add(Seen { span: &drawn.span, selected: drawn.selected, buckets: drawn.buckets });
+            tally.add(ScannedSpan { span: &drawn.span, selected: drawn.selected, buckets: drawn.buckets });
         }
         let found = tally.finish(spans.len() as u64, false);
         let units = naive_units(&question, &spans);
@@ -432,9 +432,9 @@ proptest! {
         question in question(),
     ) {
         let answer = |spans: &[Drawn]| {
-            let mut tally = Tally::new(&question).unwrap();
+            let mut tally = SpanAggregator::new(&question).unwrap();
             for Drawn { span, selected, buckets } in spans {
-                tally.add(Seen { span, selected: *selected, buckets: *buckets });
+                tally.add(ScannedSpan { span, selected: *selected, buckets: *buckets });
             }
             tally.finish(0, false)
         };
@@ -446,16 +446,16 @@ proptest! {
         spans in proptest::collection::vec((spans(), 0_usize..4), 1..5),
         question in question(),
     ) {
-        let Some(mut alone) = Gatherer::new(&question).unwrap() else {
+        let Some(mut alone) = ColumnAggregator::new(&question).unwrap() else {
             return Ok(());
         };
-        let mut shared = alone.alone();
-        prop_assert!(shared.shares(3).is_empty());
-        shared = Gatherer::new(&question).unwrap().unwrap();
-        let mut shares = shared.shares(3);
+        let mut shared = alone.single_threaded();
+        prop_assert!(shared.partitions(3).is_empty());
+        shared = ColumnAggregator::new(&question).unwrap().unwrap();
+        let mut shares = shared.partitions(3);
         for (spans, share) in &spans {
             for Drawn { span, selected, buckets } in spans {
-                let seen = || Seen { span, selected: *selected, buckets: *buckets };
+                let seen = || ScannedSpan { span, selected: *selected, buckets: *buckets };
                 alone.add_span(seen());
                 if let Some(share) = shares.get_mut(*share) {
                     share.add_span(seen());
@@ -463,20 +463,20 @@ proptest! {
             }
         }
         // More of them take nothing from the first.
-        prop_assert_eq!(shared.shares(1).len(), 1);
+        prop_assert_eq!(shared.partitions(1).len(), 1);
         // What no share took comes later, as what an index lacks does.
         let late = spans.iter().filter(|(_, share)| *share == 3);
         for Drawn { span, selected, buckets } in late.flat_map(|(spans, _)| spans) {
-            shared.add_span(Seen { span, selected: *selected, buckets: *buckets });
+            shared.add_span(ScannedSpan { span, selected: *selected, buckets: *buckets });
         }
-        prop_assert!(!shared.is_torn());
+        prop_assert!(!shared.overflowed_in_partitions());
         prop_assert_eq!(shared.finish(), alone.finish());
     }
 }
 
 #[test]
 fn shares_that_left_groups_out_are_told() {
-    let question = Question {
+    let question = AggregateRequest {
         query: None,
         ml_app: None,
         tags: Vec::new(),
@@ -490,31 +490,34 @@ fn shares_that_left_groups_out_are_told() {
     };
     // Each span has so many values in a row.
     let answer = |values: [std::ops::Range<usize>; 2], each: usize| {
-        let mut gatherer = Gatherer::new(&question).unwrap().unwrap();
-        for (share, values) in gatherer.shares(2).into_iter().zip(values) {
+        let mut gatherer = ColumnAggregator::new(&question).unwrap().unwrap();
+        for (share, values) in gatherer.partitions(2).into_iter().zip(values) {
             for value in values {
                 let span = Span {
                     tags: (value..value + each).map(|n| format!("n:{n}")).collect(),
                     ..Span::default()
                 };
-                share.add_span(Seen {
+                share.add_span(ScannedSpan {
                     span: &span,
                     selected: true,
                     buckets: 0,
                 });
             }
         }
-        (gatherer.is_torn(), gatherer.finish())
+        (gatherer.overflowed_in_partitions(), gatherer.finish())
     };
     let most = tally::MAX_GROUPS;
     assert!(answer([0..most + 1, 0..1], 1).0);
-    let (is_torn, _) = answer([0..most - 2, most..most + 2], 2);
+    let (overflowed_in_partitions, _) = answer([0..most - 2, most..most + 2], 2);
     assert!(
-        is_torn,
+        overflowed_in_partitions,
         "what was counted twice is of groups that are left out"
     );
-    let (is_torn, together) = answer([0..most - 1, most - 1..most + 1], 1);
-    assert!(!is_torn, "no figure of a group lacks anything");
+    let (overflowed_in_partitions, together) = answer([0..most - 1, most - 1..most + 1], 1);
+    assert!(
+        !overflowed_in_partitions,
+        "no figure of a group lacks anything"
+    );
     assert_eq!(together.total_groups, most);
     assert_eq!(together.total.count, most as u64 + 1);
     assert_eq!(together.notes, [tally::CLIPPED]);
@@ -522,7 +525,7 @@ fn shares_that_left_groups_out_are_told() {
 
 #[test]
 fn a_question_reads_back_as_itself_and_pages_meet() {
-    let question = Question {
+    let question = AggregateRequest {
         query: Some("@status:ok".into()),
         ml_app: Some("shop".into()),
         tags: vec![("env".into(), "prod".into())],
@@ -535,13 +538,16 @@ fn a_question_reads_back_as_itself_and_pages_meet() {
         limit: 2,
     };
     let text = serde_json::to_string(&question).unwrap();
-    assert_eq!(serde_json::from_str::<Question>(&text).unwrap(), question);
     assert_eq!(
-        question.selection().unwrap(),
+        serde_json::from_str::<AggregateRequest>(&text).unwrap(),
+        question
+    );
+    assert_eq!(
+        question.selection_query().unwrap(),
         "(@status:ok) AND env:\"prod\""
     );
 
-    let mut tally = Tally::new(&Question {
+    let mut tally = SpanAggregator::new(&AggregateRequest {
         interval_ms: None,
         ..question
     })
@@ -552,7 +558,7 @@ fn a_question_reads_back_as_itself_and_pages_meet() {
             tags: vec![format!("team:{team}")],
             ..Span::default()
         };
-        tally.add(Seen {
+        tally.add(ScannedSpan {
             span: &span,
             selected: true,
             buckets: 0,

@@ -39,7 +39,7 @@ pub(super) enum Adds {
 
 /// A model call as a row of an index.
 #[derive(Debug, Clone, Copy)]
-pub struct CallRow<'a> {
+pub struct ModelCallRow<'a> {
     /// The span's id.
     pub span_id: &'a str,
     /// Its parent's id.
@@ -59,7 +59,7 @@ pub const CALL_METRICS: [&str; 5] = [
     "total_cost",
 ];
 
-impl<'a> CallRow<'a> {
+impl<'a> ModelCallRow<'a> {
     /// The call that a span is, if it is one.
     pub(super) fn of(span: &'a Span) -> Option<Self> {
         let is_llm = match span.kind {
@@ -77,7 +77,7 @@ impl<'a> CallRow<'a> {
 }
 
 impl Call {
-    pub(super) fn new(row: CallRow<'_>, fact: usize, trace: u32) -> Self {
+    pub(super) fn new(row: ModelCallRow<'_>, fact: usize, trace: u32) -> Self {
         let finite = row
             .metrics
             .map(|value| value.filter(|value| value.is_finite()));
@@ -187,7 +187,7 @@ mod tests {
                 .collect(),
             ..Span::default()
         };
-        Call::new(CallRow::of(&span).unwrap(), 0, 0)
+        Call::new(ModelCallRow::of(&span).unwrap(), 0, 0)
     }
 
     fn input(calls: &[Call]) -> Vec<Adds> {

@@ -13,7 +13,7 @@ use jsonpath_rust::parser::parse_json_path;
 use jsonpath_rust::query::js_path_process;
 use serde_json::{Value, json};
 
-use super::Field;
+use super::ContentField;
 use super::budget::{self, Budget};
 
 /// Longest path accepted, in characters.
@@ -54,11 +54,11 @@ pub struct PathError {
 /// A text that is JSON is looked into. Messages and documents have two roots: a path that begins
 /// with the field's name sees an object of that one key; any other sees the bare array, and the
 /// object only if the array has nothing to match.
-pub fn select(value: &Value, path: &str, field: Field) -> Result<Selection, PathError> {
+pub fn select(value: &Value, path: &str, field: ContentField) -> Result<Selection, PathError> {
     let (query, fail) = parse(path, field)?;
     let mut budget = Budget::new();
     let too_much = |error: budget::Exceeded| fail(0, error.to_string());
-    if matches!(field, Field::Messages | Field::Documents) {
+    if matches!(field, ContentField::Messages | ContentField::Documents) {
         let object = || json!({field.as_str(): value});
         let named = matches!(query.segments.first(),
             Some(Segment::Selector(Selector::Name(name))) if name == field.as_str());
@@ -86,7 +86,7 @@ pub fn select(value: &Value, path: &str, field: Field) -> Result<Selection, Path
 /// Reads a path; also gives the function that makes errors about it.
 fn parse(
     path: &str,
-    field: Field,
+    field: ContentField,
 ) -> Result<(JpQuery, impl Fn(usize, String) -> PathError), PathError> {
     let fail = move |position: usize, message: String| PathError {
         position,

@@ -21,13 +21,13 @@ mod sketch;
 use std::borrow::Cow;
 
 use given::GivenResults;
-pub use given::tool_ids;
+pub use given::tool_call_ids;
 use judge::{HTTP_METADATA_KEYS, Texts, child_path, http_failure, judge, short, tells_error};
 use serde::Serialize;
 use serde_json::Value;
 use sketch::sketch;
 
-use crate::analysis::content::Field;
+use crate::analysis::content::ContentField;
 use crate::analysis::tree::{NodeId, TraceTree};
 use crate::model::{Io, Span, SpanKind};
 
@@ -85,14 +85,14 @@ fn failed_output(span: &Span) -> Option<Evidence> {
         None => None,
     };
     if let Some((path, value)) = found {
-        return Some(evidence(Field::Output, &path, value));
+        return Some(evidence(ContentField::Output, &path, value));
     }
     if !tool_like {
         return None;
     }
     let (key, value) = http_failure(&span.metadata, HTTP_METADATA_KEYS)?;
     Some(evidence(
-        Field::Metadata,
+        ContentField::Metadata,
         &child_path("$", key),
         value.clone(),
     ))
@@ -122,10 +122,10 @@ fn provider_error(span: &Span) -> Option<Evidence> {
     let is_body = ["message", "type", "code"]
         .into_iter()
         .any(|key| error.get(key).is_some_and(|value| !value.is_null()));
-    (is_body && tells_error(error)).then(|| evidence(Field::Output, "$.error", short(error)))
+    (is_body && tells_error(error)).then(|| evidence(ContentField::Output, "$.error", short(error)))
 }
 
-fn evidence(field: Field, path: &str, value: Value) -> Evidence {
+fn evidence(field: ContentField, path: &str, value: Value) -> Evidence {
     Evidence {
         path: format!("{}.{path}", field.as_str()),
         value,

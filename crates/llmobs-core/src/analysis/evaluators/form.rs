@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 use super::FieldProblem;
 use super::schema::wrap_schema;
 use super::validate::example_value;
-use crate::analysis::nearest::nearest;
+use crate::analysis::candidates::closest;
 use crate::model::Evaluator;
 
 /// Where a field stands in the documented attributes.
@@ -267,7 +267,7 @@ impl Found {
             .iter()
             .find(|(wrong, _)| wrong.eq_ignore_ascii_case(key))
             .map(|(_, right)| *right);
-        let reason = match synonym.or_else(|| nearest(key, names)) {
+        let reason = match synonym.or_else(|| closest(key, names)) {
             Some(near) => format!("is not a field; did you mean `{near}`?"),
             None => "is not a field".to_owned(),
         };

@@ -149,7 +149,7 @@ fn one_of(found: &mut Vec<FieldProblem>, field: &str, value: &str, known: &[&str
 fn model(evaluator: &Evaluator, found: &mut Vec<FieldProblem>) {
     let provider = &evaluator.llm_provider;
     let named = provider.integration_provider.to_ascii_lowercase();
-    let instead = crate::analysis::nearest::nearest(&named, PROVIDERS).unwrap_or("openai");
+    let instead = crate::analysis::candidates::closest(&named, PROVIDERS).unwrap_or("openai");
     one_of(
         found,
         "integration_provider",

@@ -1,41 +1,46 @@
-//! Links the spans of a trace. Each span is visited once for what stands in it, and once for its
-//! ids; everything else works on the compact list of nodes.
+//! Links the spans of a trace into a tree.
+//!
+//! The build reads each span once for its times, kind and status, and once for its ids. All other
+//! steps work on the compact list of nodes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::index::{IdIndex, Noted};
-use super::{Node, NodeId, Shape};
+use super::index::{Insertion, SpanIdIndex};
+use super::node::{NodeId, NodeVec};
+use super::{Node, Structure};
 use crate::model::{Span, SpanId, SpanKind};
 
-/// The spans in the order of their nodes, and their tree.
-pub(super) fn build(spans: &[Arc<Span>]) -> (Vec<Arc<Span>>, Shape) {
-    let spans = in_order(spans);
-    let mut shape = Shape {
-        nodes: Vec::with_capacity(spans.len()),
-        children: vec![0; spans.len()],
-        by_id: IdIndex::with_capacity(spans.len()),
+/// Sorts the spans into the order of their nodes, and links them.
+pub(super) fn build(spans: &[Arc<Span>]) -> (NodeVec<Arc<Span>>, Structure) {
+    let spans = sort(spans);
+    let mut structure = Structure {
+        nodes: NodeVec::with_capacity(spans.len()),
+        by_id: SpanIdIndex::with_capacity(spans.len()),
         preorder: Vec::with_capacity(spans.len()),
-        ..Shape::default()
+        ..Structure::default()
     };
-    shape.take_in(&spans);
-    let parents = shape.resolve_parents(&spans);
-    shape.link(&parents, &spans);
-    shape.measure();
-    (spans, shape)
+    structure.read_spans(&spans);
+    let parents = structure.resolve_parents(&spans);
+    structure.link(&parents, &spans);
+    structure.measure();
+    (spans, structure)
 }
 
-/// The spans by start and id; the rest only settles repeated ids. Spans come sorted as a rule, so
-/// the starts are compared first and by themselves.
-fn in_order(spans: &[Arc<Span>]) -> Vec<Arc<Span>> {
+/// Sorts spans by start, then id; the other fields order spans with the same id. Spans usually
+/// arrive sorted, so a separate list of start times is compared first.
+fn sort(spans: &[Arc<Span>]) -> NodeVec<Arc<Span>> {
     let mut starts: Vec<(i64, &Arc<Span>)> =
         spans.iter().map(|span| (span.start_ns, span)).collect();
-    starts.sort_by(|(a_ns, a), (b_ns, b)| a_ns.cmp(b_ns).then_with(|| ties(a).cmp(&ties(b))));
+    starts.sort_by(|(a_ns, a), (b_ns, b)| {
+        a_ns.cmp(b_ns)
+            .then_with(|| tie_breakers(a).cmp(&tie_breakers(b)))
+    });
     let sorted = starts.into_iter();
     sorted.map(|(_, span)| Arc::clone(span)).collect()
 }
 
-fn ties(span: &Span) -> (&SpanId, Option<&SpanId>, &str, i64) {
+fn tie_breakers(span: &Span) -> (&SpanId, Option<&SpanId>, &str, i64) {
     (
         &span.span_id,
         span.parent_id.as_ref(),
@@ -44,40 +49,39 @@ fn ties(span: &Span) -> (&SpanId, Option<&SpanId>, &str, i64) {
     )
 }
 
-impl Shape {
-    /// Notes what stands in the spans: times, kinds, status, and the first span of each id.
-    fn take_in(&mut self, spans: &[Arc<Span>]) {
-        let mut named = HashSet::new();
-        let mut counts: Vec<usize> = Vec::new();
+impl Structure {
+    /// Reads times, kinds and status of the spans, and indexes the first span of each id.
+    fn read_spans(&mut self, spans: &NodeVec<Arc<Span>>) {
+        let mut reported = HashSet::new();
+        // A trace has few kinds, so a list is faster than a map.
+        let mut counts: Vec<(&SpanKind, usize)> = Vec::new();
         let (mut first_ns, mut last_ns) = (i64::MAX, i64::MIN);
-        for (node, span) in spans.iter().enumerate() {
-            let kind = self.kind_of(&span.kind);
-            match counts.get_mut(kind) {
-                Some(count) => *count += 1,
-                None => counts.push(1),
+        for span in spans.as_slice() {
+            match counts.iter_mut().find(|(kind, _)| **kind == span.kind) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((&span.kind, 1)),
             }
             let end_ns = span.end_ns();
             first_ns = first_ns.min(span.start_ns);
             last_ns = last_ns.max(end_ns);
             let is_error = span.is_error();
-            if is_error {
-                self.errors.push(node);
-            }
-            self.nodes.push(Node {
+            let node = self.nodes.push(Node {
                 start_ns: span.start_ns,
                 end_ns,
                 parent: None,
-                first_child: 0,
-                children: 0,
+                children: 0..0,
                 depth: 0,
-                position: 0,
+                preorder_index: 0,
                 size: 1,
                 errors: usize::from(is_error),
-                kind,
+                kind: span.kind.clone(),
                 is_error,
             });
-            if matches!(self.by_id.note(node, spans), Noted::Repeated)
-                && named.insert(&span.span_id)
+            if is_error {
+                self.errors.push(node);
+            }
+            if matches!(self.by_id.insert(node, spans), Insertion::Duplicate)
+                && reported.insert(&span.span_id)
             {
                 self.duplicates.push(span.span_id.clone());
             }
@@ -85,36 +89,28 @@ impl Shape {
         if !spans.is_empty() {
             self.total_duration_ns = last_ns.saturating_sub(first_ns);
         }
-        self.kind_counts = self.kinds.iter().cloned().zip(counts).collect();
-    }
-
-    /// The place of a kind among those that occur: there are few.
-    fn kind_of(&mut self, kind: &SpanKind) -> usize {
-        if let Some(known) = self.kinds.iter().position(|known| known == kind) {
-            return known;
-        }
-        self.kinds.push(kind.clone());
-        self.kinds.len() - 1
+        let counts = counts.into_iter();
+        self.kind_counts = counts.map(|(kind, count)| (kind.clone(), count)).collect();
     }
 
     /// The parent of each node, with cycles cut.
-    fn resolve_parents(&mut self, spans: &[Arc<Span>]) -> Vec<Option<NodeId>> {
+    fn resolve_parents(&mut self, spans: &NodeVec<Arc<Span>>) -> NodeVec<Option<NodeId>> {
         let mut cut = Vec::new();
-        let mut parents: Vec<Option<NodeId>> = Vec::with_capacity(spans.len());
-        // Siblings mostly follow each other.
-        let mut known: Option<(&SpanId, Option<NodeId>)> = None;
-        for (node, span) in spans.iter().enumerate() {
+        let mut parents = NodeVec::with_capacity(spans.len());
+        // Siblings usually follow each other, so the last look-up is often the next one.
+        let mut last_lookup: Option<(&SpanId, Option<NodeId>)> = None;
+        for (node, span) in spans.iter() {
             let parent = match &span.parent_id {
                 None => None,
                 Some(id) if *id == span.span_id => {
                     cut.push(node);
                     None
                 }
-                Some(id) => match known {
+                Some(id) => match last_lookup {
                     Some((last, parent)) if last == id => parent,
                     _ => {
                         let parent = self.by_id.find(id.as_str(), spans);
-                        known = Some((id, parent));
+                        last_lookup = Some((id, parent));
                         parent
                     }
                 },
@@ -122,111 +118,93 @@ impl Shape {
             parents.push(parent);
         }
         for node in cycle_starts(&parents) {
-            if let Some(parent) = parents.get_mut(node) {
-                *parent = None;
-            }
+            parents[node] = None;
             cut.push(node);
         }
         cut.sort_unstable();
-        let ids = cut.into_iter().filter_map(|node| spans.get(node));
-        self.cycles = ids.map(|span| span.span_id.clone()).collect();
+        let ids = cut.into_iter().map(|node| spans[node].span_id.clone());
+        self.cycles = ids.collect();
         parents
     }
 
-    /// Puts each node under its parent. Children are counted first, so that those of one parent
-    /// can stand side by side.
-    fn link(&mut self, parents: &[Option<NodeId>], spans: &[Arc<Span>]) {
-        for (node, parent) in parents.iter().enumerate() {
-            if let Some(entry) = self.nodes.get_mut(node) {
-                entry.parent = *parent;
-            }
-            if let Some(above) = parent.and_then(|parent| self.nodes.get_mut(parent)) {
-                above.children += 1;
-            } else if spans.get(node).is_some_and(|span| span.is_root()) {
-                self.roots.push(node);
-            } else {
-                self.orphans.push(node);
+    /// Links each node to its parent, and stores the children of one parent side by side.
+    fn link(&mut self, parents: &NodeVec<Option<NodeId>>, spans: &NodeVec<Arc<Span>>) {
+        let mut links: Vec<(NodeId, NodeId)> = Vec::with_capacity(parents.len());
+        for (node, parent) in parents.iter() {
+            self.nodes[node].parent = *parent;
+            match parent {
+                Some(parent) => links.push((*parent, node)),
+                None if spans[node].is_root() => self.roots.push(node),
+                None => self.orphans.push(node),
             }
         }
-        let mut next = 0;
-        for entry in &mut self.nodes {
-            entry.first_child = next;
-            next += entry.children;
-            entry.children = 0;
-        }
-        for (node, parent) in parents.iter().enumerate() {
-            if let Some(above) = parent.and_then(|parent| self.nodes.get_mut(parent)) {
-                if let Some(place) = self.children.get_mut(above.first_child + above.children) {
-                    *place = node;
-                }
-                above.children += 1;
+        links.sort_unstable();
+        for siblings in links.chunk_by(|(left, _), (right, _)| left == right) {
+            let first = self.children.len();
+            self.children.extend(siblings.iter().map(|(_, node)| *node));
+            if let Some((parent, _)) = siblings.first() {
+                self.nodes[*parent].children = first..self.children.len();
             }
         }
-        self.children.truncate(next);
     }
 
-    /// Depths, pre-order, and what lies below each node.
+    /// Computes depths, the preorder, and the size of each subtree.
     fn measure(&mut self) {
-        let tops = self.roots.iter().chain(&self.orphans);
-        let mut stack: Vec<(NodeId, usize)> = tops.map(|top| (*top, 1)).collect();
+        let top_level = self.roots.iter().chain(&self.orphans);
+        let mut stack: Vec<(NodeId, usize)> = top_level.map(|node| (*node, 1)).collect();
         stack.reverse();
         while let Some((node, depth)) = stack.pop() {
             self.depth = self.depth.max(depth);
-            if let Some(entry) = self.nodes.get_mut(node) {
-                entry.depth = depth;
-                entry.position = self.preorder.len();
-                self.preorder.push(node);
-                let range = entry.first_child..entry.first_child + entry.children;
-                let children = self.children.get(range).unwrap_or_default();
-                stack.extend(children.iter().rev().map(|child| (*child, depth + 1)));
-            }
+            self.nodes[node].depth = depth;
+            self.nodes[node].preorder_index = self.preorder.len();
+            self.preorder.push(node);
+            let children = self.children_of(node).iter().rev();
+            stack.extend(children.map(|child| (*child, depth + 1)));
         }
         for node in self.preorder.iter().rev() {
-            let Some((parent, size, errors)) = self
-                .nodes
-                .get(*node)
-                .and_then(|entry| Some((entry.parent?, entry.size, entry.errors)))
-            else {
-                continue;
-            };
-            if let Some(above) = self.nodes.get_mut(parent) {
-                above.size += size;
-                above.errors += errors;
+            let Node {
+                parent,
+                size,
+                errors,
+                ..
+            } = self.nodes[*node];
+            if let Some(parent) = parent {
+                self.nodes[parent].size += size;
+                self.nodes[parent].errors += errors;
             }
         }
     }
 }
 
-/// The lowest node of each cycle. Each node has at most one parent, so following parents from
-/// every unseen node meets each cycle once.
-fn cycle_starts(parents: &[Option<NodeId>]) -> Vec<NodeId> {
+/// The first node of each cycle. Each node has at most one parent, so following the parents of
+/// every unvisited node finds each cycle once.
+fn cycle_starts(parents: &NodeVec<Option<NodeId>>) -> Vec<NodeId> {
     let mut starts = Vec::new();
-    // The walk that first came by; 0 is unseen.
-    let mut seen_by = vec![0_usize; parents.len()];
-    for start in 0..parents.len() {
-        let walk = start + 1;
-        let mut at = Some(start);
-        while let Some(node) = at {
-            match seen_by.get_mut(node) {
-                Some(mark) if *mark == 0 => *mark = walk,
-                Some(mark) if *mark == walk => {
-                    starts.push(lowest_of_cycle(parents, node));
+    // The node whose chain of parents visited a node first.
+    let mut visited_from: NodeVec<Option<NodeId>> = NodeVec::filled(None, parents.len());
+    for start in parents.nodes() {
+        let mut next = Some(start);
+        while let Some(node) = next {
+            match visited_from[node] {
+                None => visited_from[node] = Some(start),
+                Some(from) if from == start => {
+                    starts.push(first_of_cycle(parents, node));
                     break;
                 }
-                _ => break,
+                Some(_) => break,
             }
-            at = parents.get(node).copied().flatten();
+            next = parents[node];
         }
     }
     starts
 }
 
-fn lowest_of_cycle(parents: &[Option<NodeId>], member: NodeId) -> NodeId {
-    let mut lowest = member;
-    let mut at = parents.get(member).copied().flatten();
-    while let Some(node) = at.filter(|node| *node != member) {
-        lowest = lowest.min(node);
-        at = parents.get(node).copied().flatten();
+fn first_of_cycle(parents: &NodeVec<Option<NodeId>>, member: NodeId) -> NodeId {
+    let mut first = member;
+    let mut next = parents[member];
+    while let Some(node) = next.filter(|node| *node != member) {
+        first = first.min(node);
+        next = parents[node];
     }
-    lowest
+    first
 }

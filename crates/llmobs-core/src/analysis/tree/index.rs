@@ -1,32 +1,32 @@
 //! Nodes by span id.
 //!
-//! Only a hash of each id is kept: the id itself stands in its span, where a look-up checks it.
-//! The hash is keyed, so nobody can choose ids that collide.
+//! The index keeps only a hash of each id and compares the id itself in its span. The hash is
+//! keyed, so a sender cannot choose ids that collide.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 
-use super::NodeId;
+use super::node::{NodeId, NodeVec};
 use crate::model::Span;
 
 /// The first node of each span id.
 #[derive(Debug, Default)]
-pub(super) struct IdIndex {
+pub(super) struct SpanIdIndex {
     keys: RandomState,
-    first: HashMap<u64, NodeId, BuildHasherDefault<Hashed>>,
-    /// First nodes of ids that share their hash with another one: as good as never any.
-    others: Vec<NodeId>,
+    first: HashMap<u64, NodeId, BuildHasherDefault<IdentityHasher>>,
+    /// First nodes of ids whose hash equals that of another id; almost always empty.
+    colliding: Vec<NodeId>,
 }
 
-/// Whether an id was new to the index.
-pub(super) enum Noted {
+/// Whether the index already held an id.
+pub(super) enum Insertion {
     New,
-    Repeated,
+    Duplicate,
 }
 
-impl IdIndex {
+impl SpanIdIndex {
     pub(super) fn with_capacity(ids: usize) -> Self {
         Self {
             first: HashMap::with_capacity_and_hasher(ids, BuildHasherDefault::default()),
@@ -34,43 +34,49 @@ impl IdIndex {
         }
     }
 
-    /// Notes the id of the span at a node, unless an earlier node has it.
-    pub(super) fn note(&mut self, node: NodeId, spans: &[Arc<Span>]) -> Noted {
-        let id = id_of(node, spans);
+    /// Inserts the id of the span at a node, unless an earlier node has the same id.
+    pub(super) fn insert(&mut self, node: NodeId, spans: &NodeVec<Arc<Span>>) -> Insertion {
+        let id = span_id(node, spans);
         match self.first.entry(self.keys.hash_one(id)) {
-            Entry::Vacant(place) => {
-                place.insert(node);
-                return Noted::New;
+            Entry::Vacant(entry) => {
+                entry.insert(node);
+                return Insertion::New;
             }
-            Entry::Occupied(place) if id_of(*place.get(), spans) == id => return Noted::Repeated,
+            Entry::Occupied(entry) if span_id(*entry.get(), spans) == id => {
+                return Insertion::Duplicate;
+            }
             Entry::Occupied(_) => {}
         }
-        if self.others.iter().any(|other| id_of(*other, spans) == id) {
-            return Noted::Repeated;
+        if self.find_colliding(id, spans).is_some() {
+            return Insertion::Duplicate;
         }
-        self.others.push(node);
-        Noted::New
+        self.colliding.push(node);
+        Insertion::New
     }
 
-    pub(super) fn find(&self, id: &str, spans: &[Arc<Span>]) -> Option<NodeId> {
+    pub(super) fn find(&self, id: &str, spans: &NodeVec<Arc<Span>>) -> Option<NodeId> {
         let first = self.first.get(&self.keys.hash_one(id)).copied()?;
-        if id_of(first, spans) == id {
+        if span_id(first, spans) == id {
             return Some(first);
         }
-        let mut others = self.others.iter().copied();
-        others.find(|other| id_of(*other, spans) == id)
+        self.find_colliding(id, spans)
+    }
+
+    fn find_colliding(&self, id: &str, spans: &NodeVec<Arc<Span>>) -> Option<NodeId> {
+        let mut nodes = self.colliding.iter().copied();
+        nodes.find(|node| span_id(*node, spans) == id)
     }
 }
 
-fn id_of(node: NodeId, spans: &[Arc<Span>]) -> &str {
-    spans.get(node).map_or("", |span| span.span_id.as_str())
+fn span_id(node: NodeId, spans: &NodeVec<Arc<Span>>) -> &str {
+    spans[node].span_id.as_str()
 }
 
-/// Takes a hash for what it is.
+/// Returns a key that is already a hash unchanged.
 #[derive(Debug, Default)]
-pub(super) struct Hashed(u64);
+pub(super) struct IdentityHasher(u64);
 
-impl Hasher for Hashed {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::random::{evaluation, history, span, word};
 use super::{NaiveStore, Search, SpanStore, SqliteStore, apply, at, open, settle, walk};
 use llmobs_core::analysis::aggregate::{
-    Aggregation, Bucket, Dimension, Gatherer, Question, Seen, Tally, Unit,
+    AggregateRequest, Aggregation, Bucket, ColumnAggregator, Dimension, ScannedSpan,
+    SpanAggregator, Unit,
 };
 use llmobs_core::model::TimeWindow;
 use llmobs_core::query::{Query, SpanContext};
@@ -34,7 +35,7 @@ prop_compose! {
         unit in prop_oneof![2 => Just(Unit::Span), 1 => Just(Unit::Trace)],
         usage: bool,
         limit in 1..20usize,
-    ) -> Question {
+    ) -> AggregateRequest {
         let mut group_by: Vec<Dimension> = facets.into_iter().map(Dimension::Facet).collect();
         if !buckets.is_empty() {
             group_by.push(Dimension::Buckets(buckets.iter().enumerate().map(|(at, query)| Bucket {
@@ -46,7 +47,7 @@ prop_compose! {
         if usage {
             measures.extend(["total_tokens.sum", "input_tokens.mean", "cost.per_success"]);
         }
-        Question {
+        AggregateRequest {
             query, ml_app: app, tags: Vec::new(), unit, group_by, interval_ms, offset: 0, limit,
             window: if narrow {
                 TimeWindow { from_ms: 1_700_000_000_000, to_ms: 1_700_000_000_001 }
@@ -59,7 +60,7 @@ prop_compose! {
 }
 
 /// The answer span by span.
-fn tallied(store: &dyn SpanStore, question: &Question) -> Aggregation {
+fn tallied(store: &dyn SpanStore, question: &AggregateRequest) -> Aggregation {
     let mut search = asked(question);
     // Traces are put together of all their spans.
     let selection = search.query.clone();
@@ -67,7 +68,7 @@ fn tallied(store: &dyn SpanStore, question: &Question) -> Aggregation {
         search.query = None;
     }
     let buckets = parsed_buckets(question);
-    let mut tally = Tally::new(question).unwrap();
+    let mut tally = SpanAggregator::new(question).unwrap();
     let spans = walk(store, &search);
     for span in &spans {
         let context = SpanContext::without_trace(span);
@@ -75,7 +76,7 @@ fn tallied(store: &dyn SpanStore, question: &Question) -> Aggregation {
             .iter()
             .enumerate()
             .filter(|(_, query)| query.matches(&context));
-        tally.add(Seen {
+        tally.add(ScannedSpan {
             span,
             selected: selection
                 .as_ref()
@@ -87,20 +88,20 @@ fn tallied(store: &dyn SpanStore, question: &Question) -> Aggregation {
 }
 
 /// The answer by the index.
-fn counted(store: &SqliteStore, question: &Question) -> Option<Aggregation> {
+fn counted(store: &SqliteStore, question: &AggregateRequest) -> Option<Aggregation> {
     let (search, buckets) = (asked(question), parsed_buckets(question));
-    if let Some(mut gatherer) = Gatherer::new(question).unwrap() {
+    if let Some(mut gatherer) = ColumnAggregator::new(question).unwrap() {
         store.gather(&search, &buckets, &mut gatherer).unwrap()?;
         return Some(gatherer.finish());
     }
-    let mut tally = Tally::new(question).unwrap();
+    let mut tally = SpanAggregator::new(question).unwrap();
     let rows = store.gather(&search, &buckets, &mut tally).unwrap()?;
     Some(tally.finish(rows, false))
 }
 
-fn asked(question: &Question) -> Search {
+fn asked(question: &AggregateRequest) -> Search {
     Search {
-        filters: question.scope(),
+        filters: question.span_filters(),
         query: question
             .query
             .as_ref()
@@ -109,7 +110,7 @@ fn asked(question: &Question) -> Search {
     }
 }
 
-fn parsed_buckets(question: &Question) -> Vec<Query> {
+fn parsed_buckets(question: &AggregateRequest) -> Vec<Query> {
     let buckets = question.buckets().iter();
     buckets
         .map(|bucket| llmobs_core::query::parse(&bucket.query).unwrap())
@@ -141,7 +142,7 @@ proptest! {
 #[test]
 fn what_is_not_indexed_yet_is_counted_all_the_same() {
     let (_folder, store) = open();
-    let question = Question {
+    let question = AggregateRequest {
         query: None,
         ml_app: None,
         tags: Vec::new(),

@@ -18,7 +18,9 @@ use super::schema::{GROUPS, NUMBERS};
 use crate::store::Search;
 use crate::store::sqlite::ReadError;
 use columns::{Block, Columns, Needed, Relations, first_and_last_start, members, path};
-use llmobs_core::analysis::aggregate::{Judge, RelatedRow, Rows, Seen, SpanRow, Verdict};
+use llmobs_core::analysis::aggregate::{
+    EvaluationOutcome, EvaluationSource, IndexRow, RowAggregator, ScannedSpan, SpanRow,
+};
 use llmobs_core::model::{EventKind, Span};
 use llmobs_core::query::combine::SpanFilters;
 use llmobs_core::query::index::{
@@ -42,7 +44,7 @@ pub(in crate::store) fn gather(
     search: &Search,
     buckets: &[Query],
     load: impl Fn(i64, Option<Arc<Span>>) -> Result<Arc<Span>, ReadError>,
-    rows: &mut dyn Rows,
+    rows: &mut dyn RowAggregator,
 ) -> Result<Option<u64>, ReadError> {
     let Some(question) = Question::of(view, search, buckets, rows) else {
         return Ok(None);
@@ -67,7 +69,7 @@ pub(in crate::store) fn gather(
             let in_buckets = buckets.iter().enumerate();
             let in_buckets =
                 in_buckets.filter(|(_, query)| query.matches(&SpanContext::without_trace(&span)));
-            rows.add_span(Seen {
+            rows.add_span(ScannedSpan {
                 span: &span,
                 selected,
                 buckets: in_buckets.fold(0, |bits, (at, _)| bits | 1 << at),
@@ -101,7 +103,12 @@ struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    fn of(view: &View, search: &'a Search, buckets: &[Query], rows: &dyn Rows) -> Option<Self> {
+    fn of(
+        view: &View,
+        search: &'a Search,
+        buckets: &[Query],
+        rows: &dyn RowAggregator,
+    ) -> Option<Self> {
         let known = |key: &str| occurs(&view.searcher, &view.fields, key);
         // Other filters than the application are asked for as a query.
         let only_app = SpanFilters {
@@ -146,12 +153,12 @@ impl<'a> Question<'a> {
         }
         let labels = rows.labels().iter().map(|(judge, label)| {
             let kind = match judge {
-                Judge::Evaluation => EventKind::Evaluation,
-                Judge::Feedback => EventKind::Feedback,
+                EvaluationSource::Evaluation => EventKind::Evaluation,
+                EvaluationSource::Feedback => EventKind::Feedback,
             };
             evaluation_columns(kind, label).map(|name| path(NUMBERS, &name))
         });
-        let every_span = rows.needs_every_span();
+        let every_span = rows.required_columns().unselected;
         let read = if every_span { &scope } else { &selection };
         Some(Self {
             search,
@@ -163,7 +170,7 @@ impl<'a> Question<'a> {
                 _ => None,
             },
             every_span,
-            relations: rows.needs_relations(),
+            relations: rows.required_columns().relations,
             buckets: buckets.iter().map(weigh).collect::<Option<_>>()?,
             dimensions,
             labels: labels.collect(),
@@ -195,12 +202,12 @@ impl<'a> Question<'a> {
         &self,
         readers: &[SegmentReader],
         changed: &HashSet<i64>,
-        rows: &mut dyn Rows,
+        rows: &mut dyn RowAggregator,
     ) -> Result<u64, ReadError> {
         let parts = parts_of(readers);
         let takers = match parts.len() {
             0 | 1 => Vec::new(),
-            count => rows.shares(count),
+            count => rows.partitions(count),
         };
         let mut shares = parts.into_iter().zip(takers);
         // One of them is read here.
@@ -235,7 +242,7 @@ impl<'a> Question<'a> {
         &self,
         readers: impl IntoIterator<Item = &'r SegmentReader>,
         changed: &HashSet<i64>,
-        rows: &mut dyn Rows,
+        rows: &mut dyn RowAggregator,
     ) -> Result<u64, ReadError> {
         let readers = readers.into_iter();
         let counts = readers.map(|reader| self.read(reader, changed, rows));
@@ -247,7 +254,7 @@ impl<'a> Question<'a> {
         &self,
         reader: &SegmentReader,
         changed: &HashSet<i64>,
-        rows: &mut dyn Rows,
+        rows: &mut dyn RowAggregator,
     ) -> Result<u64, ReadError> {
         let (first_ns, last_ns) = first_and_last_start(reader)?;
         if last_ns < self.from_ns || first_ns > self.to_ns {
@@ -257,7 +264,7 @@ impl<'a> Question<'a> {
         let in_order = self.reads_all && within && reader.max_doc() <= MOST_IN_ORDER;
         let mut columns = Columns::open(self, reader, in_order)?;
         let needed = Needed {
-            starts: !within || rows.needs_starts(),
+            starts: !within || rows.required_columns().starts,
             any_start_ns: first_ns,
             ids: !changed.is_empty(),
         };
@@ -269,7 +276,7 @@ impl<'a> Question<'a> {
             Some(selection) => Some(members(&**selection, reader)?),
             None => None,
         };
-        let mut verdicts = vec![Verdict::default(); self.labels.len()];
+        let mut verdicts = vec![EvaluationOutcome::default(); self.labels.len()];
         let mut values: Vec<Vec<u32>> = vec![Vec::new(); self.dimensions.len()];
         let alive = reader.alive_bitset();
         let mut count = 0;
@@ -287,7 +294,7 @@ impl<'a> Question<'a> {
                 count += 1;
                 columns.put_values(*doc, &mut values, rows);
                 columns.put_verdicts(*doc, &mut verdicts);
-                let mut row = RelatedRow {
+                let mut row = IndexRow {
                     trace: 0,
                     is_root: false,
                     selected: selected.as_ref().is_none_or(|set| set.contains(*doc)),
@@ -297,7 +304,7 @@ impl<'a> Question<'a> {
                         duration_ns: own.duration_ns,
                         is_error: own.is_error,
                         values: &values,
-                        verdicts: &verdicts,
+                        outcomes: &verdicts,
                     },
                 };
                 match &mut relations {

@@ -13,7 +13,7 @@ fn conversation() -> Value {
 }
 
 fn messages(path: &str) -> Value {
-    select(&conversation(), path, Field::Messages)
+    select(&conversation(), path, ContentField::Messages)
         .unwrap()
         .value
 }
@@ -65,17 +65,17 @@ fn filters_wildcards_unions_and_descents_select_many() {
 
 #[test]
 fn a_singular_path_gives_the_value_and_any_other_a_list() {
-    let one = select(&conversation(), "$[0].role", Field::Messages).unwrap();
+    let one = select(&conversation(), "$[0].role", ContentField::Messages).unwrap();
     assert_eq!(
         (one.singular, one.matched, one.value),
         (true, 1, json!("system"))
     );
-    let none = select(&conversation(), "$[7]", Field::Messages).unwrap();
+    let none = select(&conversation(), "$[7]", ContentField::Messages).unwrap();
     assert_eq!(
         (none.singular, none.matched, none.value),
         (true, 0, Value::Null)
     );
-    let many = select(&conversation(), "$[?@.role=='x']", Field::Messages).unwrap();
+    let many = select(&conversation(), "$[?@.role=='x']", ContentField::Messages).unwrap();
     assert_eq!(
         (many.singular, many.matched, many.value),
         (false, 0, json!([]))
@@ -85,12 +85,12 @@ fn a_singular_path_gives_the_value_and_any_other_a_list() {
 #[test]
 fn a_text_that_is_json_is_looked_into_and_any_other_is_only_itself() {
     let json_text = json!(r#"{"results": [{"id": 7}]}"#);
-    let found = select(&json_text, "$.results[0].id", Field::Output).unwrap();
+    let found = select(&json_text, "$.results[0].id", ContentField::Output).unwrap();
     assert_eq!((found.value, found.plain_text), (json!(7), false));
     let text = json!("42 is the answer");
-    let inside = select(&text, "$.answer", Field::Output).unwrap();
+    let inside = select(&text, "$.answer", ContentField::Output).unwrap();
     assert_eq!((inside.matched, inside.plain_text), (0, true));
-    let whole = select(&text, "$", Field::Output).unwrap();
+    let whole = select(&text, "$", ContentField::Output).unwrap();
     assert_eq!(whole.value, text);
 }
 
@@ -98,18 +98,22 @@ fn a_text_that_is_json_is_looked_into_and_any_other_is_only_itself() {
 fn documents_and_metadata_are_selected_likewise() {
     let documents = json!([{"text": "a"}, {"text": "b"}]);
     for path in ["$.documents[1].text", "$[1].text", "$[-1].text"] {
-        let found = select(&documents, path, Field::Documents).unwrap();
+        let found = select(&documents, path, ContentField::Documents).unwrap();
         assert_eq!(found.value, json!("b"), "{path}");
     }
     let metadata = json!({"a.b": 1, "messages": 2});
-    let found = |path| select(&metadata, path, Field::Metadata).unwrap().value;
+    let found = |path| {
+        select(&metadata, path, ContentField::Metadata)
+            .unwrap()
+            .value
+    };
     assert_eq!(found("$['a.b']"), json!(1));
     assert_eq!(found("$.messages"), json!(2));
 }
 
 #[test]
 fn a_bad_path_says_where_and_shows_one_that_works() {
-    let fail = |path: &str| select(&conversation(), path, Field::Messages).unwrap_err();
+    let fail = |path: &str| select(&conversation(), path, ContentField::Messages).unwrap_err();
     let cases = [
         ("", 0, "empty"),
         ("messages[0]", 0, "starts with `$`"),
@@ -128,14 +132,14 @@ fn a_bad_path_says_where_and_shows_one_that_works() {
             "{error}"
         );
     }
-    for field in Field::ALL {
+    for field in ContentField::ALL {
         assert!(select(&Value::Null, field.example_path(), field).is_ok());
     }
 }
 
 #[test]
 fn paths_that_would_cost_too_much_are_refused_at_once() {
-    let fail = |path: &str| select(&conversation(), path, Field::Messages).unwrap_err();
+    let fail = |path: &str| select(&conversation(), path, ContentField::Messages).unwrap_err();
     assert_eq!(
         fail(&format!("${}", "[0]".repeat(10_000))).position,
         MAX_PATH_CHARS
@@ -150,7 +154,7 @@ fn paths_that_would_cost_too_much_are_refused_at_once() {
     );
     let union = format!("${}", "[0,0,0,0,0,0,0,0]".repeat(50));
     let deep = json!([[[[[[[[[[[[[[1]]]]]]]]]]]]]]);
-    let error = select(&deep, &union, Field::Documents).unwrap_err();
+    let error = select(&deep, &union, ContentField::Documents).unwrap_err();
     assert!(error.message.contains("too much work"), "{error}");
 }
 
@@ -174,7 +178,7 @@ fn no_path_of_the_length_accepted_takes_long() {
     ];
     let started = std::time::Instant::now();
     for path in &paths {
-        let _either = select(&value, path, Field::Documents);
+        let _either = select(&value, path, ContentField::Documents);
     }
     let took = started.elapsed();
     assert!(took.as_secs() < 20, "{took:?}");
@@ -186,9 +190,9 @@ fn descents_reach_the_bottom_of_deep_values() {
     for _ in 0..1_000 {
         deep = Value::Array(vec![deep]);
     }
-    let found = select(&deep, "$..leaf", Field::Metadata).unwrap();
+    let found = select(&deep, "$..leaf", ContentField::Metadata).unwrap();
     assert_eq!(found.value, json!([1]));
-    let error = select(&deep, "$..[?@..leaf]", Field::Metadata).unwrap_err();
+    let error = select(&deep, "$..[?@..leaf]", ContentField::Metadata).unwrap_err();
     assert!(error.message.contains("nested"), "{error}");
 }
 
@@ -211,7 +215,7 @@ fn value() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(path in "\\PC{0,60}", value in value()) {
-        for field in Field::ALL {
+        for field in ContentField::ALL {
             if let Err(error) = select(&value, &path, field) {
                 prop_assert!(error.position <= path.len());
                 prop_assert!(path.is_char_boundary(error.position));
@@ -232,7 +236,7 @@ proptest! {
         value in value(),
     ) {
         let path = format!("${}", parts.concat());
-        if let Err(error) = select(&value, &path, Field::Metadata) {
+        if let Err(error) = select(&value, &path, ContentField::Metadata) {
             prop_assert!(error.position <= path.len());
             prop_assert!(path.is_char_boundary(error.position));
         }
@@ -260,7 +264,7 @@ proptest! {
                 }
             }
         }
-        let found = select(&value, &path, Field::Metadata).unwrap();
+        let found = select(&value, &path, ContentField::Metadata).unwrap();
         prop_assert!(found.singular);
         prop_assert_eq!(found.matched, usize::from(at.is_some()));
         prop_assert_eq!(found.value, at.cloned().unwrap_or_default());

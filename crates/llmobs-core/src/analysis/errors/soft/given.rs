@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 use super::judge::{SHORT_CHARS, Texts, json_in, judge, short};
 use super::sketch::sketch;
 use super::{Evidence, evidence};
-use crate::analysis::content::Field;
-use crate::analysis::first_chars;
+use crate::analysis::content::ContentField;
 use crate::analysis::tree::TraceTree;
+use crate::analysis::truncate_chars;
 use crate::model::{Message, Span, SpanKind};
 
 /// Tool results as models were given them, for tools that left no span of their own.
@@ -37,7 +37,7 @@ impl<'t> Shown<'t> {
                 .map(|node| tree.span(node))
         };
         Self {
-            ids: tools().flat_map(|span| tool_ids(span)).collect(),
+            ids: tools().flat_map(|span| tool_call_ids(span)).collect(),
             names: tools().map(|span| span.name.as_str()).collect(),
         }
     }
@@ -73,7 +73,7 @@ impl<'t> GivenResults<'t> {
                 }
                 if let Some((inner, value)) = given.failure() {
                     let path = format!("$.messages[{at}]{inner}");
-                    failed.push(evidence(Field::Messages, &path, value));
+                    failed.push(evidence(ContentField::Messages, &path, value));
                 }
             }
         }
@@ -107,7 +107,7 @@ impl Given<'_> {
             None => Cow::Borrowed(""),
         };
         // The beginning and the length are enough, and keep long histories cheap.
-        format!("{}:{}", text.len(), first_chars(&text, SHORT_CHARS).0)
+        format!("{}:{}", text.len(), truncate_chars(&text, SHORT_CHARS).0)
     }
 
     fn failure(&self) -> Option<(String, Value)> {
@@ -162,7 +162,7 @@ fn results_of(message: &Message) -> Vec<Given<'_>> {
 
 /// The ids of model decisions that a tool span says it answers: in its metadata, or as the `id` of
 /// the tool call that is its input.
-pub fn tool_ids(span: &Span) -> Vec<Cow<'_, str>> {
+pub fn tool_call_ids(span: &Span) -> Vec<Cow<'_, str>> {
     let mut ids: Vec<Cow<'_, str>> = texts_of(&span.metadata, &IDS_IN_METADATA)
         .map(Cow::Borrowed)
         .collect();

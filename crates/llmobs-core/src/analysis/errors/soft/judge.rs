@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use serde_json::{Map, Value, json};
 
 use super::sketch::sketch;
-use crate::analysis::first_chars;
+use crate::analysis::truncate_chars;
 
 /// Characters of a text kept as evidence.
 pub(super) const SHORT_CHARS: usize = 200;
@@ -364,7 +364,7 @@ pub(super) fn short(value: &Value) -> Value {
         Value::Array(_) | Value::Object(_) => Cow::Owned(value.to_string()),
         scalar => return scalar.clone(),
     };
-    match first_chars(&text, SHORT_CHARS) {
+    match truncate_chars(&text, SHORT_CHARS) {
         (start, true) => Value::String(format!("{start}…")),
         (_, false) => value.clone(),
     }

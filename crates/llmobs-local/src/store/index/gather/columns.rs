@@ -14,7 +14,9 @@ use super::super::schema::{
 use super::Question;
 use super::in_order::InOrder;
 use crate::store::sqlite::ReadError;
-use llmobs_core::analysis::aggregate::{CALL_METRICS, CallRow, Rows, Verdict};
+use llmobs_core::analysis::aggregate::{
+    CALL_METRICS, EvaluationOutcome, ModelCallRow, RowAggregator,
+};
 use llmobs_core::model::SpanKind;
 use llmobs_core::query::index::metric_column;
 
@@ -119,10 +121,10 @@ struct Numbers {
 
 impl Texts {
     /// Puts the numbers of the values of a document, each once.
-    fn put(&mut self, doc: u32, values: &mut Vec<u32>, rows: &mut dyn Rows) {
+    fn put(&mut self, doc: u32, values: &mut Vec<u32>, rows: &mut dyn RowAggregator) {
         let (column, numbers) = (&self.column, &mut self.numbers);
         let put = |ordinal| {
-            let number = number_of(column, numbers, ordinal, |text| rows.number(text));
+            let number = number_of(column, numbers, ordinal, |text| rows.value_number(text));
             if !values.contains(&number) {
                 values.push(number);
             }
@@ -203,7 +205,12 @@ impl Columns {
         })
     }
 
-    pub(super) fn put_values(&mut self, doc: u32, values: &mut [Vec<u32>], rows: &mut dyn Rows) {
+    pub(super) fn put_values(
+        &mut self,
+        doc: u32,
+        values: &mut [Vec<u32>],
+        rows: &mut dyn RowAggregator,
+    ) {
         for (dimension, values) in self.dimensions.iter_mut().zip(values) {
             values.clear();
             match dimension {
@@ -222,10 +229,10 @@ impl Columns {
         }
     }
 
-    pub(super) fn put_verdicts(&mut self, doc: u32, verdicts: &mut [Verdict]) {
+    pub(super) fn put_verdicts(&mut self, doc: u32, verdicts: &mut [EvaluationOutcome]) {
         let first = |columns: &mut [Numbers]| columns.iter_mut().find_map(|all| all.first(doc));
         for ([score, passed], verdict) in self.labels.iter_mut().zip(verdicts) {
-            *verdict = Verdict {
+            *verdict = EvaluationOutcome {
                 score: first(score),
                 passed: first(passed).map(|passed| passed > 0.5),
             };
@@ -314,7 +321,7 @@ impl Relations {
     }
 
     /// Reads a document; whether it is a call.
-    pub(super) fn read(&mut self, doc: u32, rows: &mut dyn Rows) -> bool {
+    pub(super) fn read(&mut self, doc: u32, rows: &mut dyn RowAggregator) -> bool {
         self.trace = match &mut self.traces {
             Some((column, numbers)) => match column.ords().first(doc) {
                 Some(ordinal) => number_of(column, numbers, ordinal, |id| rows.trace_number(id)),
@@ -343,8 +350,8 @@ impl Relations {
     }
 
     /// The call that was read last.
-    pub(super) fn call(&self) -> CallRow<'_> {
-        CallRow {
+    pub(super) fn call(&self) -> ModelCallRow<'_> {
+        ModelCallRow {
             span_id: &self.span_id,
             parent_id: self.parent_id.as_deref(),
             is_llm: self.is_llm,
