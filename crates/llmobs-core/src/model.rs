@@ -1,7 +1,7 @@
-//! Domain types: what LLM observability speaks of, free of wire forms, transports and clocks.
+//! The domain types of LLM observability, without wire forms, transports or clocks.
 //!
-//! Every time is in nanoseconds or milliseconds since the Unix epoch and says so in its name;
-//! every cost is in USD unless it bears the name of a metric ([`cost`]); every token count is what the model's provider billed.
+//! Times are nanoseconds or milliseconds since the Unix epoch; the name says which. Costs are in
+//! USD, except in metrics ([`cost`]). Token counts are those that the model's provider reports.
 
 mod content;
 pub mod cost;
@@ -18,7 +18,7 @@ pub use content::{Io, Message, ToolCall, ToolResult};
 pub use dataset::{Dataset, DatasetRecord, Project};
 pub use evaluation::{Assessment, EvalStatus, Evaluation, EventKind, MetricType};
 pub use evaluator::{EvalScope, Evaluator, EvaluatorTarget, JudgeConfig, JudgeModel};
-pub use experiment::find_label;
+pub(crate) use experiment::find_label;
 pub use experiment::{Experiment, ExperimentEvent, ExperimentMetric, ExperimentSpan, Usage};
 pub use ids::{ROOT_PARENT, SpanId, TraceId};
 pub use rollup::TraceRollup;

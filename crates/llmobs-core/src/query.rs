@@ -1,30 +1,31 @@
 //! The span query language and the time grammar.
 //!
-//! Datadog's own search stays the authority on what a query finds on a site: a caller's text goes
-//! there verbatim. This room exists for what must be known on this side: the local backend
-//! evaluates queries ([`Query::matches`]), every search warns of what will silently find nothing
-//! ([`Query::warnings`]), a text that would break out of its parentheses is refused before
-//! anything is sent ([`check_balance`]), and structured filters are put into words
-//! ([`combine`]).
+//! On a Datadog site, Datadog's own search decides what a query finds: the caller's text is sent
+//! there unchanged. This module covers the rest:
+//!
+//! - [`Query::matches`] evaluates a query for the local backend.
+//! - [`Query::warnings`] reports terms that match nothing without an error.
+//! - [`check_balance`] refuses text that would close the parentheses around it, before it is sent.
+//! - [`combine`] writes structured filters as query terms.
 //!
 //! ```text
 //! query   := or
 //! or      := and ( "OR" and )*
-//! and     := unary ( "AND"? unary )*                     a blank means AND
+//! and     := unary ( "AND"? unary )*                     whitespace means AND
 //! unary   := ( "-" | "NOT" ) unary | "(" or ")" | term
 //! term    := field ":" value | field "IN" "[" value ( "," value )* "]"
 //!          | "_exists_:" field | "_missing_:" field
 //!          | quoted | word | "*"                         free text; all spans
-//! field   := "@" path | "@child.@" path | key            attribute, of a descendant, tag
+//! field   := "@" path | "@child.@" path | key            attribute, descendant's attribute, tag
 //! value   := word | quoted | "*"                         "*" and "?" are wildcards outside quotes
 //!          | ( ">" | ">=" | "<" | "<=" ) number | "[" bound "TO" bound "]"
 //!          | "(" value ( "OR" value )* ")"
 //! bound   := number | "*"
-//! number  := decimal with an optional unit of time: ns us μs ms s m h
+//! number  := decimal with an optional time unit: ns us μs ms s m h
 //! ```
 //!
-//! A backslash takes the next character literally, in quotes and outside. Operators are upper-case
-//! only. Field values are compared with case, free text without.
+//! A backslash escapes the next character, inside and outside quotes. Operators are upper case
+//! only. Field values are case-sensitive, free text is not.
 
 mod ast;
 mod balance;

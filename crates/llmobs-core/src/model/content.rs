@@ -1,18 +1,18 @@
-//! What goes into and comes out of a span.
+//! The content of a span: its input and output.
 //!
-//! Messages and documents are kept as the JSON that was sent: SDKs, frameworks and providers add
-//! keys of their own, and a debugging tool must show them. Typed views read the documented ones.
+//! Messages and documents are stored as the JSON that was sent. SDKs, frameworks and providers add
+//! their own keys, which a debugging tool must show. Typed accessors read the documented keys.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// One side of a span: its input or its output.
+/// The input or the output of a span.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Io {
-    /// Text, as a rule; experiment spans hold any JSON value.
+    /// Usually text; any JSON value on experiment spans.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
     /// Chat messages (LLM spans).
@@ -24,13 +24,13 @@ pub struct Io {
     /// The prompt template: `{id, version, label, template, variables, …}` (LLM input).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Value>,
-    /// Other keys as sent: `embedding`, `parameters`, attachment keys.
+    /// Other keys, unchanged: `embedding`, `parameters`, attachment keys.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub extra: Map<String, Value>,
 }
 
 impl Io {
-    /// Whether nothing was recorded.
+    /// Whether there is no content.
     pub fn is_empty(&self) -> bool {
         self.value.as_ref().is_none_or(Value::is_null)
             && self.messages.is_empty()
@@ -39,8 +39,8 @@ impl Io {
             && self.extra.is_empty()
     }
 
-    /// This side as text: the value; else the content of the last `user` message, else all
-    /// contents joined by a newline (Datadog's inference rule); else the documents' texts.
+    /// The content as text: the value; otherwise the last `user` message, or all messages joined
+    /// by newlines (Datadog's inference rule); otherwise the texts of the documents.
     pub fn text(&self) -> Option<Cow<'_, str>> {
         match &self.value {
             Some(Value::String(text)) => return Some(Cow::Borrowed(text)),
@@ -80,13 +80,13 @@ fn join_lines<'a>(parts: impl Iterator<Item = Cow<'a, str>>) -> String {
     joined
 }
 
-/// One chat message, exactly as sent.
+/// A chat message, exactly as sent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Message(pub Value);
 
 impl Message {
-    /// `system`, `user`, `assistant`, `tool`, …; empty when not sent.
+    /// `system`, `user`, `assistant`, `tool`, …; empty when absent.
     pub fn role(&self) -> &str {
         self.0
             .get("role")
@@ -94,7 +94,7 @@ impl Message {
             .unwrap_or_default()
     }
 
-    /// The content as text; empty when the message has none. Content parts are joined.
+    /// The content as text; empty when absent. Content parts are joined by newlines.
     pub fn text(&self) -> Cow<'_, str> {
         match self.0.get("content") {
             Some(Value::String(text)) => Cow::Borrowed(text),
@@ -109,7 +109,7 @@ impl Message {
         }
     }
 
-    /// The tool calls that the model asked for in this message.
+    /// The tool calls that the model requests in this message.
     pub fn tool_calls(&self) -> impl Iterator<Item = ToolCall<'_>> {
         self.entries("tool_calls").map(|call| ToolCall {
             name: call.get("name").and_then(Value::as_str).unwrap_or_default(),
@@ -118,7 +118,7 @@ impl Message {
         })
     }
 
-    /// The tool results that this message brings back.
+    /// The tool results that this message returns.
     pub fn tool_results(&self) -> impl Iterator<Item = ToolResult<'_>> {
         self.entries("tool_results").map(|result| ToolResult {
             name: result
@@ -151,9 +151,9 @@ fn id_text(entry: &Value) -> &str {
 pub struct ToolCall<'a> {
     /// Name of the tool.
     pub name: &'a str,
-    /// Its arguments: an object as a rule, sometimes the model's raw text.
+    /// Its arguments: usually an object, sometimes the model's raw text.
     pub arguments: Option<&'a Value>,
-    /// Joins the call to its result; empty when not sent.
+    /// The id that joins the call to its result; empty when absent.
     pub tool_id: &'a str,
 }
 
@@ -162,9 +162,9 @@ pub struct ToolCall<'a> {
 pub struct ToolResult<'a> {
     /// Name of the tool; often empty.
     pub name: &'a str,
-    /// What the tool returned: text as a rule.
+    /// The tool's return value, usually text.
     pub result: Option<&'a Value>,
-    /// Joins the result to its call; empty when not sent.
+    /// The id that joins the result to its call; empty when absent.
     pub tool_id: &'a str,
 }
 
@@ -174,7 +174,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn text_of_messages_is_the_last_user_message_else_all_of_them() {
+    fn text_is_last_user_message_or_all_messages() {
         let io = |messages: Value| Io {
             messages: serde_json::from_value(messages).unwrap(),
             ..Io::default()
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_message_reads_as_empty() {
+    fn malformed_message_reads_as_empty() {
         let message = Message(json!(["not", "an", "object"]));
         assert_eq!(message.role(), "");
         assert_eq!(message.text(), "");
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn tool_calls_and_results_keep_their_join_key() {
+    fn tool_calls_keep_their_tool_id() {
         let message = Message(json!({"role":"assistant","tool_calls":[
             {"name":"search","arguments":{"q":1},"tool_id":"c1","type":"function"}]}));
         let call = message.tool_calls().next().unwrap();

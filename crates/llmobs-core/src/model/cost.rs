@@ -1,22 +1,24 @@
-//! What a model call cost.
+//! The cost of a model call.
 //!
-//! Two metrics tell it, in different units. `total_cost` is what an application says, in USD.
-//! `estimated_total_cost` is Datadog's own estimate, and that of the test agent, in billionths of a
-//! dollar: the documentation says of costs that they are stored so, and the sums of experiments are
-//! whole numbers in that unit. Datadog fills its estimate from what the application said, so where
-//! both are there the estimate counts.
+//! Two metrics report it, in different units. `total_cost` is the application's figure in USD.
+//! `estimated_total_cost` is Datadog's estimate, and the test agent's, in billionths of a dollar:
+//! Datadog documents that costs are stored in this unit, and the totals of experiments are integers
+//! in it. Datadog derives its estimate from the application's figure, so the estimate takes
+//! precedence where both are present.
 
-/// Billionths of a dollar in one.
-const NANO: f64 = 1e9;
+/// Billionths of a dollar per dollar.
+const NANODOLLARS_PER_USD: f64 = 1e9;
 
 /// The cost in USD, from the metrics `estimated_total_cost` and `total_cost`.
 pub fn cost_usd(estimated_total_cost: Option<f64>, total_cost: Option<f64>) -> Option<f64> {
-    estimated_total_cost.map(|nano| nano / NANO).or(total_cost)
+    estimated_total_cost
+        .map(|estimate| estimate / NANODOLLARS_PER_USD)
+        .or(total_cost)
 }
 
-/// A cost in USD as the metric `estimated_total_cost` says it.
+/// A cost in USD in the unit of the metric `estimated_total_cost`.
 pub fn estimated_total_cost(usd: f64) -> f64 {
-    usd * NANO
+    usd * NANODOLLARS_PER_USD
 }
 
 #[cfg(test)]
@@ -30,16 +32,16 @@ mod tests {
     #[case(Some(2_500_000.0), Some(7.0), Some(0.0025))]
     #[case(Some(0.0), Some(7.0), Some(0.0))]
     #[case(None, None, None)]
-    fn a_cost_is_in_usd_whoever_said_it(
+    fn estimate_takes_precedence_and_is_converted_to_usd(
         #[case] estimated: Option<f64>,
-        #[case] said: Option<f64>,
+        #[case] total: Option<f64>,
         #[case] usd: Option<f64>,
     ) {
-        assert_eq!(cost_usd(estimated, said), usd);
+        assert_eq!(cost_usd(estimated, total), usd);
     }
 
     #[test]
-    fn an_estimate_is_in_billionths() {
+    fn converts_usd_to_billionths() {
         assert_eq!(estimated_total_cost(0.0025), 2_500_000.0);
     }
 }

@@ -1,4 +1,4 @@
-//! Projects and datasets: what experiments run over.
+//! Projects and datasets, over which experiments run.
 
 use serde_json::{Map, Value};
 
@@ -9,11 +9,11 @@ pub struct Project {
     pub id: String,
     /// Its name, unique in the organisation.
     pub name: String,
-    /// What it is about.
+    /// A description.
     pub description: Option<String>,
-    /// When it was made, as the upstream writes it.
+    /// When it was created, in the upstream's format.
     pub created_at: Option<String>,
-    /// When it was changed last, as the upstream writes it.
+    /// When it was last changed, in the upstream's format.
     pub updated_at: Option<String>,
 }
 
@@ -24,28 +24,28 @@ pub struct Dataset {
     pub id: String,
     /// Its name, unique in the project.
     pub name: String,
-    /// What it is about.
+    /// A description.
     pub description: Option<String>,
-    /// The version that a reader gets who names none; 0 at first.
+    /// The version that a read without a version returns; initially 0.
     pub current_version: Option<i64>,
-    /// When it was made, as the upstream writes it.
+    /// When it was created, in the upstream's format.
     pub created_at: Option<String>,
-    /// When it was changed last, as the upstream writes it.
+    /// When it was last changed, in the upstream's format.
     pub updated_at: Option<String>,
 }
 
-/// One record of a dataset. Input and expected output are any JSON.
+/// A record of a dataset. Input and expected output are arbitrary JSON.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DatasetRecord {
     /// Its id within the dataset.
     pub id: String,
-    /// The id that it keeps through all versions of the dataset.
+    /// The id that is stable across all versions of the dataset.
     pub canonical_id: Option<String>,
-    /// The version of the dataset that it was read in.
+    /// The version of the dataset from which it was read.
     pub version: Option<i64>,
-    /// What goes into the task.
+    /// The input of the task.
     pub input: Option<Value>,
-    /// What should come out.
+    /// The expected output of the task.
     pub expected_output: Option<Value>,
     /// Free-form metadata.
     pub metadata: Map<String, Value>,

@@ -1,40 +1,40 @@
-//! Evaluations and end-user feedback: judgements about a span, a trace or a session.
+//! Evaluations and end-user feedback on a span, a trace or a session.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// One judgement, by a judge model, by code or by a person.
+/// An evaluation, made by a judge, by code or by a person.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Evaluation {
-    /// Name of the metric; holds no dot.
+    /// Name of the metric; contains no dot.
     pub label: String,
-    /// An evaluation or end-user feedback.
+    /// Evaluation or end-user feedback.
     pub event_kind: EventKind,
-    /// How to read `value`.
+    /// The type of `value`.
     pub metric_type: MetricType,
-    /// A number, a boolean, text or an object, by `metric_type`; `None` when it failed.
+    /// A number, a boolean, text or an object, by `metric_type`; `None` when the evaluation failed.
     pub value: Option<Value>,
-    /// Pass or fail, when criteria exist.
+    /// Pass or fail, if criteria are defined.
     pub assessment: Option<Assessment>,
-    /// Why, in the judge's words.
+    /// The judge's explanation.
     pub reasoning: Option<String>,
-    /// Whether the judgement itself worked.
+    /// Whether the evaluation succeeded.
     pub status: EvalStatus,
-    /// What went wrong with the judgement: `{type, message, …}`.
+    /// Why the evaluation failed: `{type, message, …}`.
     pub error: Option<Value>,
     /// Tags as sent, `key:value`.
     pub tags: Vec<String>,
     /// Free-form metadata.
     pub metadata: Map<String, Value>,
-    /// When it was made, in milliseconds since the Unix epoch. The newest of a label counts.
+    /// When it was made, in milliseconds since the Unix epoch. The newest of a label is used.
     pub timestamp_ms: i64,
-    /// Other keys as sent (`submitter`, `eval_scope`, …).
+    /// Other keys, unchanged (`submitter`, `eval_scope`, …).
     pub extra: Map<String, Value>,
 }
 
 impl Evaluation {
-    /// The value as a number, if it is one; true is 1 and false is 0.
+    /// The value as a number; true is 1 and false is 0. `None` for other values.
     pub fn score(&self) -> Option<f64> {
         match self.value.as_ref()? {
             Value::Bool(true) => Some(1.0),
@@ -44,14 +44,14 @@ impl Evaluation {
     }
 }
 
-/// Whether a judgement is an evaluation or end-user feedback.
+/// Evaluation or end-user feedback.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EventKind {
-    /// By a judge model or by code.
+    /// Made by a judge or by code.
     #[default]
     Evaluation,
-    /// By a person who used the application.
+    /// Made by a user of the application.
     Feedback,
 }
 
@@ -62,7 +62,7 @@ pub enum MetricType {
     /// A number.
     #[default]
     Score,
-    /// One of a set of words.
+    /// One of a set of categories.
     Categorical,
     /// True or false.
     Boolean,
@@ -73,7 +73,7 @@ pub enum MetricType {
 }
 
 impl MetricType {
-    /// All types, in the order of the documentation.
+    /// All types, in the order of Datadog's documentation.
     pub const ALL: [MetricType; 5] = [
         MetricType::Score,
         MetricType::Categorical,
@@ -82,7 +82,7 @@ impl MetricType {
         MetricType::Text,
     ];
 
-    /// The type as the wire writes it; its value stands under `<type>_value`.
+    /// The wire form. The key of the value on the wire is `<type>_value`.
     pub fn as_str(self) -> &'static str {
         match self {
             MetricType::Score => "score",
@@ -93,7 +93,7 @@ impl MetricType {
         }
     }
 
-    /// Reads the wire form.
+    /// Parses the wire form.
     pub fn from_wire(text: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
@@ -101,18 +101,18 @@ impl MetricType {
     }
 }
 
-/// The verdict of an evaluation with criteria.
+/// The outcome of an evaluation with criteria.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Assessment {
     /// The criteria are met.
     Pass,
-    /// They are not.
+    /// The criteria are not met.
     Fail,
 }
 
 impl Assessment {
-    /// The verdict as the wire writes it.
+    /// The wire form.
     pub fn as_str(self) -> &'static str {
         match self {
             Assessment::Pass => "pass",
@@ -120,7 +120,7 @@ impl Assessment {
         }
     }
 
-    /// Reads the wire form.
+    /// Parses the wire form.
     pub fn from_wire(text: &str) -> Option<Self> {
         match text {
             "pass" => Some(Assessment::Pass),
@@ -130,21 +130,21 @@ impl Assessment {
     }
 }
 
-/// Whether a judgement itself worked.
+/// Whether an evaluation succeeded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum EvalStatus {
-    /// It did.
+    /// The evaluation succeeded.
     #[default]
     Ok,
-    /// It was skipped or is unsure; there may be no value.
+    /// The evaluation was skipped or is uncertain; it may have no value.
     Warn,
-    /// It failed; there is no value.
+    /// The evaluation failed and has no value.
     Error,
 }
 
 impl EvalStatus {
-    /// The status as the wire writes it.
+    /// The wire form.
     pub fn as_str(self) -> &'static str {
         match self {
             EvalStatus::Ok => "OK",
@@ -153,7 +153,7 @@ impl EvalStatus {
         }
     }
 
-    /// Reads the wire form.
+    /// Parses the wire form.
     pub fn from_wire(text: &str) -> Option<Self> {
         match text {
             "OK" => Some(EvalStatus::Ok),

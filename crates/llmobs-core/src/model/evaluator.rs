@@ -1,85 +1,85 @@
-//! An evaluator: a judge model's whole configuration, and which spans it judges.
+//! An evaluator: the configuration of a judge, and the spans that it evaluates.
 //!
-//! The fields carry the names of Datadog's documented configuration, so that a person who knows
-//! the one knows the other. A write replaces the whole configuration; what this version has no
-//! field for is kept in `extra`, or a read and a write would lose it.
+//! The fields have the names of Datadog's documented configuration. A write replaces the complete
+//! configuration, so `extra` keeps the keys without a field; otherwise a read followed by a write
+//! would lose them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-/// A judge's configuration.
+/// The configuration of an evaluator.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Evaluator {
-    /// The name; also the label of the evaluations it makes.
+    /// The name, which is also the label of its evaluations.
     pub eval_name: String,
-    /// What it is for, in a word.
+    /// A category, such as `quality`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
-    /// What is judged.
+    /// The spans to evaluate.
     pub target: EvaluatorTarget,
-    /// The model that judges.
+    /// The judge's model.
     pub llm_provider: JudgeModel,
-    /// How it is asked and how its answer is read.
+    /// The judge's prompt and output format.
     pub llm_judge_config: JudgeConfig,
-    /// When it was made, RFC 3339; set by the site.
+    /// When it was created, RFC 3339; set by the site.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<String>,
-    /// When it was last written, RFC 3339; set by the site.
+    /// When it was last changed, RFC 3339; set by the site.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<String>,
-    /// Who made it; set by the site.
+    /// The user who created it; set by the site.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_by: Option<Value>,
-    /// Who wrote it last; set by the site.
+    /// The user who last changed it; set by the site.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_updated_by: Option<Value>,
-    /// Keys that this type has no field for, kept as they came.
+    /// Keys without a field, unchanged.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
-/// What an evaluator judges.
+/// The spans that an evaluator evaluates.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvaluatorTarget {
-    /// The application, elsewhere called `ml_app`.
+    /// The application, called `ml_app` on spans.
     pub application_name: String,
-    /// Whether it runs; a draft does not.
+    /// Whether the evaluator runs. A draft does not.
     pub enabled: bool,
-    /// What one judgement is about.
+    /// The unit of one evaluation.
     pub eval_scope: EvalScope,
-    /// Which spans, in the span query language; all when absent.
+    /// A span query that selects spans; all spans when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
-    /// Only spans without a parent.
+    /// Whether to evaluate root spans only.
     pub root_spans_only: bool,
-    /// How many of the matching spans are judged, above 0 and at most 100; all when absent.
+    /// The percentage of matching spans to evaluate, above 0 and at most 100; all when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampling_percentage: Option<Number>,
-    /// Experiment projects whose runs are judged too.
+    /// Projects whose experiment runs are evaluated too.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub experiment_project_ids: Vec<String>,
-    /// Other keys, kept as they came.
+    /// Other keys, unchanged.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
-/// What one judgement is about.
+/// The unit of one evaluation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EvalScope {
-    /// A span by itself.
+    /// A single span.
     #[default]
     Span,
-    /// A whole trace, once it is complete.
+    /// A trace, once it is complete.
     Trace,
-    /// All traces of a conversation.
+    /// All traces of a session.
     Session,
 }
 
 impl EvalScope {
-    /// The scope as the wire writes it.
+    /// The wire form.
     pub fn as_str(self) -> &'static str {
         match self {
             EvalScope::Span => "span",
@@ -89,16 +89,16 @@ impl EvalScope {
     }
 }
 
-/// The model that judges, and the account it is called with.
+/// The judge's model and the account that calls it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JudgeModel {
-    /// Who serves the model: `openai`, `anthropic`, …
+    /// The model's provider: `openai`, `anthropic`, …
     pub integration_provider: String,
-    /// The account of that provider, as the site knows it.
+    /// The site's id of the account at the provider.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integration_account_id: Option<String>,
-    /// The model.
+    /// The name of the model.
     pub model_name: String,
     /// Options of Amazon Bedrock: `region`, `inference_profile`.
     #[serde(skip_serializing_if = "Map::is_empty")]
@@ -106,29 +106,29 @@ pub struct JudgeModel {
     /// Options of Vertex AI: `location`, `project`.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub vertex_ai: Map<String, Value>,
-    /// Other keys, kept as they came.
+    /// Other keys, unchanged.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
-/// How the judge is asked and how its answer is read.
+/// The judge's prompt and output format.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JudgeConfig {
     /// `structured_output`, `json` or `keyword_search`.
     pub parsing_type: String,
-    /// Messages `{role, content}` or `{role, contents}`; placeholders stand in user messages.
+    /// Messages `{role, content}` or `{role, contents}`. User messages may contain placeholders.
     pub prompt_template: Vec<Value>,
-    /// `{name, strict, schema}`: what the judge must answer.
+    /// The schema of the judge's output: `{name, strict, schema}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_schema: Option<Value>,
-    /// When an answer passes.
+    /// The criteria that an output must meet to pass.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub assessment_criteria: Map<String, Value>,
     /// `temperature`, `max_tokens`, `top_p`, `top_k`, `frequency_penalty`, `presence_penalty`.
-    /// Written even when empty: the documented form requires it.
+    /// Serialized even when empty, because the documented form requires it.
     pub inference_params: Map<String, Value>,
-    /// Keys of older configurations and of the prompt library, kept as they came.
+    /// Keys of older configurations and of the prompt library, unchanged.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -140,7 +140,8 @@ impl Evaluator {
     /// Reads the documented attributes. A null counts as absent.
     ///
     /// # Errors
-    /// What serde says of a value of the wrong type.
+    ///
+    /// A value of the wrong type.
     pub fn from_attributes(attributes: Value) -> Result<Self, serde_json::Error> {
         let Value::Object(mut map) = attributes else {
             return serde_json::from_value(attributes);
@@ -164,12 +165,12 @@ impl Evaluator {
     pub fn to_attributes(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {
             Ok(Value::Object(map)) => map,
-            // All keys are text, so there is nothing that could not be written.
+            // All keys are strings, so serialization cannot fail.
             _ => Map::new(),
         }
     }
 
-    /// The type of its evaluations, by the name of its schema; `None` if that says nothing.
+    /// The type of its evaluations, from the name of its output schema; `None` without a name.
     pub fn metric_type(&self) -> Option<super::MetricType> {
         use super::MetricType;
         let judge = &self.llm_judge_config;
@@ -192,7 +193,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn attributes_read_back_as_they_were_and_null_is_absent() {
+    fn attributes_round_trip_and_null_is_absent() {
         let attributes = json!({
             "eval_name": "tone", "category": null,
             "target": {"application_name": "shop", "enabled": true, "eval_scope": "trace",
@@ -206,9 +207,11 @@ mod tests {
         assert_eq!(evaluator.target.eval_scope, EvalScope::Trace);
         assert!(evaluator.llm_judge_config.assessment_criteria.is_empty());
         assert_eq!(evaluator.target.extra["new_key"], 1);
-        let written = Value::Object(evaluator.to_attributes());
-        assert_eq!(written["llm_judge_config"]["inference_params"], json!({}));
-        let again = Evaluator::from_attributes(Value::Object(evaluator.to_attributes())).unwrap();
-        assert_eq!(again, evaluator);
+        let attributes = Value::Object(evaluator.to_attributes());
+        assert_eq!(
+            attributes["llm_judge_config"]["inference_params"],
+            json!({})
+        );
+        assert_eq!(Evaluator::from_attributes(attributes).unwrap(), evaluator);
     }
 }

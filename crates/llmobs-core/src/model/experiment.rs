@@ -1,4 +1,4 @@
-//! Experiments: an application's task run over the records of a dataset, and what evaluators said
+//! Experiments: runs of an application's task over the records of a dataset, with the evaluations
 //! of each run.
 
 use std::collections::BTreeMap;
@@ -7,14 +7,14 @@ use serde_json::{Map, Value};
 
 use super::{Assessment, EvalStatus, MetricType, SpanError, SpanId, SpanKind, Status, TraceId};
 
-/// One experiment, as the control plane knows it.
+/// An experiment in the control plane.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Experiment {
     /// Its id, a UUID.
     pub id: String,
-    /// The unique name of this run: `<name asked for>-<Unix milliseconds>` in SDK data.
+    /// The unique name of this run: `<experiment>-<Unix milliseconds>` in SDK data.
     pub name: String,
-    /// The name asked for, which several runs share.
+    /// The name that the application gives, which several runs share.
     pub experiment: Option<String>,
     /// The project it belongs to.
     pub project_id: Option<String>,
@@ -22,60 +22,60 @@ pub struct Experiment {
     pub dataset_id: Option<String>,
     /// The version of that dataset.
     pub dataset_version: Option<i64>,
-    /// What it is about.
+    /// A description.
     pub description: Option<String>,
     /// Parameters of the task, as sent.
     pub config: Map<String, Value>,
     /// Free-form metadata; the SDK puts `tags` here.
     pub metadata: Map<String, Value>,
-    /// How often each record runs.
+    /// Number of runs per record.
     pub run_count: Option<i64>,
-    /// `running`, `completed`, `failed`, `interrupted`, or another word of the upstream.
+    /// `running`, `completed`, `failed`, `interrupted`, or another status of the upstream.
     pub status: Option<String>,
     /// Why it failed.
     pub error: Option<String>,
-    /// The experiment whose outputs this one evaluated again.
+    /// The experiment whose outputs this one re-evaluates.
     pub parent_experiment_id: Option<String>,
-    /// When it was made, as the upstream writes it.
+    /// When it was created, in the upstream's format.
     pub created_at: Option<String>,
-    /// When it was changed last, as the upstream writes it.
+    /// When it was last changed, in the upstream's format.
     pub updated_at: Option<String>,
 }
 
 impl Experiment {
-    /// Whether more events are to be expected.
+    /// Whether more events may follow.
     pub fn is_running(&self) -> bool {
         matches!(self.status.as_deref(), Some("running" | "created"))
     }
 }
 
-/// One judgement about a run of a record, or (`summary`) about all of them.
+/// An evaluation of one run of a record or, as a summary metric, of the complete experiment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExperimentMetric {
     /// Name of the metric.
     pub label: String,
-    /// How to read `value`.
+    /// The type of `value`.
     pub metric_type: MetricType,
-    /// A finite number, a boolean, text or any JSON, by `metric_type`; `None` when there is none.
+    /// A finite number, a boolean, text or any JSON, by `metric_type`; `None` when absent.
     pub value: Option<Value>,
-    /// Whether the evaluator itself worked.
+    /// Whether the evaluator succeeded.
     pub status: EvalStatus,
-    /// Pass or fail, when criteria exist.
+    /// Pass or fail, if criteria are defined.
     pub assessment: Option<Assessment>,
-    /// Why, in the judge's words.
+    /// The judge's explanation.
     pub reasoning: Option<String>,
-    /// What went wrong with the evaluator: `{type, message, …}`.
+    /// Why the evaluator failed: `{type, message, …}`.
     pub error: Option<Value>,
-    /// Tags that the evaluator added, `key:value`.
+    /// Tags of the evaluator, `key:value`.
     pub tags: Vec<String>,
     /// Free-form metadata.
     pub metadata: Map<String, Value>,
-    /// When it was made, in milliseconds since the Unix epoch. The newest of a label counts.
+    /// When it was made, in milliseconds since the Unix epoch. The newest of a label is used.
     pub timestamp_ms: i64,
 }
 
 impl ExperimentMetric {
-    /// The value, unless the evaluator failed: what a failed one leaves behind is none.
+    /// The value, unless the evaluator failed: a failed evaluator may leave an invalid value.
     pub fn valid_value(&self) -> Option<&Value> {
         match self.status {
             EvalStatus::Error => None,
@@ -84,88 +84,88 @@ impl ExperimentMetric {
     }
 }
 
-/// A span of an experiment, as the events endpoint gives it.
+/// A span of an experiment, as the events endpoint returns it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExperimentSpan {
-    /// The trace this span belongs to.
+    /// The id of its trace.
     pub trace_id: TraceId,
-    /// This span within its trace.
+    /// The span's id within its trace.
     pub span_id: SpanId,
-    /// The enclosing span; `None` on a root.
+    /// The parent's id; `None` for a root span.
     pub parent_id: Option<SpanId>,
-    /// The kind, where the upstream says it: the documented answer does not.
+    /// The kind, if the upstream returns it. The documented response does not contain it.
     pub kind: Option<SpanKind>,
-    /// Name of the task, or of the operation within it.
+    /// Name of the task, or of an operation within the task.
     pub name: String,
     /// Whether it failed.
     pub status: Status,
     /// Start, in nanoseconds since the Unix epoch.
     pub start_ns: i64,
-    /// Length in nanoseconds.
+    /// Duration in nanoseconds.
     pub duration_ns: i64,
     /// Tags as sent, `key:value`.
     pub tags: Vec<String>,
-    /// The dataset record, where the upstream says it beside the tags.
+    /// The dataset record, if the upstream returns it outside the tags.
     pub dataset_record_id: Option<String>,
-    /// What went in.
+    /// The input.
     pub input: Option<Value>,
-    /// What came out.
+    /// The output.
     pub output: Option<Value>,
-    /// What should have come out.
+    /// The expected output.
     pub expected_output: Option<Value>,
     /// Metadata of the record.
     pub metadata: Map<String, Value>,
-    /// What went wrong.
+    /// The error of a failed span.
     pub error: Option<SpanError>,
-    /// Numeric metrics: token counts, costs in USD.
+    /// Numeric metrics, such as token counts and costs; see [`super::cost`] for their units.
     pub usage: BTreeMap<String, f64>,
-    /// What evaluators said of this span, in the order given.
+    /// The evaluations of this span, in the upstream's order.
     pub metrics: Vec<ExperimentMetric>,
 }
 
-/// One run of one dataset record: the root span of kind `experiment`, with what was said of it and
-/// what the spans below it used.
+/// One run of one dataset record: the root span of kind `experiment`, its evaluations, and the
+/// usage of its descendants.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExperimentEvent {
-    /// The root span. Its `metrics` are empty: see the field beside it.
+    /// The root span. Its `metrics` are moved to [`ExperimentEvent::metrics`].
     pub span: ExperimentSpan,
-    /// The newest metric of each label, by label.
+    /// The newest metric of each label, sorted by label.
     pub metrics: Vec<ExperimentMetric>,
-    /// Tokens and cost of the model calls below the root; `None` where nothing was sent.
+    /// Tokens and cost of the model calls among its descendants.
     pub usage: Usage,
 }
 
-/// Where a label stands in a list that is in the order of labels; looked for first at a place where
-/// it is likely.
+/// The index of a label in a list sorted by label. Tries the index `guess` first.
 ///
 /// # Errors
-/// The place where it belongs, when it is not there.
-pub fn find_label<T>(
+///
+/// The index at which to insert the label, if it is absent.
+pub(crate) fn find_label<T>(
     list: &[T],
-    likely: usize,
+    guess: usize,
     label_of: impl Fn(&T) -> &str,
     label: &str,
 ) -> Result<usize, usize> {
-    match list.get(likely) {
-        Some(item) if label_of(item) == label => Ok(likely),
+    match list.get(guess) {
+        Some(item) if label_of(item) == label => Ok(guess),
         _ => list.binary_search_by(|item| label_of(item).cmp(label)),
     }
 }
 
 impl ExperimentEvent {
-    /// The metric of that label.
+    /// The metric with the given label.
     pub fn metric(&self, label: &str) -> Option<&ExperimentMetric> {
-        self.metric_from(label, &mut 0)
+        self.metric_near(label, &mut 0)
     }
 
-    /// The same for many events in turn: most have the same labels, so a label is looked for first
-    /// at the place where it was found last.
-    pub fn metric_from(&self, label: &str, place: &mut usize) -> Option<&ExperimentMetric> {
-        *place = find_label(&self.metrics, *place, |metric| &metric.label, label).ok()?;
-        self.metrics.get(*place)
+    /// Like [`ExperimentEvent::metric`], for reading many events: tries the index `guess` first
+    /// and updates it. Most events of an experiment have the same labels.
+    pub(crate) fn metric_near(&self, label: &str, guess: &mut usize) -> Option<&ExperimentMetric> {
+        *guess = find_label(&self.metrics, *guess, |metric| &metric.label, label).ok()?;
+        self.metrics.get(*guess)
     }
 
-    /// Whether the task itself failed.
+    /// Whether the task failed.
     pub fn is_error(&self) -> bool {
         self.span.status == Status::Error
     }
@@ -176,7 +176,7 @@ impl ExperimentEvent {
             .or(self.span.dataset_record_id.as_deref())
     }
 
-    /// The id that the record keeps through all versions of its dataset, if known.
+    /// The record's id that is stable across all versions of the dataset, if known.
     pub fn canonical_id(&self) -> Option<&str> {
         self.tag("dataset_record_canonical_id")
     }
@@ -190,7 +190,7 @@ impl ExperimentEvent {
     }
 }
 
-/// What model calls used. Each part is `None` where nothing was sent.
+/// Token counts and cost of model calls. A field is `None` where no call reports it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
     /// Input tokens.

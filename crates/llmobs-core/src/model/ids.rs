@@ -1,11 +1,13 @@
-//! Identifiers. They are text: span ids are 64-bit decimals that JSON numbers would round, trace
-//! ids 32 hexadecimal digits, and OpenTelemetry or hand-made data may use any other text.
+//! Identifiers of traces and spans.
+//!
+//! They are text. Span ids are 64-bit decimals, which JSON numbers would round; trace ids are 32
+//! hexadecimal digits; data from OpenTelemetry or from scripts may use any other text.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What `parent_id` holds on a root span, everywhere on Datadog's wire.
+/// The value of `parent_id` on a root span in every Datadog wire form.
 pub const ROOT_PARENT: &str = "undefined";
 
 macro_rules! text_id {
@@ -16,7 +18,7 @@ macro_rules! text_id {
         pub struct $name(String);
 
         impl $name {
-            /// The id exactly as it came.
+            /// The id exactly as sent.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -55,18 +57,18 @@ macro_rules! text_id {
 }
 
 text_id! {
-    /// The LLM Observability trace id: 32 lower-case hexadecimal digits in SDK data. Not the APM
-    /// trace id, which is drawn independently.
+    /// An LLM Observability trace id: 32 lower-case hexadecimal digits in SDK data. It differs
+    /// from the APM trace id, which is generated independently.
     TraceId
 }
 
 text_id! {
-    /// A span id: the decimal text of 64 bits in SDK data. Unique within its trace only.
+    /// A span id: a decimal 64-bit number in SDK data. Unique within its trace only.
     SpanId
 }
 
 impl SpanId {
-    /// Reads a wire `parent_id`: missing, empty, `0` and `undefined` all mean "no parent".
+    /// Parses a `parent_id` from the wire: missing, empty, `0` and `undefined` mean "no parent".
     pub fn parse_parent(text: Option<&str>) -> Option<Self> {
         match text.map(str::trim) {
             None | Some("" | "0") => None,
@@ -81,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_spelling_of_no_parent_is_a_root() {
+    fn parse_parent_accepts_every_form_of_no_parent() {
         for text in [None, Some(""), Some("0"), Some("undefined"), Some(" ")] {
             assert_eq!(SpanId::parse_parent(text), None, "{text:?}");
         }

@@ -1,4 +1,4 @@
-//! Sums over a whole trace: what the query language calls `@trace.*`.
+//! Totals of a trace: the `@trace.*` facets of the query language.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -6,11 +6,11 @@ use std::collections::{HashMap, HashSet};
 use super::cost::estimated_total_cost;
 use super::{Assessment, Span, SpanKind};
 
-/// Sums over the spans of one trace.
+/// Totals over the spans of one trace.
 ///
-/// An `llm` span below another `llm` span is the same call seen twice (an agent framework around a
-/// provider's client), so only the outer one counts. Metrics of other kinds are never added: an
-/// agent's metrics repeat those of its own LLM spans.
+/// An `llm` span whose parent is an `llm` span is the same call recorded twice (by an agent
+/// framework and by the provider's client), so only the parent counts. Metrics of other span kinds
+/// are not added: an agent's metrics repeat those of its LLM spans.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TraceRollup {
     /// Input and output tokens of all LLM and embedding calls.
@@ -19,13 +19,13 @@ pub struct TraceRollup {
     pub input_tokens: f64,
     /// Output tokens of all LLM calls.
     pub output_tokens: f64,
-    /// Cost where it was sent, in billionths of a dollar as Datadog's estimates are.
+    /// Reported cost in billionths of a dollar, the unit of Datadog's estimates.
     pub estimated_total_cost: f64,
     /// Number of LLM calls.
     pub llm_calls: usize,
     /// Number of tool calls.
     pub tool_calls: usize,
-    /// Number of different tools called.
+    /// Number of distinct tools called.
     pub number_of_tools: usize,
     /// Number of spans with status `error`.
     pub number_of_errors: usize,
@@ -34,7 +34,7 @@ pub struct TraceRollup {
 }
 
 impl TraceRollup {
-    /// Sums up the spans of one trace, in any order.
+    /// Computes the totals of one trace's spans, in any order.
     pub fn from_spans<S: Borrow<Span>>(spans: &[S]) -> Self {
         let kinds: HashMap<&str, &SpanKind> = spans
             .iter()
@@ -43,32 +43,32 @@ impl TraceRollup {
                 (span.span_id.as_str(), &span.kind)
             })
             .collect();
-        let mut sums = Self::default();
+        let mut totals = Self::default();
         let mut tools = HashSet::new();
         for span in spans {
             let span: &Span = span.borrow();
-            sums.number_of_errors += usize::from(span.is_error());
-            sums.num_evaluations_failed += span
+            totals.number_of_errors += usize::from(span.is_error());
+            totals.num_evaluations_failed += span
                 .evaluations
                 .values()
                 .filter(|evaluation| evaluation.assessment == Some(Assessment::Fail))
                 .count();
             match span.kind {
                 SpanKind::Tool => {
-                    sums.tool_calls += 1;
+                    totals.tool_calls += 1;
                     tools.insert(span.name.as_str());
                 }
-                SpanKind::Llm if below_llm(span, &kinds) => {}
+                SpanKind::Llm if has_llm_parent(span, &kinds) => {}
                 SpanKind::Llm => {
-                    sums.llm_calls += 1;
-                    sums.add_usage(span);
+                    totals.llm_calls += 1;
+                    totals.add_usage(span);
                 }
-                SpanKind::Embedding => sums.add_usage(span),
+                SpanKind::Embedding => totals.add_usage(span),
                 _ => {}
             }
         }
-        sums.number_of_tools = tools.len();
-        sums
+        totals.number_of_tools = tools.len();
+        totals
     }
 
     fn add_usage(&mut self, span: &Span) {
@@ -81,8 +81,8 @@ impl TraceRollup {
     }
 }
 
-/// Whether the direct parent is an LLM span.
-fn below_llm(span: &Span, kinds: &HashMap<&str, &SpanKind>) -> bool {
+/// Whether the parent is an LLM span.
+fn has_llm_parent(span: &Span, kinds: &HashMap<&str, &SpanKind>) -> bool {
     span.parent_id
         .as_ref()
         .and_then(|parent| kinds.get(parent.as_str()))
@@ -106,15 +106,15 @@ mod tests {
     }
 
     #[test]
-    fn a_call_seen_twice_counts_once_and_agents_never_count() {
+    fn nested_llm_call_counts_once_and_agents_do_not_count() {
         let spans = [
             span("a", None, SpanKind::Agent, 100.0),
             span("outer", Some("a"), SpanKind::Llm, 40.0),
             span("inner", Some("outer"), SpanKind::Llm, 40.0),
             span("search", Some("a"), SpanKind::Tool, 0.0),
         ];
-        let sums = TraceRollup::from_spans(&spans);
-        assert_eq!((sums.llm_calls, sums.tool_calls), (1, 1));
-        assert!((sums.total_tokens - 40.0).abs() < 1e-9);
+        let totals = TraceRollup::from_spans(&spans);
+        assert_eq!((totals.llm_calls, totals.tool_calls), (1, 1));
+        assert!((totals.total_tokens - 40.0).abs() < 1e-9);
     }
 }

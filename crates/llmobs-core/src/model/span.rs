@@ -9,99 +9,99 @@ use serde_json::{Map, Value};
 use super::cost::cost_usd;
 use super::{Evaluation, Io, Message, SpanId, TraceId};
 
-/// One operation of an LLM application, with what came along about it.
+/// One operation of an LLM application.
 ///
-/// The pair `(trace_id, span_id)` identifies a span; the same span id in two traces is two spans.
-/// As JSON, which is how the store keeps it, it leaves out what is empty.
+/// The pair `(trace_id, span_id)` identifies a span; a span id is unique within its trace only.
+/// The JSON form, which the store writes, omits empty fields.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Span {
-    /// The trace this span belongs to.
+    /// The id of its trace.
     pub trace_id: TraceId,
-    /// This span within its trace.
+    /// The span's id within its trace.
     pub span_id: SpanId,
-    /// The enclosing span; `None` on a root. May name a span that nobody ever sent.
+    /// The parent's id; `None` for a root span. The parent may be missing from the trace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<SpanId>,
-    /// The APM trace that ran at the same time, if known: a different id.
+    /// The id of the corresponding APM trace, if known; differs from `trace_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apm_trace_id: Option<String>,
     /// Operation name.
     pub name: String,
-    /// What kind of operation this is.
+    /// The kind of operation.
     pub kind: SpanKind,
     /// The application, Datadog's `ml_app`.
     pub ml_app: String,
-    /// The service that ran it.
+    /// The APM service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// The conversation it belongs to.
+    /// The id of its session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
-    /// Whether it failed.
+    /// Whether the operation failed.
     pub status: Status,
     /// Start, in nanoseconds since the Unix epoch.
     pub start_ns: i64,
-    /// Length in nanoseconds.
+    /// Duration in nanoseconds.
     pub duration_ns: i64,
-    /// Tags as sent, `key:value`; a value may hold colons, a key dots.
+    /// Tags as sent, `key:value`; values may contain colons, keys may contain dots.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// Numeric metrics: token counts, seconds to first token, costs in USD.
+    /// Numeric metrics: token counts, seconds to first token, costs (see [`super::cost`]).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, f64>,
-    /// The model that answered.
+    /// Name of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_name: Option<String>,
-    /// Who served the model.
+    /// Provider of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_provider: Option<String>,
     /// Version of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_version: Option<String>,
-    /// What went wrong.
+    /// The error of a failed operation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<SpanError>,
-    /// What went in.
+    /// The input.
     #[serde(skip_serializing_if = "Io::is_empty")]
     pub input: Io,
-    /// What came out.
+    /// The output.
     #[serde(skip_serializing_if = "Io::is_empty")]
     pub output: Io,
-    /// What should have come out (experiments).
+    /// The expected output, on spans of experiments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_output: Option<Value>,
     /// Free-form metadata.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
-    /// The tools that the model was offered.
+    /// The tools available to the model.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_definitions: Vec<Value>,
-    /// Why the operation was done, in the caller's words.
+    /// The caller's reason for the operation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intent: Option<String>,
-    /// The nearest enclosing agent, as the SDK saw it.
+    /// The nearest enclosing agent, as the SDK reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentAttribution>,
     /// Links to other spans.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<SpanLink>,
-    /// What the intake could not take as it was.
+    /// Values that the intake changed or dropped.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub collection_errors: Vec<String>,
-    /// `experiments` for spans of an experiment run.
+    /// `experiments` on spans of an experiment run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// Keys of the span that this type has no field for, kept as they came.
+    /// Keys of the span without a field, unchanged.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub extra: Map<String, Value>,
-    /// Keys of the span's `meta` that this type has no field for, kept as they came.
+    /// Keys of the span's `meta` without a field, unchanged.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub meta_extra: Map<String, Value>,
-    /// Evaluations joined to this span, by label; the newest of each label.
+    /// The newest evaluation of each label that is joined to this span.
     #[serde(skip)]
     pub evaluations: BTreeMap<String, Evaluation>,
-    /// End-user feedback joined to this span, by label; the newest of each label.
+    /// The newest end-user feedback of each label that is joined to this span.
     #[serde(skip)]
     pub feedback: BTreeMap<String, Evaluation>,
 }
@@ -112,9 +112,9 @@ impl Span {
         self.start_ns.div_euclid(1_000_000)
     }
 
-    /// Length in milliseconds, with microseconds kept as decimals.
+    /// Duration in milliseconds, rounded to microseconds.
     pub fn duration_ms(&self) -> f64 {
-        // Both steps are exact below 2^53 µs, which is 285 years.
+        // Both divisions are exact below 2^53 µs, which is 285 years.
         (self.duration_ns as f64 / 1_000.0).round() / 1_000.0
     }
 
@@ -123,17 +123,17 @@ impl Span {
         self.start_ns.saturating_add(self.duration_ns.max(0))
     }
 
-    /// Whether no other span encloses this one.
+    /// Whether this is a root span.
     pub fn is_root(&self) -> bool {
         self.parent_id.is_none()
     }
 
-    /// Whether the span ended in an error.
+    /// Whether the operation failed.
     pub fn is_error(&self) -> bool {
         self.status == Status::Error
     }
 
-    /// The values of a tag, in the order sent. `key` stands before the first colon.
+    /// The values of a tag, in the order sent. The key ends at the first colon.
     pub fn tag_values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> + 'a {
         self.tags.iter().filter_map(move |tag| {
             let (k, v) = tag.split_once(':').unwrap_or((tag.as_str(), ""));
@@ -149,12 +149,12 @@ impl Span {
         })
     }
 
-    /// One metric, if sent.
+    /// The value of a metric, if present.
     pub fn metric(&self, name: &str) -> Option<f64> {
         self.metrics.get(name).copied()
     }
 
-    /// The cost in USD, if any was sent.
+    /// The cost in USD, if reported.
     pub fn cost_usd(&self) -> Option<f64> {
         cost_usd(
             self.metric("estimated_total_cost"),
@@ -162,12 +162,13 @@ impl Span {
         )
     }
 
-    /// Input messages, then output messages: the conversation as one list.
+    /// The conversation: input messages, then output messages.
     pub fn messages(&self) -> impl Iterator<Item = &Message> {
         self.input.messages.iter().chain(&self.output.messages)
     }
 
-    /// Documents: those that came out (a retrieval), else those that went in (an embedding).
+    /// The documents of the output (a retrieval) or, if there are none, of the input (an
+    /// embedding).
     pub fn documents(&self) -> &[Value] {
         if self.output.documents.is_empty() {
             &self.input.documents
@@ -177,35 +178,35 @@ impl Span {
     }
 }
 
-/// What kind of operation a span is.
+/// The kind of a span's operation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum SpanKind {
-    /// An agent deciding what to do.
+    /// An agent, which decides on its next operation.
     Agent,
-    /// A fixed sequence of steps; also what unknown operations become.
+    /// A fixed sequence of operations; the default for operations without a kind.
     #[default]
     Workflow,
-    /// A call of a language model.
+    /// A call to a language model.
     Llm,
-    /// A call of a tool.
+    /// A call to a tool.
     Tool,
-    /// A step without a call to the outside.
+    /// An operation without calls to external services.
     Task,
-    /// A call of an embedding model.
+    /// A call to an embedding model.
     Embedding,
-    /// A look-up of documents.
+    /// A search for documents.
     Retrieval,
-    /// The root of one record's run in an experiment.
+    /// The root span of one record's run in an experiment.
     Experiment,
     /// One inference step of a coding agent.
     Step,
-    /// A kind this version does not know, kept as sent.
+    /// Any other kind, unchanged.
     Other(String),
 }
 
 impl SpanKind {
-    /// The kinds that a caller may name, in the order of the documentation.
+    /// The kinds that a filter accepts, in the order of Datadog's documentation.
     pub const NAMED: [SpanKind; 9] = [
         SpanKind::Agent,
         SpanKind::Workflow,
@@ -218,7 +219,7 @@ impl SpanKind {
         SpanKind::Step,
     ];
 
-    /// The kind as the wire writes it.
+    /// The wire form.
     pub fn as_str(&self) -> &str {
         match self {
             SpanKind::Agent => "agent",
@@ -266,15 +267,15 @@ impl fmt::Display for SpanKind {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// It returned.
+    /// The operation succeeded.
     #[default]
     Ok,
-    /// It raised.
+    /// The operation failed.
     Error,
 }
 
 impl Status {
-    /// The status as the wire writes it.
+    /// The wire form.
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Ok => "ok",
@@ -283,7 +284,7 @@ impl Status {
     }
 }
 
-/// What a failed span said of its failure. Each part may be empty.
+/// The error of a failed span. Each field may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SpanError {
@@ -296,31 +297,31 @@ pub struct SpanError {
 }
 
 impl SpanError {
-    /// Whether nothing at all is known.
+    /// Whether all fields are empty.
     pub fn is_empty(&self) -> bool {
         self.error_type.is_empty() && self.message.is_empty() && self.stack.is_empty()
     }
 }
 
-/// The nearest enclosing agent, as the SDK saw it. Match by id: the name may be a class name.
+/// The nearest enclosing agent, as the SDK reports it. Match by id: the name may be a class name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AgentAttribution {
     /// Name of the agent.
     pub name: String,
-    /// Its span.
+    /// Id of the agent's span.
     pub span_id: Option<SpanId>,
 }
 
-/// A link to another span. Resolve it by span id alone: the trace id may be the APM one.
+/// A link to another span. Resolve it by span id alone: the trace id may be an APM trace id.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SpanLink {
-    /// The span linked to; `undefined` when the SDK did not know it.
+    /// Id of the linked span; `undefined` when the SDK does not know it.
     pub span_id: String,
-    /// A trace id, of either sort.
+    /// An LLM Observability or APM trace id.
     pub trace_id: String,
-    /// For example `from: output`, `to: input`.
+    /// The ends of the link, for example `from: output`, `to: input`.
     pub attributes: Map<String, Value>,
 }
 
@@ -329,7 +330,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_value_may_hold_colons_and_be_repeated() {
+    fn tag_values_may_contain_colons_and_repeat() {
         let span = Span {
             tags: vec![
                 "url:http://a:1".into(),
@@ -346,13 +347,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_kind_is_kept_under_its_name() {
+    fn unknown_kind_is_kept() {
         assert_eq!(SpanKind::from("step"), SpanKind::Step);
         assert_eq!(SpanKind::from("reranker").as_str(), "reranker");
     }
 
     #[test]
-    fn milliseconds_floor_before_the_epoch_too() {
+    fn start_before_the_epoch_is_rounded_down() {
         let span = Span {
             start_ns: -1,
             duration_ns: 1_500,

@@ -1,8 +1,8 @@
-//! The range of time that a question is about.
+//! The time window of a search.
 
 use serde::{Deserialize, Serialize};
 
-/// A range of time in milliseconds since the Unix epoch; both ends belong to it.
+/// A range of time in milliseconds since the Unix epoch; both ends are inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TimeWindow {
     /// First millisecond.
@@ -12,7 +12,7 @@ pub struct TimeWindow {
 }
 
 impl TimeWindow {
-    /// Whether a moment, in milliseconds since the Unix epoch, lies inside.
+    /// Whether the window contains a time in milliseconds since the Unix epoch.
     pub fn contains_ms(&self, ms: i64) -> bool {
         (self.from_ms..=self.to_ms).contains(&ms)
     }

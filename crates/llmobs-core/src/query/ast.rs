@@ -1,72 +1,72 @@
-//! The tree that a query is parsed to.
+//! The syntax tree of a query.
 //!
-//! Every backend compiles this tree (to SQL, to an index query, or by [`Query::matches`] on a span
-//! at hand), so it holds meaning only: `field:*` and `_exists_:field` are the same node, quotes are
-//! gone where they make no difference, and nested ANDs and ORs are flat. Its depth is bounded by
-//! the parser ([`super::MAX_DEPTH`]), which is why recursion over it is safe.
+//! The tree is compiled to SQL or to an index query, or evaluated by [`Query::matches`]. It holds
+//! meaning, not notation: `field:*` and `_exists_:field` are the same node, quotes that make no
+//! difference are dropped, and nested ANDs and ORs are flat. The parser bounds its depth
+//! ([`super::MAX_DEPTH`]), so recursion over it is safe.
 
 use super::{Number, Wildcard};
 
-/// A parsed query. Prints as text that parses to the same tree.
+/// A parsed query. Its `Display` output parses to the same tree.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
-    /// The top of the tree.
+    /// The root of the tree.
     pub root: Expr,
 }
 
 /// A condition on a span.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expr {
-    /// Holds for every span: `*`, or an empty query.
+    /// Matches every span: `*`, or an empty query.
     All,
-    /// All of two or more conditions hold.
+    /// Matches when all of two or more conditions match.
     And(Vec<Expr>),
-    /// At least one of two or more conditions holds.
+    /// Matches when at least one of two or more conditions matches.
     Or(Vec<Expr>),
-    /// The condition does not hold.
+    /// Matches when the condition does not.
     Not(Box<Expr>),
-    /// A single test.
+    /// A single term.
     Term(Term),
 }
 
-/// A single test of a span.
+/// A single condition on a span.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Term {
-    /// `field:pattern`: some value of the field matches.
+    /// `field:pattern`: at least one value of the field matches.
     Field {
-        /// What is looked at.
+        /// The field to test.
         field: Field,
-        /// What it must be.
+        /// The pattern that a value must match.
         pattern: Pattern,
     },
     /// `field:*` or `_exists_:field`: the field has a value.
     Exists(Field),
-    /// `_missing_:field`: it has none.
+    /// `_missing_:field`: the field has no value.
     Missing(Field),
-    /// Words in the text of the span.
+    /// Words in the span's text.
     Text(FreeText),
 }
 
-/// What a test looks at.
+/// The field that a term tests.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Field {
-    /// `@name`: an attribute, else the tag of that name.
+    /// `@name`: an attribute, or the tag of that name where the span has no such attribute.
     Attribute(String),
-    /// `name`: a tag, else the attribute of that name.
+    /// `name`: a tag, or the attribute of that name where the span has no such tag.
     Tag(String),
     /// `@child.@name`: an attribute of any descendant of the span.
     Child(String),
 }
 
 impl Field {
-    /// The name without its sigil.
+    /// The name without `@` or `@child.@`.
     pub fn name(&self) -> &str {
         match self {
             Field::Attribute(name) | Field::Tag(name) | Field::Child(name) => name,
         }
     }
 
-    /// Whether it is about evaluations or feedback, so that they must stand on the span.
+    /// Whether the field reads evaluations or feedback, which must then be joined to the span.
     pub fn reads_evaluations(&self) -> bool {
         let families = ["evaluations.", "evaluation.", "feedback."];
         let name = self.name();
@@ -74,27 +74,27 @@ impl Field {
     }
 }
 
-/// What a value must be. Text is compared with case; numbers by value.
+/// A pattern for a field's value. Text is case-sensitive; numbers are compared by value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Pattern {
-    /// Exactly this.
+    /// Exactly this text.
     Literal(String),
-    /// Text with `*` or `?` in it.
+    /// Text with `*` or `?`.
     Wildcard(Wildcard),
-    /// Above or below a number. A value that is no number does not match.
+    /// Above or below a number. A value that is not a number does not match.
     Compare(Comparison, Number),
-    /// Between two numbers, both included; `None` is an open end.
+    /// Between two numbers, inclusive; `None` is an open end.
     Range {
         /// The lowest number that matches.
         from: Option<Number>,
         /// The highest number that matches.
         to: Option<Number>,
     },
-    /// Any of two or more patterns.
+    /// At least one of two or more patterns.
     AnyOf(Vec<Pattern>),
 }
 
-/// How a number is compared.
+/// A comparison operator for numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Comparison {
     /// `>`
@@ -108,7 +108,7 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    /// All comparisons, an operator before its own prefix.
+    /// All operators, with the longer ones before their prefixes.
     pub(super) const ALL: [Comparison; 4] = [
         Comparison::GreaterOrEqual,
         Comparison::LessOrEqual,
@@ -116,7 +116,7 @@ impl Comparison {
         Comparison::Less,
     ];
 
-    /// The comparison as a query writes it.
+    /// The operator in query syntax.
     pub fn as_str(self) -> &'static str {
         match self {
             Comparison::Greater => ">",
@@ -126,7 +126,7 @@ impl Comparison {
         }
     }
 
-    /// Whether `left` stands so to `right`.
+    /// Whether `left OPERATOR right` is true.
     pub fn holds(self, left: f64, right: f64) -> bool {
         match self {
             Comparison::Greater => left > right,
@@ -137,17 +137,17 @@ impl Comparison {
     }
 }
 
-/// Text to be found anywhere in a span; [`super::text`] says where and how.
+/// Text to find anywhere in a span; [`super::text`] defines where and how.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum FreeText {
-    /// An unquoted word; `*` and `?` stand for letters and digits of one token.
+    /// An unquoted word; `*` and `?` match letters and digits within one token.
     Word(Wildcard),
-    /// A quoted phrase: its words, one right after the other.
+    /// A quoted phrase: consecutive words.
     Phrase(String),
 }
 
 impl Expr {
-    /// All of `parts`. Nested ANDs become flat, a single part stays itself.
+    /// The conjunction of `parts`. Flattens nested ANDs; a single part is returned unchanged.
     pub(super) fn all_of(parts: Vec<Expr>) -> Self {
         let mut flat = Vec::with_capacity(parts.len());
         for part in parts {
@@ -159,7 +159,7 @@ impl Expr {
         single_or(flat, Expr::And)
     }
 
-    /// Any of `parts`. Nested ORs become flat, a single part stays itself.
+    /// The disjunction of `parts`. Flattens nested ORs; a single part is returned unchanged.
     pub(super) fn any_of(parts: Vec<Expr>) -> Self {
         let mut flat = Vec::with_capacity(parts.len());
         for part in parts {
@@ -171,15 +171,15 @@ impl Expr {
         single_or(flat, Expr::Or)
     }
 
-    /// Every term of the condition, in the order written.
+    /// Every term of the expression, in query order.
     pub fn terms(&self) -> impl Iterator<Item = &Term> {
-        let mut open = vec![self];
+        let mut stack = vec![self];
         std::iter::from_fn(move || {
             loop {
-                match open.pop()? {
+                match stack.pop()? {
                     Expr::All => {}
-                    Expr::And(parts) | Expr::Or(parts) => open.extend(parts.iter().rev()),
-                    Expr::Not(inner) => open.push(inner),
+                    Expr::And(parts) | Expr::Or(parts) => stack.extend(parts.iter().rev()),
+                    Expr::Not(inner) => stack.push(inner),
                     Expr::Term(term) => return Some(term),
                 }
             }
@@ -188,7 +188,8 @@ impl Expr {
 }
 
 impl Pattern {
-    /// Any of `patterns`. Nested lists become flat, a single pattern stays itself.
+    /// A pattern that matches any of `patterns`. Flattens nested lists; a single pattern is
+    /// returned unchanged.
     pub(super) fn any_of(patterns: Vec<Pattern>) -> Self {
         let mut flat = Vec::with_capacity(patterns.len());
         for pattern in patterns {
@@ -201,7 +202,7 @@ impl Pattern {
     }
 }
 
-/// The only one of `items`, or all of them under `group`.
+/// The only item, or all items wrapped by `group`.
 fn single_or<T>(mut items: Vec<T>, group: impl FnOnce(Vec<T>) -> T) -> T {
     match items.pop() {
         Some(only) if items.is_empty() => only,
@@ -214,7 +215,7 @@ fn single_or<T>(mut items: Vec<T>, group: impl FnOnce(Vec<T>) -> T) -> T {
 }
 
 impl Term {
-    /// What the test looks at; `None` for free text.
+    /// The field that the term tests; `None` for free text.
     pub fn field(&self) -> Option<&Field> {
         match self {
             Term::Field { field, .. } | Term::Exists(field) | Term::Missing(field) => Some(field),
@@ -224,7 +225,7 @@ impl Term {
 }
 
 impl Query {
-    /// Whether a `@trace.…` facet is used, so that [`super::SpanContext::rollup`] must be filled.
+    /// Whether the query uses a `@trace.…` facet, which needs [`super::SpanContext::rollup`].
     pub fn needs_rollup(&self) -> bool {
         self.root
             .terms()
@@ -232,14 +233,14 @@ impl Query {
             .any(|field| !matches!(field, Field::Child(_)) && field.name().starts_with("trace."))
     }
 
-    /// Whether evaluations or feedback are asked for, so that they must stand on the span.
+    /// Whether the query reads evaluations or feedback, which must then be joined to the span.
     pub fn needs_evaluations(&self) -> bool {
         let mut fields = self.root.terms().filter_map(Term::field);
         fields.any(Field::reads_evaluations)
     }
 
-    /// Whether an `@child.…` facet is used, so that [`super::SpanContext::descendants`] must be
-    /// filled.
+    /// Whether the query uses a `@child.…` facet, which needs
+    /// [`super::SpanContext::descendants`].
     pub fn needs_descendants(&self) -> bool {
         self.root
             .terms()
@@ -252,7 +253,7 @@ mod tests {
     use crate::query::parse;
 
     #[test]
-    fn a_query_says_what_must_be_loaded_to_evaluate_it() {
+    fn reports_the_context_that_a_query_needs() {
         let needs = |text: &str| {
             let query = parse(text).unwrap();
             (query.needs_rollup(), query.needs_descendants())
@@ -261,11 +262,11 @@ mod tests {
         assert_eq!(needs("x OR -(a _missing_:@trace.llm_calls)"), (true, false));
         assert_eq!(needs("trace.tool_calls:>3"), (true, false));
         assert_eq!(needs("-@child.@status:error"), (false, true));
-        // Rollups stand on roots only, and a descendant is none.
+        // Only root spans have a rollup, and a descendant is never a root span.
         assert_eq!(needs("@child.@trace.llm_calls:>1"), (false, true));
-        let judged = |text: &str| parse(text).unwrap().needs_evaluations();
-        assert!(judged("x OR -@evaluation.tone.value:>1") && judged("@child.@feedback.done:*"));
-        assert!(judged("event_kind:feedback") && judged("evaluations.custom.tone:*"));
-        assert!(!judged("@status:error evaluation"));
+        let reads = |text: &str| parse(text).unwrap().needs_evaluations();
+        assert!(reads("x OR -@evaluation.tone.value:>1") && reads("@child.@feedback.done:*"));
+        assert!(reads("event_kind:feedback") && reads("evaluations.custom.tone:*"));
+        assert!(!reads("@status:error evaluation"));
     }
 }

@@ -1,18 +1,18 @@
-//! Whether quotes and brackets are balanced: the one thing that must hold before a text is sent.
+//! The check that quotes, brackets and escapes of a query are balanced.
 //!
-//! A text goes into a larger query verbatim, in parentheses. If it could close them, or leave a
-//! quote or an escape open, it would swallow or loosen the filters after it, and another
-//! application's spans would come back.
+//! A caller's text is put in parentheses, unchanged, in front of other filters. If the text could
+//! close the parentheses, or left a quote or an escape open, it would disable those filters, and
+//! the search would return spans of other applications.
 
 use super::ParseError;
 use super::cursor::Cursor;
 
-/// Checks quotes, brackets and escapes of a query and nothing else: `(text) AND filters` means what
-/// it says exactly if this succeeds. Every text that [`super::parse`] reads passes.
+/// Checks only the quotes, brackets and escapes of a query. If it succeeds, the text cannot affect
+/// the filters in `(text) AND filters`. Every text that [`super::parse`] accepts passes.
 ///
 /// # Errors
 ///
-/// The first quote or bracket that has no partner, or a backslash at the end.
+/// The first unbalanced quote or bracket, or a backslash at the end.
 pub fn check_balance(text: &str) -> Result<(), ParseError> {
     let mut cursor = Cursor::new(text);
     let mut open: Vec<(usize, char)> = Vec::new();
@@ -25,13 +25,13 @@ pub fn check_balance(text: &str) -> Result<(), ParseError> {
         cursor.bump();
         match c {
             '\\' if cursor.bump().is_none() => {
-                return Err(ParseError::dangling_backslash(position));
+                return Err(ParseError::trailing_backslash(position));
             }
             '(' | '[' => open.push((position, c)),
             ')' | ']' => {
                 let opening = if c == ')' { '(' } else { '[' };
                 if open.pop().is_none_or(|(_, bracket)| bracket != opening) {
-                    return Err(ParseError::unopened_bracket(position, c));
+                    return Err(ParseError::unmatched_bracket(position, c));
                 }
             }
             _ => {}
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quotes_and_escapes_hide_brackets() {
+    fn ignores_brackets_in_quotes_and_after_escapes() {
         for text in [
             "",
             "(a OR b) @x:[1 TO 2]",
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_partner_is_named_by_its_place() {
+    fn reports_position_of_unbalanced_character() {
         for (text, position) in [
             ("a) OR (b", 1),
             ("x (a", 2),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_no_matter() {
+    fn accepts_any_depth() {
         let deep = "(".repeat(100_000) + &")".repeat(100_000);
         assert_eq!(check_balance(&deep), Ok(()));
     }

@@ -1,30 +1,30 @@
-//! Structured filters put into words.
+//! Structured filters as query terms.
 //!
-//! Datadog's search ignores every structured filter once a query is given, which is how spans of
-//! other applications come back. So whenever there is a query, everything goes into it.
+//! Datadog's search ignores its structured filters when a query is given, and then returns spans
+//! of other applications. A search with a query therefore writes all filters into the query.
 
 use super::print::{quoted, value};
 use super::{Field, balance};
 use crate::model::ROOT_PARENT;
 
-/// The structured filters of a span search. All of them must hold.
+/// The structured filters of a span search. A span must match all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpanFilters {
     /// The application.
     pub ml_app: Option<String>,
-    /// The span kind, as the wire writes it.
+    /// The span kind in its wire form.
     pub span_kind: Option<String>,
     /// The span name.
     pub span_name: Option<String>,
-    /// The trace.
+    /// The trace id.
     pub trace_id: Option<String>,
-    /// The span.
+    /// The span id.
     pub span_id: Option<String>,
-    /// The session.
+    /// The session id.
     pub session_id: Option<String>,
-    /// Tags, each a key and a value.
+    /// Tags as pairs of key and value.
     pub tags: Vec<(String, String)>,
-    /// Whether only spans without a parent are wanted.
+    /// Whether to match root spans only.
     pub root_spans_only: bool,
 }
 
@@ -58,20 +58,20 @@ impl SpanFilters {
 
 fn tag_term(key: &str, text: &str) -> String {
     if key.is_empty() {
-        // A term needs a name; the whole tag has one.
+        // A tag term needs a key; match the complete tag instead.
         return format!("tags:{}", quoted(&format!(":{text}")));
     }
     format!("{}:{}", Field::Tag(key.to_owned()), quoted(text))
 }
 
-/// One query for a caller's text and structured filters: the text verbatim in parentheses, AND the
-/// filters. Any value reads back as itself.
+/// Combines a caller's query and structured filters into one query: the text, unchanged and in
+/// parentheses, AND the filters. Every filter value parses back to itself.
 ///
-/// The text must have passed [`check_balance`](super::check_balance), or it could close the
-/// parentheses; one that has not is searched for as a phrase instead.
-pub fn combine(user: Option<&str>, filters: &SpanFilters) -> String {
+/// The caller checks the text with [`check_balance`](super::check_balance) first. Unbalanced text
+/// could close the parentheses, so it is searched for as a phrase instead.
+pub fn combine(query: Option<&str>, filters: &SpanFilters) -> String {
     let mut terms = filters.terms();
-    if let Some(text) = user.filter(|text| !text.trim().is_empty()) {
+    if let Some(text) = query.filter(|text| !text.trim().is_empty()) {
         let text = match balance::check_balance(text) {
             Ok(()) if terms.is_empty() => return text.to_owned(),
             Ok(()) => format!("({text})"),
@@ -92,7 +92,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_text_stands_in_parentheses_before_all_filters() {
+    fn puts_query_in_parentheses_before_filters() {
         let filters = SpanFilters {
             ml_app: Some("my app".into()),
             span_kind: Some("llm".into()),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_given_is_not_written() {
+    fn omits_absent_filters() {
         let app = SpanFilters {
             ml_app: Some("x".into()),
             ..SpanFilters::default()
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_cannot_break_out_of_its_parentheses() {
+    fn query_cannot_close_its_parentheses() {
         let app = SpanFilters {
             ml_app: Some("mine".into()),
             ..SpanFilters::default()
@@ -144,7 +144,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_value_reads_back_as_itself(
+        fn filter_values_round_trip(
             key in filter_value().prop_filter("a key", |key| !key.is_empty()),
             texts in prop::array::uniform7(filter_value()),
         ) {
@@ -176,7 +176,7 @@ mod tests {
         }
 
         #[test]
-        fn the_filters_hold_whatever_the_text(text in "[ab()\\[\\]\"\\\\: @*<>-]{0,12}") {
+        fn filters_apply_to_any_query(text in "[ab()\\[\\]\"\\\\: @*<>-]{0,12}") {
             let filters = SpanFilters { root_spans_only: true, ..SpanFilters::default() };
             let combined = combine(Some(&text), &filters);
             prop_assert_eq!(check_balance(&combined), Ok(()));

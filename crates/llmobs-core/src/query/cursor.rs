@@ -1,8 +1,8 @@
-//! A place in a query's text, and the smallest things that can be read from it.
+//! A cursor over a query's text, and the lexical elements that it reads.
 
 use super::{ParseError, Wildcard, WildcardElement};
 
-/// Reads a text from left to right, by characters.
+/// A position in a text, which moves forward by characters.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor<'a> {
     text: &'a str,
@@ -11,15 +11,15 @@ pub(super) struct Cursor<'a> {
 
 /// An unquoted word.
 pub(super) struct Word<'a> {
-    /// As written, escapes included: an operator or sigil counts only when it was not escaped.
+    /// The source text with its escapes: an operator or a sigil counts only if not escaped.
     pub(super) raw: &'a str,
-    /// What it means.
+    /// The text without escapes, as a pattern.
     pub(super) pattern: Wildcard,
-    /// Where it starts, in bytes.
+    /// The byte offset of its first character.
     pub(super) start: usize,
 }
 
-/// Characters that end a word wherever it stands.
+/// Whether a character ends an unquoted word in any context.
 pub(super) fn ends_word(c: char) -> bool {
     c.is_whitespace() || matches!(c, '(' | ')' | '[' | ']' | '"')
 }
@@ -29,7 +29,7 @@ impl<'a> Cursor<'a> {
         Self { text, position: 0 }
     }
 
-    /// In bytes from the start; always at the start of a character or at the end.
+    /// The byte offset; always on a character boundary.
     pub(super) fn position(&self) -> usize {
         self.position
     }
@@ -48,7 +48,7 @@ impl<'a> Cursor<'a> {
         Some(c)
     }
 
-    /// Takes `text` if it comes next.
+    /// Consumes `text` if it comes next.
     pub(super) fn eat(&mut self, text: &str) -> bool {
         let found = self.rest().starts_with(text);
         if found {
@@ -57,11 +57,11 @@ impl<'a> Cursor<'a> {
         found
     }
 
-    pub(super) fn skip_blanks(&mut self) {
+    pub(super) fn skip_whitespace(&mut self) {
         self.position = self.text.len() - self.rest().trim_start().len();
     }
 
-    /// Whether the operator `name` comes next: upper-case, and a whole word.
+    /// Whether the operator `name` comes next, in upper case and as a complete word.
     pub(super) fn at_operator(&self, name: &str) -> bool {
         let after = self.rest().strip_prefix(name);
         after.is_some_and(|after| after.chars().next().is_none_or(ends_word))
@@ -71,7 +71,7 @@ impl<'a> Cursor<'a> {
         self.at_operator(name) && self.eat(name)
     }
 
-    /// Reads a word up to a blank, a bracket, a quote or one of `stops`; it may be empty.
+    /// Reads a word up to whitespace, a bracket, a quote or one of `stops`. It may be empty.
     pub(super) fn word(&mut self, stops: &[char]) -> Result<Word<'a>, ParseError> {
         let start = self.position;
         let mut pattern = Wildcard::default();
@@ -95,7 +95,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Reads a quoted text; the opening quote comes next.
+    /// Reads a quoted text. The cursor is at the opening quote.
     pub(super) fn quoted(&mut self) -> Result<String, ParseError> {
         let start = self.position;
         self.bump();
@@ -110,10 +110,10 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The character after a backslash that was just read.
+    /// Reads the character after a backslash. The cursor is just after the backslash.
     fn escaped(&mut self) -> Result<char, ParseError> {
         let backslash = self.position.saturating_sub(1);
         self.bump()
-            .ok_or_else(|| ParseError::dangling_backslash(backslash))
+            .ok_or_else(|| ParseError::trailing_backslash(backslash))
     }
 }

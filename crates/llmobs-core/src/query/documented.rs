@@ -1,4 +1,4 @@
-//! Every facet and form of the language that is documented or used in the wild, on one span.
+//! Every documented facet and syntax form, and those in common use, evaluated on one span.
 
 use std::collections::BTreeMap;
 
@@ -38,9 +38,9 @@ fn evaluations() -> BTreeMap<String, Evaluation> {
         evaluation("broken", MetricType::Score, None),
         evaluation("custom", MetricType::Score, Some(json!(9))),
     ]);
-    let graded = evaluations.get_mut("faithfulness").unwrap();
-    graded.assessment = Some(Assessment::Fail);
-    graded.reasoning = Some("not in the source".into());
+    let assessed = evaluations.get_mut("faithfulness").unwrap();
+    assessed.assessment = Some(Assessment::Fail);
+    assessed.reasoning = Some("not in the source".into());
     evaluations.get_mut("broken").unwrap().status = EvalStatus::Error;
     evaluations
 }
@@ -139,7 +139,7 @@ fn child() -> Span {
     }
 }
 
-fn holds(query: &str, on_root: bool) -> bool {
+fn matches(query: &str, on_root: bool) -> bool {
     let (root, child) = (root(), child());
     let rollup = TraceRollup {
         total_tokens: 1000.0,
@@ -161,7 +161,8 @@ fn holds(query: &str, on_root: bool) -> bool {
 }
 
 #[rstest]
-// Operators: brackets before NOT before AND before OR; a blank is AND; only upper case operates.
+// Operators: parentheses, NOT, AND, OR, in order of precedence. Whitespace means AND. Operators
+// are upper case.
 #[case("@status:ok OR @name:answer")]
 #[case("@status:error AND @name:answer")]
 #[case("@status:error @name:answer")]
@@ -230,7 +231,7 @@ fn holds(query: &str, on_root: bool) -> bool {
 #[case("@metrics.input_tokens:1200.0")]
 #[case("@metrics.time_to_first_token:>300ms")]
 #[case("@metrics.time_to_first_token:<0.4")]
-// Evaluations of all types, in both spellings.
+// Evaluations of all types, in both notations.
 #[case("@evaluations.custom.faithfulness:*")]
 #[case("@evaluations.custom.faithfulness:<0.5")]
 #[case("@evaluations.faithfulness:0.4")]
@@ -251,7 +252,7 @@ fn holds(query: &str, on_root: bool) -> bool {
 #[case("@feedback.thumbs.value:up")]
 #[case("@feedback.thumbs.assessment:pass")]
 #[case("@event_kind:feedback @event_kind:evaluation")]
-// The whole trace, and descendants.
+// Totals of the trace, and descendants.
 #[case("@trace.total_tokens:>=1000")]
 #[case("@trace.llm_calls:>3 @trace.tool_calls:>=4 @trace.number_of_tools:<5")]
 #[case("@trace.number_of_errors:0 @trace.num_evaluations_failed:>0")]
@@ -277,8 +278,8 @@ fn holds(query: &str, on_root: bool) -> bool {
 #[case("polic* -invoice")]
 #[case("*")]
 #[case("")]
-fn the_root_matches(#[case] query: &str) {
-    assert!(holds(query, true));
+fn root_matches(#[case] query: &str) {
+    assert!(matches(query, true));
 }
 
 #[rstest]
@@ -310,18 +311,18 @@ fn the_root_matches(#[case] query: &str) {
 #[case("\"weather what's\"")]
 #[case("\"answer env\"")]
 #[case("...")]
-fn the_root_does_not_match(#[case] query: &str) {
-    assert!(!holds(query, true));
+fn root_does_not_match(#[case] query: &str) {
+    assert!(!matches(query, true));
 }
 
 #[test]
-fn a_child_has_a_parent_and_no_sums() {
-    assert!(holds(
+fn child_has_parent_and_no_totals() {
+    assert!(matches(
         "@parent_id:18446744073709551615 -@parent_id:undefined",
         false
     ));
-    assert!(!holds("@trace.total_tokens:*", false));
-    assert!(!holds("@child.@name:*", false));
+    assert!(!matches("@trace.total_tokens:*", false));
+    assert!(!matches("@child.@name:*", false));
 }
 
 #[test]

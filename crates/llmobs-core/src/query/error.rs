@@ -1,17 +1,17 @@
-//! What is wrong with a query, where, and how to write it right.
+//! Errors in a query: the position, what is wrong, and how to fix it.
 
 use thiserror::Error;
 
-/// A query that cannot be read. The words are ours; they repeat nothing of the query but single
-/// characters.
+/// A syntax error in a query. The message quotes at most single characters of the query, so it
+/// carries no untrusted text.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message} (at byte {position} of the query); {hint}")]
 pub struct ParseError {
-    /// Where, in bytes from the start of the text; at most its length.
+    /// The byte offset in the text; at most its length.
     pub position: usize,
-    /// What was wrong.
+    /// What is wrong.
     pub message: String,
-    /// How to mend it, with an example that works.
+    /// How to fix it, with an example that parses.
     pub hint: String,
 }
 
@@ -31,32 +31,32 @@ impl ParseError {
     pub(super) fn unclosed_quote(position: usize) -> Self {
         Self::new(
             position,
-            "a quote is opened here and never closed",
-            r#"close it, or escape it when it is part of the text: "timed out", or 5\""#,
+            "the quote that starts here is never closed",
+            r#"close it, or escape a quote that belongs to the text: "timed out", or 5\""#,
         )
     }
 
     pub(super) fn unclosed_bracket(position: usize, bracket: char) -> Self {
         Self::new(
             position,
-            format!("`{bracket}` is opened here and never closed"),
+            format!("the `{bracket}` here is never closed"),
             "close it, or quote the text: (@status:error OR @status:ok), @duration:[1s TO 5s], \"f(x\"",
         )
     }
 
-    pub(super) fn unopened_bracket(position: usize, bracket: char) -> Self {
+    pub(super) fn unmatched_bracket(position: usize, bracket: char) -> Self {
         Self::new(
             position,
-            format!("`{bracket}` closes nothing that was opened"),
+            format!("this `{bracket}` has no matching opening bracket"),
             "remove it, or quote the text: (@status:error OR @status:ok), \"f(x)\"",
         )
     }
 
-    pub(super) fn dangling_backslash(position: usize) -> Self {
+    pub(super) fn trailing_backslash(position: usize) -> Self {
         Self::new(
             position,
-            "a backslash at the end escapes nothing",
-            r"remove it, or write it twice when it is part of the text: C:\\logs\\",
+            "the backslash at the end has no character to escape",
+            r"remove it, or double a backslash that belongs to the text: C:\\logs\\",
         )
     }
 }

@@ -1,23 +1,24 @@
-//! Whether a span is what a query asks for.
+//! Evaluation of a query on a span.
 
 use super::facets::{self, FacetValue};
 use super::number::decimal;
 use super::{Expr, Field, Pattern, Query, Term, TimeUnit, text};
 use crate::model::{Span, TraceRollup};
 
-/// A span with what a query may ask beyond it. Its evaluations and feedback stand on the span.
+/// A span and the data of its trace that a query may read. Evaluations and feedback are fields of
+/// the span.
 #[derive(Debug, Clone, Copy)]
 pub struct SpanContext<'a> {
-    /// The span itself.
+    /// The span.
     pub span: &'a Span,
-    /// Sums over its trace, for `@trace.…`; see [`Query::needs_rollup`].
+    /// Totals of its trace, for `@trace.…`; see [`Query::needs_rollup`].
     pub rollup: Option<&'a TraceRollup>,
-    /// The spans below it, at any depth, for `@child.…`; see [`Query::needs_descendants`].
+    /// Its descendants, for `@child.…`; see [`Query::needs_descendants`].
     pub descendants: &'a [&'a Span],
 }
 
 impl<'a> SpanContext<'a> {
-    /// A span by itself: `@trace.…` and `@child.…` find nothing.
+    /// The context of a span alone, in which `@trace.…` and `@child.…` have no values.
     pub fn without_trace(span: &'a Span) -> Self {
         Self {
             span,
@@ -28,14 +29,14 @@ impl<'a> SpanContext<'a> {
 }
 
 impl Query {
-    /// Whether the span is what the query asks for.
+    /// Whether the span matches the query.
     pub fn matches(&self, context: &SpanContext<'_>) -> bool {
         self.root.matches(context)
     }
 }
 
 impl Expr {
-    /// Whether the condition holds for the span.
+    /// Whether the span matches the expression.
     pub fn matches(&self, context: &SpanContext<'_>) -> bool {
         match self {
             Expr::All => true,
@@ -48,11 +49,11 @@ impl Expr {
 }
 
 impl Term {
-    /// Whether the span passes the test.
+    /// Whether the span matches the term.
     pub fn matches(&self, context: &SpanContext<'_>) -> bool {
         match self {
             Term::Field { field, pattern } => {
-                any_value(field, context, |value| pattern.accepts(value))
+                any_value(field, context, |value| pattern.matches_value(value))
             }
             Term::Exists(field) => exists(field, context),
             Term::Missing(field) => !exists(field, context),
@@ -71,20 +72,22 @@ fn any_value(
     test: impl Fn(&FacetValue<'_>) -> bool,
 ) -> bool {
     match field {
-        Field::Attribute(name) => facets::of_attribute(name, context).iter().any(test),
-        Field::Tag(name) => facets::of_tag(name, context).iter().any(test),
+        Field::Attribute(name) => facets::attribute_values(name, context).iter().any(test),
+        Field::Tag(name) => facets::tag_values(name, context).iter().any(test),
         Field::Child(name) => context.descendants.iter().any(|span| {
-            let below = SpanContext {
+            let descendant = SpanContext {
                 rollup: context.rollup,
                 ..SpanContext::without_trace(span)
             };
-            facets::of_attribute(name, &below).iter().any(&test)
+            facets::attribute_values(name, &descendant)
+                .iter()
+                .any(&test)
         }),
     }
 }
 
 impl Pattern {
-    fn accepts(&self, value: &FacetValue<'_>) -> bool {
+    fn matches_value(&self, value: &FacetValue<'_>) -> bool {
         match self {
             Pattern::Literal(literal) => equals(literal, value),
             Pattern::Wildcard(wildcard) => match value {
@@ -98,13 +101,13 @@ impl Pattern {
                 from.is_none_or(|from| from.in_unit(unit) <= value)
                     && to.is_none_or(|to| value <= to.in_unit(unit))
             }),
-            Pattern::AnyOf(patterns) => patterns.iter().any(|pattern| pattern.accepts(value)),
+            Pattern::AnyOf(patterns) => patterns.iter().any(|pattern| pattern.matches_value(value)),
         }
     }
 }
 
-/// Text is compared as text, so that ids, which are longer than a float is exact, never blur into
-/// one another. Numbers are compared as numbers: `5`, `5.0` and, for a time, `5ns` are the same.
+/// Text is compared as text: ids are longer than a float can represent exactly. Numbers are
+/// compared as numbers: `5`, `5.0` and, for a time, `5ns` are equal.
 fn equals(literal: &str, value: &FacetValue<'_>) -> bool {
     match value {
         FacetValue::Text(text) => literal == text,
@@ -121,8 +124,8 @@ fn equals(literal: &str, value: &FacetValue<'_>) -> bool {
     }
 }
 
-/// The value as a number in its unit. Tags are text even when a number was set, so text that is a
-/// number counts as one.
+/// The value as a number in its unit. Tag values are always text, so numeric text counts as a
+/// number.
 fn numeric(value: &FacetValue<'_>) -> Option<(f64, TimeUnit)> {
     match value {
         FacetValue::Number { number, unit } => Some((number.value(), *unit)),

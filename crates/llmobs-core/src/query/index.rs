@@ -1,17 +1,18 @@
-//! Queries for an index: what it keeps of a span, and what it is asked.
+//! Query plans for an index, independent of the engine.
 //!
-//! An index must find what [`super::Query::matches`] finds, or it lies. Both sides of that stand
-//! here, free of any engine: [`IndexDocument`] are what an index keeps of a span, a [`IndexPlan`] is a query in
-//! terms of them. A plan never misses a span that the query matches. Where facts say less than the
-//! span does (a text in an input, a descendant), the plan finds too many and says that it is not
-//! [`IndexPlan::exact`]; the spans found must then be looked at. The property tests hold both.
+//! An index must find the spans that [`super::Query::matches`] finds. This module defines both
+//! sides: an [`IndexDocument`] is what an index stores of a span, and an [`IndexPlan`] is a query
+//! over such documents. A plan never misses a span that the query matches. Where the document
+//! holds less than the span (the text of an input, a descendant), the plan also finds other spans
+//! and is not [`IndexPlan::exact`]; the caller then evaluates the query on each span found. The
+//! property tests check both guarantees.
 //!
-//! IndexDocument are of three sorts. *KeyList* are exact texts (`ml_app` is `shop`; `env` is there).
-//! *Numbers* are compared. *Groups* are the values to group by. Words of the span's text are kept
-//! beside them, cut by [`super::text`].
+//! A document has three kinds of entries. *Keys* are exact texts: `ml_app` is `shop`; `env` is
+//! present. *Numbers* are compared. *Groups* are values to group by. The tokens of the span's text
+//! are stored separately; see [`super::text`].
 //!
-//! `@x` and `x` look at attribute and tag in different order. Where both lead to the same values,
-//! as they mostly do, those are kept once; else under a name of their own each.
+//! `@x` and `x` read attribute and tag in different order. Values that both return, which is the
+//! usual case, are stored once; other values are stored under a name for each lookup.
 
 mod document;
 mod plan;
@@ -28,8 +29,8 @@ use std::borrow::Cow;
 
 use crate::model::EventKind;
 
-/// Attributes whose values are kept whole.
-const EXACT: &[&str] = &[
+/// Attributes whose values are stored.
+const EXACT_ATTRIBUTES: &[&str] = &[
     "ml_app",
     "name",
     "status",
@@ -53,8 +54,8 @@ const EXACT: &[&str] = &[
     "meta.input.prompt.version",
 ];
 
-/// Attributes of which it is kept whether they are there.
-const PRESENT: &[&str] = &[
+/// Attributes of which only the presence is stored.
+const PRESENCE_ATTRIBUTES: &[&str] = &[
     "event_type",
     "collection_errors",
     "tags",
@@ -71,8 +72,8 @@ const PRESENT: &[&str] = &[
     "meta.agent_attribution.pagent_span_id",
 ];
 
-/// Attributes with nearly as many values as there are spans: nobody groups by them.
-const UNGROUPED: &[&str] = &[
+/// Attributes that are not stored as groups, because they have nearly as many values as spans.
+const UNGROUPED_ATTRIBUTES: &[&str] = &[
     "duration",
     "timestamp",
     "trace_id",
@@ -81,9 +82,8 @@ const UNGROUPED: &[&str] = &[
     "apm_trace_id",
 ];
 
-/// Beginnings of names that are attributes of a family. A tag of such a name is found through
-/// [`Marker::Reserved`].
-const RESERVED: &[&str] = &[
+/// Prefixes of attribute names. A tag with such a name is found through [`Marker::Reserved`].
+const RESERVED_PREFIXES: &[&str] = &[
     "meta.",
     "metrics.",
     "evaluations.",
@@ -92,53 +92,54 @@ const RESERVED: &[&str] = &[
     "trace.",
 ];
 
-/// A longer value is not kept, only that there is one.
-const MAX_VALUE: usize = 500;
+/// Longest stored value in bytes. Of a longer value, only the presence is stored.
+const MAX_VALUE_BYTES: usize = 500;
 
-/// How facts know the evaluations of a label, with and without `custom.` before it.
-const EVALUATION: &str = "\u{5}e.";
+/// Prefix of the stored names of evaluations. The label follows, without `custom.`.
+const EVALUATION_PREFIX: &str = "\u{5}e.";
 
-/// How facts know feedback.
-const FEEDBACK: &str = "\u{5}f.";
+/// Prefix of the stored names of feedback.
+const FEEDBACK_PREFIX: &str = "\u{5}f.";
 
-/// Where a name's values come from.
+/// The lookup that returns a stored value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    /// `@name` and `name` lead to the same values.
+enum Lookup {
+    /// Both `@name` and `name`.
     Both,
-    /// Only `@name` does.
+    /// Only `@name`.
     Attribute,
-    /// Only `name` does.
+    /// Only `name`.
     Tag,
 }
 
-impl Side {
+impl Lookup {
     fn prefix(self) -> &'static str {
         match self {
-            Side::Both => "",
-            Side::Attribute => "\u{1}",
-            Side::Tag => "\u{2}",
+            Lookup::Both => "",
+            Lookup::Attribute => "\u{1}",
+            Lookup::Tag => "\u{2}",
         }
     }
 
-    fn of(self, name: &str) -> Cow<'_, str> {
+    /// The name under which values of this lookup are stored.
+    fn stored_name(self, name: &str) -> Cow<'_, str> {
         match self {
-            Side::Both => Cow::Borrowed(name),
-            side => Cow::Owned([side.prefix(), name].concat()),
+            Lookup::Both => Cow::Borrowed(name),
+            lookup => Cow::Owned([lookup.prefix(), name].concat()),
         }
     }
 }
 
-/// A span of which not everything is kept.
+/// Marks a span whose document is incomplete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Marker {
-    /// It has a tag whose name begins as an attribute's.
+    /// The span has a tag whose name starts like an attribute's name.
     Reserved,
-    /// It has more metadata than is kept.
+    /// The span has more metadata than the document stores.
     Metadata,
-    /// It has more tags or unknown attributes than are kept.
+    /// The span has more tags or unknown attributes than the document stores.
     Free,
-    /// It has more in its evaluations than is kept.
+    /// The span has larger evaluations than the document stores.
     Evaluations,
 }
 
@@ -153,22 +154,22 @@ impl Marker {
     }
 }
 
-/// The key of a text value, in parts. `name` carries its side.
+/// The key of a text value, in parts. `name` is a stored name.
 fn text_key<'a>(name: &'a str, value: &'a str) -> [&'a str; 4] {
     ["=", name, "\0", value]
 }
 
-/// The key of a number as it is written, in parts.
+/// The key of a number's text, in parts.
 fn number_key<'a>(name: &'a str, text: &'a str) -> [&'a str; 4] {
     ["~", name, "\0", text]
 }
 
-/// The key that a value is there, in parts.
+/// The key of a present value, in parts.
 fn present_key(name: &str) -> [&str; 2] {
     ["?", name]
 }
 
-/// The key that a value is there which is too long to be kept, in parts.
+/// The key of a value that is too long to store, in parts.
 fn long_key(name: &str) -> [&str; 2] {
     ["^", name]
 }
@@ -178,36 +179,37 @@ fn number_column(name: &str) -> String {
     ["n", name].concat()
 }
 
-/// The column of texts that are read as numbers.
+/// The column of numeric texts.
 fn text_number_column(name: &str) -> String {
     ["t", name].concat()
 }
 
 /// The column of a metric.
 pub fn metric_column(metric: &str) -> String {
-    number_column(&Side::Both.of(&format!("metrics.{metric}")))
+    number_column(&Lookup::Both.stored_name(&format!("metrics.{metric}")))
 }
 
-/// The columns of what spans were judged under a label: the score, and 1 if it passed, 0 if not.
+/// The columns of the evaluations with a label: the score, and the assessment (1 for pass, 0 for
+/// fail).
 pub fn evaluation_columns(kind: EventKind, label: &str) -> [String; 2] {
     let family = match kind {
-        EventKind::Evaluation => EVALUATION,
-        EventKind::Feedback => FEEDBACK,
+        EventKind::Evaluation => EVALUATION_PREFIX,
+        EventKind::Feedback => FEEDBACK_PREFIX,
     };
     [format!("s{family}{label}"), format!("a{family}{label}")]
 }
 
-/// Whether a number of this name is also kept as it is written, for wildcards.
-fn keeps_number_text(name: &str) -> bool {
-    let measured = ["metrics.", EVALUATION, FEEDBACK];
-    !measured.iter().any(|family| name.starts_with(family)) && !UNGROUPED.contains(&name)
+/// Whether the text of numbers with this name is stored too, for wildcards.
+fn stores_number_text(name: &str) -> bool {
+    let measurements = ["metrics.", EVALUATION_PREFIX, FEEDBACK_PREFIX];
+    !measurements.iter().any(|prefix| name.starts_with(prefix))
+        && !UNGROUPED_ATTRIBUTES.contains(&name)
 }
 
-/// Whether values of this name are kept to group by.
+/// Whether values of this name are stored as groups.
 fn is_grouped(name: &str) -> bool {
-    let reserved = RESERVED.iter().any(|family| name.starts_with(family));
-    let kept = [EVALUATION, FEEDBACK];
-    !UNGROUPED.contains(&name)
-        && (EXACT.contains(&name)
-            || !reserved && !kept.iter().any(|family| name.starts_with(family)))
+    let excluded = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    !UNGROUPED_ATTRIBUTES.contains(&name)
+        && (EXACT_ATTRIBUTES.contains(&name)
+            || !excluded(RESERVED_PREFIXES) && !excluded(&[EVALUATION_PREFIX, FEEDBACK_PREFIX]))
 }

@@ -1,17 +1,17 @@
-//! Numbers in a query, with an optional unit of time.
+//! Numbers in a query, with an optional time unit.
 
 use std::fmt;
 
-/// A number as a query writes it: `5`, `-0.5`, `1e3`, `20ms`. Always finite.
+/// A number in a query: `5`, `-0.5`, `1e3`, `20ms`. Always finite.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Number {
     /// The number before its unit.
     pub value: f64,
-    /// The unit, if one was written.
+    /// The unit, if the query gives one.
     pub unit: Option<TimeUnit>,
 }
 
-/// A unit of time that a number may carry.
+/// A time unit of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TimeUnit {
     /// `ns`
@@ -28,8 +28,8 @@ pub enum TimeUnit {
     Hours,
 }
 
-/// Every spelling of a unit, a suffix after those that end in it. Micro has two code points: the
-/// micro sign and the Greek letter.
+/// Every spelling of a unit. Longer suffixes precede the suffixes that they end with. "Micro" has
+/// two code points: the micro sign and the Greek letter.
 const SUFFIXES: [(&str, TimeUnit); 8] = [
     ("ns", TimeUnit::Nanoseconds),
     ("us", TimeUnit::Microseconds),
@@ -42,7 +42,7 @@ const SUFFIXES: [(&str, TimeUnit); 8] = [
 ];
 
 impl TimeUnit {
-    /// How many nanoseconds one of this unit is.
+    /// The length of one unit in nanoseconds.
     pub fn nanoseconds(self) -> f64 {
         match self {
             TimeUnit::Nanoseconds => 1.0,
@@ -54,7 +54,7 @@ impl TimeUnit {
         }
     }
 
-    /// The unit as it is printed.
+    /// The suffix that `Display` writes.
     pub fn as_str(self) -> &'static str {
         match self {
             TimeUnit::Nanoseconds => "ns",
@@ -68,7 +68,7 @@ impl TimeUnit {
 }
 
 impl Number {
-    /// Reads the whole of `text` as a number; `None` if it is none, or one too large for a float.
+    /// Parses the complete text as a number; `None` if it is not a number or exceeds a float.
     pub fn parse(text: &str) -> Option<Self> {
         let (digits, unit) = SUFFIXES
             .into_iter()
@@ -78,17 +78,17 @@ impl Number {
         Some(Self { value, unit })
     }
 
-    /// The number in units of `unit`; a bare number is taken to be in that unit already.
+    /// The number converted to `unit`. A number without a unit is already in that unit.
     pub fn in_unit(self, unit: TimeUnit) -> f64 {
         match self.unit {
-            Some(own) if own != unit => self.value * own.nanoseconds() / unit.nanoseconds(),
+            Some(from) if from != unit => self.value * from.nanoseconds() / unit.nanoseconds(),
             _ => self.value,
         }
     }
 }
 
-/// Reads a decimal number. The standard library also reads `inf`, `infinity` and `nan`, which are
-/// words here.
+/// Parses a decimal number. Unlike the standard library, it refuses `inf`, `infinity` and `nan`,
+/// which are words in a query.
 pub(super) fn decimal(text: &str) -> Option<f64> {
     let is_part = |c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-' | 'e' | 'E');
     if !text.chars().all(is_part) {
@@ -99,7 +99,7 @@ pub(super) fn decimal(text: &str) -> Option<f64> {
 
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The shortest decimal that reads back as the same float.
+        // The shortest decimal that parses to the same float.
         write!(f, "{}", self.value)?;
         f.write_str(self.unit.map_or("", TimeUnit::as_str))
     }
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_unit_counts_nanoseconds() {
+    fn converts_every_unit_to_nanoseconds() {
         for (text, nanoseconds) in [
             ("7", 7.0),
             ("7ns", 7.0),
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_is_converted_to_that_of_the_value() {
+    fn converts_to_the_unit_of_the_value() {
         assert_eq!(
             Number::parse("250ms").unwrap().in_unit(TimeUnit::Seconds),
             0.25
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn words_and_numbers_too_large_are_no_numbers() {
+    fn refuses_words_and_too_large_numbers() {
         for text in [
             "", "s", "inf", "nan", "infinity", "1e999", "5d", "0x10", "1_000", "5 s",
         ] {

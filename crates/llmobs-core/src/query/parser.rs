@@ -1,31 +1,32 @@
-//! From text to tree, by recursive descent. It accepts what Datadog accepts, and where a text has
-//! two readings it refuses rather than guesses: a caller that gets an error can mend its query, one
-//! that gets the wrong spans cannot know.
+//! A recursive-descent parser for queries.
+//!
+//! It accepts the syntax that Datadog accepts. Ambiguous text is an error: a caller can correct a
+//! refused query, but cannot notice that a query returned the wrong spans.
 
 use super::cursor::{Cursor, Word};
 use super::{Comparison, Expr, Field, FreeText, Number, ParseError, Pattern, Query, Term};
 
-/// How deep parentheses and negations may nest. It bounds every recursion over the tree.
+/// Maximum nesting of parentheses and negations. It bounds every recursion over the tree.
 pub const MAX_DEPTH: usize = 64;
 
-/// Parses a query. An empty one holds for every span.
+/// Parses a query. An empty query matches every span.
 ///
 /// # Errors
 ///
-/// The first place that cannot be read, what is wrong there, and a query that works.
+/// The first syntax error, with its position and a hint.
 pub fn parse(text: &str) -> Result<Query, ParseError> {
     let mut parser = Parser {
         cursor: Cursor::new(text),
         depth: 0,
     };
-    parser.cursor.skip_blanks();
+    parser.cursor.skip_whitespace();
     if parser.cursor.peek().is_none() {
         return Ok(Query { root: Expr::All });
     }
     let root = parser.disjunction()?;
     match parser.cursor.peek() {
         None => Ok(Query { root }),
-        Some(c) => Err(ParseError::unopened_bracket(parser.cursor.position(), c)),
+        Some(c) => Err(ParseError::unmatched_bracket(parser.cursor.position(), c)),
     }
 }
 
@@ -35,7 +36,7 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
-    /// `a OR b`. Stops at the end of the text or before a `)`.
+    /// Parses `a OR b`. Stops at the end of the text or before a `)`.
     fn disjunction(&mut self) -> Result<Expr, ParseError> {
         let mut parts = vec![self.conjunction()?];
         while self.cursor.eat_operator("OR") {
@@ -44,11 +45,11 @@ impl Parser<'_> {
         Ok(Expr::any_of(parts))
     }
 
-    /// `a AND b` or `a b`. Stops at the end of the text, before a `)` or before an `OR`.
+    /// Parses `a AND b` or `a b`. Stops at the end of the text, before a `)` or before an `OR`.
     fn conjunction(&mut self) -> Result<Expr, ParseError> {
         let mut parts = vec![self.unary()?];
         loop {
-            self.cursor.skip_blanks();
+            self.cursor.skip_whitespace();
             if self.cursor.eat_operator("AND") {
                 parts.push(self.unary()?);
             } else if self.cursor.peek().is_none_or(|c| c == ')') || self.cursor.at_operator("OR") {
@@ -59,24 +60,24 @@ impl Parser<'_> {
         }
     }
 
-    /// A negation, a group or a term.
+    /// Parses a negation, a group or a term.
     fn unary(&mut self) -> Result<Expr, ParseError> {
-        self.cursor.skip_blanks();
+        self.cursor.skip_whitespace();
         let position = self.cursor.position();
         if self.cursor.eat("-") || self.cursor.eat_operator("NOT") {
-            let inner = self.deeper(position, Self::unary)?;
+            let inner = self.nested(position, Self::unary)?;
             return Ok(Expr::Not(Box::new(inner)));
         }
         if self.cursor.at_operator("AND") || self.cursor.at_operator("OR") {
             return Err(ParseError::new(
                 position,
-                "an operator stands where a search term is needed",
-                "write a term on both sides, or quote the word to search for it: \
+                "expected a search term, found an operator",
+                "write a term on both sides of the operator, or quote the word to search for it: \
                  @status:error AND refund, \"OR\"",
             ));
         }
         match self.cursor.peek() {
-            Some('(') => self.deeper(position, Self::group),
+            Some('(') => self.nested(position, Self::group),
             Some('"') => {
                 let phrase = self.cursor.quoted()?;
                 self.end_of_term()?;
@@ -84,20 +85,21 @@ impl Parser<'_> {
             }
             Some('[') => Err(ParseError::new(
                 position,
-                "`[` stands where a search term is needed",
-                "a range follows a facet, text is quoted: @duration:[1s TO 5s], \"[INST]\"",
+                "expected a search term, found `[`",
+                "write a range after a facet, or quote the text: @duration:[1s TO 5s], \
+                 \"[INST]\"",
             )),
-            Some(']') => Err(ParseError::unopened_bracket(position, ']')),
+            Some(']') => Err(ParseError::unmatched_bracket(position, ']')),
             None | Some(')') => Err(ParseError::new(
                 position,
-                "a search term is missing here",
-                "write one, or remove the operator or parenthesis: @status:error AND refund",
+                "expected a search term",
+                "add a term, or remove the operator or parenthesis: @status:error AND refund",
             )),
             Some(_) => self.term(),
         }
     }
 
-    /// `( … )`; the opening parenthesis comes next.
+    /// Parses `( … )`. The cursor is at the opening parenthesis.
     fn group(&mut self) -> Result<Expr, ParseError> {
         let position = self.cursor.position();
         self.cursor.bump();
@@ -109,7 +111,7 @@ impl Parser<'_> {
         }
     }
 
-    /// A term that starts with a word.
+    /// Parses a term that starts with a word.
     fn term(&mut self) -> Result<Expr, ParseError> {
         let word = self.cursor.word(&[':'])?;
         let term = if self.cursor.eat(":") {
@@ -117,21 +119,21 @@ impl Parser<'_> {
                 "_exists_" => Term::Exists(self.field_name()?),
                 "_missing_" => Term::Missing(self.field_name()?),
                 _ => {
-                    let field = field(&word)?;
+                    let field = parse_field(&word)?;
                     let pattern = self.pattern(&[])?;
                     field_term(field, pattern)
                 }
             }
         } else if self.eat_in() {
-            let field = field(&word)?;
+            let field = parse_field(&word)?;
             let pattern = self.bracket_list()?;
             field_term(field, pattern)
         } else if word.raw.starts_with('@') {
             return Err(ParseError::new(
                 word.start,
-                "an attribute stands here without a value",
-                "give it one, ask for its presence, or quote it as text: @status:error, \
-                 @session_id:*, \"@name\"",
+                "the attribute has no value",
+                "add a value after a colon, use `*` for any value, or quote it to search for the \
+                 text: @status:error, @session_id:*, \"@name\"",
             ));
         } else if word.pattern.is_any_text() {
             self.end_of_term()?;
@@ -143,14 +145,14 @@ impl Parser<'_> {
         Ok(Expr::Term(term))
     }
 
-    /// Takes `IN` if a list in brackets follows it.
+    /// Consumes `IN` if a list in brackets follows it.
     fn eat_in(&mut self) -> bool {
         let mut ahead = self.cursor;
-        ahead.skip_blanks();
+        ahead.skip_whitespace();
         if ahead.position() == self.cursor.position() || !ahead.eat_operator("IN") {
             return false;
         }
-        ahead.skip_blanks();
+        ahead.skip_whitespace();
         if ahead.peek() != Some('[') {
             return false;
         }
@@ -158,18 +160,18 @@ impl Parser<'_> {
         true
     }
 
-    /// The field that `_exists_:` or `_missing_:` asks for.
+    /// Parses the field after `_exists_:` or `_missing_:`.
     fn field_name(&mut self) -> Result<Field, ParseError> {
         let position = self.cursor.position();
         if self.cursor.peek() == Some('"') {
             let name = self.cursor.quoted()?;
-            return field_of(&name, &name, position);
+            return field_from_name(&name, &name, position);
         }
         let word = self.cursor.word(&[])?;
-        field(&word)
+        parse_field(&word)
     }
 
-    /// A value after a colon or in a list; an unquoted one ends also at one of `stops`.
+    /// Parses a value after a colon or in a list. An unquoted value also ends at one of `stops`.
     fn pattern(&mut self, stops: &[char]) -> Result<Pattern, ParseError> {
         match self.cursor.peek() {
             Some('(') => self.list(1, stops),
@@ -177,7 +179,7 @@ impl Parser<'_> {
         }
     }
 
-    /// A value that is not a list.
+    /// Parses a value that is not a list.
     fn single_pattern(&mut self, stops: &[char]) -> Result<Pattern, ParseError> {
         match self.cursor.peek() {
             Some('"') => return Ok(Pattern::Literal(self.cursor.quoted()?)),
@@ -187,16 +189,16 @@ impl Parser<'_> {
         for comparison in Comparison::ALL {
             if self.cursor.eat(comparison.as_str()) {
                 let word = self.cursor.word(stops)?;
-                return Ok(Pattern::Compare(comparison, number(&word)?));
+                return Ok(Pattern::Compare(comparison, parse_number(&word)?));
             }
         }
         let word = self.cursor.word(stops)?;
         if word.pattern.is_empty() {
             return Err(ParseError::new(
                 word.start,
-                "a value is missing here",
-                "write it right after the colon or comma, with quotes around blanks: \
-                 @status:error, @ml_app:\"my app\", @session_id:*",
+                "expected a value",
+                "write the value directly after the colon or comma, and quote a value with \
+                 spaces: @status:error, @ml_app:\"my app\", @session_id:*",
             ));
         }
         Ok(match word.pattern.as_literal() {
@@ -205,7 +207,7 @@ impl Parser<'_> {
         })
     }
 
-    /// `(a OR b)` after a colon; the opening parenthesis comes next.
+    /// Parses `(a OR b)` after a colon. The cursor is at the opening parenthesis.
     fn list(&mut self, level: usize, stops: &[char]) -> Result<Pattern, ParseError> {
         let position = self.cursor.position();
         if level > MAX_DEPTH {
@@ -214,12 +216,12 @@ impl Parser<'_> {
         self.cursor.bump();
         let mut patterns = Vec::new();
         loop {
-            self.cursor.skip_blanks();
+            self.cursor.skip_whitespace();
             patterns.push(match self.cursor.peek() {
                 Some('(') => self.list(level + 1, stops)?,
                 _ => self.single_pattern(stops)?,
             });
-            self.cursor.skip_blanks();
+            self.cursor.skip_whitespace();
             if self.cursor.eat(")") {
                 return Ok(Pattern::any_of(patterns));
             }
@@ -229,23 +231,23 @@ impl Parser<'_> {
             if !self.cursor.eat_operator("OR") {
                 return Err(ParseError::new(
                     self.cursor.position(),
-                    "values in parentheses are separated by OR, in capitals",
-                    "write @session_id:(a OR b); a value with blanks is quoted: \
+                    "expected `OR` in upper case between the values in parentheses",
+                    "write @session_id:(a OR b), and quote a value with spaces: \
                      @ml_app:(\"my app\" OR other)",
                 ));
             }
         }
     }
 
-    /// `[a, b]` after `IN`; the opening bracket comes next.
+    /// Parses `[a, b]` after `IN`. The cursor is at the opening bracket.
     fn bracket_list(&mut self) -> Result<Pattern, ParseError> {
         let position = self.cursor.position();
         self.cursor.bump();
         let mut patterns = Vec::new();
         loop {
-            self.cursor.skip_blanks();
+            self.cursor.skip_whitespace();
             patterns.push(self.pattern(&[','])?);
-            self.cursor.skip_blanks();
+            self.cursor.skip_whitespace();
             if self.cursor.eat("]") {
                 return Ok(Pattern::any_of(patterns));
             }
@@ -255,33 +257,33 @@ impl Parser<'_> {
             if !self.cursor.eat(",") {
                 return Err(ParseError::new(
                     self.cursor.position(),
-                    "values after IN are separated by commas",
-                    "write @meta.span.kind IN [llm, tool]; a value with blanks is quoted: \
+                    "expected a comma between the values after `IN`",
+                    "write @meta.span.kind IN [llm, tool], and quote a value with spaces: \
                      @ml_app IN [\"my app\", other]",
                 ));
             }
         }
     }
 
-    /// `[a TO b]`; the opening bracket comes next.
+    /// Parses `[a TO b]`. The cursor is at the opening bracket.
     fn range(&mut self) -> Result<Pattern, ParseError> {
         let position = self.cursor.position();
         self.cursor.bump();
         let from = self.bound()?;
-        self.cursor.skip_blanks();
+        self.cursor.skip_whitespace();
         if !self.cursor.eat_operator("TO") {
             return Err(match self.cursor.peek() {
                 None => ParseError::unclosed_bracket(position, '['),
                 Some(_) => ParseError::new(
                     self.cursor.position(),
-                    "the ends of a range are separated by TO, in capitals",
-                    "write @duration:[1s TO 5s] for a range, @meta.span.kind IN [llm, tool] for a \
-                     list",
+                    "expected `TO` in upper case between the ends of the range",
+                    "write @duration:[1s TO 5s] for a range, or @meta.span.kind IN [llm, tool] \
+                     for a list",
                 ),
             });
         }
         let to = self.bound()?;
-        self.cursor.skip_blanks();
+        self.cursor.skip_whitespace();
         if self.cursor.eat("]") {
             return Ok(Pattern::Range { from, to });
         }
@@ -289,39 +291,40 @@ impl Parser<'_> {
             None => ParseError::unclosed_bracket(position, '['),
             Some(_) => ParseError::new(
                 self.cursor.position(),
-                "a range ends with `]` after its second number",
-                "both ends belong to it: @duration:[1s TO 5s]",
+                "expected `]` after the second number of the range",
+                "close the range with `]`; both ends are inclusive: @duration:[1s TO 5s]",
             ),
         })
     }
 
-    /// One end of a range; `*` is open.
+    /// Parses one end of a range; `*` is an open end.
     fn bound(&mut self) -> Result<Option<Number>, ParseError> {
-        self.cursor.skip_blanks();
+        self.cursor.skip_whitespace();
         let word = self.cursor.word(&[])?;
         if word.raw == "*" {
             return Ok(None);
         }
-        number(&word).map(Some)
+        parse_number(&word).map(Some)
     }
 
-    /// A term ends at a blank, before a `)` or with the text. Anything else right after it has two
-    /// readings, a new term or more of this one.
+    /// Checks that a term ends at whitespace, before a `)` or with the text. Any other character
+    /// is ambiguous: it could start a new term or continue this one.
     fn end_of_term(&self) -> Result<(), ParseError> {
         match self.cursor.peek() {
             None | Some(')') => Ok(()),
             Some(c) if c.is_whitespace() => Ok(()),
-            Some(']') => Err(ParseError::unopened_bracket(self.cursor.position(), ']')),
+            Some(']') => Err(ParseError::unmatched_bracket(self.cursor.position(), ']')),
             Some(c) => Err(ParseError::new(
                 self.cursor.position(),
-                format!("`{c}` stands right after a value"),
-                "put a blank before it if it starts a new term, or quote the whole value: \
+                format!("unexpected `{c}` directly after a value"),
+                "put a space before it if it starts a new term, or quote the complete value: \
                  @name:\"get_user(id)\"",
             )),
         }
     }
 
-    fn deeper(
+    /// Runs `inner` one level deeper.
+    fn nested(
         &mut self,
         position: usize,
         inner: impl FnOnce(&mut Self) -> Result<Expr, ParseError>,
@@ -336,7 +339,7 @@ impl Parser<'_> {
     }
 }
 
-/// `field:*` asks whether the field is there at all.
+/// The term for a field and a pattern; `field:*` tests presence.
 fn field_term(field: Field, pattern: Pattern) -> Term {
     match pattern {
         Pattern::Wildcard(wildcard) if wildcard.is_any_text() => Term::Exists(field),
@@ -344,20 +347,20 @@ fn field_term(field: Field, pattern: Pattern) -> Term {
     }
 }
 
-fn field(word: &Word<'_>) -> Result<Field, ParseError> {
+fn parse_field(word: &Word<'_>) -> Result<Field, ParseError> {
     let Some(name) = word.pattern.as_literal() else {
         return Err(ParseError::new(
             word.start,
-            "a wildcard cannot stand in the name of a facet",
-            r"use it in the value, or escape it: @meta.model_name:gpt-4*, my\*tag:1",
+            "the name of a facet cannot contain a wildcard",
+            r"use the wildcard in the value, or escape it: @meta.model_name:gpt-4*, my\*tag:1",
         ));
     };
-    field_of(&name, word.raw, word.start)
+    field_from_name(&name, word.raw, word.start)
 }
 
-/// The field called `name`; `raw` is the name before escapes were taken, which tells a sigil from
-/// an escaped one.
-fn field_of(name: &str, raw: &str, position: usize) -> Result<Field, ParseError> {
+/// The field with the given name. `raw` is the name with its escapes, in which an escaped sigil
+/// differs from a sigil.
+fn field_from_name(name: &str, raw: &str, position: usize) -> Result<Field, ParseError> {
     let field = if raw.starts_with("@child.") {
         let name = name.strip_prefix("@child.").unwrap_or_default();
         Field::Child(name.strip_prefix('@').unwrap_or(name).to_owned())
@@ -369,19 +372,19 @@ fn field_of(name: &str, raw: &str, position: usize) -> Result<Field, ParseError>
     if field.name().is_empty() {
         return Err(ParseError::new(
             position,
-            "the name of a facet is missing here",
-            "write it before the colon, or quote the text: @status:error, env:prod, \":-)\"",
+            "expected the name of a facet",
+            "write a name before the colon, or quote the text: @status:error, env:prod, \":-)\"",
         ));
     }
     Ok(field)
 }
 
-fn number(word: &Word<'_>) -> Result<Number, ParseError> {
+fn parse_number(word: &Word<'_>) -> Result<Number, ParseError> {
     Number::parse(word.raw).ok_or_else(|| {
         ParseError::new(
             word.start,
-            "a number is needed here",
-            "comparisons and ranges take numbers, with ns, us, ms, s, m or h for a time: \
+            "expected a number",
+            "comparisons and ranges take numbers, with ns, us, ms, s, m or h for durations: \
              @duration:>5s, @metrics.input_tokens:[100 TO *]",
         )
     })
@@ -390,8 +393,8 @@ fn number(word: &Word<'_>) -> Result<Number, ParseError> {
 fn too_deep(position: usize) -> ParseError {
     ParseError::new(
         position,
-        format!("parentheses or negations nest more than {MAX_DEPTH} deep here"),
-        "remove those that change nothing; values of one facet share one list: \
+        format!("parentheses or negations are nested more than {MAX_DEPTH} levels deep"),
+        "remove redundant ones, and write alternative values of one facet as one list: \
          @session_id:(a OR b OR c)",
     )
 }
@@ -438,52 +441,56 @@ mod tests {
     #[case("what's up", "what's AND up")]
     #[case("a and b", "a AND and AND b")]
     #[case("ANDROID ORdinary NOTE", "ANDROID AND ORdinary AND NOTE")]
-    fn reads(#[case] text: &str, #[case] canonical: &str) {
+    fn parses(#[case] text: &str, #[case] canonical: &str) {
         assert_eq!(parse(text).unwrap().to_string(), canonical);
     }
 
     #[rstest]
-    #[case("a AND", 5, "search term is missing")]
-    #[case("OR a", 0, "operator stands")]
-    #[case("a AND OR b", 6, "operator stands")]
-    #[case("()", 1, "search term is missing")]
-    #[case("a)", 1, "closes nothing")]
+    #[case("a AND", 5, "expected a search term")]
+    #[case("OR a", 0, "found an operator")]
+    #[case("a AND OR b", 6, "found an operator")]
+    #[case("()", 1, "expected a search term")]
+    #[case("a)", 1, "no matching opening bracket")]
     #[case("(a", 0, "never closed")]
     #[case("é (a", 3, "never closed")]
-    #[case("@status: error", 8, "value is missing")]
-    #[case("@status:", 8, "value is missing")]
-    #[case("@status", 0, "without a value")]
-    #[case(":x", 0, "name of a facet is missing")]
-    #[case("@:x", 0, "name of a facet is missing")]
-    #[case("@child.@:x", 0, "name of a facet is missing")]
-    #[case("@meta.*:x", 0, "wildcard cannot")]
-    #[case("@duration:>fast", 11, "number is needed")]
-    #[case("@duration:> 5s", 11, "number is needed")]
-    #[case("@x:[1 to 2]", 6, "separated by TO")]
+    #[case("@status: error", 8, "expected a value")]
+    #[case("@status:", 8, "expected a value")]
+    #[case("@status", 0, "has no value")]
+    #[case(":x", 0, "expected the name of a facet")]
+    #[case("@:x", 0, "expected the name of a facet")]
+    #[case("@child.@:x", 0, "expected the name of a facet")]
+    #[case("@meta.*:x", 0, "cannot contain a wildcard")]
+    #[case("@duration:>fast", 11, "expected a number")]
+    #[case("@duration:> 5s", 11, "expected a number")]
+    #[case("@x:[1 to 2]", 6, "expected `TO`")]
     #[case("@x:[1 TO 2", 3, "never closed")]
-    #[case("@x:[1 TO 2)", 10, "ends with `]`")]
-    #[case("@x:[a TO b]", 4, "number is needed")]
-    #[case("@x:(a or b)", 6, "separated by OR")]
-    #[case("@x:(a b)", 6, "separated by OR")]
-    #[case("@x:(a OR", 8, "value is missing")]
-    #[case("@x IN []", 7, "value is missing")]
-    #[case("@x IN [a b]", 9, "separated by commas")]
-    #[case("f(x)", 1, "right after a value")]
-    #[case("\"a\"b", 3, "right after a value")]
-    #[case("5\" screen", 1, "right after a value")]
-    #[case("a]", 1, "closes nothing")]
-    #[case("[a]", 0, "`[` stands")]
-    #[case("IN [1", 3, "`[` stands")]
+    #[case("@x:[1 TO 2)", 10, "expected `]`")]
+    #[case("@x:[a TO b]", 4, "expected a number")]
+    #[case("@x:(a or b)", 6, "expected `OR`")]
+    #[case("@x:(a b)", 6, "expected `OR`")]
+    #[case("@x:(a OR", 8, "expected a value")]
+    #[case("@x IN []", 7, "expected a value")]
+    #[case("@x IN [a b]", 9, "expected a comma")]
+    #[case("f(x)", 1, "directly after a value")]
+    #[case("\"a\"b", 3, "directly after a value")]
+    #[case("5\" screen", 1, "directly after a value")]
+    #[case("a]", 1, "no matching opening bracket")]
+    #[case("[a]", 0, "found `[`")]
+    #[case("IN [1", 3, "found `[`")]
     #[case("\"abc", 0, "never closed")]
     #[case("abc\\", 3, "backslash at the end")]
-    fn refuses(#[case] text: &str, #[case] position: usize, #[case] words: &str) {
+    fn reports_error_with_position(
+        #[case] text: &str,
+        #[case] position: usize,
+        #[case] words: &str,
+    ) {
         let error = parse(text).unwrap_err();
         assert_eq!(error.position, position, "{error}");
         assert!(error.message.contains(words), "{error}");
     }
 
     #[test]
-    fn the_example_in_every_hint_works() {
+    fn every_hint_has_an_example_that_parses() {
         let examples = [
             "@status:error AND refund",
             "\"OR\"",
@@ -510,7 +517,7 @@ mod tests {
             r#"5\""#,
             r"C:\\logs\\",
         ];
-        let bad = [
+        let invalid = [
             "a AND",
             "OR a",
             "[",
@@ -529,10 +536,14 @@ mod tests {
             "@x:[1 2]",
             "@x:[1 TO 2)",
         ];
-        for text in bad.map(str::to_owned).into_iter().chain(["(".repeat(99)]) {
+        for text in invalid
+            .map(str::to_owned)
+            .into_iter()
+            .chain(["(".repeat(99)])
+        {
             let error = parse(&text).unwrap_err();
-            let with_example = examples.iter().any(|example| error.hint.contains(example));
-            assert!(with_example, "no example: {error}");
+            let has_example = examples.iter().any(|example| error.hint.contains(example));
+            assert!(has_example, "no example: {error}");
         }
         for example in examples {
             assert!(parse(example).is_ok(), "{example}");
@@ -540,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_is_bounded_wherever_it_can_occur() {
+    fn bounds_every_kind_of_nesting() {
         let n = 10_000;
         let deep = [
             "(".repeat(n) + "a" + &")".repeat(n),
@@ -554,14 +565,14 @@ mod tests {
         let (children, too_deep) = deep.split_last().unwrap();
         for text in too_deep {
             let error = parse(text).unwrap_err();
-            assert!(error.message.contains("64 deep"), "{error}");
+            assert!(error.message.contains("64 levels deep"), "{error}");
         }
-        // One level of children is all there is; the rest is a name.
+        // `@child.` does not nest; the rest is a name.
         assert!(parse(children).is_ok());
         let flat = vec!["a"; n].join(" OR ");
         assert!(parse(&flat).is_ok());
-        let just_right = "-(".repeat(MAX_DEPTH / 2) + "a b" + &")".repeat(MAX_DEPTH / 2);
-        let query = parse(&just_right).unwrap();
+        let deepest = "-(".repeat(MAX_DEPTH / 2) + "a b" + &")".repeat(MAX_DEPTH / 2);
+        let query = parse(&deepest).unwrap();
         assert_eq!(parse(&query.to_string()), Ok(query));
     }
 }

@@ -1,5 +1,7 @@
-//! From tree to text. Printing writes as few parentheses as the tree allows, so that a tree at the
-//! deepest level the parser accepts prints as a text that it accepts too.
+//! `Display` for queries.
+//!
+//! The output has as few parentheses as possible, so that a tree of the maximum depth prints as
+//! text that the parser accepts.
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
@@ -20,7 +22,7 @@ impl Display for Expr {
             Expr::And(parts) => write_joined(f, parts, " AND ", Expr::is_group),
             Expr::Not(inner) => {
                 f.write_str("-")?;
-                inner.write_in(f, inner.is_group())
+                inner.write_grouped(f, inner.is_group())
             }
             Expr::Term(term) => term.fmt(f),
         }
@@ -36,7 +38,7 @@ impl Expr {
         matches!(self, Expr::Or(_) | Expr::And(_))
     }
 
-    fn write_in(&self, f: &mut Formatter<'_>, parentheses: bool) -> fmt::Result {
+    fn write_grouped(&self, f: &mut Formatter<'_>, parentheses: bool) -> fmt::Result {
         if parentheses {
             write!(f, "({self})")
         } else {
@@ -49,13 +51,13 @@ fn write_joined(
     f: &mut Formatter<'_>,
     parts: &[Expr],
     operator: &str,
-    in_parentheses: impl Fn(&Expr) -> bool,
+    needs_parentheses: impl Fn(&Expr) -> bool,
 ) -> fmt::Result {
     for (index, part) in parts.iter().enumerate() {
         if index > 0 {
             f.write_str(operator)?;
         }
-        part.write_in(f, in_parentheses(part))?;
+        part.write_grouped(f, needs_parentheses(part))?;
     }
     Ok(())
 }
@@ -130,7 +132,7 @@ impl Display for Pattern {
     }
 }
 
-/// A text as a quoted value. Reads back as exactly that text, whatever is in it.
+/// A text as a quoted value, which parses to exactly that text.
 pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
@@ -144,7 +146,7 @@ pub(super) fn quoted(text: &str) -> String {
     quoted
 }
 
-/// A text as a value, quoted only when it must be.
+/// A text as a value, quoted only where necessary.
 pub(super) fn value(text: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | '@');
     let operator = matches!(text, "AND" | "OR" | "NOT" | "TO");
@@ -165,7 +167,8 @@ fn write_name(f: &mut Formatter<'_>, name: &str, escape_first: bool) -> fmt::Res
     Ok(())
 }
 
-/// A free word. It must not be taken for an operator, a negation or an attribute.
+/// Writes an unquoted word, escaped so that it does not parse as an operator, a negation or an
+/// attribute.
 fn write_word(f: &mut Formatter<'_>, word: &Wildcard) -> fmt::Result {
     let sigil = matches!(
         word.elements().first(),
@@ -191,7 +194,7 @@ fn write_elements(f: &mut Formatter<'_>, word: &Wildcard, escape_first: bool) ->
     Ok(())
 }
 
-/// Whether a character would mean something else in an unquoted word, wherever the word stands.
+/// Whether a character has a special meaning in an unquoted word in any context.
 fn needs_escape(c: char) -> bool {
     ends_word(c) || matches!(c, '\\' | ':' | ',' | '*' | '?')
 }

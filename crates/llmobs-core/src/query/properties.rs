@@ -1,4 +1,4 @@
-//! What holds for every query: nothing panics, and text and tree agree.
+//! Properties of every query: nothing panics, and printing and parsing round-trip.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::model::Span;
 
-/// Text made of the pieces of the language, right and wrong.
+/// Text made of fragments of the language, valid and invalid.
 fn query_like() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "(",
@@ -147,7 +147,8 @@ fn term() -> impl Strategy<Value = Term> {
             ))
         }),
         elements()
-            .prop_filter("not all spans", |elements| !elements.is_any_text())
+            .prop_filter("does not match all spans", |elements| !elements
+                .is_any_text())
             .prop_map(|elements| Term::Text(FreeText::Word(elements))),
     ]
 }
@@ -176,7 +177,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn any_text_is_read_or_refused_at_a_place_in_it(text in any_text()) {
+    fn any_text_parses_or_fails_at_a_char_boundary(text in any_text()) {
         match parse(&text) {
             Ok(query) => {
                 let _ = query.warnings();
@@ -195,14 +196,14 @@ proptest! {
     }
 
     #[test]
-    fn a_tree_reads_back_from_its_text(root in expr()) {
+    fn printed_tree_parses_to_itself(root in expr()) {
         let query = Query { root };
         let printed = query.to_string();
         prop_assert_eq!(parse(&printed), Ok(query), "printed as {}", printed);
     }
 
     #[test]
-    fn a_condition_and_its_negation_part_all_spans(root in expr()) {
+    fn span_matches_either_condition_or_negation(root in expr()) {
         let query = Query { root: root.clone() };
         let negated = Query { root: Expr::Not(Box::new(root)) };
         let span = span();

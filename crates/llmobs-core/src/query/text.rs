@@ -1,8 +1,8 @@
-//! What free text is searched in, and what a word is.
+//! Free-text search: which texts are searched, and how they are split into tokens.
 //!
-//! An index must find exactly what [`super::Query::matches`] finds. So it takes the texts of
-//! [`searched_texts`], cuts them with [`tokens`], and looks for what [`FreeText::tokens`] asks: these
-//! three, and nothing else, define the search.
+//! An index must find exactly the spans that [`super::Query::matches`] finds. Three functions
+//! define the search, and every index uses them: [`searched_texts`] returns the texts of a span,
+//! [`tokens`] splits a text, and [`FreeText::tokens`] returns the tokens to find.
 
 use std::borrow::Cow;
 
@@ -10,13 +10,12 @@ use super::json::plain_text;
 use super::{FreeText, Wildcard, WildcardElement};
 use crate::model::{Io, Span};
 
-/// How many characters of a span's input, and of its output, free text is searched in. Datadog's
-/// documented limit.
+/// Searched characters of a span's input, and of its output: Datadog's documented limit.
 pub const MAX_SEARCHED_CHARS: usize = 20_500;
 
-/// The texts of a span that free text is searched in: its name, each tag, and the first
+/// The texts of a span that free text searches: its name, each tag, and the first
 /// [`MAX_SEARCHED_CHARS`] of its input and of its output (values, message contents, tool calls and
-/// results, document texts). A phrase never reaches from one text into the next.
+/// results, document texts). A phrase never spans two texts.
 pub fn searched_texts(span: &Span) -> Vec<Cow<'_, str>> {
     let mut found = vec![Cow::Borrowed(span.name.as_str())];
     found.extend(span.tags.iter().map(|tag| Cow::Borrowed(tag.as_str())));
@@ -27,56 +26,63 @@ pub fn searched_texts(span: &Span) -> Vec<Cow<'_, str>> {
 }
 
 fn content_texts<'a>(io: &'a Io, found: &mut Vec<Cow<'a, str>>) {
-    let mut side = Side {
-        left: MAX_SEARCHED_CHARS,
-        found,
+    let mut collector = TextCollector {
+        remaining_chars: MAX_SEARCHED_CHARS,
+        texts: found,
     };
     if let Some(value) = &io.value {
-        side.add_value(value);
+        collector.add_value(value);
     }
     for message in &io.messages {
-        side.add(message.text());
+        collector.add(message.text());
         for call in message.tool_calls() {
-            side.add(Cow::Borrowed(call.name));
-            call.arguments.into_iter().for_each(|v| side.add_value(v));
+            collector.add(Cow::Borrowed(call.name));
+            call.arguments
+                .into_iter()
+                .for_each(|v| collector.add_value(v));
         }
         for result in message.tool_results() {
-            side.add(Cow::Borrowed(result.name));
-            result.result.into_iter().for_each(|v| side.add_value(v));
+            collector.add(Cow::Borrowed(result.name));
+            result
+                .result
+                .into_iter()
+                .for_each(|v| collector.add_value(v));
         }
     }
     for document in &io.documents {
         match document.get("text") {
-            Some(text) => side.add_value(text),
-            None if document.is_string() => side.add_value(document),
+            Some(text) => collector.add_value(text),
+            None if document.is_string() => collector.add_value(document),
             None => {}
         }
     }
 }
 
-/// Collects the texts of one side of a span until its characters are used up.
-struct Side<'f, 'a> {
-    left: usize,
-    found: &'f mut Vec<Cow<'a, str>>,
+/// Collects the texts of an input or output, up to a number of characters.
+struct TextCollector<'f, 'a> {
+    remaining_chars: usize,
+    texts: &'f mut Vec<Cow<'a, str>>,
 }
 
-impl<'a> Side<'_, 'a> {
+impl<'a> TextCollector<'_, 'a> {
     fn add_value(&mut self, value: &'a serde_json::Value) {
         match value {
             serde_json::Value::String(text) => self.add(Cow::Borrowed(text)),
-            other => self.add(Cow::Owned(plain_text(other, self.left))),
+            other => self.add(Cow::Owned(plain_text(other, self.remaining_chars))),
         }
     }
 
     fn add(&mut self, text: Cow<'a, str>) {
-        if self.left == 0 || text.is_empty() {
+        if self.remaining_chars == 0 || text.is_empty() {
             return;
         }
-        // No text has more characters than bytes.
-        let end = if text.len() <= self.left {
+        // A text never has more characters than bytes.
+        let end = if text.len() <= self.remaining_chars {
             None
         } else {
-            text.char_indices().nth(self.left).map(|(end, _)| end)
+            text.char_indices()
+                .nth(self.remaining_chars)
+                .map(|(end, _)| end)
         };
         let text = match (end, text) {
             (None, text) => text,
@@ -86,19 +92,19 @@ impl<'a> Side<'_, 'a> {
                 Cow::Owned(text)
             }
         };
-        self.left -= text.chars().count();
-        self.found.push(text);
+        self.remaining_chars -= text.chars().count();
+        self.texts.push(text);
     }
 }
 
-/// Cuts a text into words: runs of letters and digits, in lower case. A character of a script that
-/// is written without blanks (Chinese, Japanese, Thai, Lao, Khmer, Burmese) is a word by itself, so
-/// that a phrase finds it anywhere.
+/// Splits a text into tokens: runs of letters and digits, in lower case. Each character of a
+/// script that is written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) is a token,
+/// so that a phrase finds any run of such characters.
 pub fn tokens(text: &str) -> Tokens<'_> {
     Tokens { rest: text }
 }
 
-/// The words of a text; see [`tokens`].
+/// The tokens of a text; see [`tokens`].
 #[derive(Debug, Clone)]
 pub struct Tokens<'a> {
     rest: &'a str,
@@ -108,52 +114,52 @@ impl<'a> Iterator for Tokens<'a> {
     type Item = Cow<'a, str>;
 
     fn next(&mut self) -> Option<Cow<'a, str>> {
-        match self.cut()? {
-            Cut::Ascii(token) if token.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+        match self.next_slice()? {
+            TokenSlice::Ascii(token) if token.bytes().any(|byte| byte.is_ascii_uppercase()) => {
                 Some(Cow::Owned(token.to_ascii_lowercase()))
             }
-            Cut::Ascii(token) => Some(Cow::Borrowed(token)),
-            Cut::Other(token) => Some(lower_case(token)),
+            TokenSlice::Ascii(token) => Some(Cow::Borrowed(token)),
+            TokenSlice::Unicode(token) => Some(lower_case(token)),
         }
     }
 }
 
-/// A word as it stands in the text.
-enum Cut<'a> {
+/// A token before its conversion to lower case.
+enum TokenSlice<'a> {
     Ascii(&'a str),
-    Other(&'a str),
+    Unicode(&'a str),
 }
 
 impl<'a> Tokens<'a> {
-    /// Puts the next word in the place of a text, which saves making one; whether there was one.
-    pub fn next_into(&mut self, word: &mut String) -> bool {
-        let Some(cut) = self.cut() else {
+    /// Writes the next token to `token`, which reuses its allocation. Returns false at the end.
+    pub fn next_into(&mut self, token: &mut String) -> bool {
+        let Some(slice) = self.next_slice() else {
             return false;
         };
-        word.clear();
-        match cut {
-            Cut::Ascii(token) => {
-                word.push_str(token);
-                word.make_ascii_lowercase();
+        token.clear();
+        match slice {
+            TokenSlice::Ascii(text) => {
+                token.push_str(text);
+                token.make_ascii_lowercase();
             }
-            Cut::Other(token) => word.push_str(&lower_case(token)),
+            TokenSlice::Unicode(text) => token.push_str(&lower_case(text)),
         }
         true
     }
 
-    fn cut(&mut self) -> Option<Cut<'a>> {
-        let in_word = |byte: &u8| byte.is_ascii_alphanumeric();
+    fn next_slice(&mut self) -> Option<TokenSlice<'a>> {
+        let in_token = |byte: &u8| byte.is_ascii_alphanumeric();
         let bytes = self.rest.as_bytes();
         let start = bytes
             .iter()
-            .position(|byte| in_word(byte) || !byte.is_ascii())?;
+            .position(|byte| in_token(byte) || !byte.is_ascii())?;
         self.rest = self.rest.get(start..)?;
         let bytes = self.rest.as_bytes();
-        let end = bytes.iter().position(|byte| !in_word(byte));
+        let end = bytes.iter().position(|byte| !in_token(byte));
         let end = end.unwrap_or(bytes.len());
-        // Nearly all words of nearly all texts are of ASCII.
+        // Fast path: most tokens are ASCII.
         if end > 0 && bytes.get(end).is_none_or(u8::is_ascii) {
-            return Some(Cut::Ascii(self.take(end)?));
+            return Some(TokenSlice::Ascii(self.split_off(end)?));
         }
         self.rest = self.rest.trim_start_matches(|c: char| !c.is_alphanumeric());
         let first = self.rest.chars().next()?;
@@ -164,17 +170,19 @@ impl<'a> Tokens<'a> {
                 .find(|c: char| !c.is_alphanumeric() || is_unspaced_script(c))
                 .unwrap_or(self.rest.len())
         };
-        Some(Cut::Other(self.take(end)?))
+        Some(TokenSlice::Unicode(self.split_off(end)?))
     }
 
-    fn take(&mut self, end: usize) -> Option<&'a str> {
+    /// Removes and returns the first `end` bytes.
+    fn split_off(&mut self, end: usize) -> Option<&'a str> {
         let (token, tail) = self.rest.split_at_checked(end)?;
         self.rest = tail;
         Some(token)
     }
 }
 
-/// Lower case character by character, so that a part of a word becomes the part of the result.
+/// Converts each character separately, so that the lower case of a substring is a substring of
+/// the result.
 fn lower_case(token: &str) -> Cow<'_, str> {
     let is_lower = |c: char| !c.is_ascii_uppercase() && (c.is_ascii() || c.to_lowercase().eq([c]));
     if token.chars().all(is_lower) {
@@ -184,7 +192,7 @@ fn lower_case(token: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether a character belongs to a script that is written without blanks between words.
+/// Whether a character belongs to a script that is written without spaces between words.
 fn is_unspaced_script(c: char) -> bool {
     matches!(
         c,
@@ -201,17 +209,17 @@ fn is_unspaced_script(c: char) -> bool {
     )
 }
 
-/// What one token must be.
+/// A pattern for one token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TokenPattern {
-    /// Exactly this, in lower case.
+    /// Exactly this text, in lower case.
     Exact(String),
     /// Text with wildcards, in lower case.
     Wildcard(Wildcard),
 }
 
 impl TokenPattern {
-    /// Whether a token, in lower case, is meant.
+    /// Whether a token in lower case matches.
     pub fn matches(&self, token: &str) -> bool {
         match self {
             TokenPattern::Exact(text) => text == token,
@@ -219,8 +227,8 @@ impl TokenPattern {
         }
     }
 
-    /// What the token must be, if it is one text of ASCII.
-    fn as_ascii(&self) -> Option<&str> {
+    /// The exact text, if it is ASCII.
+    fn exact_ascii(&self) -> Option<&str> {
         match self {
             TokenPattern::Exact(text) if text.is_ascii() => Some(text),
             _ => None,
@@ -229,11 +237,11 @@ impl TokenPattern {
 }
 
 impl FreeText {
-    /// The tokens to be found, one right after the other, in one text. No token (a search for
-    /// punctuation) is found nowhere.
+    /// The tokens to find consecutively in one text. Without tokens (a search for punctuation) the
+    /// search matches nothing.
     ///
-    /// A word is cut like any text, so `get_user*` asks for `get` followed by a token that starts
-    /// with `user`; a wildcard stays within its token.
+    /// A word is split like any text: `get_user*` means `get` followed by a token that starts with
+    /// `user`. A wildcard matches within one token.
     pub fn tokens(&self) -> Vec<TokenPattern> {
         match self {
             FreeText::Phrase(phrase) => tokens(phrase)
@@ -243,83 +251,86 @@ impl FreeText {
         }
     }
 
-    /// Whether the text is found in one of `searched_texts`.
-    pub(super) fn found_in(&self, searched_texts: &[Cow<'_, str>]) -> bool {
-        let wanted = self.tokens();
-        let first = match wanted.as_slice() {
+    /// Whether one of the texts contains the tokens.
+    pub(super) fn found_in(&self, texts: &[Cow<'_, str>]) -> bool {
+        let patterns = self.tokens();
+        let single = match patterns.as_slice() {
             [] => return false,
             [only] => Some(only),
             _ => None,
         };
-        let sought: Vec<&str> = wanted.iter().filter_map(TokenPattern::as_ascii).collect();
-        // Passes over most texts without cutting them. Beyond ASCII, other letters may have these
-        // as their lower case.
-        let may_hold = |segment: &&Cow<'_, str>| {
-            if sought.is_empty() || !segment.is_ascii() {
+        let exact: Vec<&str> = patterns
+            .iter()
+            .filter_map(TokenPattern::exact_ascii)
+            .collect();
+        // Skips most texts without splitting them. A non-ASCII letter can have an ASCII lower case,
+        // so only ASCII texts can be skipped.
+        let may_match = |text: &&Cow<'_, str>| {
+            if exact.is_empty() || !text.is_ascii() {
                 return true;
             }
-            let lower = segment.to_ascii_lowercase();
-            sought.iter().all(|token| lower.contains(token))
+            let lower = text.to_ascii_lowercase();
+            exact.iter().all(|token| lower.contains(token))
         };
-        searched_texts
-            .iter()
-            .filter(may_hold)
-            .any(|segment| match first {
-                Some(only) => tokens(segment).any(|token| only.matches(&token)),
-                None => {
-                    let tokens: Vec<_> = tokens(segment).collect();
-                    tokens.windows(wanted.len()).any(|run| {
-                        run.iter()
-                            .zip(&wanted)
-                            .all(|(token, want)| want.matches(token))
-                    })
-                }
-            })
+        texts.iter().filter(may_match).any(|text| match single {
+            Some(pattern) => tokens(text).any(|token| pattern.matches(&token)),
+            None => {
+                let tokens: Vec<_> = tokens(text).collect();
+                tokens.windows(patterns.len()).any(|run| {
+                    run.iter()
+                        .zip(&patterns)
+                        .all(|(token, pattern)| pattern.matches(token))
+                })
+            }
+        })
     }
 }
 
 fn word_tokens(word: &Wildcard) -> Vec<TokenPattern> {
-    let mut cutter = Cutter::default();
+    let mut builder = PatternBuilder::default();
     for element in word.elements() {
         match element {
-            WildcardElement::Char(c) if !c.is_alphanumeric() => cutter.cut(),
-            WildcardElement::Char(c) if is_unspaced_script(*c) => cutter.add_alone(*c),
+            WildcardElement::Char(c) if !c.is_alphanumeric() => builder.end_token(),
+            WildcardElement::Char(c) if is_unspaced_script(*c) => builder.push_character_token(*c),
             WildcardElement::Char(c) => c
                 .to_lowercase()
-                .for_each(|lower| cutter.current.push(WildcardElement::Char(lower))),
-            // `*` right after a character that is a token by itself asks for nothing more.
-            WildcardElement::AnyRun if cutter.after_alone && cutter.current.is_empty() => {}
-            WildcardElement::AnyRun | WildcardElement::AnyChar => cutter.current.push(*element),
+                .for_each(|lower| builder.current.push(WildcardElement::Char(lower))),
+            // A `*` directly after a one-character token adds no condition.
+            WildcardElement::AnyRun
+                if builder.after_character_token && builder.current.is_empty() => {}
+            WildcardElement::AnyRun | WildcardElement::AnyChar => builder.current.push(*element),
         }
     }
-    cutter.cut();
-    cutter.done
+    builder.end_token();
+    builder.patterns
 }
 
+/// Builds token patterns from the elements of a word.
 #[derive(Default)]
-struct Cutter {
-    done: Vec<TokenPattern>,
+struct PatternBuilder {
+    patterns: Vec<TokenPattern>,
+    /// The token being built.
     current: Wildcard,
-    /// Whether the last character was a token by itself.
-    after_alone: bool,
+    /// Whether the last element was a one-character token of a script without spaces.
+    after_character_token: bool,
 }
 
-impl Cutter {
-    fn add_alone(&mut self, c: char) {
-        // Likewise `*` right before it.
+impl PatternBuilder {
+    fn push_character_token(&mut self, c: char) {
+        // A `*` directly before a one-character token adds no condition either.
         if self.current.is_any_text() {
             self.current = Wildcard::default();
         }
-        self.cut();
-        self.done.push(TokenPattern::Exact(c.to_string()));
-        self.after_alone = true;
+        self.end_token();
+        self.patterns.push(TokenPattern::Exact(c.to_string()));
+        self.after_character_token = true;
     }
 
-    fn cut(&mut self) {
-        self.after_alone = false;
+    fn end_token(&mut self) {
+        self.after_character_token = false;
         let current = std::mem::take(&mut self.current);
         if !current.is_empty() {
-            self.done.push(match current.as_literal() {
+            self.patterns.push(match current.as_literal() {
                 Some(text) => TokenPattern::Exact(text),
                 None => TokenPattern::Wildcard(current),
             });
@@ -348,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_runs_of_letters_and_digits_in_lower_case() {
+    fn splits_text_into_lower_case_tokens() {
         assert_eq!(
             words("What's UP, get_user(42)?"),
             ["what", "s", "up", "get", "user", "42"]
@@ -378,7 +389,7 @@ mod tests {
     #[case("*退款", "我要退款", true)]
     #[case("款退", "我要退款吗", false)]
     #[case("退?吗", "我要退款吗", true)]
-    fn a_word_is_found_as_tokens_in_a_row(
+    fn finds_words_as_consecutive_tokens(
         #[case] query: &str,
         #[case] text: &str,
         #[case] expected: bool,
@@ -387,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn every_text_of_a_span_is_searched_and_none_runs_into_the_next() {
+    fn searched_texts_cover_the_whole_span() {
         let span = Span {
             name: "answer".into(),
             tags: vec!["env:prod".into()],
@@ -424,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn each_side_is_searched_up_to_the_documented_limit() {
+    fn input_and_output_are_each_searched_up_to_the_limit() {
         let long = "é".repeat(MAX_SEARCHED_CHARS - 4);
         let io = Io {
             value: Some(json!(long)),
@@ -446,8 +457,8 @@ mod tests {
         );
     }
 
-    /// The definition, character by character.
-    fn cut(text: &str) -> Vec<String> {
+    /// The definition of tokens, character by character.
+    fn tokens_by_definition(text: &str) -> Vec<String> {
         let mut words = vec![String::new()];
         for c in text.chars() {
             if is_unspaced_script(c) && c.is_alphanumeric() {
@@ -473,30 +484,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn words_are_cut_as_they_are_defined(text in text()) {
-            prop_assert_eq!(words(&text), cut(&text));
-            let (mut tokens, mut word) = (tokens(&text), String::new());
-            let again = std::iter::from_fn(|| tokens.next_into(&mut word).then(|| word.clone()));
-            prop_assert_eq!(again.collect::<Vec<_>>(), cut(&text));
+        fn tokens_agree_with_the_definition(text in text()) {
+            prop_assert_eq!(words(&text), tokens_by_definition(&text));
+            let (mut tokens, mut token) = (tokens(&text), String::new());
+            let reused = std::iter::from_fn(|| tokens.next_into(&mut token).then(|| token.clone()));
+            prop_assert_eq!(reused.collect::<Vec<_>>(), tokens_by_definition(&text));
         }
 
         #[test]
-        fn a_phrase_is_found_where_its_tokens_stand_in_a_row(phrase in text(), text in text()) {
-            let (wanted, there) = (cut(&phrase), cut(&text));
-            let found = !wanted.is_empty() && there.windows(wanted.len()).any(|run| run == wanted);
+        fn finds_phrase_where_its_tokens_are_consecutive(phrase in text(), text in text()) {
+            let (words, all) = (tokens_by_definition(&phrase), tokens_by_definition(&text));
+            let found = !words.is_empty() && all.windows(words.len()).any(|run| run == words);
             let phrase = FreeText::Phrase(phrase);
             prop_assert_eq!(phrase.found_in(&[Cow::Borrowed(&text)]), found);
         }
 
         #[test]
-        fn a_text_is_found_in_itself(text in any::<String>()) {
+        fn finds_every_text_in_itself(text in any::<String>()) {
             let phrase = FreeText::Phrase(text.clone());
             let has_words = tokens(&text).next().is_some();
             prop_assert_eq!(phrase.found_in(&[Cow::Borrowed(&text)]), has_words);
         }
 
         #[test]
-        fn a_word_without_wildcards_is_cut_like_a_text(text in any::<String>()) {
+        fn splits_word_without_wildcards_like_a_text(text in any::<String>()) {
             let word = FreeText::Word(text.chars().map(WildcardElement::Char).collect());
             prop_assert_eq!(word.tokens(), FreeText::Phrase(text).tokens());
         }

@@ -1,14 +1,14 @@
-//! The time grammar: what callers write for `from` and `to`.
+//! The time grammar of `from` and `to`.
 //!
 //! | Form | Example |
 //! |---|---|
 //! | now | `now` |
 //! | date math | `now-15m`, `now-7d`, `now-2M` (months), `now+1h` |
-//! | a time ago | `15m`, `5min`, `2 hours`, `7d` |
+//! | time ago | `15m`, `5min`, `2 hours`, `7d` |
 //! | RFC 3339; UTC without a zone; midnight UTC without a time | `2026-07-01T10:00:00Z`, `2026-07-01` |
 //! | Unix time in milliseconds (13 digits) or seconds (10 digits) | `1784000000000` |
 //!
-//! Months and years are those of the calendar, in UTC. Everything else is a fixed length.
+//! Months and years are calendar months and years in UTC. All other units have a fixed length.
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::Offset;
@@ -17,50 +17,50 @@ use thiserror::Error;
 
 use crate::model::TimeWindow;
 
-/// A time that cannot be read, or a window that is none.
+/// An invalid time, or a time window that ends before it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}; {hint}")]
 pub struct TimeError {
-    /// What was wrong.
+    /// What is wrong.
     pub message: String,
-    /// How to mend it, with examples that work.
+    /// How to fix it, with examples that parse.
     pub hint: &'static str,
 }
 
-const FORMS: &str = "write now-7d, 15m (ago), 2026-07-01T10:00:00Z, 2026-07-01, or a Unix time in \
-                     milliseconds such as 1784000000000";
+const FORMS_HINT: &str = "use now-7d, 15m (15 minutes ago), 2026-07-01T10:00:00Z, 2026-07-01, or \
+                          a Unix time in milliseconds such as 1784000000000";
 
 impl TimeError {
-    fn unreadable(text: &str) -> Self {
-        // Enough to recognise it; a caller may have put a whole document here.
+    fn invalid(text: &str) -> Self {
+        // The start is enough to recognize the argument, which may be arbitrarily long.
         let start: String = text.chars().take(40).collect();
         Self {
-            message: format!("{start:?} is not a time"),
-            hint: FORMS,
+            message: format!("{start:?} is not a valid time"),
+            hint: FORMS_HINT,
         }
     }
 
     fn out_of_range() -> Self {
         Self {
-            message: "the time lies outside of the years that can be counted".to_owned(),
-            hint: FORMS,
+            message: "the time is outside the supported years -9999 to 9999".to_owned(),
+            hint: FORMS_HINT,
         }
     }
 }
 
-/// A unit of a length of time.
+/// A unit of a duration.
 #[derive(Debug, Clone, Copy)]
 enum Unit {
     /// A fixed number of milliseconds.
     Milliseconds(i64),
-    /// Months of the calendar.
+    /// Calendar months.
     Months,
-    /// Years of the calendar.
+    /// Calendar years.
     Years,
 }
 
 impl Unit {
-    /// Reads a unit. Only the single letters are read with case: `m` is a minute, `M` a month.
+    /// Parses a unit. Only single letters are case-sensitive: `m` is a minute, `M` a month.
     fn parse(text: &str) -> Option<Self> {
         let long = text.to_ascii_lowercase();
         Some(match (text, long.as_str()) {
@@ -75,7 +75,7 @@ impl Unit {
         })
     }
 
-    /// `ms` moved by `amount` of this unit; `None` outside of the calendar.
+    /// Adds `amount` units to `ms`; `None` outside the calendar.
     fn shift(self, ms: i64, amount: i64) -> Option<i64> {
         let span = match self {
             Unit::Milliseconds(length) => {
@@ -93,79 +93,80 @@ impl Unit {
     }
 }
 
-/// Reads a moment, in milliseconds since the Unix epoch. `now_ms` is the moment of asking.
+/// Parses a time to milliseconds since the Unix epoch. `now_ms` is the current time.
 ///
 /// # Errors
 ///
-/// A text of no known form, or a moment outside of the years -9999 to 9999.
+/// A text of no supported form, or a time outside the years -9999 to 9999.
 pub fn parse_instant(text: &str, now_ms: i64) -> Result<i64, TimeError> {
     let text = text.trim();
     if let Some(offsets) = text.strip_prefix("now") {
-        return shifted(offsets, now_ms).map_err(|problem| problem.of(text));
+        return apply_offsets(offsets, now_ms).map_err(|error| error.into_time_error(text));
     }
     if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit()) {
         return unix_time(text);
     }
-    if let Some((amount, unit)) = ago(text) {
+    if let Some((amount, unit)) = parse_time_ago(text) {
         let amount: i64 = amount.parse().map_err(|_| TimeError::out_of_range())?;
         return unit
             .shift(now_ms, -amount)
             .ok_or_else(TimeError::out_of_range);
     }
-    calendar(text).ok_or_else(|| TimeError::unreadable(text))
+    parse_calendar_time(text).ok_or_else(|| TimeError::invalid(text))
 }
 
-/// What is wrong with date math.
-enum OffsetProblem {
-    Unreadable,
+/// An error in date math.
+enum OffsetError {
+    Invalid,
     OutOfRange,
 }
 
-impl OffsetProblem {
-    fn of(self, text: &str) -> TimeError {
+impl OffsetError {
+    fn into_time_error(self, text: &str) -> TimeError {
         match self {
-            OffsetProblem::Unreadable => TimeError::unreadable(text),
-            OffsetProblem::OutOfRange => TimeError::out_of_range(),
+            OffsetError::Invalid => TimeError::invalid(text),
+            OffsetError::OutOfRange => TimeError::out_of_range(),
         }
     }
 }
 
-/// `now_ms` after the offsets that follow `now`: any number of `-7d`, `+1h`, blanks between.
-fn shifted(offsets: &str, now_ms: i64) -> Result<i64, OffsetProblem> {
+/// Applies the offsets that follow `now` to `now_ms`: any number of `-7d` or `+1h`, with optional
+/// spaces.
+fn apply_offsets(offsets: &str, now_ms: i64) -> Result<i64, OffsetError> {
     let mut ms = now_ms;
     let mut rest = offsets.trim_start();
     while !rest.is_empty() {
         let (sign, tail) = match (rest.strip_prefix('-'), rest.strip_prefix('+')) {
             (Some(tail), _) => (-1, tail),
             (_, Some(tail)) => (1, tail),
-            _ => return Err(OffsetProblem::Unreadable),
+            _ => return Err(OffsetError::Invalid),
         };
-        let (amount, tail) = leading(tail.trim_start(), |c| c.is_ascii_digit());
-        let (unit, tail) = leading(tail.trim_start(), |c| c.is_ascii_alphabetic());
-        let unit = Unit::parse(unit).ok_or(OffsetProblem::Unreadable)?;
+        let (amount, tail) = split_prefix(tail.trim_start(), |c| c.is_ascii_digit());
+        let (unit, tail) = split_prefix(tail.trim_start(), |c| c.is_ascii_alphabetic());
+        let unit = Unit::parse(unit).ok_or(OffsetError::Invalid)?;
         if amount.is_empty() {
-            return Err(OffsetProblem::Unreadable);
+            return Err(OffsetError::Invalid);
         }
-        let amount: i64 = amount.parse().map_err(|_| OffsetProblem::OutOfRange)?;
+        let amount: i64 = amount.parse().map_err(|_| OffsetError::OutOfRange)?;
         ms = unit
             .shift(ms, sign * amount)
-            .ok_or(OffsetProblem::OutOfRange)?;
+            .ok_or(OffsetError::OutOfRange)?;
         rest = tail.trim_start();
     }
     Ok(ms)
 }
 
-/// The longest start of `text` whose characters all pass, and what follows.
-fn leading(text: &str, pass: impl Fn(char) -> bool) -> (&str, &str) {
-    let end = text.find(|c| !pass(c)).unwrap_or(text.len());
+/// Splits `text` after the longest prefix whose characters all match.
+fn split_prefix(text: &str, matches: impl Fn(char) -> bool) -> (&str, &str) {
+    let end = text.find(|c| !matches(c)).unwrap_or(text.len());
     text.split_at_checked(end).unwrap_or((text, ""))
 }
 
-/// `15m`, `5 minutes`, `2 hours ago`, `-7d`: how much, of which unit.
-fn ago(text: &str) -> Option<(&str, Unit)> {
+/// The amount and the unit of `15m`, `5 minutes`, `2 hours ago` or `-7d`.
+fn parse_time_ago(text: &str) -> Option<(&str, Unit)> {
     let text = text.strip_prefix('-').unwrap_or(text);
     let text = text.strip_suffix("ago").unwrap_or(text).trim_end();
-    let (amount, unit) = leading(text, |c| c.is_ascii_digit());
+    let (amount, unit) = split_prefix(text, |c| c.is_ascii_digit());
     if amount.is_empty() {
         return None;
     }
@@ -179,19 +180,19 @@ fn unix_time(digits: &str) -> Result<i64, TimeError> {
         (10, Some(seconds)) => Ok(seconds * 1_000),
         (length, _) => Err(TimeError {
             message: format!(
-                "a Unix time has 13 digits in milliseconds or 10 in seconds, this one has {length}"
+                "a Unix time has 13 digits (milliseconds) or 10 digits (seconds), not {length}"
             ),
-            hint: FORMS,
+            hint: FORMS_HINT,
         }),
     }
 }
 
-/// RFC 3339, or a date with or without a time, in UTC.
-fn calendar(text: &str) -> Option<i64> {
+/// Parses RFC 3339, or a date with or without a time, in UTC.
+fn parse_calendar_time(text: &str) -> Option<i64> {
     if let Ok(timestamp) = text.parse::<Timestamp>() {
         return Some(timestamp.as_millisecond());
     }
-    // A date is read first: the other type takes it for a time too, but not every text of it.
+    // `DateTime` parses most dates but not all of them, so try `Date` first.
     let datetime = match text.parse::<Date>() {
         Ok(date) if !text.contains(['T', 't', ' ', ':']) => date.at(0, 0, 0, 0),
         _ => text.parse::<DateTime>().ok()?,
@@ -200,12 +201,12 @@ fn calendar(text: &str) -> Option<i64> {
     Some(timestamp.as_millisecond())
 }
 
-/// The window between two moments. `to` is now if not given; `from` is then `default_from` before
-/// it, so that an end in the past alone still makes a window.
+/// Parses a time window. `to` defaults to now. `from` defaults to `default_from` relative to the
+/// end of the window, so that `to` alone, in the past, still gives a window.
 ///
 /// # Errors
 ///
-/// A moment that cannot be read, or `from` after `to`.
+/// An invalid time, or `from` after `to`.
 pub fn parse_window(
     from: Option<&str>,
     to: Option<&str>,
@@ -224,14 +225,14 @@ pub fn parse_window(
                 format_rfc3339(from_ms),
                 format_rfc3339(to_ms)
             ),
-            hint: "swap them, or name only the start: from=now-7d, to=now",
+            hint: "swap them, or give only the start: from=now-7d, to=now",
         });
     }
     Ok(TimeWindow { from_ms, to_ms })
 }
 
-/// A moment as RFC 3339 with milliseconds, in UTC: `2026-07-01T10:00:00.000Z`. A moment outside of
-/// the calendar becomes its nearest end.
+/// Formats a time as RFC 3339 with milliseconds, in UTC: `2026-07-01T10:00:00.000Z`. A time
+/// outside the calendar is clamped to it.
 pub fn format_rfc3339(ms: i64) -> String {
     let nearest = if ms < 0 {
         Timestamp::MIN
@@ -251,7 +252,7 @@ mod tests {
     /// 2026-03-31T12:00:00Z.
     const NOW: i64 = 1_774_958_400_000;
 
-    fn read(text: &str) -> String {
+    fn parsed(text: &str) -> String {
         format_rfc3339(parse_instant(text, NOW).unwrap())
     }
 
@@ -283,8 +284,8 @@ mod tests {
     #[case("2026-07-01", "2026-07-01T00:00:00.000Z")]
     #[case("1784000000000", "2026-07-14T03:33:20.000Z")]
     #[case("1784000000", "2026-07-14T03:33:20.000Z")]
-    fn every_form_is_read(#[case] text: &str, #[case] expected: &str) {
-        assert_eq!(read(text), expected);
+    fn parses_every_form(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(parsed(text), expected);
     }
 
     #[rstest]
@@ -307,14 +308,14 @@ mod tests {
     #[case("2026-07")]
     #[case("10:00")]
     #[case("é")]
-    fn the_rest_is_refused_with_examples(#[case] text: &str) {
+    fn refuses_other_forms_with_examples(#[case] text: &str) {
         let error = parse_instant(text, NOW).unwrap_err();
         assert!(error.to_string().contains("now-7d"), "{error}");
         assert!(error.to_string().len() < 300, "{error}");
     }
 
     #[test]
-    fn every_example_in_an_error_is_read() {
+    fn every_example_in_the_hint_parses() {
         for text in [
             "now-7d",
             "15m",
@@ -322,13 +323,13 @@ mod tests {
             "2026-07-01",
             "1784000000000",
         ] {
-            assert!(FORMS.contains(text));
+            assert!(FORMS_HINT.contains(text));
             assert!(parse_instant(text, NOW).is_ok(), "{text}");
         }
     }
 
     #[test]
-    fn a_window_ends_now_and_starts_at_the_default_before_its_end() {
+    fn window_defaults_to_now_and_default_start() {
         let day = 86_400_000;
         let ends = |from, to| {
             let window = parse_window(from, to, "now-1d", NOW).unwrap();
@@ -342,12 +343,12 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_ends_before_it_starts_is_an_error_with_both_ends() {
+    fn refuses_reversed_window() {
         let error = parse_window(Some("now"), Some("now-1d"), "now-1d", NOW).unwrap_err();
         assert_eq!(
             error.to_string(),
             "`from` (2026-03-31T12:00:00.000Z) is later than `to` (2026-03-30T12:00:00.000Z); \
-             swap them, or name only the start: from=now-7d, to=now"
+             swap them, or give only the start: from=now-7d, to=now"
         );
     }
 
@@ -367,12 +368,12 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_read_back(ms in -62_135_596_800_000_i64..253_402_207_200_000) {
+        fn formatted_time_round_trips(ms in -62_135_596_800_000_i64..253_402_207_200_000) {
             prop_assert_eq!(parse_instant(&format_rfc3339(ms), 0), Ok(ms));
         }
 
         #[test]
-        fn every_moment_can_be_written(ms in any::<i64>()) {
+        fn formats_every_time(ms in any::<i64>()) {
             let _ = format_rfc3339(ms);
         }
     }

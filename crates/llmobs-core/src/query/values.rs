@@ -1,38 +1,38 @@
-//! A facet as something to group by: its name read, and its values on a span.
+//! Facets as group keys: parsing a facet's name, and reading its values on a span.
 
 use super::facets::{self, FacetValue};
 use super::{Expr, Field, ParseError, SpanContext, Term, parse};
 
 impl Field {
-    /// Reads the name of a facet as a query writes it before the colon: `@meta.model_name`, `env`.
+    /// Parses the name of a facet in query syntax: `@meta.model_name`, `env`.
     ///
     /// # Errors
     ///
-    /// A text that is no name, or is more than one.
+    /// A text that is not exactly one name.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let text = text.trim();
-        let wrong = || {
-            let hint = "write one name as before a colon: @meta.model_name, @status, env";
-            ParseError::new(0, "this is not the name of a facet or a tag", hint)
+        let not_a_name = || {
+            let hint = "give one name as a query writes it before the colon: @meta.model_name, \
+                        @status, env";
+            ParseError::new(0, "expected the name of one facet or tag", hint)
         };
         match parse(&format!("{text}:*"))?.root {
             Expr::Term(Term::Exists(field)) => Ok(field),
-            _ => Err(wrong()),
+            _ => Err(not_a_name()),
         }
     }
 }
 
-/// The values of a facet on a span as text, each once: several where a tag is repeated or a list
-/// is looked through, none where it is absent or empty. Something that is no text and no number
-/// reads as `(present)`.
+/// The distinct values of a facet on a span, as text: several for a repeated tag or a list, none
+/// where the facet is absent or empty. A value that is neither text nor a number is `(present)`.
 pub fn facet_values(field: &Field, context: &SpanContext<'_>) -> Vec<String> {
     let found = match field {
-        Field::Attribute(name) => facets::of_attribute(name, context),
-        Field::Tag(name) => facets::of_tag(name, context),
+        Field::Attribute(name) => facets::attribute_values(name, context),
+        Field::Tag(name) => facets::tag_values(name, context),
         Field::Child(name) => {
-            let below = context.descendants.iter();
-            below
-                .flat_map(|span| facets::of_attribute(name, &SpanContext::without_trace(span)))
+            let descendants = context.descendants.iter();
+            descendants
+                .flat_map(|span| facets::attribute_values(name, &SpanContext::without_trace(span)))
                 .collect()
         }
     };
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_facet_has_none_one_or_several_values() {
+    fn returns_every_value_of_a_facet() {
         let span = Span {
             name: "answer".into(),
             duration_ns: 5,
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused() {
+    fn refuses_text_that_is_not_one_name() {
         for text in ["", "@a:b", "a b", "(a", "a OR b", "\"a\""] {
             assert!(Field::parse(text).is_err(), "{text}");
         }

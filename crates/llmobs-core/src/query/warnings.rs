@@ -1,13 +1,13 @@
-//! What a query will silently not find. Each of these is valid and almost never meant.
+//! Warnings about valid queries that match nothing, which the caller almost never intends.
 
 use super::facets::is_known_attribute;
 use super::{Field, FreeText, Pattern, Query, Term, Wildcard};
 
-/// More than this many are the same mistake over and over.
+/// Maximum number of warnings for a query; further ones repeat the same mistake.
 const MAX_WARNINGS: usize = 8;
 
-/// What callers write for a facet, and the facet.
-const MEANT: &[(&str, &str)] = &[
+/// Common mistakes in a facet's name, each with an example of the correct facet.
+const SUGGESTIONS: &[(&str, &str)] = &[
     ("duration_ms", "@duration:>500ms"),
     ("duration_ns", "@duration:>500ms"),
     ("start_ms", "timestamp:>=1784000000000"),
@@ -32,8 +32,18 @@ const MEANT: &[(&str, &str)] = &[
     ("total_tokens", "@metrics.total_tokens:>1000"),
 ];
 
-/// Families of attributes, which are never the start of a tag's key.
-const FAMILIES: &[&str] = &[
+/// Common mistakes in the family of a facet, each with the correct family.
+const FAMILY_SUGGESTIONS: &[(&str, &str)] = &[
+    ("metric.", "metrics."),
+    ("metadata.", "meta.metadata."),
+    ("meta.metrics.", "metrics."),
+    ("meta.meta.", "meta."),
+    ("traces.", "trace."),
+    ("feedbacks.", "feedback."),
+];
+
+/// Prefixes of attribute names. A tag's key almost never starts with one.
+const ATTRIBUTE_FAMILIES: &[&str] = &[
     "meta.",
     "metrics.",
     "evaluations.",
@@ -44,8 +54,8 @@ const FAMILIES: &[&str] = &[
 ];
 
 impl Query {
-    /// What will silently not be found, in sentences with a remedy: unknown facets, operators in
-    /// lower case, quotes that are none. At most eight, none twice.
+    /// Warnings about terms that match nothing, each with a fix: unknown facets, operators in
+    /// lower case, single quotes. At most [`MAX_WARNINGS`], without duplicates.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for term in self.root.terms() {
@@ -72,8 +82,8 @@ fn term_warning(term: &Term) -> Option<String> {
     }
 }
 
-const NO_WORDS: &str = "A search text without letters or digits matches nothing: free text is \
-                        compared word by word.";
+const NO_WORDS: &str = "Free text without letters or digits matches nothing, because it is \
+                        compared word by word. Search for a word, such as refund.";
 
 fn word_warning(word: &Wildcard) -> Option<String> {
     let text = word.as_literal();
@@ -88,8 +98,8 @@ fn word_warning(word: &Wildcard) -> Option<String> {
         };
         if let Some(operator) = operator {
             return Some(format!(
-                "`{text}` is searched for as a word: write {operator} in capitals if it is meant \
-                 as an operator, or quote it."
+                "`{text}` is searched for as a word. Write {operator} in upper case to use the \
+                 operator, or quote the word to avoid this note."
             ));
         }
     }
@@ -100,20 +110,39 @@ fn word_warning(word: &Wildcard) -> Option<String> {
 fn field_warning(field: &Field) -> Option<String> {
     let name = field.name();
     match field {
-        Field::Tag(_) if FAMILIES.iter().any(|family| name.starts_with(family)) => Some(format!(
-            "`{name}` without `@` is a tag, which a Datadog site does not find as an attribute: \
-             write @{name}."
-        )),
+        Field::Tag(_)
+            if ATTRIBUTE_FAMILIES
+                .iter()
+                .any(|family| name.starts_with(family)) =>
+        {
+            Some(format!(
+                "`{name}` without `@` is a tag, and matches no attribute on a Datadog site. \
+                 Write @{name}."
+            ))
+        }
         Field::Tag(_) => None,
         _ if is_known_attribute(name) => None,
-        _ => Some(match MEANT.iter().find(|(written, _)| *written == name) {
-            Some((_, facet)) => format!("`{field}` is no facet of LLM spans: write {facet}."),
+        _ => Some(match suggestion(name) {
+            Some(facet) => format!("`{field}` is not a facet of LLM spans. Write {facet}."),
             None => format!(
-                "`{field}` is no facet of LLM spans, and matches nothing on a Datadog site: write \
-                 the name without `@` if it is a tag, or @meta.metadata.… for metadata."
+                "`{field}` is not a facet of LLM spans, and matches nothing on a Datadog site. \
+                 Write the name without `@` if it is a tag, or @meta.metadata.<key> if it is \
+                 metadata."
             ),
         }),
     }
+}
+
+/// The facet that the caller probably means.
+fn suggestion(name: &str) -> Option<String> {
+    let exact = SUGGESTIONS.iter().find(|(mistake, _)| *mistake == name);
+    if let Some((_, facet)) = exact {
+        return Some((*facet).to_owned());
+    }
+    FAMILY_SUGGESTIONS.iter().find_map(|(mistake, family)| {
+        let corrected = format!("{family}{}", name.strip_prefix(mistake)?);
+        is_known_attribute(&corrected).then(|| Field::Attribute(corrected).to_string())
+    })
 }
 
 fn single_quote(pattern: &Pattern) -> Option<String> {
@@ -126,9 +155,7 @@ fn single_quote(pattern: &Pattern) -> Option<String> {
         _ => false,
     };
     found.then(|| {
-        "A single quote is an ordinary character and part of the value: write double quotes, as \
-         in @ml_app:\"my app\"."
-            .to_owned()
+        "A single quote is part of the value. Use double quotes: @ml_app:\"my app\".".to_owned()
     })
 }
 
@@ -145,19 +172,21 @@ mod tests {
     #[rstest]
     #[case(
         "@meta.span.kind:llm and @status:error",
-        "`and` is searched for as a word: write AND"
+        "`and` is searched for as a word. Write AND"
     )]
-    #[case("a Or b", "write OR in capitals")]
-    #[case("a || b", "write OR in capitals")]
-    #[case("@replay_run_id:7", "`@replay_run_id` is no facet of LLM spans")]
-    #[case("-@meta.model:gpt", "`@meta.model` is no facet")]
-    #[case("@trace.tokens:>5", "no facet")]
-    #[case("@child.@foo:1", "`@child.@foo` is no facet")]
-    #[case("@duration_ms:>5", "write @duration:>500ms")]
-    #[case("meta.span.kind:llm", "write @meta.span.kind")]
+    #[case("a Or b", "Write OR in upper case")]
+    #[case("a || b", "Write OR in upper case")]
+    #[case("@replay_run_id:7", "`@replay_run_id` is not a facet of LLM spans")]
+    #[case("-@meta.model:gpt", "`@meta.model` is not a facet")]
+    #[case("@trace.tokens:>5", "not a facet")]
+    #[case("@child.@foo:1", "`@child.@foo` is not a facet")]
+    #[case("@duration_ms:>5", "Write @duration:>500ms")]
+    #[case("@metric.total_tokens:>5", "Write @metrics.total_tokens.")]
+    #[case("@metadata.plan:pro", "Write @meta.metadata.plan.")]
+    #[case("meta.span.kind:llm", "Write @meta.span.kind")]
     #[case("\"...\"", "without letters or digits")]
     #[case("@ml_app:'my app'", "double quotes")]
-    fn what_will_not_be_found_is_said(#[case] text: &str, #[case] words: &str) {
+    fn warns_of_terms_that_match_nothing(#[case] text: &str, #[case] words: &str) {
         let warnings = warnings(text);
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains(words), "{warnings:?}");
@@ -167,20 +196,20 @@ mod tests {
     #[case("@ml_app:a AND env:prod OR -\"and\" anda *")]
     #[case("@metrics.anything:>1 @evaluations.custom.x:* @feedback.thumbs.value:up")]
     #[case("replay_run_id:7 session_id:*")]
-    fn a_query_that_means_what_it_says_has_no_warnings(#[case] text: &str) {
+    fn correct_query_has_no_warnings(#[case] text: &str) {
         assert_eq!(warnings(text), Vec::<String>::new());
     }
 
     #[test]
-    fn warnings_are_few_and_never_repeated() {
+    fn warnings_are_bounded_and_distinct() {
         assert_eq!(warnings("a and b and c and d").len(), 1);
         let many: String = (0..100).map(|n| format!("@x{n}:1 ")).collect();
         assert_eq!(warnings(&many).len(), MAX_WARNINGS);
     }
 
     #[test]
-    fn every_facet_that_is_recommended_is_a_known_one() {
-        for (_, example) in MEANT {
+    fn every_suggested_facet_is_known() {
+        for (_, example) in SUGGESTIONS {
             assert_eq!(warnings(example), Vec::<String>::new(), "{example}");
         }
     }

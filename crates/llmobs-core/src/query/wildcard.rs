@@ -1,8 +1,8 @@
-//! Text patterns with `*` (any run of characters) and `?` (exactly one).
+//! Text patterns with `*` (any run of characters) and `?` (exactly one character).
 
 use std::str::Chars;
 
-/// A text pattern. Equal patterns are equal values: runs of `*` are one.
+/// A text pattern. Consecutive `*` are stored as one, so that equal patterns are equal values.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Wildcard {
     elements: Vec<WildcardElement>,
@@ -11,16 +11,16 @@ pub struct Wildcard {
 /// One element of a text pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WildcardElement {
-    /// This character.
+    /// A literal character.
     Char(char),
     /// `?`: any one character.
     AnyChar,
-    /// `*`: any run of characters, also none.
+    /// `*`: any run of characters, including none.
     AnyRun,
 }
 
 impl Wildcard {
-    /// Adds an element at the end.
+    /// Appends an element.
     pub fn push(&mut self, element: WildcardElement) {
         if element != WildcardElement::AnyRun
             || self.elements.last() != Some(&WildcardElement::AnyRun)
@@ -34,7 +34,7 @@ impl Wildcard {
         &self.elements
     }
 
-    /// Whether nothing was added.
+    /// Whether the pattern has no elements.
     pub fn is_empty(&self) -> bool {
         self.elements.is_empty()
     }
@@ -44,7 +44,7 @@ impl Wildcard {
         self.elements == [WildcardElement::AnyRun]
     }
 
-    /// The text, if no wildcard is in it.
+    /// The text, if the pattern has no wildcards.
     pub fn as_literal(&self) -> Option<String> {
         let character = |element: &WildcardElement| match element {
             WildcardElement::Char(c) => Some(*c),
@@ -53,10 +53,10 @@ impl Wildcard {
         self.elements.iter().map(character).collect()
     }
 
-    /// Whether the pattern matches the whole of `text`, with case.
+    /// Whether the pattern matches the complete text, case-sensitively.
     ///
-    /// On a mismatch the last `*` takes one character more, which suffices: an earlier one taking
-    /// more could never help. No recursion, no allocation.
+    /// On a mismatch, the last `*` is extended by one character. Extending an earlier `*` could
+    /// not help, so the match needs no recursion and no allocation.
     pub fn matches(&self, text: &str) -> bool {
         let mut elements = self.elements.as_slice();
         let mut rest = text.chars();
@@ -70,11 +70,11 @@ impl Wildcard {
                     continue;
                 }
                 Some((element, tail)) => match rest.next() {
-                    Some(c) if element.accepts(c) => {
+                    Some(c) if element.matches_char(c) => {
                         elements = tail;
                         continue;
                     }
-                    // Every element left but `*` needs a character.
+                    // Every remaining element except `*` needs a character.
                     None => return false,
                     Some(_) => {}
                 },
@@ -94,9 +94,9 @@ impl Wildcard {
 }
 
 impl WildcardElement {
-    fn accepts(self, c: char) -> bool {
+    fn matches_char(self, c: char) -> bool {
         match self {
-            WildcardElement::Char(own) => own == c,
+            WildcardElement::Char(expected) => expected == c,
             WildcardElement::AnyChar | WildcardElement::AnyRun => true,
         }
     }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn star_is_any_run_and_question_mark_one_character() {
+    fn matches_any_run_and_one_character() {
         for (pattern, text, matches) in [
             ("gpt-4*", "gpt-4o-mini", true),
             ("*mini", "gpt-4o-mini", true),
@@ -151,7 +151,7 @@ mod tests {
         }
     }
 
-    /// The definition, as slow as it is plain.
+    /// The definition of a match, by recursion.
     fn matches_by_definition(elements: &[WildcardElement], text: &[char]) -> bool {
         match (elements, text) {
             ([], []) => true,
@@ -159,7 +159,7 @@ mod tests {
                 (0..=text.len()).any(|n| matches_by_definition(tail, &text[n..]))
             }
             ([element, tail @ ..], [c, rest @ ..]) => {
-                element.accepts(*c) && matches_by_definition(tail, rest)
+                element.matches_char(*c) && matches_by_definition(tail, rest)
             }
             _ => false,
         }

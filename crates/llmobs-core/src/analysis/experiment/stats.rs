@@ -153,7 +153,7 @@ pub fn metric_stats<'a>(
             stats.failed_left_out += 1;
             continue;
         }
-        let Some(metric) = event.metric_from(&info.label, &mut place) else {
+        let Some(metric) = event.metric_near(&info.label, &mut place) else {
             stats.missing += 1;
             continue;
         };

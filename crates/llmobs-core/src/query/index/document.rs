@@ -1,4 +1,4 @@
-//! What an index keeps of a span.
+//! The document that an index stores for a span.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -6,39 +6,39 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use serde_json::{Map, Value};
 
 use super::{
-    EVALUATION, EXACT, FEEDBACK, MAX_VALUE, Marker, PRESENT, RESERVED, Side, evaluation_columns,
-    is_grouped, keeps_number_text, long_key, number_column, number_key, present_key, text_key,
-    text_number_column,
+    EVALUATION_PREFIX, EXACT_ATTRIBUTES, FEEDBACK_PREFIX, Lookup, MAX_VALUE_BYTES, Marker,
+    PRESENCE_ATTRIBUTES, RESERVED_PREFIXES, evaluation_columns, is_grouped, long_key,
+    number_column, number_key, present_key, stores_number_text, text_key, text_number_column,
 };
 use crate::model::{Assessment, Evaluation, Span};
 use crate::query::SpanContext;
-use crate::query::facets::{self, FacetValue, Sides};
+use crate::query::facets::{self, FacetValue, LookupValues};
 use crate::query::number::decimal;
 
-/// Paths kept of one free-form object.
+/// Maximum number of paths stored for a free-form object.
 const MAX_PATHS: usize = 96;
 
-/// Levels of a free-form object that paths lead through.
+/// Maximum depth of a path in a free-form object.
 const MAX_LEVELS: usize = 12;
 
-/// Names of tags kept of one span.
+/// Maximum number of tag names stored for a span.
 const MAX_TAG_NAMES: usize = 256;
 
-/// Colons of a tag at which its name may end.
+/// Maximum number of colons in a tag at which its name may end.
 const MAX_COLONS: usize = 6;
 
-/// What an index keeps of a span, beside the words of its text.
+/// The data that an index stores for a span, besides the tokens of its text.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct IndexDocument<'a> {
     /// Exact keys.
     pub keys: KeyList,
     /// Numbers by column.
     pub numbers: Vec<(String, f64)>,
-    /// Values to group by, by column; each once.
+    /// Distinct values to group by, by column.
     pub groups: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
-/// Exact keys, one behind the other in one text: a span has a hundred of them.
+/// A list of keys, concatenated in one allocation: a span has about a hundred keys.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KeyList {
     text: String,
@@ -46,71 +46,75 @@ pub struct KeyList {
 }
 
 impl KeyList {
-    fn add(&mut self, parts: &[&str]) {
+    fn push(&mut self, parts: &[&str]) {
         parts.iter().for_each(|part| self.text.push_str(part));
         self.ends.push(self.text.len());
     }
 
-    /// The keys; one may come twice.
+    /// The keys, possibly with duplicates.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         let bounds = starts.zip(&self.ends);
         bounds.map(|(start, end)| self.text.get(start..*end).unwrap_or_default())
     }
 
-    /// Whether a key is among them.
+    /// Whether the list contains a key.
     pub fn contains(&self, key: &str) -> bool {
-        self.iter().any(|kept| kept == key)
+        self.iter().any(|stored| stored == key)
     }
 }
 
-/// The facts of a span, with the evaluations that stand on it.
+/// The document of a span, including the evaluations joined to it.
 pub fn index_document(span: &Span) -> IndexDocument<'_> {
-    let mut collector = Collector {
+    let mut builder = DocumentBuilder {
         context: SpanContext::without_trace(span),
-        facts: IndexDocument::default(),
-        marked: Vec::new(),
+        document: IndexDocument::default(),
+        markers: Vec::new(),
     };
-    let mut names: Vec<Cow<'_, str>> = EXACT.iter().copied().map(Cow::Borrowed).collect();
-    collector.tag_names(span, &mut names);
+    let mut names: Vec<Cow<'_, str>> = EXACT_ATTRIBUTES
+        .iter()
+        .copied()
+        .map(Cow::Borrowed)
+        .collect();
+    builder.add_tag_names(span, &mut names);
     let metrics = span.metrics.keys();
     names.extend(metrics.map(|key| Cow::Owned(["metrics.", key].concat())));
-    let metadata = collector.paths(&span.metadata, "meta.metadata.", Marker::Metadata);
+    let metadata = builder.paths(&span.metadata, "meta.metadata.", Marker::Metadata);
     names.extend(metadata.into_iter().map(Cow::Owned));
-    let extra = collector.paths(&span.extra, "", Marker::Free);
+    let extra = builder.paths(&span.extra, "", Marker::Free);
     for name in extra.into_iter().map(Cow::Owned) {
         if !names.contains(&name) {
             names.push(name);
         }
     }
     for name in names {
-        collector.put_exact(name);
+        builder.put_exact_attribute(name);
     }
-    for name in PRESENT {
-        collector.put_present(name);
+    for name in PRESENCE_ATTRIBUTES {
+        builder.put_presence_attribute(name);
     }
-    collector.put_judgements(&span.evaluations, EVALUATION);
-    collector.put_judgements(&span.feedback, FEEDBACK);
-    collector.facts
+    builder.put_evaluations(&span.evaluations, EVALUATION_PREFIX);
+    builder.put_evaluations(&span.feedback, FEEDBACK_PREFIX);
+    builder.document
 }
 
-struct Collector<'a> {
+struct DocumentBuilder<'a> {
     context: SpanContext<'a>,
-    facts: IndexDocument<'a>,
-    /// The markers that are among the keys.
-    marked: Vec<Marker>,
+    document: IndexDocument<'a>,
+    /// The markers that are already among the keys.
+    markers: Vec<Marker>,
 }
 
-impl<'a> Collector<'a> {
+impl<'a> DocumentBuilder<'a> {
     fn mark(&mut self, marker: Marker) {
-        if !self.marked.contains(&marker) {
-            self.marked.push(marker);
-            self.facts.keys.add(&[marker.key()]);
+        if !self.markers.contains(&marker) {
+            self.markers.push(marker);
+            self.document.keys.push(&[marker.key()]);
         }
     }
 
-    /// Adds the names by which the span's tags may be asked for, each once.
-    fn tag_names(&mut self, span: &'a Span, names: &mut Vec<Cow<'a, str>>) {
+    /// Adds the distinct names by which a query can read the span's tags.
+    fn add_tag_names(&mut self, span: &'a Span, names: &mut Vec<Cow<'a, str>>) {
         for tag in &span.tags {
             for (count, (colon, _)) in tag.match_indices(':').enumerate() {
                 let Some(name) = tag.get(..colon).filter(|name| !name.is_empty()) else {
@@ -120,10 +124,13 @@ impl<'a> Collector<'a> {
                     self.mark(Marker::Free);
                     break;
                 }
-                if names.iter().any(|known| known == name) {
+                if names.iter().any(|added| added == name) {
                     continue;
                 }
-                if RESERVED.iter().any(|family| name.starts_with(family)) {
+                if RESERVED_PREFIXES
+                    .iter()
+                    .any(|family| name.starts_with(family))
+                {
                     self.mark(Marker::Reserved);
                 } else {
                     names.push(Cow::Borrowed(name));
@@ -132,115 +139,118 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// All dotted paths into a free-form object, under a prefix.
+    /// All dotted paths in a free-form object, with a prefix.
     fn paths(&mut self, map: &Map<String, Value>, prefix: &str, marker: Marker) -> Vec<String> {
-        let (paths, whole) = paths_of(map, prefix);
-        if !whole {
+        let (paths, complete) = collect_paths(map, prefix);
+        if !complete {
             self.mark(marker);
         }
         paths
     }
 
-    fn put_exact(&mut self, name: Cow<'a, str>) {
-        match facets::of_both(&name, &self.context) {
-            Sides::Same(values) => self.put_values(Side::Both, name, &values),
-            Sides::Different { attribute, tag } => {
-                self.put_values(Side::Attribute, name.clone(), &attribute);
-                self.put_values(Side::Tag, name, &tag);
+    fn put_exact_attribute(&mut self, name: Cow<'a, str>) {
+        match facets::lookup_both(&name, &self.context) {
+            LookupValues::Same(values) => self.put_values(Lookup::Both, name, &values),
+            LookupValues::Different { attribute, tag } => {
+                self.put_values(Lookup::Attribute, name.clone(), &attribute);
+                self.put_values(Lookup::Tag, name, &tag);
             }
         }
     }
 
-    fn put_values(&mut self, side: Side, name: Cow<'a, str>, values: &[FacetValue<'a>]) {
+    fn put_values(&mut self, lookup: Lookup, name: Cow<'a, str>, values: &[FacetValue<'a>]) {
         if values.is_empty() {
             return;
         }
         let grouped = is_grouped(&name);
-        let measured = !keeps_number_text(&name);
-        let sided = match side {
-            Side::Both => name,
-            side => Cow::Owned(side.of(&name).into_owned()),
+        let number_text = stores_number_text(&name);
+        let stored = match lookup {
+            Lookup::Both => name,
+            lookup => Cow::Owned(lookup.stored_name(&name).into_owned()),
         };
-        self.put_presence(&sided, values);
+        self.put_presence(&stored, values);
         let mut seen = HashSet::new();
         for value in values {
-            self.put_value(&sided, measured, value);
+            self.put_value(&stored, number_text, value);
             if grouped && value.is_present() {
-                let text = group_of(value);
+                let text = group_text(value);
                 if values.len() == 1 || seen.insert(text.clone()) {
-                    self.facts.groups.push((sided.clone(), text));
+                    self.document.groups.push((stored.clone(), text));
                 }
             }
         }
     }
 
-    /// `measured`: a number is only compared, never looked for as it is written.
-    fn put_value(&mut self, sided: &str, measured: bool, value: &FacetValue<'_>) {
-        let facts = &mut self.facts;
+    /// Adds a value. `number_text`: whether to add the text of a number too, for wildcards.
+    fn put_value(&mut self, stored: &str, number_text: bool, value: &FacetValue<'_>) {
+        let document = &mut self.document;
         match value {
             FacetValue::Text(text) => {
-                if text.len() <= MAX_VALUE {
-                    facts.keys.add(&text_key(sided, text));
+                if text.len() <= MAX_VALUE_BYTES {
+                    document.keys.push(&text_key(stored, text));
                 } else {
-                    facts.keys.add(&long_key(sided));
+                    document.keys.push(&long_key(stored));
                 }
                 if let Some(number) = decimal(text) {
-                    facts.numbers.push((text_number_column(sided), number));
+                    document.numbers.push((text_number_column(stored), number));
                 }
             }
             FacetValue::Number { number, .. } => {
-                if !measured {
-                    facts.keys.add(&number_key(sided, &number.to_string()));
+                if number_text {
+                    document.keys.push(&number_key(stored, &number.to_string()));
                 }
                 let value = number.value();
                 if value.is_finite() {
-                    facts.numbers.push((number_column(sided), value));
+                    document.numbers.push((number_column(stored), value));
                 }
             }
             FacetValue::Present => {}
         }
     }
 
-    fn put_present(&mut self, name: &str) {
+    fn put_presence_attribute(&mut self, name: &str) {
         let presence = |values: &[FacetValue<'_>]| {
             (values.iter().any(FacetValue::is_present), values.is_empty())
         };
-        match facets::of_both(name, &self.context) {
-            Sides::Same(values) => self.put_presence(&Side::Both.of(name), &values),
-            Sides::Different { attribute, tag } if presence(&attribute) == presence(&tag) => {
-                self.put_presence(&Side::Both.of(name), &attribute);
+        match facets::lookup_both(name, &self.context) {
+            LookupValues::Same(values) => {
+                self.put_presence(&Lookup::Both.stored_name(name), &values);
             }
-            Sides::Different { attribute, tag } => {
-                self.put_presence(&Side::Attribute.of(name), &attribute);
-                self.put_presence(&Side::Tag.of(name), &tag);
+            LookupValues::Different { attribute, tag }
+                if presence(&attribute) == presence(&tag) =>
+            {
+                self.put_presence(&Lookup::Both.stored_name(name), &attribute);
+            }
+            LookupValues::Different { attribute, tag } => {
+                self.put_presence(&Lookup::Attribute.stored_name(name), &attribute);
+                self.put_presence(&Lookup::Tag.stored_name(name), &tag);
             }
         }
     }
 
-    fn put_presence(&mut self, sided: &str, values: &[FacetValue<'_>]) {
+    fn put_presence(&mut self, stored: &str, values: &[FacetValue<'_>]) {
         if values.iter().any(FacetValue::is_present) {
-            self.facts.keys.add(&present_key(sided));
+            self.document.keys.push(&present_key(stored));
         } else if !values.is_empty() {
-            // Empty text is no presence, but a value that a pattern may accept.
-            self.facts.keys.add(&text_key(sided, ""));
+            // Empty text does not count as present, but a pattern can match it.
+            self.document.keys.push(&text_key(stored, ""));
         }
     }
 
-    fn put_judgements(&mut self, judgements: &BTreeMap<String, Evaluation>, family: &str) {
+    fn put_evaluations(&mut self, evaluations: &BTreeMap<String, Evaluation>, family: &str) {
         let mut names: BTreeSet<String> = BTreeSet::new();
-        for (label, judgement) in judgements {
-            let [score, passed] = evaluation_columns(judgement.event_kind, label);
-            let assessed = judgement
+        for (label, evaluation) in evaluations {
+            let [score, passed] = evaluation_columns(evaluation.event_kind, label);
+            let assessment = evaluation
                 .assessment
-                .map(|verdict| verdict == Assessment::Pass);
-            let assessed = assessed.map(|passed| if passed { 1.0 } else { 0.0 });
-            let numbers = [(score, judgement.score()), (passed, assessed)];
-            let known = numbers
+                .map(|assessment| f64::from(u8::from(assessment == Assessment::Pass)));
+            let numbers = [(score, evaluation.score()), (passed, assessment)];
+            let present = numbers
                 .into_iter()
                 .filter_map(|(column, value)| Some((column, value?)));
-            self.facts
+            self.document
                 .numbers
-                .extend(known.filter(|(_, value)| value.is_finite()));
+                .extend(present.filter(|(_, value)| value.is_finite()));
             names.insert(label.clone());
             for key in [
                 "value",
@@ -254,8 +264,8 @@ impl<'a> Collector<'a> {
                 names.insert(format!("{label}.{key}"));
             }
             let metadata = format!("{label}.metadata.");
-            names.extend(self.paths(&judgement.metadata, &metadata, Marker::Evaluations));
-            if let Some(value) = &judgement.value
+            names.extend(self.paths(&evaluation.metadata, &metadata, Marker::Evaluations));
+            if let Some(value) = &evaluation.value
                 && (value.is_object() || value.is_array())
             {
                 let outer = Map::from_iter([("value".to_owned(), value.clone())]);
@@ -268,18 +278,18 @@ impl<'a> Collector<'a> {
             }
         }
         for name in names {
-            let values = facets::judgement(&name, judgements);
-            let kept = format!("{family}{name}");
-            self.put_presence(&kept, &values);
+            let values = facets::evaluation_values(&name, evaluations);
+            let stored = format!("{family}{name}");
+            self.put_presence(&stored, &values);
             for value in &values {
-                self.put_value(&kept, true, value);
+                self.put_value(&stored, false, value);
             }
         }
     }
 }
 
-/// A value as a group.
-fn group_of<'a>(value: &FacetValue<'a>) -> Cow<'a, str> {
+/// The text of a value as a group.
+fn group_text<'a>(value: &FacetValue<'a>) -> Cow<'a, str> {
     match value {
         FacetValue::Text(text) => text.clone(),
         FacetValue::Number { number, .. } => Cow::Owned(number.to_string()),
@@ -287,20 +297,20 @@ fn group_of<'a>(value: &FacetValue<'a>) -> Cow<'a, str> {
     }
 }
 
-/// All paths by which [`crate::query::json::at_path`] finds something, and whether those are all.
-fn paths_of(map: &Map<String, Value>, prefix: &str) -> (Vec<String>, bool) {
+/// The paths with values in [`crate::query::json::values_at_path`], and whether they are complete.
+fn collect_paths(map: &Map<String, Value>, prefix: &str) -> (Vec<String>, bool) {
     let mut paths = Vec::new();
-    let mut whole = true;
-    let mut open: Vec<(String, &Value, usize)> = Vec::new();
+    let mut complete = true;
+    let mut stack: Vec<(String, &Value, usize)> = Vec::new();
     for (key, value) in map {
-        open.push((format!("{prefix}{key}"), value, 0));
+        stack.push((format!("{prefix}{key}"), value, 0));
     }
-    while let Some((path, value, level)) = open.pop() {
+    while let Some((path, value, level)) = stack.pop() {
         if level > MAX_LEVELS
-            || open.len() + paths.len() > MAX_PATHS * 4
+            || stack.len() + paths.len() > MAX_PATHS * 4
             || paths.len() >= MAX_PATHS
         {
-            whole = false;
+            complete = false;
             break;
         }
         match value {
@@ -315,14 +325,14 @@ fn paths_of(map: &Map<String, Value>, prefix: &str) -> (Vec<String>, bool) {
                 let inner = items
                     .iter()
                     .filter(|item| item.is_object() || item.is_array());
-                open.extend(inner.map(|item| (path.clone(), item, level + 1)));
+                stack.extend(inner.map(|item| (path.clone(), item, level + 1)));
             }
             Value::Object(members) => {
                 if !paths.contains(&path) {
                     paths.push(path.clone());
                 }
                 for (key, value) in members {
-                    open.push((format!("{path}.{key}"), value, level + 1));
+                    stack.push((format!("{path}.{key}"), value, level + 1));
                 }
             }
             _ => {
@@ -332,5 +342,5 @@ fn paths_of(map: &Map<String, Value>, prefix: &str) -> (Vec<String>, bool) {
             }
         }
     }
-    (paths, whole)
+    (paths, complete)
 }

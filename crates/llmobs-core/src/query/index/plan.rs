@@ -1,9 +1,9 @@
-//! A query in terms of what an index keeps.
+//! Plans: queries over index documents.
 
 use super::{
-    EVALUATION, EXACT, FEEDBACK, MAX_VALUE, Marker, PRESENT, RESERVED, Side, is_grouped,
-    keeps_number_text, long_key, number_column, number_key, present_key, text_key,
-    text_number_column,
+    EVALUATION_PREFIX, EXACT_ATTRIBUTES, FEEDBACK_PREFIX, Lookup, MAX_VALUE_BYTES, Marker,
+    PRESENCE_ATTRIBUTES, RESERVED_PREFIXES, is_grouped, long_key, number_column, number_key,
+    present_key, stores_number_text, text_key, text_number_column,
 };
 use crate::model::ROOT_PARENT;
 use crate::query::combine::SpanFilters;
@@ -11,65 +11,66 @@ use crate::query::facets::is_known_attribute;
 use crate::query::text::TokenPattern;
 use crate::query::{Comparison, Expr, Field, Number, Pattern, Term, TimeUnit, Wildcard};
 
-/// Longest word that an index keeps, in bytes.
-const MAX_WORD: usize = 60_000;
+/// Longest token that an index stores, in bytes.
+const MAX_TOKEN_BYTES: usize = 60_000;
 
-/// Whole numbers up to here are exact as floats.
-const EXACT_INTEGERS: f64 = 9_007_199_254_740_992.0;
+/// Integers below 2^53 are exact as floats.
+const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
-/// A query for an index.
+/// A query over index documents.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IndexPlan {
-    /// Holds for every span that the query matches.
+    /// Matches every span that the query matches.
     pub condition: IndexCondition,
-    /// Holds for no other span. If not, the spans found must be looked at.
+    /// Whether the condition matches no other span. If false, evaluate the query on each span
+    /// found.
     pub exact: bool,
 }
 
-/// A condition on facts and words.
+/// A condition on the document and the tokens of a span.
 #[derive(Debug, Clone, PartialEq)]
 pub enum IndexCondition {
     /// Every span.
     MatchAll,
     /// No span.
     MatchNone,
-    /// All of them hold.
+    /// All conditions match.
     And(Vec<IndexCondition>),
-    /// One of them holds.
+    /// At least one condition matches.
     Or(Vec<IndexCondition>),
-    /// It does not hold.
+    /// The condition does not match.
     Not(Box<IndexCondition>),
-    /// The span has this key.
+    /// The document has this key.
     Key(String),
-    /// The span has a key of this beginning whose rest is like the pattern.
+    /// The document has a key that is the prefix followed by a match of the pattern.
     KeyMatches {
-        /// The beginning.
+        /// The literal start of the key.
         prefix: String,
-        /// What the rest must be.
+        /// The pattern for the rest of the key.
         pattern: Wildcard,
     },
-    /// A number of this column passes the test.
+    /// The document has a number in this column that passes the test.
     Number {
         /// The column.
         column: String,
         /// The test.
         test: NumberTest,
     },
-    /// The words stand one right after the other in one text of the span.
+    /// One text of the span contains these tokens consecutively.
     Phrase(Vec<TokenPattern>),
 }
 
 /// A test of a number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum NumberTest {
-    /// Above or below.
+    /// A comparison with a number.
     Compare(Comparison, f64),
-    /// Between, both included; `None` is an open end.
+    /// Between two numbers, inclusive; `None` is an open end.
     Range(Option<f64>, Option<f64>),
 }
 
 impl NumberTest {
-    /// Whether a number passes.
+    /// Whether a number passes the test.
     pub fn passes(self, value: f64) -> bool {
         match self {
             NumberTest::Compare(comparison, bound) => comparison.holds(value, bound),
@@ -81,29 +82,30 @@ impl NumberTest {
 }
 
 impl IndexPlan {
-    /// Finds every span.
+    /// A plan that matches every span.
     pub fn match_all() -> Self {
-        Self::exactly(IndexCondition::MatchAll)
+        Self::exact(IndexCondition::MatchAll)
     }
 
-    fn exactly(condition: IndexCondition) -> Self {
+    fn exact(condition: IndexCondition) -> Self {
         Self {
             condition,
             exact: true,
         }
     }
 
-    fn roughly(condition: IndexCondition) -> Self {
+    fn inexact(condition: IndexCondition) -> Self {
         Self {
             condition,
             exact: false,
         }
     }
 
-    /// Also spans that have a key, if any has; those are then not known exactly.
-    fn or_key_if(self, key: String, occurs: KeyOccurs<'_>) -> Self {
+    /// Also matches the spans that have the key, if it occurs in the index. The plan is then
+    /// inexact.
+    fn or_key_if_occurs(self, key: String, occurs: KeyOccurs<'_>) -> Self {
         if occurs(&key) {
-            IndexPlan::roughly(IndexCondition::any(vec![
+            IndexPlan::inexact(IndexCondition::any(vec![
                 self.condition,
                 IndexCondition::Key(key),
             ]))
@@ -112,7 +114,7 @@ impl IndexPlan {
         }
     }
 
-    /// Both hold.
+    /// The conjunction of two plans.
     #[must_use]
     pub fn and(self, other: IndexPlan) -> Self {
         IndexPlan {
@@ -134,14 +136,14 @@ impl IndexCondition {
         IndexCondition::Key(parts.concat())
     }
 
-    fn all(nodes: Vec<IndexCondition>) -> IndexCondition {
+    fn all(conditions: Vec<IndexCondition>) -> IndexCondition {
         let mut flat = Vec::new();
-        for node in nodes {
-            match node {
+        for condition in conditions {
+            match condition {
                 IndexCondition::MatchAll => {}
                 IndexCondition::MatchNone => return IndexCondition::MatchNone,
                 IndexCondition::And(inner) => flat.extend(inner),
-                node => flat.push(node),
+                condition => flat.push(condition),
             }
         }
         match flat.pop() {
@@ -154,15 +156,15 @@ impl IndexCondition {
         }
     }
 
-    fn any(nodes: Vec<IndexCondition>) -> IndexCondition {
+    fn any(conditions: Vec<IndexCondition>) -> IndexCondition {
         let mut flat = Vec::new();
-        for node in nodes {
-            match node {
+        for condition in conditions {
+            match condition {
                 IndexCondition::MatchNone => {}
                 IndexCondition::MatchAll => return IndexCondition::MatchAll,
                 IndexCondition::Or(inner) => flat.extend(inner),
-                node if flat.contains(&node) => {}
-                node => flat.push(node),
+                condition if flat.contains(&condition) => {}
+                condition => flat.push(condition),
             }
         }
         match flat.pop() {
@@ -176,26 +178,27 @@ impl IndexCondition {
     }
 }
 
-/// Tells whether any span of the index has a key.
+/// Whether any document of the index has a key.
 pub(super) type KeyOccurs<'a> = &'a dyn Fn(&str) -> bool;
 
-/// The plan of a condition.
+/// The plan of a query's expression.
 pub fn plan_query(expr: &Expr, occurs: KeyOccurs<'_>) -> IndexPlan {
     match expr {
-        Expr::All => IndexPlan::exactly(IndexCondition::MatchAll),
+        Expr::All => IndexPlan::exact(IndexCondition::MatchAll),
         Expr::And(parts) => {
             let parts = parts.iter().map(|part| plan_query(part, occurs));
-            parts.fold(IndexPlan::exactly(IndexCondition::MatchAll), IndexPlan::and)
+            parts.fold(IndexPlan::exact(IndexCondition::MatchAll), IndexPlan::and)
         }
         Expr::Or(parts) => {
             IndexPlan::any(parts.iter().map(|part| plan_query(part, occurs)).collect())
         }
-        Expr::Not(inner) => negated(plan_query(inner, occurs)),
-        Expr::Term(term) => of_term(term, occurs),
+        Expr::Not(inner) => negate(plan_query(inner, occurs)),
+        Expr::Term(term) => plan_term(term, occurs),
     }
 }
 
-/// What a span must have to answer the structured filters; the filters themselves decide.
+/// The plan of structured filters. It is inexact: the caller applies the filters to each span
+/// found.
 pub fn plan_filters(
     filters: &SpanFilters,
     apm_trace_id: Option<&str>,
@@ -211,11 +214,11 @@ pub fn plan_filters(
         ("apm_trace_id", apm_trace_id),
         ("parent_id", filters.root_spans_only.then_some(ROOT_PARENT)),
     ];
-    let mut all = IndexPlan::exactly(IndexCondition::MatchAll);
+    let mut plan = IndexPlan::match_all();
     for (name, value) in attributes {
         if let Some(value) = value {
             let pattern = Pattern::Literal(value.to_owned());
-            all = all.and(of_field(
+            plan = plan.and(plan_field(
                 &Field::Attribute(name.to_owned()),
                 &pattern,
                 occurs,
@@ -224,225 +227,231 @@ pub fn plan_filters(
     }
     for (key, value) in &filters.tags {
         let pattern = Pattern::Literal(value.clone());
-        all = all.and(of_field(&Field::Tag(key.clone()), &pattern, occurs));
+        plan = plan.and(plan_field(&Field::Tag(key.clone()), &pattern, occurs));
     }
-    IndexPlan::roughly(all.condition)
+    IndexPlan::inexact(plan.condition)
 }
 
-/// The columns that hold the values of a facet to group by; `None` if they are not kept.
+/// The columns with the group values of a facet; `None` if the index does not store them.
 pub fn group_columns(field: &Field, occurs: KeyOccurs<'_>) -> Option<[String; 2]> {
-    let (name, side) = match field {
-        Field::Attribute(name) => (name, Side::Attribute),
-        Field::Tag(name) => (name, Side::Tag),
+    let (name, lookup) = match field {
+        Field::Attribute(name) => (name, Lookup::Attribute),
+        Field::Tag(name) => (name, Lookup::Tag),
         Field::Child(_) => return None,
     };
-    let kept = is_grouped(name)
-        && !PRESENT.contains(&name.as_str())
-        && is_nameable(name)
-        && (EXACT.contains(&name.as_str()) || !occurs(Marker::Free.key()));
-    kept.then(|| [Side::Both, side].map(|side| side.of(name).into_owned()))
+    let stored = is_grouped(name)
+        && !PRESENCE_ATTRIBUTES.contains(&name.as_str())
+        && is_storable_name(name)
+        && (EXACT_ATTRIBUTES.contains(&name.as_str()) || !occurs(Marker::Free.key()));
+    stored.then(|| [Lookup::Both, lookup].map(|lookup| lookup.stored_name(name).into_owned()))
 }
 
-/// The rest of a plan that does not hold is known only if the plan is exact.
-fn negated(plan: IndexPlan) -> IndexPlan {
+/// The negation of a plan. Only an exact plan can be negate; otherwise every span may match.
+fn negate(plan: IndexPlan) -> IndexPlan {
     if !plan.exact {
-        return IndexPlan::roughly(IndexCondition::MatchAll);
+        return IndexPlan::inexact(IndexCondition::MatchAll);
     }
-    IndexPlan::exactly(match plan.condition {
+    IndexPlan::exact(match plan.condition {
         IndexCondition::MatchAll => IndexCondition::MatchNone,
         IndexCondition::MatchNone => IndexCondition::MatchAll,
         IndexCondition::Not(inner) => *inner,
-        node => IndexCondition::Not(Box::new(node)),
+        condition => IndexCondition::Not(Box::new(condition)),
     })
 }
 
-fn of_term(term: &Term, occurs: KeyOccurs<'_>) -> IndexPlan {
+fn plan_term(term: &Term, occurs: KeyOccurs<'_>) -> IndexPlan {
     match term {
-        Term::Field { field, pattern } => of_field(field, pattern, occurs),
-        Term::Exists(field) => of_presence(field, occurs),
-        Term::Missing(field) => negated(of_presence(field, occurs)),
-        Term::Text(free) => of_words(free.tokens()),
+        Term::Field { field, pattern } => plan_field(field, pattern, occurs),
+        Term::Exists(field) => plan_presence(field, occurs),
+        Term::Missing(field) => negate(plan_presence(field, occurs)),
+        Term::Text(free) => plan_phrase(free.tokens()),
     }
 }
 
-fn of_words(words: Vec<TokenPattern>) -> IndexPlan {
-    let too_long = |word: &TokenPattern| match word {
-        TokenPattern::Exact(text) => text.len() > MAX_WORD,
+fn plan_phrase(tokens: Vec<TokenPattern>) -> IndexPlan {
+    let too_long = |token: &TokenPattern| match token {
+        TokenPattern::Exact(text) => text.len() > MAX_TOKEN_BYTES,
         TokenPattern::Wildcard(_) => false,
     };
-    if words.is_empty() {
-        return IndexPlan::exactly(IndexCondition::MatchNone);
+    if tokens.is_empty() {
+        return IndexPlan::exact(IndexCondition::MatchNone);
     }
-    if words.iter().any(too_long) {
-        return IndexPlan::roughly(IndexCondition::MatchAll);
+    if tokens.iter().any(too_long) {
+        return IndexPlan::inexact(IndexCondition::MatchAll);
     }
-    let exact = words
+    let exact = tokens
         .iter()
-        .all(|word| matches!(word, TokenPattern::Exact(_)));
+        .all(|token| matches!(token, TokenPattern::Exact(_)));
     if exact {
-        return IndexPlan::exactly(IndexCondition::Phrase(words));
+        return IndexPlan::exact(IndexCondition::Phrase(tokens));
     }
-    // A longer word that the index does not keep may be like the pattern, too.
-    let each = words
+    // A pattern could also match a token that is too long for the index.
+    let single = tokens
         .into_iter()
-        .map(|word| IndexCondition::Phrase(vec![word]));
-    IndexPlan::roughly(IndexCondition::all(each.collect()))
+        .map(|token| IndexCondition::Phrase(vec![token]));
+    IndexPlan::inexact(IndexCondition::all(single.collect()))
 }
 
-/// How a name is known to an index.
-enum Known {
-    /// Under these names, whole.
-    Exactly(Vec<String>, Side, Option<Marker>),
-    /// Only whether it is there.
-    Presence([String; 1], Side),
-    /// Not at all; what has it has this too.
-    Within(&'static str),
-    /// A sum over the trace, which stands on roots.
+/// How an index stores the values of a name.
+enum Storage {
+    /// With their values, under these names. Spans with the marker may have further values.
+    Values(Vec<String>, Lookup, Option<Marker>),
+    /// Their presence only.
+    Presence([String; 1], Lookup),
+    /// Not stored. A span with the value has the enclosing attribute too.
+    Enclosing(&'static str),
+    /// A total of the trace, which only root spans have.
     Rollup,
-    /// No span has it.
+    /// No span has a value.
     Never,
-    /// Not at all.
-    Unknown,
+    /// Not stored.
+    NotStored,
 }
 
-fn known(field: &Field) -> Known {
-    let (name, side) = match field {
-        Field::Attribute(name) => (name.as_str(), Side::Attribute),
-        Field::Tag(name) => (name.as_str(), Side::Tag),
-        Field::Child(_) => return Known::Unknown,
+fn storage_of(field: &Field) -> Storage {
+    let (name, lookup) = match field {
+        Field::Attribute(name) => (name.as_str(), Lookup::Attribute),
+        Field::Tag(name) => (name.as_str(), Lookup::Tag),
+        Field::Child(_) => return Storage::NotStored,
     };
-    let exactly = |name: &str, marker| Known::Exactly(vec![name.to_owned()], side, marker);
-    if EXACT.contains(&name) {
-        return exactly(name, None);
+    let values = |name: &str, marker| Storage::Values(vec![name.to_owned()], lookup, marker);
+    if EXACT_ATTRIBUTES.contains(&name) {
+        return values(name, None);
     }
-    if PRESENT.contains(&name) {
-        return Known::Presence([name.to_owned()], side);
+    if PRESENCE_ATTRIBUTES.contains(&name) {
+        return Storage::Presence([name.to_owned()], lookup);
     }
-    if !is_nameable(name) {
-        return Known::Unknown;
+    if !is_storable_name(name) {
+        return Storage::NotStored;
     }
     let Some((family, rest)) = name.split_once('.') else {
-        return exactly(name, Some(Marker::Free));
+        return values(name, Some(Marker::Free));
     };
     match family {
-        "metrics" => exactly(name, Some(Marker::Reserved)),
+        "metrics" => values(name, Some(Marker::Reserved)),
         "evaluations" | "evaluation" => {
-            let mut names = vec![format!("{EVALUATION}{rest}")];
+            let mut names = vec![format!("{EVALUATION_PREFIX}{rest}")];
             if let Some(custom) = rest.strip_prefix("custom.") {
-                names.push(format!("{EVALUATION}{custom}"));
+                names.push(format!("{EVALUATION_PREFIX}{custom}"));
             }
-            Known::Exactly(names, Side::Both, Some(Marker::Evaluations))
+            Storage::Values(names, Lookup::Both, Some(Marker::Evaluations))
         }
         "feedback" => {
-            let names = vec![format!("{FEEDBACK}{rest}")];
-            Known::Exactly(names, Side::Both, Some(Marker::Evaluations))
+            let names = vec![format!("{FEEDBACK_PREFIX}{rest}")];
+            Storage::Values(names, Lookup::Both, Some(Marker::Evaluations))
         }
-        "trace" if is_known_attribute(name) => Known::Rollup,
-        "trace" => Known::Never,
+        "trace" if is_known_attribute(name) => Storage::Rollup,
+        "trace" => Storage::Never,
         "meta" => match rest.split_once('.') {
-            Some(("metadata", _)) => exactly(name, Some(Marker::Metadata)),
-            Some(("input", _)) => Known::Within("meta.input"),
-            Some(("output", _)) => Known::Within("meta.output"),
-            Some(("expected_output", _)) => Known::Within("meta.expected_output"),
-            Some(("tool_definitions", _)) => Known::Within("meta.tool_definitions"),
-            _ => Known::Unknown,
+            Some(("metadata", _)) => values(name, Some(Marker::Metadata)),
+            Some(("input", _)) => Storage::Enclosing("meta.input"),
+            Some(("output", _)) => Storage::Enclosing("meta.output"),
+            Some(("expected_output", _)) => Storage::Enclosing("meta.expected_output"),
+            Some(("tool_definitions", _)) => Storage::Enclosing("meta.tool_definitions"),
+            _ => Storage::NotStored,
         },
-        _ => exactly(name, Some(Marker::Free)),
+        _ => values(name, Some(Marker::Free)),
     }
 }
 
-/// Whether a tag of this name would be kept under it.
-fn is_nameable(name: &str) -> bool {
+/// Whether a tag of this name is stored under its name.
+fn is_storable_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(':') && !name.chars().any(char::is_control)
 }
 
-/// Also what is reserved as a name and was sent as a tag.
-fn with_reserved(plan: IndexPlan, field: &Field, occurs: KeyOccurs<'_>) -> IndexPlan {
+/// Also matches spans that have a tag with a reserved prefix, if the field's name has one.
+fn with_reserved_tags(plan: IndexPlan, field: &Field, occurs: KeyOccurs<'_>) -> IndexPlan {
     let name = field.name();
-    let reserved = RESERVED.iter().any(|family| name.starts_with(family));
-    if reserved && !EXACT.contains(&name) {
-        plan.or_key_if(Marker::Reserved.key().to_owned(), occurs)
+    let reserved = RESERVED_PREFIXES
+        .iter()
+        .any(|family| name.starts_with(family));
+    if reserved && !EXACT_ATTRIBUTES.contains(&name) {
+        plan.or_key_if_occurs(Marker::Reserved.key().to_owned(), occurs)
     } else {
         plan
     }
 }
 
-fn of_presence(field: &Field, occurs: KeyOccurs<'_>) -> IndexPlan {
-    let plan = match known(field) {
-        Known::Exactly(names, side, marker) => {
-            let plan = IndexPlan::exactly(IndexCondition::any(
-                sided(&names, side)
+fn plan_presence(field: &Field, occurs: KeyOccurs<'_>) -> IndexPlan {
+    let plan = match storage_of(field) {
+        Storage::Values(names, lookup, marker) => {
+            let plan = IndexPlan::exact(IndexCondition::any(
+                stored_names(&names, lookup)
                     .map(|name| IndexCondition::key(&present_key(&name)))
                     .collect(),
             ));
             with_marker(plan, marker, occurs)
         }
-        Known::Presence(name, side) => IndexPlan::exactly(IndexCondition::any(
-            sided(&name, side)
+        Storage::Presence(name, lookup) => IndexPlan::exact(IndexCondition::any(
+            stored_names(&name, lookup)
                 .map(|name| IndexCondition::key(&present_key(&name)))
                 .collect(),
         )),
-        rough => of_rough(&rough),
+        other => plan_without_values(&other),
     };
-    with_reserved(plan, field, occurs)
+    with_reserved_tags(plan, field, occurs)
 }
 
-fn of_field(field: &Field, pattern: &Pattern, occurs: KeyOccurs<'_>) -> IndexPlan {
-    let plan = match known(field) {
-        Known::Exactly(names, side, marker) => {
-            let plans = sided(&names, side).map(|sided| of_pattern(&sided, pattern, occurs));
+fn plan_field(field: &Field, pattern: &Pattern, occurs: KeyOccurs<'_>) -> IndexPlan {
+    let plan = match storage_of(field) {
+        Storage::Values(names, lookup, marker) => {
+            let plans =
+                stored_names(&names, lookup).map(|name| plan_pattern(&name, pattern, occurs));
             with_marker(IndexPlan::any(plans.collect()), marker, occurs)
         }
-        Known::Presence(name, side) => {
-            let any = sided(&name, side).flat_map(|name| any_value(&name));
-            IndexPlan::roughly(IndexCondition::any(any.collect()))
+        Storage::Presence(name, lookup) => {
+            let any = stored_names(&name, lookup).flat_map(|name| any_value(&name));
+            IndexPlan::inexact(IndexCondition::any(any.collect()))
         }
-        rough => of_rough(&rough),
+        other => plan_without_values(&other),
     };
-    with_reserved(plan, field, occurs)
+    with_reserved_tags(plan, field, occurs)
 }
 
-fn of_rough(known: &Known) -> IndexPlan {
-    match known {
-        Known::Within(part) => {
-            let sides = [Side::Both, Side::Attribute, Side::Tag];
-            let there = sides.map(|side| IndexCondition::key(&present_key(&side.of(part))));
-            IndexPlan::roughly(IndexCondition::any(there.into()))
+/// The plan of a field whose values the index does not store.
+fn plan_without_values(storage: &Storage) -> IndexPlan {
+    let lookups = [Lookup::Both, Lookup::Attribute, Lookup::Tag];
+    match storage {
+        Storage::Enclosing(attribute) => {
+            let present = lookups
+                .map(|lookup| IndexCondition::key(&present_key(&lookup.stored_name(attribute))));
+            IndexPlan::inexact(IndexCondition::any(present.into()))
         }
-        Known::Rollup => {
-            let sides = [Side::Both, Side::Attribute, Side::Tag];
-            let root = sides
-                .map(|side| IndexCondition::key(&text_key(&side.of("parent_id"), ROOT_PARENT)));
-            IndexPlan::roughly(IndexCondition::any(root.into()))
+        Storage::Rollup => {
+            let root = lookups.map(|lookup| {
+                let name = lookup.stored_name("parent_id");
+                IndexCondition::key(&text_key(&name, ROOT_PARENT))
+            });
+            IndexPlan::inexact(IndexCondition::any(root.into()))
         }
-        Known::Never => IndexPlan::exactly(IndexCondition::MatchNone),
-        _ => IndexPlan::roughly(IndexCondition::MatchAll),
+        Storage::Never => IndexPlan::exact(IndexCondition::MatchNone),
+        _ => IndexPlan::inexact(IndexCondition::MatchAll),
     }
 }
 
 fn with_marker(plan: IndexPlan, marker: Option<Marker>, occurs: KeyOccurs<'_>) -> IndexPlan {
     match marker {
-        Some(marker) => plan.or_key_if(marker.key().to_owned(), occurs),
+        Some(marker) => plan.or_key_if_occurs(marker.key().to_owned(), occurs),
         None => plan,
     }
 }
 
-/// The names under which values of a side are kept.
-fn sided(names: &[String], side: Side) -> impl Iterator<Item = String> + '_ {
-    let sides = if side == Side::Both {
-        vec![side]
+/// The names under which the values of a lookup are stored.
+fn stored_names(names: &[String], lookup: Lookup) -> impl Iterator<Item = String> + '_ {
+    let lookups = if lookup == Lookup::Both {
+        vec![lookup]
     } else {
-        vec![Side::Both, side]
+        vec![Lookup::Both, lookup]
     };
     names.iter().flat_map(move |name| {
-        sides
+        lookups
             .clone()
             .into_iter()
-            .map(move |side| side.of(name).into_owned())
+            .map(move |lookup| lookup.stored_name(name).into_owned())
     })
 }
 
-/// A value is there, be it empty.
+/// Conditions for the presence of any value, including empty text.
 fn any_value(name: &str) -> [IndexCondition; 2] {
     [
         IndexCondition::key(&present_key(name)),
@@ -450,15 +459,15 @@ fn any_value(name: &str) -> [IndexCondition; 2] {
     ]
 }
 
-/// `name` carries its side.
-fn of_pattern(name: &str, pattern: &Pattern, occurs: KeyOccurs<'_>) -> IndexPlan {
+/// The plan of a pattern for the values under a stored name.
+fn plan_pattern(name: &str, pattern: &Pattern, occurs: KeyOccurs<'_>) -> IndexPlan {
     let plain = name.trim_start_matches(['\u{1}', '\u{2}']);
     match pattern {
         Pattern::Literal(text) => {
-            let mut plans = vec![if text.len() <= MAX_VALUE {
-                IndexPlan::exactly(IndexCondition::key(&text_key(name, text)))
+            let mut plans = vec![if text.len() <= MAX_VALUE_BYTES {
+                IndexPlan::exact(IndexCondition::key(&text_key(name, text)))
             } else {
-                IndexPlan::roughly(IndexCondition::key(&long_key(name)))
+                IndexPlan::inexact(IndexCondition::key(&long_key(name)))
             }];
             if let Some(number) = Number::parse(text) {
                 let value = number.in_unit(unit(plain));
@@ -467,32 +476,32 @@ fn of_pattern(name: &str, pattern: &Pattern, occurs: KeyOccurs<'_>) -> IndexPlan
                         column: number_column(name),
                         test: NumberTest::Range(Some(value), Some(value)),
                     },
-                    exact: value.abs() < EXACT_INTEGERS,
+                    exact: value.abs() < MAX_EXACT_INTEGER,
                 });
             }
             IndexPlan::any(plans)
         }
         Pattern::Wildcard(rest) if rest.is_any_text() => {
-            IndexPlan::exactly(IndexCondition::any(any_value(name).into()))
+            IndexPlan::exact(IndexCondition::any(any_value(name).into()))
         }
         Pattern::Wildcard(rest) => {
             let like = |prefix| IndexCondition::KeyMatches {
                 prefix,
                 pattern: rest.clone(),
             };
-            let texts = IndexPlan::exactly(like(text_key(name, "").concat()))
-                .or_key_if(long_key(name).concat(), occurs);
-            let numbers = if keeps_number_text(plain) {
-                IndexPlan::exactly(like(number_key(name, "").concat()))
+            let texts = IndexPlan::exact(like(text_key(name, "").concat()))
+                .or_key_if_occurs(long_key(name).concat(), occurs);
+            let numbers = if stores_number_text(plain) {
+                IndexPlan::exact(like(number_key(name, "").concat()))
             } else {
-                IndexPlan::roughly(IndexCondition::key(&present_key(name)))
+                IndexPlan::inexact(IndexCondition::key(&present_key(name)))
             };
             IndexPlan::any(vec![texts, numbers])
         }
-        Pattern::Compare(comparison, number) => of_number(name, plain, |unit| {
+        Pattern::Compare(comparison, number) => plan_number(name, plain, |unit| {
             NumberTest::Compare(*comparison, number.in_unit(unit))
         }),
-        Pattern::Range { from, to } => of_number(name, plain, |unit| {
+        Pattern::Range { from, to } => plan_number(name, plain, |unit| {
             NumberTest::Range(
                 from.map(|from| from.in_unit(unit)),
                 to.map(|to| to.in_unit(unit)),
@@ -501,26 +510,26 @@ fn of_pattern(name: &str, pattern: &Pattern, occurs: KeyOccurs<'_>) -> IndexPlan
         Pattern::AnyOf(patterns) => IndexPlan::any(
             patterns
                 .iter()
-                .map(|pattern| of_pattern(name, pattern, occurs))
+                .map(|pattern| plan_pattern(name, pattern, occurs))
                 .collect(),
         ),
     }
 }
 
-fn of_number(name: &str, plain: &str, test: impl Fn(TimeUnit) -> NumberTest) -> IndexPlan {
+fn plan_number(name: &str, plain: &str, test: impl Fn(TimeUnit) -> NumberTest) -> IndexPlan {
     let columns = [
         (number_column(name), unit(plain)),
-        // Texts that are read as numbers have no unit.
+        // Numeric texts have no unit.
         (text_number_column(name), TimeUnit::Nanoseconds),
     ];
-    let nodes = columns.map(|(column, unit)| IndexCondition::Number {
+    let conditions = columns.map(|(column, unit)| IndexCondition::Number {
         column,
         test: test(unit),
     });
-    IndexPlan::exactly(IndexCondition::any(nodes.into()))
+    IndexPlan::exact(IndexCondition::any(conditions.into()))
 }
 
-/// The unit that numbers of a name are kept in, as [`crate::query::facets`] has it.
+/// The unit of a name's numbers. It must agree with [`crate::query::facets`].
 fn unit(name: &str) -> TimeUnit {
     match name {
         "timestamp" => TimeUnit::Milliseconds,

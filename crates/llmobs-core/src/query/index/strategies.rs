@@ -1,5 +1,5 @@
-//! Random spans, evaluations and queries whose names and values meet: the whole language over all
-//! that a span can hold.
+//! Random spans, evaluations and queries with common names and values: the complete language over
+//! every field of a span.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::model::{
     Assessment, Evaluation, Io, Span, SpanError, SpanId, SpanKind, Status, TraceId,
 };
 
-/// One of the items.
+/// Selects one of the items.
 pub fn pick<T: Clone + std::fmt::Debug + 'static>(
     items: &[T],
 ) -> impl Strategy<Value = T> + use<T> {
@@ -45,7 +45,7 @@ fn object() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An evaluation with random parts.
+/// A random evaluation.
 pub fn evaluation() -> impl Strategy<Value = Evaluation> {
     (
         pick(&["tone", "custom.tone", "score"]),
@@ -83,7 +83,7 @@ const TAGS: &[&str] = &[
 ];
 
 prop_compose! {
-    /// A span with random parts.
+    /// A random span.
     pub fn span()(
         ids in (pick(&["t1", "t2"]), pick(&["1", "2", "undefined"]), proptest::option::of(pick(&["1", "9"]))),
         app in pick(&["shop", "bank", ""]),
@@ -97,8 +97,8 @@ prop_compose! {
         metrics in proptest::collection::btree_map(
             pick(&["total_tokens", "time_to_first_token"]).prop_map(str::to_owned), pick(&[0.0, 7.0, 7.5]), 0..3),
         free in (object(), object(), object()),
-        judged in proptest::collection::vec(evaluation(), 0..3),
-        rated in proptest::collection::vec(evaluation(), 0..2),
+        evaluations in proptest::collection::vec(evaluation(), 0..3),
+        feedback in proptest::collection::vec(evaluation(), 0..2),
         input in proptest::option::of(prop_oneof![leaf(), Just(json!("please refund my order")), object()]),
     ) -> Span {
         let (trace, id, parent) = ids;
@@ -116,13 +116,13 @@ prop_compose! {
             error: error.map(|kind| SpanError { error_type: kind.into(), message: "timed out".into(), stack: String::new() }),
             metrics, metadata: map(free.0), extra: map(free.1),
             input: Io { value: input, prompt: Some(free.2), ..Io::default() },
-            evaluations: by_label(judged), feedback: by_label(rated),
+            evaluations: by_label(evaluations), feedback: by_label(feedback),
             ..Span::default()
         }
     }
 }
 
-/// Field and tag names that queries of the tests use.
+/// Names of attributes and tags in random queries.
 pub const NAMES: &[&str] = &[
     "ml_app",
     "name",

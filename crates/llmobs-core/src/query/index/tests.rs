@@ -1,4 +1,4 @@
-//! A plan finds what the query matches, and no more where it says so.
+//! A plan finds every span that the query matches, and only those if it is exact.
 
 use proptest::prelude::*;
 
@@ -8,28 +8,36 @@ use crate::model::{Span, TraceRollup};
 use crate::query::text::{TokenPattern, searched_texts, tokens};
 use crate::query::{Field, SpanContext, facet_values, parse};
 
-fn holds(node: &IndexCondition, facts: &IndexDocument<'_>, texts: &[Vec<String>]) -> bool {
-    match node {
+fn matches(
+    condition: &IndexCondition,
+    document: &IndexDocument<'_>,
+    texts: &[Vec<String>],
+) -> bool {
+    match condition {
         IndexCondition::MatchAll => true,
         IndexCondition::MatchNone => false,
-        IndexCondition::And(nodes) => nodes.iter().all(|node| holds(node, facts, texts)),
-        IndexCondition::Or(nodes) => nodes.iter().any(|node| holds(node, facts, texts)),
-        IndexCondition::Not(node) => !holds(node, facts, texts),
-        IndexCondition::Key(key) => facts.keys.contains(key),
-        IndexCondition::KeyMatches { prefix, pattern } => facts
+        IndexCondition::And(conditions) => conditions
+            .iter()
+            .all(|condition| matches(condition, document, texts)),
+        IndexCondition::Or(conditions) => conditions
+            .iter()
+            .any(|condition| matches(condition, document, texts)),
+        IndexCondition::Not(inner) => !matches(inner, document, texts),
+        IndexCondition::Key(key) => document.keys.contains(key),
+        IndexCondition::KeyMatches { prefix, pattern } => document
             .keys
             .iter()
             .filter_map(|key| key.strip_prefix(prefix.as_str()))
             .any(|key| pattern.matches(key)),
-        IndexCondition::Number { column, test } => facts
+        IndexCondition::Number { column, test } => document
             .numbers
             .iter()
             .any(|(name, value)| name == column && test.passes(*value)),
-        IndexCondition::Phrase(words) => texts.iter().any(|text| found(words, text)),
+        IndexCondition::Phrase(words) => texts.iter().any(|text| contains_phrase(words, text)),
     }
 }
 
-fn found(words: &[TokenPattern], text: &[String]) -> bool {
+fn contains_phrase(words: &[TokenPattern], text: &[String]) -> bool {
     text.windows(words.len()).any(|run| {
         run.iter()
             .zip(words)
@@ -46,31 +54,31 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_plan_finds_what_matches_and_no_more_if_it_is_exact(span in span(), text in query(), calls in 0usize..3) {
+    fn plan_finds_every_match_and_only_matches_if_exact(span in span(), text in query(), calls in 0usize..3) {
         let query = parse(&text).unwrap();
-        let kept = index_document(&span);
-        let plan = plan_query(&query.root, &|key| kept.keys.contains(key));
+        let document = index_document(&span);
+        let plan = plan_query(&query.root, &|key| document.keys.contains(key));
         let rollup = TraceRollup { llm_calls: calls, ..TraceRollup::default() };
-        let below = Span { name: "search".into(), ..Span::default() };
-        let matches = query.matches(&SpanContext {
+        let descendant = Span { name: "search".into(), ..Span::default() };
+        let expected = query.matches(&SpanContext {
             span: &span,
             rollup: span.is_root().then_some(&rollup),
-            descendants: &[&below],
+            descendants: &[&descendant],
         });
-        let found = holds(&plan.condition, &kept, &words(&span));
-        if matches {
-            prop_assert!(found, "missed by {:?} of {:?}", plan, kept);
+        let found = matches(&plan.condition, &document, &words(&span));
+        if expected {
+            prop_assert!(found, "missed by {:?} of {:?}", plan, document);
         } else if plan.exact {
-            prop_assert!(!found, "found by {:?} in {:?}", plan, kept);
+            prop_assert!(!found, "found by {:?} in {:?}", plan, document);
         }
     }
 
     #[test]
-    fn groups_are_the_values_of_the_facet(span in span(), name in pick(NAMES), sigil in pick(&["@", ""])) {
+    fn groups_equal_facet_values(span in span(), name in pick(NAMES), sigil in pick(&["@", ""])) {
         let field = Field::parse(&format!("{sigil}{name}")).unwrap();
-        let kept = index_document(&span);
-        if let Some(columns) = group_columns(&field, &|key| kept.keys.contains(key)) {
-            let groups: Vec<&str> = kept
+        let document = index_document(&span);
+        if let Some(columns) = group_columns(&field, &|key| document.keys.contains(key)) {
+            let groups: Vec<&str> = document
                 .groups
                 .iter()
                 .filter(|(column, _)| columns.iter().any(|wanted| wanted == column))
@@ -82,7 +90,7 @@ proptest! {
 }
 
 #[test]
-fn what_teams_ask_every_day_is_exact() {
+fn common_queries_are_exact() {
     for text in [
         "@ml_app:shop @status:error",
         "@ml_app:shop -@name:ping",
@@ -104,16 +112,16 @@ fn what_teams_ask_every_day_is_exact() {
 }
 
 #[test]
-fn a_span_of_very_many_tags_says_once_what_holds_for_all() {
+fn stores_presence_of_repeated_tag_once() {
     let mut tags: Vec<String> = (0..50_000).map(|value| format!("k:{value}")).collect();
     tags.extend((0..1_000).map(|name| format!("n{name}:v")));
     let span = Span {
         tags,
         ..Span::default()
     };
-    let kept = index_document(&span);
-    let times = |key: &str| kept.keys.iter().filter(|kept| *kept == key).count();
+    let document = index_document(&span);
+    let times = |key: &str| document.keys.iter().filter(|stored| *stored == key).count();
     assert_eq!([times("?k"), times("!free")], [1, 1]);
-    let of_k = kept.groups.iter().filter(|(column, _)| column == "k");
+    let of_k = document.groups.iter().filter(|(column, _)| column == "k");
     assert_eq!(of_k.count(), 50_000);
 }

@@ -184,7 +184,7 @@ impl<'a> Reader<'a> {
             events
                 .iter()
                 .filter(|event| options.include_failed || !event.is_error())
-                .filter_map(|event| event.metric_from(&info.label, &mut place))
+                .filter_map(|event| event.metric_near(&info.label, &mut place))
                 .filter(|metric| metric.metric_type == info.metric_type)
                 .filter(|metric| metric.valid_value().is_some())
                 .collect()
