@@ -1,8 +1,8 @@
-//! An experiment of 5,000 records, 2 runs and 10 metrics: what its load costs, what the answers
-//! cost once it is loaded, and how the two compare.
+//! An experiment of 5,000 records, 2 runs and 10 metrics: the cost of its load, the cost of answers
+//! once it is loaded, and their ratio.
 //!
 //! `cargo bench --bench experiments` prints the figures and their bounds, then criterion's. An answer
-//! may compute as long as the load of one experiment takes, and the process may take 300 MB; a figure
+//! may take as long as the load of one experiment, and the process 300 MB; a figure
 //! beyond its bound is marked, and the bench exits with 1. The upstream is in this process, so the
 //! load has no network in it: against a site it is longer.
 
@@ -32,16 +32,16 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 const RECORDS: usize = 5_000;
-/// As many as the client asks for.
+/// The page size that the client requests.
 const PAGE: usize = 5_000;
 const ROUNDS: usize = 7;
-/// The most memory of the process, in MB.
+/// Upper bound of the memory of the process, in MB.
 const MOST_MB: u64 = 300;
 
 type Pages = Arc<Vec<String>>;
 
-/// The pages of one experiment as text, so that the upstream costs nothing but the copy. Written
-/// span by span, so that what the process held before tells nothing of the load.
+/// The pages of one experiment as text, so that the upstream costs only the copy. Written
+/// span by span, so that earlier memory of the process does not count as memory of the load.
 fn pages() -> Pages {
     let count = (RECORDS * 2).div_ceil(PAGE);
     let page = |page: usize| {
@@ -114,7 +114,7 @@ async fn events(
     )
 }
 
-/// Tools that know nothing yet.
+/// Tools with empty caches.
 fn fresh(pages: &Pages) -> ToolContext {
     let router = Router::new()
         .route("/api/v2/llm-obs/v3/experiments/{id}/events", get(events))
@@ -160,7 +160,7 @@ async fn ask(context: &ToolContext, question: &str) -> String {
     answer.unwrap_or_else(|error| panic!("{}", error.to_json()))
 }
 
-/// The high-water mark of this process's memory, in MB, where the system tells it.
+/// The peak memory of this process in MB, where the system reports it.
 fn peak_mb() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
@@ -178,7 +178,7 @@ fn runtime() -> Runtime {
         .unwrap()
 }
 
-/// Prints the figures; whether all are within their bounds.
+/// Prints the figures; returns whether all are within their bounds.
 fn table() -> bool {
     let runtime = runtime();
     let pages = pages();
@@ -200,7 +200,7 @@ fn table() -> bool {
     let peak = peak_mb();
     println!("with the second one compared: {peak:?} MB at most");
 
-    // Taking turns, and the fastest of each: what else the machine does only makes one slower.
+    // Alternating rounds, and the fastest of each: other load on the machine only makes a round slower.
     let mut load = Duration::MAX;
     let mut times = [Duration::MAX; QUESTIONS.len()];
     for _ in 0..ROUNDS {
@@ -274,7 +274,7 @@ fn criterion_groups(criterion: &mut Criterion) {
 }
 
 fn main() -> ExitCode {
-    // `cargo test --benches` and `cargo bench -- --list` pass flags of their own. The memory is that
+    // `cargo test --benches` and `cargo bench -- --list` pass other flags. The memory is that
     // of the process, so this is first.
     let measured = std::env::args().any(|argument| argument == "--bench");
     let holds = !measured || table();

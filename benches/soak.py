@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Load for minutes, and memory that stays flat: `benches/soak.py [--minutes 10] [--binary PATH]`.
+"""Minutes of load with stable memory: `benches/soak.py [--minutes 10] [--binary PATH]`.
 
-Starts `llmobs-mcp local` on data of its own with a limit on their size, and sends as a busy team would: steady
+Starts `llmobs-mcp local` on an empty data directory with a size limit, and sends as a busy team would: steady
 writers of spans and evaluations, readers, every few seconds a burst of 50 clients at once, clients that dribble
 their bytes, and clients that go away in the middle. Once a second the resident memory is read, without mapped files.
 
@@ -31,7 +31,7 @@ WORDS = "refund order tent weather parse retry index vector answer tool agent pl
 
 
 class Tally:
-    """What was answered, by all threads."""
+    """The responses to all threads."""
 
     def __init__(self):
         self.lock = threading.Lock()
@@ -87,7 +87,7 @@ class Load:
         return http.client.HTTPConnection(*self.address, timeout=60)
 
     def forever(self, work, seed):
-        """Works until told to stop. A broken connection is made again."""
+        """Works until stopped. Reconnects after a broken connection."""
         dice = random.Random(seed)
         while not self.stop.is_set():
             connection = self.connect()
@@ -114,7 +114,7 @@ class Load:
         time.sleep(0.05)
 
     def dribble(self, connection, dice):
-        """A body in pieces; one in four goes away before its end."""
+        """A body in pieces; one in four connections closes before the end."""
         body = json.dumps([{"event_type": "span", "spans": batch(dice, 2)}]).encode()
         connection.connect()
         head = f"POST /api/v2/llmobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -134,7 +134,7 @@ class Load:
         connection.close()
 
     def burst(self, connection, dice):
-        """Fifty clients at once, each with a connection of its own."""
+        """Fifty clients at once, each with one connection."""
         def one(seed):
             alone = self.connect()
             try:
@@ -170,7 +170,7 @@ class Load:
 
 
 def resident_mb(pid):
-    """Memory of its own in MB: mapped files are the system's to keep or drop."""
+    """Resident memory in MB without mapped files, which the system may drop."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) / 1024
 
@@ -199,7 +199,7 @@ def main():
             server.wait(60)
         verify = subprocess.run([asked.binary, "local", "verify", "--json", "--data-dir", home + "/data"], env=environment, capture_output=True, text=True)
         stats = subprocess.run([asked.binary, "local", "stats", "--data-dir", home + "/data"], env=environment, capture_output=True, text=True)
-    # Caches and pools fill in the beginning: a quarter of a short run, at most two minutes.
+    # Caches and pools fill during warm-up: a quarter of a short run, at most two minutes.
     warm, window = int(min(120, len(samples) / 4)), int(min(60, max(1, len(samples) / 4)))
     first, last = (statistics.median(part) for part in (samples[warm:warm + window], samples[-window:]))
     allowed = first * asked.growth + asked.slack

@@ -1,15 +1,15 @@
 //! What each trace tool costs on a trace of 2,000 and of 10,000 spans, split into loading the
-//! trace, linking it to a tree (once per load), analysing it and rendering the answer; and the most
-//! memory that a call takes.
+//! trace, linking it to a tree (once per load), analysing it and rendering the answer; and the peak
+//! memory of a call.
 //!
 //! `cargo bench --bench trace_tools` prints criterion's figures, then a table with the ratio
 //! between the two sizes: tree, analysis, the whole call and rendering must grow no faster than six
-//! times for five times the spans. The sizes take turns and the fastest of many rounds counts, because what else
-//! the machine does can only make a round slower. Quote the ratios; absolute times are those of the
+//! times for five times the spans. The sizes alternate and the fastest of many rounds counts, because other load
+//! on the machine can only make a round slower. Quote the ratios; absolute times depend on the
 //! machine. A ratio beyond its bound is marked, and the bench exits with 1.
 //!
-//! Times also tell of caches: 2,000 spans fit in a processor's own, 10,000 do not. To count the
-//! work itself, run the stages once under Valgrind (the binary's path is what `--no-run` prints):
+//! Times also depend on caches: 2,000 spans fit into the processor's, 10,000 do not. To count the
+//! instructions, run the stages once under Valgrind (`--no-run` prints the path of the binary):
 //!
 //!     valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*counted_stage*' \
 //!         --dump-after='*counted_stage*' target/release/deps/trace_tools-… --stages
@@ -50,15 +50,15 @@ static MEMORY: PeakAlloc = PeakAlloc;
 const NOW_MS: i64 = 1_795_262_400_000;
 const SIZES: [usize; 2] = [2_000, 10_000];
 const ROUNDS: usize = 40;
-/// Rounds of what takes long.
+/// Rounds of slow stages.
 const LOADS: usize = 5;
-/// How much longer five times the spans may take.
+/// Upper bound of the growth of time for five times the spans.
 const LIMIT: f64 = 6.0;
-/// Below this many milliseconds a time is that of the clock and the scheduler.
+/// Times below this many milliseconds are noise of the clock and the scheduler.
 const NOTHING_MS: f64 = 0.05;
 
-/// A coding agent's trace: agents below a workflow, each with model and tool calls in turn, a tool
-/// that fails now and then, and about two kilobytes of content per span.
+/// A coding agent's trace: agents below a workflow, each with alternating model and tool calls, a tool
+/// that sometimes fails, and about two kilobytes of content per span.
 fn spans(count: usize) -> Vec<Value> {
     let trace = format!("{count:032x}");
     let text = "The test run failed in module parser because the fixture was older. ".repeat(14);
@@ -232,7 +232,7 @@ fn criterion_groups(bench: &Bench, criterion: &mut Criterion) {
     }
 }
 
-/// One tool on one trace, loaded and not.
+/// One tool on one trace, with and without a loaded trace.
 struct Case {
     id: TraceId,
     arguments: Map<String, Value>,
@@ -271,7 +271,7 @@ impl Times {
     };
 
     /// Load, tree, analysis, the whole call on a loaded trace and its rendering in milliseconds.
-    /// Rendering is what a call takes beside its analysis.
+    /// Rendering is the time of a call without its analysis.
     fn ms(&self) -> [f64; 5] {
         let render = self.whole.saturating_sub(self.analysis);
         [self.load, self.tree, self.analysis, self.whole, render]
@@ -307,7 +307,7 @@ fn peak_mb(bench: &Bench, tool: &str, case: &Case) -> f32 {
     MEMORY.peak_usage_as_mb() - before
 }
 
-/// Prints the figures; whether every ratio is within its bound.
+/// Prints the figures; returns whether every ratio is within its bound.
 fn table(bench: &Bench) -> bool {
     let mut all_hold = true;
     println!(
@@ -327,8 +327,8 @@ fn table(bench: &Bench) -> bool {
         }
         let ratios: [f64; 5] = std::array::from_fn(|at| times[1][at] / times[0][at].max(1e-6));
         let [load, tree, analysis, call, render] = ratios;
-        // Loading is the store's business; what takes no time has no growth. Rendering beside a long
-        // analysis is the difference of two clocks that hides in their noise: there, the call counts.
+        // Loading measures the store; times near zero have no growth. Rendering beside a long
+        // analysis is a small difference of two large times, so there the call counts.
         let hidden = (0..2).any(|size| times[size][4] < 0.1 * times[size][2]);
         let last = if hidden { 4 } else { 5 };
         let holds = (1..last).all(|at| ratios[at] <= LIMIT || times[1][at] < NOTHING_MS);
@@ -384,7 +384,7 @@ fn main() -> ExitCode {
     let mut criterion = Criterion::default().configure_from_args();
     criterion_groups(&bench, &mut criterion);
     criterion.final_summary();
-    // `cargo test --benches` and `cargo bench -- --list` pass flags of their own.
+    // `cargo test --benches` and `cargo bench -- --list` pass other flags.
     if asked("--bench") && !table(&bench) {
         return ExitCode::FAILURE;
     }

@@ -1,4 +1,4 @@
-"""Sends the same spans to the local store and to its peers, asks them the same questions, and compares.
+"""Sends the same spans to the local store and to its peers, runs the same searches, and compares.
 
 Started by `run`, which makes the environments and the data.
 """
@@ -16,9 +16,9 @@ from pathlib import Path
 import programs
 import spans
 
-# As many connections send to each.
+# The number of connections that send to each program.
 SENDERS = 4
-# What is claimed: durable ingest against Phoenix, search against the test agent.
+# The claims: durable ingest against Phoenix, search against the test agent.
 CLAIM = 20
 
 
@@ -27,8 +27,8 @@ def main():
     data = spans.load(arguments.data)
     facts = json.loads(Path(f"{arguments.data}.facts.json").read_text())
     programs.Ours.binary = arguments.binary
-    programs.TestAgent.environment_folder = arguments.test_agent
-    programs.Phoenix.environment_folder = arguments.phoenix
+    programs.TestAgent.environment_directory = arguments.test_agent
+    programs.Phoenix.environment_directory = arguments.phoenix
     results = {}
     for program in (programs.Ours, programs.TestAgent, programs.Phoenix):
         print(f"{program.name} …", flush=True)
@@ -97,7 +97,7 @@ def send(program, bodies):
 
 
 def timed(ask, rounds):
-    """What was found, and the median time in milliseconds, of warm rounds."""
+    """The spans found, and the median time of warm rounds in milliseconds."""
     ask()
     times = []
     for _ in range(rounds):
@@ -108,7 +108,7 @@ def timed(ask, rounds):
 
 
 def check(results):
-    """The same questions must have found the same spans; spans of one start may change places."""
+    """Equal searches must find equal spans; spans with equal start times may be in any order."""
     ours = results[programs.Ours.name]
     for name, result in results.items():
         for question in ("newest", "filter", "phrase"):
@@ -167,7 +167,7 @@ HEADING = "## Beside its peers"
 
 
 def write(document, text):
-    """Puts the section in the place of the one with its heading, else at the end."""
+    """Replaces the section with the same heading, or appends it."""
     document = Path(document)
     before = document.read_text()
     start = before.find(f"{HEADING}\n")

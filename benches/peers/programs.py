@@ -1,4 +1,4 @@
-"""The three programs: how each is started, sent to and asked."""
+"""The three programs: how to start each, send to it and search in it."""
 
 import http.client
 import json
@@ -16,22 +16,22 @@ APP = "support-bot"
 
 
 class Program:
-    """A server on a free loopback port, in a folder of its own."""
+    """A server on a free loopback port, in its own directory."""
 
     name = ""
-    # What is said of it in the document.
+    # The description in the document.
     remark = ""
     intake = "/evp_proxy/v2/api/v2/llmobs"
     content_type = "application/json"
     body = staticmethod(spans.datadog)
 
     def __init__(self, work):
-        self.folder = Path(work) / self.name.replace(" ", "-")
-        self.folder.mkdir()
+        self.directory = Path(work) / self.name.replace(" ", "-")
+        self.directory.mkdir()
         self.port = free_port()
-        with open(self.folder / "log", "wb") as log:
+        with open(self.directory / "log", "wb") as log:
             self.process = subprocess.Popen(
-                [str(part) for part in self.command()], cwd=self.folder, env=os.environ | self.environment(),
+                [str(part) for part in self.command()], cwd=self.directory, env=os.environ | self.environment(),
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )
         self.client = Client(self.port)
@@ -49,7 +49,7 @@ class Program:
                 if self.process.poll() is not None:
                     break
                 time.sleep(0.2)
-        raise SystemExit(f"{self.name} did not start:\n{(self.folder / 'log').read_text()[-2000:]}")
+        raise SystemExit(f"{self.name} did not start:\n{(self.directory / 'log').read_text()[-2000:]}")
 
     def stop(self):
         self.process.send_signal(signal.SIGINT)
@@ -60,7 +60,7 @@ class Program:
             self.process.wait()
 
     def wait_until_kept(self, count):
-        """Returns when all spans sent are kept and can be asked for: here, when they are acknowledged."""
+        """Returns when all sent spans can be found: here, when they are acknowledged."""
 
 
 class Ours(Program):
@@ -70,7 +70,7 @@ class Ours(Program):
     search = "/api/v2/llm-obs/v1/spans/events/search"
 
     def command(self):
-        return [self.binary, "local", "--data-dir", self.folder / "data", "--listen", f"127.0.0.1:{self.port}"]
+        return [self.binary, "local", "--data-dir", self.directory / "data", "--listen", f"127.0.0.1:{self.port}"]
 
     def ask(self, filters):
         attributes = {"filter": filters | {"from": "2026-01-01T00:00:00Z", "to": "2027-01-01T00:00:00Z"}, "page": {"limit": 50}}
@@ -94,14 +94,14 @@ class TestAgent(Program):
     list = "/api/unstable/llm-obs-query-rewriter/list?type=llmobs"
 
     def command(self):
-        # As many requests are kept as are sent; the ports for OpenTelemetry are not used.
+        # It stores all requests that are sent; the ports for OpenTelemetry are not used.
         return [
-            self.environment_folder / "bin/python", "-m", "lapdog.server", "--host", "127.0.0.1", "--port", self.port,
+            self.environment_directory / "bin/python", "-m", "lapdog.server", "--host", "127.0.0.1", "--port", self.port,
             "--otlp-http-port", free_port(), "--otlp-grpc-port", free_port(), "--disable-llmobs-data-forwarding",
             "--max-requests", 1_000_000, "--log-level", "ERROR",
         ]
 
-    # It takes quotes around the value of a field as part of it.
+    # It treats quotes around the value of a field as part of the value.
     def ask(self, query):
         answer = self.client.json("POST", self.list, {"list": {"limit": 50, "search": {"query": query}}})
         return [row["event"]["span_id"] for row in answer["result"]["events"]]
@@ -128,16 +128,16 @@ class Phoenix(Program):
             spanId name spanKind statusCode startTime latencyMs attributes input { value } output { value } } } } } } }"""
 
     def command(self):
-        return [self.environment_folder / "bin/phoenix", "serve"]
+        return [self.environment_directory / "bin/phoenix", "serve"]
 
     def environment(self):
         return {
-            "PHOENIX_WORKING_DIR": str(self.folder),
+            "PHOENIX_WORKING_DIR": str(self.directory),
             "PHOENIX_HOST": "127.0.0.1",
             "PHOENIX_PORT": str(self.port),
             "PHOENIX_GRPC_PORT": str(free_port()),
             "PHOENIX_TELEMETRY_ENABLED": "false",
-            # Else it refuses spans while 20,000 wait.
+            # By default it refuses spans while 20,000 are queued.
             "PHOENIX_MAX_SPANS_QUEUE_SIZE": "1000000",
         }
 
@@ -173,7 +173,7 @@ class Phoenix(Program):
 
 
 class Client:
-    """One connection that is kept."""
+    """One persistent connection."""
 
     def __init__(self, port):
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)

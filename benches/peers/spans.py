@@ -1,4 +1,4 @@
-"""The exported spans as request bodies of each program, made before anything is timed."""
+"""The exported spans as request bodies of each program, generated before the measurement."""
 
 import json
 

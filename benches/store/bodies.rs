@@ -1,5 +1,5 @@
-//! Request bodies that are made before anything is measured, and kept in files: making them must
-//! not compete with what is measured, and a million spans must not count as the memory of it.
+//! Request bodies, generated before the measurement and stored in files: generating them must
+//! not compete with the measured program, and a million spans must not count as its memory.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read as _, Write as _};
@@ -12,33 +12,33 @@ use super::generator::{Facts, Generator};
 /// Spans or evaluations in one request.
 pub const BATCH: usize = 500;
 
-/// A file of bodies, each with its length in front.
+/// A file of bodies, each preceded by its length.
 #[derive(Debug, Clone)]
 pub struct Bodies {
     file: PathBuf,
-    /// Where the bodies are sent to.
+    /// The path that the bodies are sent to.
     pub path: &'static str,
     /// Spans or evaluations in all of them.
     pub items: usize,
 }
 
-/// All that a run sends.
+/// All bodies of a run.
 pub struct Data {
     pub spans: Bodies,
     pub evaluations: Bodies,
-    /// Spans that come while searches run.
+    /// Spans that are sent while searches run.
     pub further: Bodies,
-    /// What is known of `spans`, without `further`.
+    /// The expected counts over `spans`, without `further`.
     pub facts: Facts,
 }
 
 impl Data {
-    /// Makes the bodies in a folder.
-    pub fn make(folder: &Path, spans: usize) -> Self {
+    /// Writes the bodies into a directory.
+    pub fn make(directory: &Path, spans: usize) -> Self {
         let mut generator = Generator::new(spans);
         let sdk = "/api/v2/llmobs";
         let first = Bodies::write(
-            folder.join("spans"),
+            directory.join("spans"),
             sdk,
             spans,
             generator.spans(spans),
@@ -46,7 +46,7 @@ impl Data {
         );
         let evaluations = generator.evaluations();
         let evaluations = Bodies::write(
-            folder.join("evaluations"),
+            directory.join("evaluations"),
             "/api/intake/llm-obs/v2/eval-metric",
             evaluations.len(),
             evaluations.into_iter(),
@@ -55,7 +55,7 @@ impl Data {
         let facts = generator.facts.clone();
         let further = (spans / 5).max(10_000);
         let further = Bodies::write(
-            folder.join("further"),
+            directory.join("further"),
             sdk,
             further,
             generator.spans(further),
@@ -109,7 +109,7 @@ impl Bodies {
         Self { file, path, items }
     }
 
-    /// The bodies in their order.
+    /// The bodies in order.
     pub fn read(&self) -> impl Iterator<Item = Bytes> + Send + use<> {
         let mut file = BufReader::with_capacity(1 << 20, File::open(&self.file).unwrap());
         std::iter::from_fn(move || {

@@ -1,7 +1,7 @@
 //! Spans of nine applications over a week, in the form in which the Python SDK sends them.
 //!
-//! Everything is drawn from one seed, so the same number of spans is always the same spans. Traces
-//! come in the order of their ends, as an SDK sends them, with one in fifty some hours late.
+//! Everything is drawn from one seed, so equal numbers of spans give equal spans. Traces
+//! are ordered by their end, as an SDK sends them; one in fifty is some hours late.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::words::{RARE, Words};
 
-/// End of the week that the spans lie in, in milliseconds since the Unix epoch.
+/// End of the week of the spans, in milliseconds since the Unix epoch.
 pub const NOW_MS: i64 = 1_795_262_400_000;
 /// The week.
 pub const WEEK_MS: i64 = 7 * 86_400_000;
@@ -56,7 +56,7 @@ const MODELS: [(&str, &str); 11] = [
     ("llama-5-70b", "meta"),
 ];
 
-/// Kinds with their weight among the spans below a root, and their names: 49 in all.
+/// Span kinds with their weight among non-root spans, and their names: 49 in total.
 const KINDS: [(&str, u32, &[&str]); 7] = [
     (
         "llm",
@@ -170,13 +170,13 @@ const LABELS: [(&str, &str); 6] = [
     ("sentiment", "categorical"),
 ];
 
-/// What is known of all spans made so far: what right answers are judged by.
+/// Counts over all generated spans, to check answers against.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Facts {
     pub spans: usize,
     pub traces: usize,
     pub evaluations: usize,
-    /// Spans with the rare word, with the phrase, of the big application, and errors.
+    /// Spans with the rare word, with the phrase, of the largest application, and errors.
     pub rare: usize,
     pub phrase: usize,
     pub big_app: usize,
@@ -184,7 +184,7 @@ pub struct Facts {
     /// Evaluations of `quality`, and how many of them are below 0.5.
     pub quality: usize,
     pub quality_low: usize,
-    /// A word that nine of ten spans hold, the rare one, and the phrase.
+    /// A word in nine of ten spans, the rare word, and the phrase.
     pub common_word: String,
     pub rare_word: String,
     pub phrase_words: String,
@@ -204,7 +204,7 @@ struct Target {
     app: &'static str,
 }
 
-/// Makes spans and then their evaluations.
+/// Generates spans and then their evaluations.
 pub struct Generator {
     rng: StdRng,
     words: Words,
@@ -212,14 +212,14 @@ pub struct Generator {
     pace_ms: f64,
     sessions: u32,
     targets: Vec<Target>,
-    /// How many spans are wanted so far; the last trace is cut to that.
+    /// The number of requested spans; the last trace is cut to it.
     wanted: usize,
-    /// Spans of the running trace that are not asked for yet, the last first.
+    /// Spans of the current trace that were not returned yet, last first.
     pending: Vec<String>,
     pub facts: Facts,
 }
 
-/// What all spans of a trace share.
+/// Values that all spans of a trace share.
 struct Trace {
     id: String,
     apm_id: String,
@@ -230,7 +230,7 @@ struct Trace {
 }
 
 impl Generator {
-    /// For so many spans in the week; further ones go on after it at the same pace.
+    /// Distributes `spans` over the week; later ones follow it at the same rate.
     pub fn new(spans: usize) -> Self {
         let mut rng = StdRng::seed_from_u64(SEED);
         let words = Words::new(&mut rng);
@@ -273,7 +273,7 @@ impl Generator {
         median * (sigma * normal).exp()
     }
 
-    /// An index drawn by weights.
+    /// An index drawn by weight.
     fn weighted(&mut self, weights: impl Iterator<Item = u32> + Clone) -> usize {
         let mut left = self.rng.random_range(0..weights.clone().sum());
         weights
@@ -398,7 +398,7 @@ impl Generator {
         )
     }
 
-    /// A text of the span, with the rare word or the phrase in front if it is the span's turn.
+    /// A text of the span, starting with the rare word or the phrase if this span should contain it.
     fn marked(&mut self, bytes: usize, rare: bool, phrase: bool) -> (String, bool) {
         let (piece, by_chance) = self.words.piece(&mut self.rng, bytes);
         let mut text = String::with_capacity(bytes + 64);
@@ -431,7 +431,7 @@ impl Generator {
             LLM => self.llm(trace, &input, &output),
             TOOL => format!(
                 r#""input":{{"value":"{{\"query\": \"{}\"}}"}},"output":{{"value":"{output}"}}"#,
-                // Within JSON within JSON.
+                // JSON inside JSON.
                 input.replace('\\', "\\\\").replace("\\\\\"", "\\\\\\\""),
             ),
             RETRIEVAL => format!(
@@ -481,7 +481,7 @@ impl Generator {
         )
     }
 
-    /// The evaluations of all spans made so far, as JSON.
+    /// The evaluations of all generated spans, as JSON.
     pub fn evaluations(&mut self) -> Vec<String> {
         let targets = std::mem::take(&mut self.targets);
         let all: Vec<String> = targets

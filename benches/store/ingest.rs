@@ -15,7 +15,7 @@ use super::bodies::{BATCH, Bodies};
 /// Connections, and threads.
 pub const SENDERS: usize = 4;
 
-/// When each batch was acknowledged, from the start of all, and how long it took.
+/// For each batch the time from the start to its acknowledgement, and how long it took.
 #[derive(Debug, Default)]
 pub struct Ingest {
     acks: Vec<(Duration, Duration)>,
@@ -23,13 +23,13 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Items per second over the whole.
+    /// Items per second over the complete run.
     pub fn rate(&self) -> f64 {
         let end = self.acks.iter().map(|ack| ack.0).max().unwrap_or_default();
         self.items as f64 / end.as_secs_f64()
     }
 
-    /// Items per second until so many were acknowledged.
+    /// Items per second until `count` were acknowledged.
     pub fn rate_of_first(&self, items: usize) -> f64 {
         let mut ends: Vec<Duration> = self.acks.iter().map(|ack| ack.0).collect();
         ends.sort();
@@ -52,7 +52,7 @@ pub async fn send(url: &str, bodies: &Bodies) -> Ingest {
     let senders = (0..SENDERS).map(|_| {
         let (left, url) = (left.clone(), url.clone());
         tokio::spawn(async move {
-            // A client of its own is a connection of its own.
+            // One client per connection.
             let client = datadog_llmobs::http_client().build().unwrap();
             let mut acks = Vec::new();
             loop {
@@ -82,23 +82,23 @@ pub async fn send(url: &str, bodies: &Bodies) -> Ingest {
     ingest
 }
 
-/// How the store does without HTTP.
+/// The store without HTTP.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Direct {
     /// Durable ingest, in spans a second.
     pub rate: f64,
     /// From the last acknowledgement until all spans are in the index.
     pub caught_up_ms: f64,
-    /// Building the index again, in spans a second.
+    /// Rebuilding the index, in spans a second.
     pub rebuild_rate: f64,
 }
 
-/// The index must have everything after this long.
+/// The index must contain everything after this time.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Puts the first spans of one store into a new one, by its own interface, and prints [`Direct`].
+/// Writes the first spans of one store into a new one through the trait, and prints [`Direct`].
 ///
-/// Runs in a process of its own: decoded spans take much memory.
+/// Runs in a separate process, because decoded spans take much memory.
 pub fn direct(from: &Path, to: &Path, spans: usize) {
     let spans = decoded(from, spans);
     let count = spans.len();
@@ -132,8 +132,8 @@ pub fn direct(from: &Path, to: &Path, spans: usize) {
     println!("{}", json!(direct));
 }
 
-fn decoded(folder: &Path, count: usize) -> Vec<Span> {
-    let store = SqliteStore::open(folder, Durability::Full).unwrap();
+fn decoded(directory: &Path, count: usize) -> Vec<Span> {
+    let store = SqliteStore::open(directory, Durability::Full).unwrap();
     let search = Search {
         newest_first: false,
         limit: count,
@@ -156,7 +156,7 @@ fn decoded(folder: &Path, count: usize) -> Vec<Span> {
     spans
 }
 
-/// Runs [`direct`] in a process of its own.
+/// Runs [`direct`] in a separate process.
 pub fn run_direct(from: &Path, to: &Path, spans: usize) -> Direct {
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .arg("--direct")

@@ -1,14 +1,14 @@
-//! The local store at size: ingest, searches, groups and look-ups, as a client meets them.
+//! The local store with many spans: ingest, searches, groups and look-ups over HTTP.
 //!
 //! ```text
 //! cargo bench --bench store                                  20,000 spans, a minute
-//! cargo bench --bench store -- --spans 1000000 --write       and into docs/benchmarks.md
-//! cargo bench --bench store -- --export FILE --spans 50000   only the spans, one JSON a line
+//! cargo bench --bench store -- --spans 1000000 --write       also writes docs/benchmarks.md
+//! cargo bench --bench store -- --export FILE --spans 50000   only writes the spans, one JSON document a line
 //! ```
 //!
-//! The backend runs in a process of its own, on a data folder of its own with full durability; the
-//! client asks over a socket. Bodies are made before anything is measured, and every answer is
-//! checked: what is known of the spans is counted as they are made.
+//! The backend runs in a separate process on an empty data directory with full durability; the
+//! client uses a socket. Bodies are generated before the measurement, and every response is
+//! checked against counts taken while the spans are generated.
 
 #![allow(
     clippy::unwrap_used,
@@ -45,11 +45,11 @@ use questions::Question;
 use report::{Figure, Report, Timed, grouped};
 use server::Server;
 
-/// That of the program.
+/// The allocator of the program.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Most spans that are put into the store directly: they are held decoded in memory.
+/// Upper bound of spans that are written to the store directly: they are decoded in memory.
 const DIRECT: usize = 200_000;
 /// How often the store is opened.
 const OPENINGS: usize = 11;
@@ -60,26 +60,26 @@ struct Arguments {
     /// Spans in the store.
     #[arg(long, default_value_t = 20_000)]
     spans: usize,
-    /// Times that each question is asked.
+    /// How often each search is repeated.
     #[arg(long, default_value_t = 21)]
     rounds: usize,
-    /// Seconds for each question; when they are over it is not asked again.
+    /// Time limit for the repetitions of a search, in seconds.
     #[arg(long, default_value_t = 20)]
     cap: u64,
     /// Write the section of docs/benchmarks.md.
     #[arg(long)]
     write: bool,
-    /// Write the spans to a file, one JSON a line, and what is known of them beside it.
+    /// Write the spans to a file, one JSON document a line, and the expected counts beside it.
     #[arg(long)]
     export: Option<PathBuf>,
-    /// Where to put the data; it is removed at the end.
+    /// Where the data is stored; it is removed at the end.
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
-    folder: PathBuf,
+    directory: PathBuf,
     #[arg(long, hide = true)]
     serve: Option<PathBuf>,
     #[arg(long, hide = true, num_args = 2)]
     direct: Option<Vec<PathBuf>>,
-    /// Set by `cargo bench`; without it, nothing is measured.
+    /// Set by `cargo bench`; without it nothing is measured.
     #[arg(long, hide = true)]
     bench: bool,
     #[arg(hide = true)]
@@ -89,8 +89,8 @@ struct Arguments {
 fn main() {
     let arguments = Arguments::parse();
     let unwanted = |filter: &String| !"store".contains(filter.as_str());
-    if let Some(folder) = &arguments.serve {
-        server::serve_folder(folder);
+    if let Some(directory) = &arguments.serve {
+        server::serve_directory(directory);
     } else if let Some([from, to]) = arguments.direct.as_deref() {
         ingest::direct(from, to, arguments.spans);
     } else if let Some(file) = &arguments.export {
@@ -115,20 +115,20 @@ fn export(file: &Path, spans: usize) {
     std::fs::write(format!("{}.facts.json", file.display()), facts).unwrap();
 }
 
-/// One run, from the empty folder to the report.
+/// One run, from the empty directory to the report.
 struct Run<'a> {
     arguments: &'a Arguments,
     runtime: Runtime,
     data: Data,
     store: PathBuf,
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl<'a> Run<'a> {
     fn new(arguments: &'a Arguments) -> Self {
-        let folder = tempfile::tempdir_in(&arguments.folder).unwrap();
+        let directory = tempfile::tempdir_in(&arguments.directory).unwrap();
         tell("making the spans");
-        let data = Data::make(folder.path(), arguments.spans);
+        let data = Data::make(directory.path(), arguments.spans);
         let facts = &data.facts;
         tell(&format!(
             "{} spans in {} traces, {} bytes each, {} evaluations",
@@ -141,8 +141,8 @@ impl<'a> Run<'a> {
             arguments,
             runtime: Runtime::new().unwrap(),
             data,
-            store: folder.path().join("data"),
-            folder,
+            store: directory.path().join("data"),
+            directory,
         }
     }
 
@@ -215,10 +215,10 @@ impl<'a> Run<'a> {
     fn direct(&self, spans: &Ingest, figures: &mut Vec<Figure>) {
         tell("putting spans into a store directly");
         let count = self.arguments.spans.min(DIRECT);
-        let folder = self.folder.path().join("direct");
-        std::fs::create_dir(&folder).unwrap();
-        let direct = run_direct(&self.store, &folder, count);
-        std::fs::remove_dir_all(folder).unwrap();
+        let directory = self.directory.path().join("direct");
+        std::fs::create_dir(&directory).unwrap();
+        let direct = run_direct(&self.store, &directory, count);
+        std::fs::remove_dir_all(directory).unwrap();
         let http = spans.rate_of_first(count);
         figures.push(figure(
             "the store called directly, spans a second",
@@ -259,7 +259,7 @@ impl<'a> Run<'a> {
         ));
     }
 
-    /// All questions one after the other, nothing else going on.
+    /// All searches one after the other, without other load.
     fn quiet(&self, server: &Server) -> Vec<Timed> {
         let cap = Duration::from_secs(self.arguments.cap);
         self.runtime.block_on(async {
@@ -283,7 +283,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// The questions in turn, as long as spans are being sent at full speed.
+    /// All searches repeatedly while spans are sent at full speed.
     fn busy(&self, server: &Server, timed: &mut [Timed], figures: &mut Vec<Figure>) {
         tell("asking while spans are being sent");
         let ingest = self.runtime.block_on(async {
@@ -315,7 +315,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The questions; the cursor of the second is taken from an answer to the first.
+/// The searches; the cursor of the second is taken from a response to the first.
 async fn questions(client: &reqwest::Client, url: &str, facts: &Facts) -> Vec<Question> {
     let newest = questions::newest();
     let (answer, _) = ask(client, url, &newest).await;
@@ -324,7 +324,7 @@ async fn questions(client: &reqwest::Client, url: &str, facts: &Facts) -> Vec<Qu
     all
 }
 
-/// Stops when the store finds other spans than were made.
+/// Panics if the store does not find the generated spans.
 async fn check_counts(client: &reqwest::Client, url: &str, facts: &Facts) {
     for (question, right) in questions::counts(facts) {
         let (answer, _) = ask(client, url, &question).await;
@@ -346,9 +346,9 @@ fn figure(name: &'static str, value: String, target: &str, met: Option<bool>) ->
     }
 }
 
-/// Bytes of the files in a folder.
-fn size_of(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+/// The size of the files in a directory, in bytes.
+fn size_of(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
     entries
         .map(|entry| match entry.metadata().unwrap() {
             found if found.is_dir() => size_of(&entry.path()),

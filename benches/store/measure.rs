@@ -1,4 +1,4 @@
-//! Asking, timing, and what the machine did meanwhile.
+//! Sends searches, measures time, and reads the load of the machine.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::questions::Question;
 
-/// Times of one question, in milliseconds, sorted.
+/// Times of one search, in milliseconds, sorted.
 #[derive(Debug, Clone, Default)]
 pub struct Times(Vec<f64>);
 
@@ -16,7 +16,7 @@ impl Times {
         Self(times)
     }
 
-    /// By nearest rank.
+    /// A percentile by nearest rank.
     pub fn percentile(&self, percent: usize) -> f64 {
         let rank = (self.0.len() * percent).div_ceil(100);
         self.0
@@ -34,7 +34,7 @@ impl Times {
     }
 }
 
-/// Asks once: the answer, and how long it took until its last byte was there.
+/// Sends a search once; returns the response and the time to its last byte.
 pub async fn ask(client: &reqwest::Client, url: &str, question: &Question) -> (Value, f64) {
     let body = question.body.to_string();
     let started = Instant::now();
@@ -53,8 +53,8 @@ pub async fn ask(client: &reqwest::Client, url: &str, question: &Question) -> (V
     (serde_json::from_slice(&bytes).unwrap(), took)
 }
 
-/// Asks often, after the first answers have warmed the caches; but not for much longer than `cap`.
-/// Also what was wrong with an answer.
+/// Repeats a search after warming the caches, but not much longer than `cap`.
+/// Also returns what was wrong with a response.
 pub async fn ask_often(
     client: &reqwest::Client,
     url: &str,
@@ -76,7 +76,7 @@ pub async fn ask_often(
     (Times::new(times), verdict)
 }
 
-/// How busy the processors were with other programs than this one and what it started.
+/// The load that other programs put on the processors.
 pub struct OtherLoad {
     started: Instant,
     all: f64,
@@ -95,7 +95,7 @@ impl OtherLoad {
         }
     }
 
-    /// Cores used by others, on average since the start; call it when all children have ended.
+    /// Cores used by other programs on average since the start; call it when all children have ended.
     pub fn cores(&self) -> f64 {
         let all = all_seconds() - self.all;
         let own = own_seconds() - self.own;
@@ -103,7 +103,7 @@ impl OtherLoad {
     }
 }
 
-/// Processor time of everything, without idling and waiting for disks.
+/// Processor time of all programs, without idle and disk wait.
 fn all_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let numbers: Vec<f64> = text
@@ -123,15 +123,15 @@ fn own_seconds() -> f64 {
     times_of("self", 4)
 }
 
-/// Processor time of a process; 0 where the system does not tell.
+/// Processor time of a process; 0 where the system does not report it.
 pub fn processor_seconds(process: u32) -> f64 {
     times_of(&process.to_string(), 2)
 }
 
-/// The sum of a process's first times: its own two, and those of its children that have ended.
+/// The sum of user and system time of a process and of its ended children.
 fn times_of(process: &str, count: usize) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The name, in brackets, may hold blanks.
+    // The name, in brackets, may contain spaces.
     let fields = text.rsplit(") ").next().unwrap_or_default();
     let times = fields.split_whitespace().skip(11).take(count);
     times

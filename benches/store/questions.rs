@@ -1,4 +1,4 @@
-//! The questions that are timed, as a client asks them over HTTP, and the answers they must get.
+//! The searches to measure, and the responses they must get.
 
 use serde_json::{Value, json};
 
@@ -7,10 +7,10 @@ use super::generator::{BIG_APP, Facts, NOW_MS, SMALL_APP, WEEK_MS};
 const SEARCH: &str = "/api/v2/llm-obs/v1/spans/events/search";
 const AGGREGATE: &str = "/api/unstable/llm-obs-mcp/v1/trace/aggregate";
 
-/// Rows of a page, where nothing else is said.
+/// The default number of rows of a page.
 const PAGE: usize = 50;
 
-/// What kind of answer is looked for; the growth with the number of spans is bounded for the first two.
+/// The kind of request. Growth with the number of spans is bounded for the first two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Search,
@@ -18,19 +18,19 @@ pub enum Kind {
     Groups,
 }
 
-/// One question.
+/// One search.
 pub struct Question {
     pub name: &'static str,
     pub kind: Kind,
-    /// The median should be below, in milliseconds.
+    /// Upper bound of the median, in milliseconds.
     pub target_ms: Option<f64>,
     pub path: &'static str,
     pub body: Value,
-    /// Rows or groups that the answer must have.
+    /// The rows or groups that the response must have.
     pub rows: Rows,
 }
 
-/// How many.
+/// Their number.
 #[derive(Debug, Clone, Copy)]
 pub enum Rows {
     Exactly(usize),
@@ -38,7 +38,7 @@ pub enum Rows {
 }
 
 impl Question {
-    /// Says what is wrong with an answer.
+    /// Describes what is wrong with a response.
     pub fn check(&self, answer: &Value) -> Result<(), String> {
         let (rows, whole) = match self.kind {
             Kind::Groups => (&answer["groups"], answer["sampled"] == false),
@@ -54,7 +54,7 @@ impl Question {
     }
 }
 
-/// The week, and what came after it.
+/// The week, and the time after it.
 fn window() -> (i64, i64) {
     (NOW_MS - 2 * WEEK_MS, NOW_MS + WEEK_MS)
 }
@@ -95,7 +95,7 @@ fn groups(name: &'static str, more: &[(&str, Value)], rows: Rows) -> Question {
     }
 }
 
-/// The next page behind an answer to the question of an app's newest spans.
+/// The page after a response to the search for the newest spans of an application.
 pub fn next_page(answer: &Value) -> Question {
     let mut body = page(&json!({"ml_app": BIG_APP}), PAGE);
     body["data"]["attributes"]["page"]["cursor"] = answer["meta"]["page"]["after"].clone();
@@ -109,7 +109,7 @@ pub fn next_page(answer: &Value) -> Question {
     }
 }
 
-/// The question whose answer [`next_page`] goes on from.
+/// The search that [`next_page`] continues.
 pub fn newest() -> Question {
     Question {
         name: "newest 50 of an app",
@@ -239,7 +239,7 @@ pub fn others(facts: &Facts) -> Vec<Question> {
     ]
 }
 
-/// Questions that are counted, not timed, with the right number.
+/// Searches that are counted and not measured, with the expected number.
 pub fn counts(facts: &Facts) -> Vec<(Question, usize)> {
     let queries = [
         (facts.rare_word.clone(), facts.rare),

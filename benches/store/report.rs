@@ -1,31 +1,31 @@
-//! The figures as tables: on standard output, and in `docs/benchmarks.md`.
+//! The figures as tables, on standard output and in `docs/benchmarks.md`.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::measure::Times;
 
-/// Searches while ingest runs should have their 95th percentile below, in milliseconds.
+/// Upper bound of the 95th percentile of searches during ingest, in milliseconds.
 const BUSY_TARGET_MS: f64 = 250.0;
-/// Search and look-up times may grow this much from 200,000 to 1,000,000 spans.
+/// Upper bound of the growth of search and look-up times from 200,000 to 1,000,000 spans.
 const GROWTH_TARGET: f64 = 3.0;
 
-/// Times of one question.
+/// Times of one search.
 pub struct Timed {
     pub name: &'static str,
     pub target_ms: Option<f64>,
     pub quiet: Times,
     pub busy: Times,
-    /// What was wrong with the answer.
+    /// What was wrong with the response.
     pub verdict: Result<(), String>,
 }
 
-/// One figure that is not a time of a question.
+/// One figure that is not the time of a search.
 pub struct Figure {
     pub name: &'static str,
     pub value: String,
     pub target: String,
-    /// Whether the target is met, if there is one.
+    /// Whether the target is met; `None` without a target.
     pub met: Option<bool>,
 }
 
@@ -58,8 +58,8 @@ impl Report {
             } = figure;
             let _ = writeln!(text, "| {name} | {value} | {target} | {} |", mark(*met));
         }
-        text.push_str("\nTimes in milliseconds, from the request to the last byte of the answer; the median of a quiet store, and p50 / p95 / max of so many answers while four connections send at full speed.\n\n");
-        text.push_str("| question | median | target | | during ingest | p95 < 250 |\n|---|---:|---:|---|---:|---|\n");
+        text.push_str("\nTimes in milliseconds, from the request to the last byte of the answer; the median of an idle store, and p50 / p95 / max while four connections send at full speed.\n\n");
+        text.push_str("| search | median | target | | during ingest | p95 < 250 |\n|---|---:|---:|---|---:|---|\n");
         for row in &self.timed {
             text.push_str(&row.line());
         }
@@ -74,7 +74,7 @@ impl Report {
         println!("\n{}\n\n{}", self.heading(), self.body());
     }
 
-    /// Puts the section into the document, and works out the growth anew.
+    /// Writes the section into the document and updates the growth table.
     pub fn write(&self) {
         let file = document();
         let mut text = std::fs::read_to_string(&file).unwrap();
@@ -148,7 +148,7 @@ fn section<'a>(text: &'a str, heading: &str) -> Option<&'a str> {
     Some(rest.find("\n## ").map_or(rest, |end| &rest[..end]))
 }
 
-/// Puts a section in the place of the one with its heading, else at the end.
+/// Replaces the section with the same heading, or appends it.
 fn replace_section(text: &mut String, heading: &str, body: &str) {
     let body = format!("\n\n{}\n", body.trim());
     match section(text, heading) {
@@ -162,12 +162,12 @@ fn replace_section(text: &mut String, heading: &str, body: &str) {
     }
 }
 
-/// How much longer the questions take with five times the spans, if both sizes were measured.
+/// The growth of the searches with five times the spans, if both sizes were measured.
 fn growth(text: &str) -> Option<String> {
     let small = medians(section(text, &heading(200_000))?);
     let large = medians(section(text, &heading(1_000_000))?);
     let mut table = String::from(
-        "Medians of the two sections above. The target is for searches and look-ups.\n\n| question | 200,000 | 1,000,000 | ratio | < 3 |\n|---|---:|---:|---:|---|\n",
+        "Medians of the two sections above. The target is for searches and look-ups.\n\n| search | 200,000 | 1,000,000 | ratio | < 3 |\n|---|---:|---:|---:|---|\n",
     );
     for (name, before) in small {
         let Some((_, after)) = large.iter().find(|(other, _)| *other == name) else {
@@ -184,9 +184,9 @@ fn growth(text: &str) -> Option<String> {
     Some(table)
 }
 
-/// The questions of a section with their medians.
+/// The searches of a section with their medians.
 fn medians(section: &str) -> Vec<(String, f64)> {
-    let table = section.split("| question |").nth(1).unwrap_or_default();
+    let table = section.split("| search |").nth(1).unwrap_or_default();
     let rows = table.lines().skip(2).filter_map(|line| {
         let mut cells = line.split('|').map(str::trim).skip(1);
         Some((cells.next()?.to_owned(), cells.next()?.parse().ok()?))

@@ -1,5 +1,5 @@
-//! The backend in a process of its own, so that its memory and its processor time are its own, and
-//! so that it can be stopped and opened again.
+//! The backend in a separate process, so that its memory and processor time can be measured, and
+//! so that it can be stopped and reopened.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 
 use super::measure::processor_seconds;
 
-/// Serves a folder until standard input ends. The first line on standard output says where, and
+/// Serves a data directory until standard input ends. The first line on standard output is the URL and
 /// how long opening took.
-pub fn serve_folder(folder: &Path) {
+pub fn serve_directory(directory: &Path) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let started = Instant::now();
-    let options = LocalOptions::new(DataDir::Folder(folder.to_owned()));
+    let options = LocalOptions::new(DataDir::Folder(directory.to_owned()));
     let backend = LocalBackend::open(options).unwrap();
     let open_ms = started.elapsed().as_secs_f64() * 1_000.0;
     let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -50,10 +50,10 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(folder: &Path) -> Self {
+    pub fn start(directory: &Path) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .arg("--serve")
-            .arg(folder)
+            .arg(directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -72,7 +72,7 @@ impl Server {
         }
     }
 
-    /// Waits until it works on nothing more, which the index does for a while behind the last span.
+    /// Waits until the backend is idle; the index works for some time after the last span.
     pub fn settle(&self) {
         let given_up = Instant::now() + Duration::from_secs(120);
         let mut before = processor_seconds(self.child.id());
@@ -86,7 +86,7 @@ impl Server {
         }
     }
 
-    /// Most memory held so far that is not a mapped file, in bytes.
+    /// Peak memory without mapped files, in bytes.
     pub fn peak_memory(&self) -> u64 {
         self.sampler.peak.load(Ordering::Relaxed)
     }
@@ -133,7 +133,7 @@ impl Sampler {
     }
 }
 
-/// Resident memory of a process without mapped files; 0 where the system does not tell.
+/// Resident memory of a process without mapped files; 0 where the system does not report it.
 fn anonymous_bytes(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let kilobytes = status

@@ -1,8 +1,8 @@
-//! Text as a language model reads and writes it, as far as an index and a compressor can tell:
+//! Text that is as hard for an index and a compressor as that of language models:
 //! words of a vocabulary drawn by Zipf's law.
 //!
-//! A long tape of words is drawn once, and every text is a piece of it. So a text costs one copy,
-//! and how often a word is in it is known from where it stands on the tape.
+//! A long tape of words is drawn once, and every text is a part of it. A text costs one copy,
+//! and its word counts follow from its position on the tape.
 
 use rand::Rng;
 use rand::distr::Distribution as _;
@@ -14,25 +14,25 @@ const VOCABULARY: usize = 20_000;
 /// Words on the tape.
 const TAPE: usize = 2_000_000;
 
-/// Rank of the word that nine of ten spans hold.
+/// Rank of the word that nine of ten spans contain.
 const COMMON_RANK: usize = 8;
-/// Ranks of the words of the phrase: each is frequent, side by side they are not.
+/// Ranks of the words of the phrase: each is frequent, the sequence is not.
 const PHRASE_RANKS: [usize; 3] = [40, 300, 120];
 
-/// A word that only the spans hold that are given it: its letters are in no other word.
+/// A word that is only in chosen spans: its letters are in no other word.
 pub const RARE: &str = "xyloquartz";
 
 /// The tape.
 pub struct Words {
-    /// The words and what separates them, escaped as within a JSON string.
+    /// The words and their separators, escaped as in a JSON string.
     text: String,
-    /// Where each word starts.
+    /// The offset of each word.
     starts: Vec<usize>,
-    /// Numbers of the words at which the phrase starts by chance.
+    /// Indexes of words at which the phrase occurs by chance.
     phrases: Vec<usize>,
-    /// A word that nine of ten spans hold.
+    /// A word that nine of ten spans contain.
     pub common: String,
-    /// Three words in this order.
+    /// Three consecutive words.
     pub phrase: String,
 }
 
@@ -65,7 +65,7 @@ impl Words {
         words
     }
 
-    /// A piece of at most so many bytes, but of one word at least; and whether it holds the phrase.
+    /// A text of at most `bytes` bytes but at least one word, and whether it contains the phrase.
     pub fn piece(&self, rng: &mut StdRng, bytes: usize) -> (&str, bool) {
         // No word with its separator is longer than 16 bytes.
         let first = rng.random_range(0..TAPE - bytes - 16);
