@@ -432,10 +432,10 @@ async fn what_cannot_be_asked_is_refused_with_a_call_that_works(
 }
 
 #[rstest]
-#[case(json!({}), "the question cannot be read")]
+#[case(json!({}), "invalid aggregation request")]
 #[case(json!({"window": {"from_ms": 0, "to_ms": 1}, "limit": 1, "measures": ["speed"]}), "a measure is one of")]
-#[case(json!({"window": {"from_ms": 0, "to_ms": 1}, "limit": 1, "group_by": [{"facet": "a b"}]}), "`group_by` cannot be read")]
-#[case(json!({"window": {"from_ms": 0, "to_ms": 1}, "limit": 1, "query": "("}), "the query cannot be read")]
+#[case(json!({"window": {"from_ms": 0, "to_ms": 1}, "limit": 1, "group_by": [{"facet": "a b"}]}), "invalid `group_by`")]
+#[case(json!({"window": {"from_ms": 0, "to_ms": 1}, "limit": 1, "query": "("}), "invalid query")]
 #[tokio::test]
 async fn the_endpoint_refuses_what_it_cannot_read(#[case] body: Value, #[case] words: &str) {
     let app = App::new();

@@ -1,6 +1,6 @@
-//! What SDKs ask of an Agent besides taking in data: `/info`, and pings that need an answer.
+//! Endpoints of the Datadog Agent that SDKs call besides the intake.
 //!
-//! ddtrace goes through the Agent only if `/info` lists `/evp_proxy/v2/` and `/v0.4/traces`.
+//! ddtrace uses the Agent only if `/info` lists `/evp_proxy/v2/` and `/v0.4/traces`.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::http::{drain, json_plain};
 use super::{Backend, route_with_prefixes};
 
+/// The endpoints that `/info` lists.
 const ENDPOINTS: [&str; 7] = [
     "/v1/traces",
     "/v0.4/traces",
@@ -27,10 +28,10 @@ const ENDPOINTS: [&str; 7] = [
 pub(super) fn routes(backend: &Arc<Backend>) -> Router {
     let router = Router::new()
         .route("/info", get(info).with_state(backend.clone()))
-        // Telemetry and statistics of the SDK itself, remote configuration: taken and not kept.
-        .route("/telemetry/proxy/{*path}", any(taken))
-        .route("/v0.6/stats", any(taken))
-        .route("/v0.7/config", any(taken));
+        // Telemetry and statistics of the SDK itself, remote configuration.
+        .route("/telemetry/proxy/{*path}", any(accept_and_discard))
+        .route("/v0.6/stats", any(accept_and_discard))
+        .route("/v0.7/config", any(accept_and_discard));
     route_with_prefixes(router, "/api/v1/validate", &get(validate))
 }
 
@@ -47,7 +48,7 @@ async fn validate() -> Json<Value> {
     Json(json!({"valid": true}))
 }
 
-async fn taken(request: Request) -> Response {
+async fn accept_and_discard(request: Request) -> Response {
     drain(request.into_body()).await;
     json_plain(StatusCode::OK, &json!({}))
 }

@@ -1,13 +1,13 @@
-//! The reading side of the API, one file per family.
+//! The routes of Datadog's API, one file per API family.
 
 mod aggregate;
-mod ask;
 pub(super) mod control;
 mod evaluators;
+mod maintenance;
 mod private;
+mod span_json;
+mod span_request;
 mod spans;
-mod upkeep;
-mod wire;
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use axum::routing::{get, post};
 
 use super::{Backend, route_with_prefixes};
 
-/// All reading routes, also under the Agent's proxy prefixes.
+/// All routes, also under the Agent's proxy prefixes.
 pub(super) fn routes(backend: &Arc<Backend>) -> Router {
     let mut router = control::routes(backend)
         .merge(evaluators::routes(backend))
-        .merge(upkeep::routes(backend));
+        .merge(maintenance::routes(backend));
     let documented = [
         (spans::PATH, get(spans::list)),
         (spans::SEARCH_PATH, post(spans::search)),

@@ -1,16 +1,17 @@
-//! Sample data: what real SDKs sent, moved in time so that its newest moment is minutes ago.
+//! Sample data: recorded requests of real SDKs, shifted in time so that the newest span is minutes
+//! old.
 //!
-//! The fixtures are recorded requests, and are taken in as the requests were. Where the backend
-//! chooses what a request is answered, such as the id of an experiment, later requests name it: such
-//! answers are recorded too, and given again.
+//! Fixtures are replayed through the intake and the control plane. Later requests name ids that
+//! the backend generated, such as the id of an experiment, so fixtures record these ids too and a
+//! replay assigns them again.
 
 use serde_json::Value;
 
 use super::LocalBackend;
 use super::api::control::{self, Body, Call, Given};
-use super::intake::{Dialect, accept};
+use super::intake::{Dialect, ingest_json};
 
-/// The recorded requests, in the order they are replayed.
+/// The recorded requests, in the order of their replay.
 const FIXTURES: [&[u8]; 5] = [
     include_bytes!("../../../fixtures/demo/01-support-agent.json.zst"),
     include_bytes!("../../../fixtures/demo/02-docs-assistant.json.zst"),
@@ -19,17 +20,17 @@ const FIXTURES: [&[u8]; 5] = [
     include_bytes!("../../../fixtures/demo/05-experiments.json.zst"),
 ];
 
-/// How long ago the newest moment of the sample data is, in milliseconds.
+/// Age of the newest timestamp of the sample data, in milliseconds.
 const NEWEST_AGE_MS: i64 = 3 * 60 * 1_000;
 
-/// What was loaded.
+/// Counts of the loaded data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DemoSummary {
     /// Number of spans.
     pub spans: usize,
     /// Number of evaluations and feedback entries.
     pub evaluations: usize,
-    /// Recorded requests of kinds that this version does not take in.
+    /// Number of recorded requests that this version does not support.
     pub skipped_requests: usize,
 }
 
@@ -38,14 +39,14 @@ pub struct DemoSummary {
 #[error("the sample data could not be loaded: {0}")]
 pub struct DemoError(String);
 
-struct Record {
+struct RecordedRequest {
     route: Route,
     body: Value,
 }
 
 enum Route {
     Intake(Dialect),
-    /// The control plane: what was asked, its moment and what was answered.
+    /// The control plane, with the time of the request and the generated ids of its response.
     Control {
         method: String,
         path: String,
@@ -78,9 +79,9 @@ impl DemoSummary {
     }
 }
 
-/// Requests that an SDK sent, kept in a fixture file (`fixtures/README.md` says how).
+/// Recorded requests of an SDK. `fixtures/README.md` describes the format.
 pub struct Recording {
-    records: Vec<Record>,
+    requests: Vec<RecordedRequest>,
     skipped_requests: usize,
 }
 
@@ -88,23 +89,23 @@ impl Recording {
     /// Reads a fixture: zstd-compressed JSON.
     pub fn read(fixture: &[u8]) -> Result<Self, DemoError> {
         let mut recording = Self {
-            records: Vec::new(),
+            requests: Vec::new(),
             skipped_requests: 0,
         };
-        for record in read(fixture)? {
-            match record {
-                Some(record) => recording.records.push(record),
+        for request in read_requests(fixture)? {
+            match request {
+                Some(request) => recording.requests.push(request),
                 None => recording.skipped_requests += 1,
             }
         }
         Ok(recording)
     }
 
-    /// The newest moment in it, in milliseconds since the Unix epoch.
+    /// The newest timestamp, in milliseconds since the Unix epoch.
     pub fn newest_ms(&mut self) -> Option<i64> {
         let mut newest = None;
-        for record in &mut self.records {
-            record.each_moment(&mut |ms| {
+        for request in &mut self.requests {
+            request.shift_timestamps(&mut |ms| {
                 newest = newest.max(Some(ms));
                 0
             });
@@ -112,20 +113,20 @@ impl Recording {
         newest
     }
 
-    /// Moves every moment by so many milliseconds.
+    /// Shifts every timestamp.
     pub fn shift(&mut self, offset_ms: i64) {
-        for record in &mut self.records {
-            record.each_moment(&mut |_| offset_ms);
+        for request in &mut self.requests {
+            request.shift_timestamps(&mut |_| offset_ms);
         }
     }
 
-    /// Takes the requests in as if they were sent now. Blocks.
+    /// Sends the requests to the backend. Blocks.
     pub fn replay(self, backend: &LocalBackend, now_ms: i64) -> Result<DemoSummary, DemoError> {
         let mut summary = DemoSummary {
             skipped_requests: self.skipped_requests,
             ..DemoSummary::default()
         };
-        for Record { route, body } in self.records {
+        for RecordedRequest { route, body } in self.requests {
             let dialect = match route {
                 Route::Intake(dialect) => dialect,
                 Route::Control {
@@ -141,34 +142,34 @@ impl Recording {
                 }
             };
             let store = backend.inner.store.as_ref();
-            let accepted = accept(store, &backend.inner.options, dialect, body, now_ms)
+            let ingested = ingest_json(store, &backend.inner.options, dialect, body, now_ms)
                 .map_err(|error| DemoError(error.detail))?;
-            if let Some(reason) = accepted.refused.into_iter().next() {
+            if let Some(reason) = ingested.refused.into_iter().next() {
                 return Err(DemoError(reason));
             }
-            summary.spans += accepted.spans;
-            summary.evaluations += accepted.evaluations;
+            summary.spans += ingested.spans;
+            summary.evaluations += ingested.evaluations;
         }
         Ok(summary)
     }
 }
 
-/// The records of a fixture; `None` for those of routes that take nothing in.
-fn read(fixture: &[u8]) -> Result<Vec<Option<Record>>, DemoError> {
+/// The requests of a fixture; `None` for requests that cannot be replayed.
+fn read_requests(fixture: &[u8]) -> Result<Vec<Option<RecordedRequest>>, DemoError> {
     let unreadable = |reason: &dyn std::fmt::Display| DemoError(reason.to_string());
     let json = zstd::decode_all(fixture).map_err(|error| unreadable(&error))?;
     let records: Vec<Value> = serde_json::from_slice(&json).map_err(|error| unreadable(&error))?;
-    Ok(records.into_iter().map(record_of).collect())
+    Ok(records.into_iter().map(request_of).collect())
 }
 
-fn record_of(mut record: Value) -> Option<Record> {
+fn request_of(mut record: Value) -> Option<RecordedRequest> {
     let method = record.get("method")?.as_str()?.to_owned();
     let path = record.get("path")?.as_str()?.to_owned();
     let writes = matches!(method.as_str(), "POST" | "PUT" | "PATCH");
-    let route = match Dialect::of_path(&path) {
+    let route = match Dialect::from_path(&path) {
         Some(dialect) => Route::Intake(dialect),
-        // Only with its moment and its answer can it be given again.
-        None if control::knows(&method, &path) => Route::Control {
+        // A replay needs the time of the request and the generated ids.
+        None if control::has_operation(&method, &path) => Route::Control {
             at_ms: record.get("at_ms")?.as_i64()?,
             given: Given::of_answer(record.get("answer")?),
             method,
@@ -177,29 +178,29 @@ fn record_of(mut record: Value) -> Option<Record> {
         None => return None,
     };
     let body = record.get_mut("body")?.take();
-    writes.then_some(Record { route, body })
+    writes.then_some(RecordedRequest { route, body })
 }
 
-impl Record {
-    fn each_moment(&mut self, shift: &mut impl FnMut(i64) -> i64) {
+impl RecordedRequest {
+    fn shift_timestamps(&mut self, shift: &mut impl FnMut(i64) -> i64) {
         if let Route::Control { at_ms, .. } = &mut self.route {
             *at_ms += shift(*at_ms);
         }
-        each_moment(&mut self.body, shift);
+        shift_timestamps(&mut self.body, shift);
     }
 }
 
 const NS_PER_MS: i64 = 1_000_000;
 
-/// Tells `shift` every moment of a body in milliseconds and moves it by the milliseconds returned.
+/// Calls `shift` with every timestamp of a body in milliseconds, and adds the result to it.
 ///
-/// Moments are `start_ns` and `timestamp_ms`, and `start` beside a `meta_struct`. What stands
-/// inside inputs, outputs, metadata and values was said by the application, and stays.
-fn each_moment(value: &mut Value, shift: &mut impl FnMut(i64) -> i64) {
+/// Timestamps are `start_ns` and `timestamp_ms`, and `start` beside a `meta_struct`. Inputs,
+/// outputs, metadata and values come from the application and stay unchanged.
+fn shift_timestamps(value: &mut Value, shift: &mut impl FnMut(i64) -> i64) {
     match value {
         Value::Array(items) => {
             for item in items {
-                each_moment(item, shift);
+                shift_timestamps(item, shift);
             }
         }
         Value::Object(map) => {
@@ -215,7 +216,7 @@ fn each_moment(value: &mut Value, shift: &mut impl FnMut(i64) -> i64) {
                     }
                     ("timestamp_ms", Some(ms)) => *value = Value::from(ms + shift(ms)),
                     ("meta" | "meta_struct" | "metadata" | "json_value" | "config", _) => {}
-                    _ => each_moment(value, shift),
+                    _ => shift_timestamps(value, shift),
                 }
             }
         }
@@ -231,11 +232,11 @@ mod tests {
     const NOW: i64 = 1_900_000_000_000;
 
     #[test]
-    fn the_newest_moment_is_three_minutes_ago_and_distances_stay() {
+    fn shifts_timestamps_outside_of_content() {
         let mut body = serde_json::json!([{"spans": [
             {"start_ns": 5_000_000_000i64, "duration": 1_000_000_000, "meta": {"start_ns": 1}},
             {"start_ns": 2_000_000_000i64, "duration": 1}]}, {"timestamp_ms": 4_000}]);
-        each_moment(&mut body, &mut |_| 10);
+        shift_timestamps(&mut body, &mut |_| 10);
         assert_eq!(
             body,
             serde_json::json!([{"spans": [
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_data_loads_twice_and_stays_one_set() {
+    fn loading_twice_replaces_the_first_load() {
         let backend = LocalBackend::open(LocalOptions::new(DataDir::Temporary)).unwrap();
         let first = load(&backend, NOW).unwrap();
         let stats = backend.stats().unwrap();

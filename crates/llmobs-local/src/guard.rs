@@ -63,7 +63,7 @@ async fn count(
             format!("{} {path}", request.method())
         },
     );
-    backend.counters.request(route);
+    backend.counters.count_request(route);
     next.run(request).await
 }
 

@@ -1,126 +1,50 @@
-//! What all routes share: errors in Datadog's shape, and bodies read within bounds.
+//! Reads request bodies within limits.
 //!
-//! A body is bounded twice: as it arrives, and as it decompresses, because a small body can
-//! decompress to any size. Nesting is bounded too: what is taken in must be readable again, by us
-//! and by others whose parsers stop at 128 levels.
+//! The size is limited twice: as received and as decompressed, because a small body can decompress
+//! to any size. Nesting is limited too, so that stored data stays readable for parsers that stop at
+//! 128 levels.
 
 use std::io::Read as _;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::store::{CursorError, StoreError};
+pub(super) use super::response::{ApiError, json_api, json_api_bytes, json_plain};
 
-/// Bounds of a request body.
+/// Limits of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyLimits {
-    /// Most bytes on the wire. Default 64 MiB: more than a real Agent takes.
-    pub wire: usize,
-    /// Most bytes once decompressed. Default 128 MiB.
-    pub decoded: usize,
+    /// Most bytes as received. Default 64 MiB: more than a real Agent accepts.
+    pub max_encoded_bytes: usize,
+    /// Most bytes after decompression. Default 128 MiB.
+    pub max_decoded_bytes: usize,
 }
 
 impl Default for BodyLimits {
     fn default() -> Self {
         Self {
-            wire: 64 << 20,
-            decoded: 128 << 20,
+            max_encoded_bytes: 64 << 20,
+            max_decoded_bytes: 128 << 20,
         }
     }
 }
 
-/// Deepest nesting of a body that is taken in.
+/// Deepest nesting of an accepted body.
 pub(super) const MAX_DEPTH: usize = 100;
 
-/// A refusal in the shape that Datadog's API gives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ApiError {
-    pub(super) status: StatusCode,
-    pub(super) detail: String,
-}
-
-impl ApiError {
-    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self {
-            status,
-            detail: detail.into(),
-        }
-    }
-
-    /// Tells the caller when to come again, if that helps.
-    pub(super) fn add_retry_after(&self, headers: &mut HeaderMap) {
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-    }
-
-    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, detail)
-    }
-}
-
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let body = json!({"errors": [{"title": "Generic Error", "detail": self.detail}]});
-        let mut answer = json_api(self.status, &body);
-        self.add_retry_after(answer.headers_mut());
-        answer
-    }
-}
-
-impl From<StoreError> for ApiError {
-    fn from(error: StoreError) -> Self {
-        let status = match &error {
-            StoreError::Full => StatusCode::INSUFFICIENT_STORAGE,
-            StoreError::NotWritable(_) | StoreError::Unavailable(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            StoreError::Damaged { .. } | StoreError::Newer { .. } | StoreError::Folder(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
-        };
-        Self::new(status, error.to_string())
-    }
-}
-
-impl From<CursorError> for ApiError {
-    fn from(error: CursorError) -> Self {
-        Self::bad_request(error.to_string())
-    }
-}
-
-/// A JSON answer under JSON:API's content type.
-pub(super) fn json_api(status: StatusCode, body: &Value) -> Response {
-    json_bytes(status, body.to_string().into_bytes())
-}
-
-/// The same for JSON that is written already.
-pub(super) fn json_bytes(status: StatusCode, body: Vec<u8>) -> Response {
-    let content_type = HeaderValue::from_static("application/vnd.api+json");
-    (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
-}
-
-/// A plain JSON answer, as the Agent and the private endpoints give it.
-pub(super) fn json_plain(status: StatusCode, body: &Value) -> Response {
-    let content_type = HeaderValue::from_static("application/json");
-    let body = body.to_string();
-    (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
-}
-
-/// Runs what blocks (parsing, the store) where blocking is fine.
-pub(super) async fn blocking<T: Send + 'static>(
+/// Runs blocking work, such as parsing and store access, on a blocking thread.
+pub(super) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(_) => Err(ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "the request could not be worked on because of a fault in llmobs-mcp; please report it",
+            "the request failed because of a bug in llmobs-mcp; please report it",
         )),
     }
 }
@@ -128,42 +52,42 @@ pub(super) async fn blocking<T: Send + 'static>(
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A question or a setting: small, so that many at once are still little.
-const QUESTION: BodyLimits = BodyLimits {
-    wire: 1 << 20,
-    decoded: 1 << 20,
+/// Limits of the body of a read request or a configuration change.
+const SMALL_BODY: BodyLimits = BodyLimits {
+    max_encoded_bytes: 1 << 20,
+    max_decoded_bytes: 1 << 20,
 };
 
-/// Reads the body of a question, which is JSON.
-pub(super) async fn read_question(body: Body) -> Result<Value, ApiError> {
-    parse_json(&read_body(body, QUESTION).await?)
+/// Reads a small JSON body.
+pub(super) async fn read_small_json(body: Body) -> Result<Value, ApiError> {
+    parse_json(&read_body(body, SMALL_BODY).await?)
 }
 
-/// Reads a whole body as it is on the wire.
+/// Reads a complete body, without decompression.
 pub(super) async fn read_body(body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {
-    read_body_counted(body, limits, |_| Ok(())).await
+    read_body_charged(body, limits, |_| Ok(())).await
 }
 
-/// The same, asking `may` before each part whether so many bytes more may be kept.
-pub(super) async fn read_body_counted(
+/// Reads a complete body. Calls `charge` with the size of each frame before it is buffered.
+pub(super) async fn read_body_charged(
     body: Body,
     limits: BodyLimits,
-    mut may: impl FnMut(usize) -> Result<(), ApiError>,
+    mut charge: impl FnMut(usize) -> Result<(), ApiError>,
 ) -> Result<Bytes, ApiError> {
-    let mut body = Limited::new(body, limits.wire);
-    let mut parts = Vec::new();
-    let arrive = async {
+    let mut body = Limited::new(body, limits.max_encoded_bytes);
+    let mut chunks = Vec::new();
+    let receive = async {
         while let Some(frame) = body.frame().await {
             match frame {
                 Ok(frame) => {
-                    let Ok(part) = frame.into_data() else {
+                    let Ok(chunk) = frame.into_data() else {
                         continue;
                     };
-                    may(part.len())?;
-                    parts.push(part);
+                    charge(chunk.len())?;
+                    chunks.push(chunk);
                 }
                 Err(error) if error.is::<LengthLimitError>() => {
-                    return Err(too_large(limits.wire, ""));
+                    return Err(too_large(limits.max_encoded_bytes, ""));
                 }
                 Err(_) => {
                     return Err(ApiError::bad_request(
@@ -174,41 +98,47 @@ pub(super) async fn read_body_counted(
         }
         Ok(())
     };
-    match tokio::time::timeout(BODY_TIMEOUT, arrive).await {
+    match tokio::time::timeout(BODY_TIMEOUT, receive).await {
         Err(_) => Err(ApiError::new(
             StatusCode::REQUEST_TIMEOUT,
             "the request body did not arrive in time; send it again",
         )),
         Ok(Err(error)) => Err(error),
-        Ok(Ok(())) => Ok(match <[Bytes; 1]>::try_from(parts) {
-            Ok([whole]) => whole,
-            Err(parts) => Bytes::from(parts.concat()),
+        Ok(Ok(())) => Ok(match <[Bytes; 1]>::try_from(chunks) {
+            Ok([only]) => only,
+            Err(chunks) => Bytes::from(chunks.concat()),
         }),
     }
 }
 
-/// Most bytes read to nowhere, and how long that may take.
-const DRAINED: (usize, Duration) = (16 << 20, Duration::from_secs(10));
+/// Most bytes of a body that are read and discarded.
+const MAX_DRAINED_BYTES: usize = 16 << 20;
 
-/// Reads a body to nowhere, so that the connection can be used again.
+/// How long a body is read and discarded.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads and discards a body, so that the connection can be used again.
 pub(super) async fn drain(body: Body) {
-    let mut body = Limited::new(body, DRAINED.0);
-    let all = async { while let Some(Ok(_)) = body.frame().await {} };
-    if tokio::time::timeout(DRAINED.1, all).await.is_err() {
-        tracing::debug!("a request body that nobody wants did not end in time");
+    let mut body = Limited::new(body, MAX_DRAINED_BYTES);
+    let read_to_end = async { while let Some(Ok(_)) = body.frame().await {} };
+    if tokio::time::timeout(DRAIN_TIMEOUT, read_to_end)
+        .await
+        .is_err()
+    {
+        tracing::debug!("the body of a refused request did not end in time");
     }
 }
 
-fn too_large(limit: usize, once: &str) -> ApiError {
+fn too_large(limit: usize, after: &str) -> ApiError {
     ApiError::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         format!(
-            "the request body is larger than {limit} bytes{once}; send fewer items per request"
+            "the request body is larger than {limit} bytes{after}; send fewer items per request"
         ),
     )
 }
 
-/// Undoes the `Content-Encoding`.
+/// Decompresses a body as its `Content-Encoding` says.
 pub(super) fn decompress(
     headers: &HeaderMap,
     body: Bytes,
@@ -221,26 +151,27 @@ pub(super) fn decompress(
         .trim()
         .to_ascii_lowercase();
     let mut decoded = Vec::new();
-    let most = limits.decoded as u64 + 1;
+    let max_bytes = limits.max_decoded_bytes;
+    let read_limit = max_bytes as u64 + 1;
     let read = match encoding.as_str() {
         "" | "identity" => return Ok(body),
         "gzip" | "x-gzip" => flate2::read::MultiGzDecoder::new(body.as_ref())
-            .take(most)
+            .take(read_limit)
             .read_to_end(&mut decoded),
         "deflate" => flate2::read::ZlibDecoder::new(body.as_ref())
-            .take(most)
+            .take(read_limit)
             .read_to_end(&mut decoded),
         "zstd" => zstd::stream::read::Decoder::new(body.as_ref())
-            .and_then(|decoder| decoder.take(most).read_to_end(&mut decoded)),
+            .and_then(|decoder| decoder.take(read_limit).read_to_end(&mut decoded)),
         _ => {
             return Err(ApiError::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "the Content-Encoding is not known; use gzip, deflate, zstd or none",
+                "unsupported Content-Encoding; use gzip, deflate, zstd or none",
             ));
         }
     };
     match read {
-        Ok(size) if size > limits.decoded => Err(too_large(limits.decoded, " once decompressed")),
+        Ok(size) if size > max_bytes => Err(too_large(max_bytes, " after decompression")),
         Ok(_) => Ok(Bytes::from(decoded)),
         Err(_) => Err(ApiError::bad_request(format!(
             "the request body is not valid {encoding}"
@@ -248,20 +179,21 @@ pub(super) fn decompress(
     }
 }
 
-/// Parses JSON. serde_json's own depth limit keeps the parser and the drop from overflowing.
+/// Parses JSON. The depth limit of serde_json keeps the parser and the drop from overflowing the
+/// stack.
 pub(super) fn parse_json(body: &[u8]) -> Result<Value, ApiError> {
     parse_json_within(body, MAX_DEPTH)
 }
 
-/// The same, nested no deeper than so many levels.
-pub(super) fn parse_json_within(body: &[u8], most: usize) -> Result<Value, ApiError> {
+/// Parses JSON with at most `max_depth` levels.
+pub(super) fn parse_json_within(body: &[u8], max_depth: usize) -> Result<Value, ApiError> {
     super::values::check_json(body)?;
     let value: Value = serde_json::from_slice(body).map_err(|error| {
         ApiError::bad_request(format!("the request body is not valid JSON: {error}"))
     })?;
-    if depth(&value) > most {
+    if depth(&value) > max_depth {
         return Err(ApiError::bad_request(format!(
-            "the request body is nested deeper than {most} levels"
+            "the request body is nested deeper than {max_depth} levels"
         )));
     }
     Ok(value)
@@ -292,10 +224,10 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_stopped_at_the_limit() {
+    fn stops_decompression_at_limit() {
         let limits = BodyLimits {
-            wire: 1 << 20,
-            decoded: 1 << 20,
+            max_encoded_bytes: 1 << 20,
+            max_decoded_bytes: 1 << 20,
         };
         let bomb = vec![0u8; 5 << 20];
         let zstd = Bytes::from(zstd::encode_all(bomb.as_slice(), 3).unwrap());
@@ -313,30 +245,21 @@ mod tests {
     #[case::not_a_number("{\"a\":NaN}".to_owned())]
     #[case::cut("{\"a\":".to_owned())]
     #[case::empty(String::new())]
-    #[case::nested_just_too_deep("[".repeat(101) + &"]".repeat(101))]
-    fn what_is_not_json_is_a_clear_400(#[case] body: String) {
+    #[case::one_level_too_deep("[".repeat(101) + &"]".repeat(101))]
+    fn invalid_json_is_bad_request(#[case] body: String) {
         let refused = parse_json(body.as_bytes()).unwrap_err();
         assert_eq!(refused.status, StatusCode::BAD_REQUEST);
         assert!(refused.detail.contains("the request body is n"));
     }
 
     #[test]
-    fn invalid_utf_8_is_a_clear_400() {
+    fn invalid_utf_8_is_bad_request() {
         let refused = parse_json(b"{\"a\":\"\xff\"}").unwrap_err();
         assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     }
 
-    #[rstest]
-    #[case(StoreError::Full, 507)]
-    #[case(StoreError::NotWritable("read only".into()), 503)]
-    #[case(StoreError::Unavailable("busy".into()), 503)]
-    #[case(StoreError::Newer { found: 2, known: 1 }, 500)]
-    fn what_the_store_refuses_is_the_servers_fault(#[case] error: StoreError, #[case] status: u16) {
-        assert_eq!(ApiError::from(error).status.as_u16(), status);
-    }
-
     #[test]
-    fn an_unknown_encoding_or_broken_gzip_is_refused() {
+    fn refuses_unknown_encoding_and_invalid_gzip() {
         let limits = BodyLimits::default();
         let body = Bytes::from_static(b"[]");
         let refused = decompress(&encoded("br"), body.clone(), limits).unwrap_err();

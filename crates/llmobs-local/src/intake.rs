@@ -1,15 +1,19 @@
-//! Taking in what SDKs send: each dialect to the one domain type, then into the store, then the
-//! acknowledgement. Nothing is acknowledged that is not durable.
+//! The intake: receives spans and evaluations from SDKs.
 //!
-//! A batch may hold good and bad items. The good ones are kept and the answer says what was wrong
-//! with the others; when all are bad the whole request is refused.
+//! Each dialect is mapped to the domain types, stored, and then acknowledged. Invariant: an
+//! acknowledged item is durable.
+//!
+//! A request may contain valid and invalid items. Valid items are stored, and the response gives a
+//! reason for each invalid one. A request without valid items is refused.
 
 mod admission;
 mod apm;
+mod batch;
 mod evaluations;
 mod fields;
 mod http_api;
 mod io;
+mod json_value;
 pub(super) mod line;
 mod msgpack;
 pub(super) mod otlp;
@@ -27,24 +31,25 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::http::{
-    ApiError, blocking, decompress, drain, json_api, json_plain, parse_json, read_body_counted,
+    ApiError, decompress, drain, json_api, json_plain, parse_json, read_body_charged, run_blocking,
 };
-use super::store::{SpanStore, TargetedEvaluation};
+use super::store::SpanStore;
 use super::{Backend, LocalOptions, now_ms};
 use llmobs_core::model::{Io, Span};
 
 pub use admission::IntakeLimits;
 
 pub(super) use admission::Admission;
+pub(super) use batch::Batch;
 
-/// The forms in which spans and evaluations arrive.
+/// The formats in which senders send spans and evaluations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// What the SDKs send to the LLM Observability intake or through the Agent's proxy.
+    /// Envelopes of spans, sent to the LLM Observability intake or through the Agent's proxy.
     Sdk,
-    /// The same form, about spans that are kept already.
+    /// The same format, for updates of stored spans.
     SdkUpdate,
-    /// APM traces with LLM Observability data inside.
+    /// APM traces that contain LLM Observability data.
     Apm,
     /// The documented HTTP API for spans.
     HttpApi,
@@ -53,7 +58,7 @@ pub(super) enum Dialect {
 }
 
 impl Dialect {
-    /// The dialects with their paths; all but APM also stand under the Agent's proxy prefixes.
+    /// The paths of the dialects. All except APM are also served under the Agent's proxy prefixes.
     pub(super) const PATHS: [(&'static str, Dialect); 6] = [
         ("/v0.4/traces", Dialect::Apm),
         ("/api/v2/llmobs", Dialect::Sdk),
@@ -63,8 +68,8 @@ impl Dialect {
         ("/api/intake/llm-obs/v2/eval-metric", Dialect::Evaluations),
     ];
 
-    /// The dialect of a path as an SDK wrote it.
-    pub(super) fn of_path(path: &str) -> Option<Self> {
+    /// The dialect of a request path, with or without a proxy prefix.
+    pub(super) fn from_path(path: &str) -> Option<Self> {
         let path = super::PROXY_PREFIXES
             .iter()
             .find_map(|prefix| path.strip_prefix(prefix))
@@ -75,54 +80,26 @@ impl Dialect {
     }
 }
 
-/// What a request holds, once mapped.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    pub(super) spans: Vec<Span>,
-    /// What changed about spans that are kept.
-    updates: Vec<update::Update>,
-    pub(super) evaluations: Vec<TargetedEvaluation>,
-    /// The evaluations as they were sent, for the answer.
-    pub(super) echo: Vec<Value>,
-    /// What was refused, and why.
-    pub(super) refused: Vec<String>,
-}
-
-impl Batch {
-    /// Takes over what another batch holds; gives back what of it was refused.
-    pub(super) fn join(
-        &mut self,
-        other: Batch,
-        store: &dyn SpanStore,
-    ) -> Result<Vec<String>, ApiError> {
-        let mut refused = other.refused;
-        self.spans.extend(other.spans);
-        update::apply(other.updates, store, &mut self.spans, &mut refused)?;
-        self.evaluations.extend(other.evaluations);
-        Ok(refused)
-    }
-}
-
-/// What became of a request.
+/// The number of items that a request stored, and the reasons for the others.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Accepted {
+pub(super) struct IngestSummary {
     pub(super) spans: usize,
     pub(super) evaluations: usize,
     pub(super) echo: Vec<Value>,
     pub(super) refused: Vec<String>,
 }
 
-/// Most refusals that an answer lists.
-const REFUSALS_SHOWN: usize = 20;
+/// Most refusals that a response lists.
+const MAX_LISTED_REFUSALS: usize = 20;
 
-/// Maps a decoded body and keeps what it holds.
-pub(super) fn accept(
+/// Maps a decoded body and stores its items.
+pub(super) fn ingest_json(
     store: &dyn SpanStore,
     options: &LocalOptions,
     dialect: Dialect,
     body: Value,
     now_ms: i64,
-) -> Result<Accepted, ApiError> {
+) -> Result<IngestSummary, ApiError> {
     let batch = match dialect {
         Dialect::Sdk => sdk::read(body, false),
         Dialect::SdkUpdate => sdk::read(body, true),
@@ -130,28 +107,31 @@ pub(super) fn accept(
         Dialect::HttpApi => http_api::read(body),
         Dialect::Evaluations => evaluations::read(body),
     }?;
-    keep(store, options, batch, now_ms)
+    store_batch(store, options, batch, now_ms)
 }
 
-/// Keeps what a request holds, as far as the limits set allow.
-pub(super) fn keep(
+/// Stores a batch, except for items outside the configured limits.
+pub(super) fn store_batch(
     store: &dyn SpanStore,
     options: &LocalOptions,
     mut batch: Batch,
     now_ms: i64,
-) -> Result<Accepted, ApiError> {
+) -> Result<IngestSummary, ApiError> {
     let updates = std::mem::take(&mut batch.updates);
-    // Held until what they made is written.
-    let _one = (!updates.is_empty()).then(update::one_at_a_time);
+    // Held until the updated spans are written.
+    let _lock = (!updates.is_empty()).then(update::lock);
     update::apply(updates, store, &mut batch.spans, &mut batch.refused)?;
     if let Some(max_age) = options.max_span_age {
         refuse_older(&mut batch, max_age, now_ms);
     }
-    if let Some(most) = options.max_span_bytes {
-        batch.spans.iter_mut().for_each(|span| drop_io(span, most));
+    if let Some(max_bytes) = options.max_span_bytes {
+        for span in &mut batch.spans {
+            drop_large_io(span, max_bytes);
+        }
     }
     if batch.spans.is_empty() && batch.evaluations.is_empty() && !batch.refused.is_empty() {
-        return Err(ApiError::bad_request(shown(&batch.refused).join("; ")));
+        let reasons = first_refusals(&batch.refused);
+        return Err(ApiError::bad_request(reasons.join("; ")));
     }
     let (spans, evaluations) = (batch.spans.len(), batch.evaluations.len());
     if spans > 0 {
@@ -160,7 +140,7 @@ pub(super) fn keep(
     if evaluations > 0 {
         store.attach_evaluations(batch.evaluations)?;
     }
-    Ok(Accepted {
+    Ok(IngestSummary {
         spans,
         evaluations,
         echo: batch.echo,
@@ -168,19 +148,19 @@ pub(super) fn keep(
     })
 }
 
-/// What Datadog's SDKs put in the place of content that is too large.
-const DROPPED: &str =
+/// The replacement that Datadog's SDKs send for content that is too large.
+const DROPPED_IO: &str =
     "[This value has been dropped because this span's size exceeds the 5MB size limit.]";
 
-/// Takes the content out of a span that is as large as the limit, as Datadog's SDKs do.
-fn drop_io(span: &mut Span, most: usize) {
-    let size = serde_json::to_vec(span).map_or(0, |written| written.len());
-    if size < most {
+/// Replaces input and output of a span of at least `max_bytes`, as Datadog's SDKs do.
+fn drop_large_io(span: &mut Span, max_bytes: usize) {
+    let size = serde_json::to_vec(span).map_or(0, |json| json.len());
+    if size < max_bytes {
         return;
     }
     for side in [&mut span.input, &mut span.output] {
         *side = Io {
-            value: Some(Value::from(DROPPED)),
+            value: Some(Value::from(DROPPED_IO)),
             ..Io::default()
         };
     }
@@ -189,45 +169,48 @@ fn drop_io(span: &mut Span, most: usize) {
 
 fn refuse_older(batch: &mut Batch, max_age: Duration, now_ms: i64) {
     let oldest = now_ms.saturating_sub(i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX));
-    let mut refuse = |what: &str, ms: i64| {
-        let kept = ms >= oldest;
-        if !kept {
+    let mut is_recent = |what: &str, ms: i64| {
+        let recent = ms >= oldest;
+        if !recent {
             let limit = match max_age.as_secs() {
                 seconds if seconds % 3_600 == 0 => format!("{} hours", seconds / 3_600),
                 seconds => format!("{seconds} seconds"),
             };
             batch.refused.push(format!(
-                "{what} is older than {limit}, the limit that this backend was told to hold to; without \
-                 --datadog-limits (LLMOBS_MCP_DATADOG_LIMITS) it keeps older ones"
+                "{what} is older than {limit}, the configured age limit; start the backend without \
+                 --datadog-limits (LLMOBS_MCP_DATADOG_LIMITS) to store older items"
             ));
         }
-        kept
+        recent
     };
-    batch.spans.retain(|span| refuse("a span", span.start_ms()));
-    let mut kept = Vec::new();
+    batch
+        .spans
+        .retain(|span| is_recent("a span", span.start_ms()));
+    let mut retained = Vec::new();
     batch.evaluations.retain(|targeted| {
-        kept.push(refuse("an evaluation", targeted.evaluation.timestamp_ms));
-        kept.last() == Some(&true)
+        retained.push(is_recent("an evaluation", targeted.evaluation.timestamp_ms));
+        retained.last() == Some(&true)
     });
-    let mut kept = kept.into_iter();
-    batch.echo.retain(|_| kept.next() == Some(true));
+    let mut retained = retained.into_iter();
+    batch.echo.retain(|_| retained.next() == Some(true));
 }
 
-fn shown(refused: &[String]) -> Vec<String> {
-    let mut shown: Vec<String> = refused.iter().take(REFUSALS_SHOWN).cloned().collect();
-    if refused.len() > REFUSALS_SHOWN {
-        shown.push(format!("and {} more", refused.len() - REFUSALS_SHOWN));
+/// The first refusals, and the number of further ones.
+fn first_refusals(refused: &[String]) -> Vec<String> {
+    let mut listed: Vec<String> = refused.iter().take(MAX_LISTED_REFUSALS).cloned().collect();
+    if refused.len() > MAX_LISTED_REFUSALS {
+        listed.push(format!("and {} more", refused.len() - MAX_LISTED_REFUSALS));
     }
-    shown
+    listed
 }
 
-/// The handler of a dialect's routes.
-pub(super) async fn take_in(
+/// Handles the routes of a dialect.
+pub(super) async fn ingest(
     State((backend, dialect)): State<(Arc<Backend>, Dialect)>,
     request: Request,
 ) -> Response {
     match receive(backend, dialect, request).await {
-        Ok(accepted) => acknowledge(dialect, &accepted),
+        Ok(summary) => acknowledge(dialect, &summary),
         Err(error) => error.into_response(),
     }
 }
@@ -236,12 +219,12 @@ async fn receive(
     backend: Arc<Backend>,
     dialect: Dialect,
     request: Request,
-) -> Result<Accepted, ApiError> {
+) -> Result<IngestSummary, ApiError> {
     let worker = backend.clone();
-    admitted(&backend, request, move |headers, body| {
+    run_admitted(&backend, request, move |headers, body| {
         let body = decompress(headers, body, worker.options.body_limits)?;
         let body = decode(headers, dialect, &body)?;
-        accept(
+        ingest_json(
             worker.store.as_ref(),
             &worker.options,
             dialect,
@@ -252,8 +235,8 @@ async fn receive(
     .await
 }
 
-/// Reads a request and works on it when its turn has come, within the bounds of the intake.
-pub(super) async fn admitted<T: Send + 'static>(
+/// Reads a request and runs `work` on a blocking thread, within the limits of [`Admission`].
+pub(super) async fn run_admitted<T: Send + 'static>(
     backend: &Backend,
     request: Request,
     work: impl FnOnce(&HeaderMap, Bytes) -> Result<T, ApiError> + Send + 'static,
@@ -262,15 +245,15 @@ pub(super) async fn admitted<T: Send + 'static>(
     let mut ticket = match backend.admission.enter() {
         Ok(ticket) => ticket,
         Err(error) => {
-            // A client that is still writing would see a lost connection instead of the answer.
+            // A client that is still writing would see a lost connection instead of the response.
             drain(body).await;
             return Err(error);
         }
     };
     let limits = backend.options.body_limits;
-    let body = read_body_counted(body, limits, |bytes| ticket.charge(bytes)).await?;
-    let _turn = ticket.turn().await?;
-    blocking(move || work(&parts.headers, body)).await
+    let body = read_body_charged(body, limits, |bytes| ticket.charge(bytes)).await?;
+    let _slot = ticket.wait_for_slot().await?;
+    run_blocking(move || work(&parts.headers, body)).await
 }
 
 fn decode(headers: &HeaderMap, dialect: Dialect, body: &Bytes) -> Result<Value, ApiError> {
@@ -289,22 +272,25 @@ fn decode(headers: &HeaderMap, dialect: Dialect, body: &Bytes) -> Result<Value, 
     }
 }
 
-fn acknowledge(dialect: Dialect, accepted: &Accepted) -> Response {
-    if !accepted.refused.is_empty() {
-        let count = accepted.refused.len();
-        tracing::warn!(count, "part of a request was refused; its answer says why");
+fn acknowledge(dialect: Dialect, summary: &IngestSummary) -> Response {
+    if !summary.refused.is_empty() {
+        let count = summary.refused.len();
+        tracing::warn!(
+            count,
+            "refused some items of a request; the response has the reasons"
+        );
     }
-    let errors: Vec<Value> = shown(&accepted.refused)
+    let errors: Vec<Value> = first_refusals(&summary.refused)
         .into_iter()
         .map(|detail| json!({"title": "Generic Error", "detail": detail}))
         .collect();
-    let with_errors = |mut answer: Value| {
+    let with_errors = |mut body: Value| {
         if !errors.is_empty()
-            && let Some(map) = answer.as_object_mut()
+            && let Some(map) = body.as_object_mut()
         {
             map.insert("errors".to_owned(), Value::Array(errors.clone()));
         }
-        answer
+        body
     };
     match dialect {
         Dialect::Apm => json_plain(StatusCode::OK, &with_errors(json!({"rate_by_service": {}}))),
@@ -316,7 +302,7 @@ fn acknowledge(dialect: Dialect, accepted: &Accepted) -> Response {
             let data = json!({
                 "id": uuid::Uuid::new_v4().to_string(),
                 "type": "evaluation_metric",
-                "attributes": {"metrics": accepted.echo},
+                "attributes": {"metrics": summary.echo},
             });
             json_api(StatusCode::ACCEPTED, &with_errors(json!({"data": data})))
         }

@@ -26,6 +26,7 @@ mod intake;
 mod listener;
 mod oauth;
 pub mod owner;
+mod response;
 mod retention;
 pub mod store;
 mod values;
@@ -270,13 +271,13 @@ impl Backend {
 }
 
 fn intake_routes(backend: &Arc<Backend>) -> Router {
-    let otlp = axum::routing::post(intake::otlp::take_in).with_state(backend.clone());
+    let otlp = axum::routing::post(intake::otlp::ingest).with_state(backend.clone());
     let mut router = Router::new().route(intake::otlp::PATH, otlp);
     for (path, dialect) in intake::Dialect::PATHS {
         let state = (backend.clone(), dialect);
-        let post = axum::routing::post(intake::take_in);
+        let post = axum::routing::post(intake::ingest);
         if dialect == intake::Dialect::Apm {
-            let both = post.put(intake::take_in).with_state(state);
+            let both = post.put(intake::ingest).with_state(state);
             router = router.route(path, both);
             continue;
         }
@@ -305,11 +306,12 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), LocalError> {
-    let listener = listener::Bounded::new(listener, backend.inner.options.connection_limits);
+    let listener =
+        listener::LimitedListener::new(listener, backend.inner.options.connection_limits);
     let app = backend
         .router()
-        .layer(axum::middleware::from_fn(listener::note_work))
-        .into_make_service_with_connect_info::<listener::Working>();
+        .layer(axum::middleware::from_fn(listener::count_active_requests))
+        .into_make_service_with_connect_info::<listener::ActiveRequests>();
     axum::serve(listener, app)
         .with_graceful_shutdown(shutdown)
         .await

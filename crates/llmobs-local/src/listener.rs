@@ -1,8 +1,12 @@
-//! Connections within bounds: so many at once, none silent for ever.
+//! A listener with a limit on connections, and timeouts for slow and idle clients.
 //!
-//! A client that sends the head of a request byte by byte, or opens connections and says nothing,
-//! would otherwise hold a task, a buffer and a file descriptor for as long as it likes. Bodies have
-//! their own time from the moment that a handler reads them; what comes before is bounded here.
+//! Without them, a client that opens connections and sends nothing, or sends a request head byte by
+//! byte, holds a task, a buffer and a file descriptor indefinitely. The body of a request has a
+//! timeout of its own, which starts when a handler reads it.
+//!
+//! hyper's `header_read_timeout` covers the head only. The idle timeout of a connection and the
+//! timeout of a client that does not read its response need a wrapper of the stream, which then
+//! covers the head too.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,60 +26,60 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
-/// Bounds of connections to one address.
+/// Limits of connections to one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Connections at once. Further ones wait with the system, unanswered. Default 512.
-    pub at_once: usize,
+    /// Open connections. Further ones wait in the backlog of the system. Default 512.
+    pub max_connections: usize,
     /// Time for the head of a request, from its first byte. Default 30 seconds.
-    pub head: Duration,
-    /// Time without a request after which a connection is closed, and time for a client to take
-    /// some of an answer. Default 2 minutes.
-    pub idle: Duration,
+    pub head_timeout: Duration,
+    /// Time without a request, and time without progress of a response, after which a connection is
+    /// closed. Default 2 minutes.
+    pub idle_timeout: Duration,
 }
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
-            at_once: 512,
-            head: Duration::from_secs(30),
-            idle: Duration::from_secs(120),
+            max_connections: 512,
+            head_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(120),
         }
     }
 }
 
-/// A listener that accepts within its limits.
-pub(super) struct Bounded {
+/// A listener that enforces [`ConnectionLimits`].
+pub(super) struct LimitedListener {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     limits: ConnectionLimits,
 }
 
-impl Bounded {
+impl LimitedListener {
     pub(super) fn new(listener: TcpListener, limits: ConnectionLimits) -> Self {
         Self {
             listener,
-            places: Arc::new(Semaphore::new(limits.at_once)),
+            slots: Arc::new(Semaphore::new(limits.max_connections)),
             limits,
         }
     }
 }
 
-impl Listener for Bounded {
+impl Listener for LimitedListener {
     type Io = Connection;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        // The semaphore is never closed; without a place the connection would not be counted.
-        let place = self.places.clone().acquire_owned().await.ok();
+        // The semaphore is never closed, so this always returns a slot.
+        let slot = self.slots.clone().acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
         let connection = Connection {
             stream,
-            working: Working::default(),
+            active_requests: ActiveRequests::default(),
             receiving: false,
-            deadline: Box::pin(tokio::time::sleep(self.limits.idle)),
+            deadline: Box::pin(tokio::time::sleep(self.limits.idle_timeout)),
             limits: self.limits,
-            _place: place,
+            _slot: slot,
         };
         (connection, address)
     }
@@ -85,57 +89,58 @@ impl Listener for Bounded {
     }
 }
 
-/// How many requests of a connection are being worked on.
+/// The number of requests of a connection in handlers.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Working(Arc<AtomicUsize>);
+pub(super) struct ActiveRequests(Arc<AtomicUsize>);
 
-impl Connected<IncomingStream<'_, Bounded>> for Working {
-    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
-        stream.io().working.clone()
+impl Connected<IncomingStream<'_, LimitedListener>> for ActiveRequests {
+    fn connect_info(stream: IncomingStream<'_, LimitedListener>) -> Self {
+        stream.io().active_requests.clone()
     }
 }
 
-/// Counts down when its request is done or given up.
-struct Counted(Working);
+/// Counts a request until it is finished or abandoned.
+struct ActiveRequestGuard(ActiveRequests);
 
-impl Drop for Counted {
+impl Drop for ActiveRequestGuard {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Notes that a request is being worked on: from here on its handler bounds its time.
-pub(super) async fn note_work(request: Request, next: Next) -> Response {
-    let working = request.extensions().get::<ConnectInfo<Working>>();
-    let _counted = working.map(|ConnectInfo(working)| {
-        working.0.fetch_add(1, Ordering::Relaxed);
-        Counted(working.clone())
+/// Counts requests in handlers. A handler has timeouts of its own, so the connection has none
+/// meanwhile.
+pub(super) async fn count_active_requests(request: Request, next: Next) -> Response {
+    let active = request.extensions().get::<ConnectInfo<ActiveRequests>>();
+    let _guard = active.map(|ConnectInfo(active)| {
+        active.0.fetch_add(1, Ordering::Relaxed);
+        ActiveRequestGuard(active.clone())
     });
     next.run(request).await
 }
 
-/// A connection that ends when its client is silent for too long.
+/// A connection that fails with a timeout when its client makes no progress.
 pub(super) struct Connection {
     stream: TcpStream,
-    working: Working,
-    /// Whether bytes of a request have come since the last answer.
+    active_requests: ActiveRequests,
+    /// Whether bytes of a request have arrived since the last response.
     receiving: bool,
     deadline: Pin<Box<Sleep>>,
     limits: ConnectionLimits,
-    _place: Option<OwnedSemaphorePermit>,
+    _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
-    fn wait(&mut self, time: Duration) {
-        self.deadline.as_mut().reset(Instant::now() + time);
+    fn set_deadline(&mut self, timeout: Duration) {
+        self.deadline.as_mut().reset(Instant::now() + timeout);
     }
 
-    /// What a write means: an answer is on its way, and some of it was taken or not.
-    fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
-        let taken = matches!(written, Poll::Ready(Ok(bytes)) if *bytes > 0);
-        if taken || self.receiving {
+    /// Extends the deadline at the start of a response and whenever the client reads some of it.
+    fn record_write(&mut self, written: &Poll<io::Result<usize>>) {
+        let progressed = matches!(written, Poll::Ready(Ok(bytes)) if *bytes > 0);
+        if progressed || self.receiving {
             self.receiving = false;
-            self.wait(self.limits.idle);
+            self.set_deadline(self.limits.idle_timeout);
         }
     }
 }
@@ -149,14 +154,14 @@ impl AsyncRead for Connection {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if this.working.0.load(Ordering::Relaxed) > 0 {
+        if this.active_requests.0.load(Ordering::Relaxed) > 0 {
             this.receiving = false;
-            this.wait(this.limits.idle);
+            this.set_deadline(this.limits.idle_timeout);
             return read;
         }
         if buffer.filled().len() > before && !this.receiving {
             this.receiving = true;
-            this.wait(this.limits.head);
+            this.set_deadline(this.limits.head_timeout);
         }
         if this.deadline.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -173,18 +178,18 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(context, bytes);
-        this.wrote(&written);
+        this.record_write(&written);
         written
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
+        buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write_vectored(context, parts);
-        this.wrote(&written);
+        let written = Pin::new(&mut this.stream).poll_write_vectored(context, buffers);
+        this.record_write(&written);
         written
     }
 

@@ -33,8 +33,8 @@ use grants::Grants;
 
 /// Bounds of the bodies of these routes.
 const BODY: BodyLimits = BodyLimits {
-    wire: 64 * 1024,
-    decoded: 64 * 1024,
+    max_encoded_bytes: 64 * 1024,
+    max_decoded_bytes: 64 * 1024,
 };
 
 /// Registrations kept at a time; the oldest goes.

@@ -130,7 +130,7 @@ impl Local {
     }
 
     /// Sends spans as the HTTP API takes them, for the application `shop`.
-    async fn take_in(&self, spans: Value) {
+    async fn ingest(&self, spans: Value) {
         let attributes = json!({"ml_app": "shop", "spans": spans});
         let body = json!({"data": {"type": "span", "attributes": attributes}});
         let answer = self.post("/api/intake/llm-obs/v1/trace/spans", &body).await;
@@ -148,7 +148,7 @@ impl Local {
     async fn replay(&self, capture: &str) {
         for record in capture_records(capture) {
             let path = record["path"].as_str().unwrap();
-            if super::intake::Dialect::of_path(path).is_none() {
+            if super::intake::Dialect::from_path(path).is_none() {
                 continue;
             }
             let answer = self.post(path, &record["body"]).await;

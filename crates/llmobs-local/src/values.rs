@@ -1,26 +1,25 @@
-//! How many values a body holds, counted before any is made.
+//! Counts the values of a body before it is parsed.
 //!
-//! A value of one byte on the wire takes seventy in memory, so that the bound on bytes alone would
-//! let a small compressed body fill it.
+//! A value of one byte takes 70 bytes in memory once parsed. With a limit on bytes alone, a small
+//! compressed body could exhaust the memory.
 
 use http::StatusCode;
 
-use crate::http::ApiError;
+use crate::response::ApiError;
 
-/// Most values in one body: far more than an SDK sends, and a few hundred megabytes at worst.
+/// Most values in one body: far more than an SDK sends, at worst a few hundred megabytes in memory.
 pub(super) const MAX_VALUES: usize = 4_000_000;
 
-/// The refusal of a body with more.
 pub(super) fn too_many_values() -> ApiError {
     ApiError::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         format!(
-            "the request body holds more than {MAX_VALUES} values; send fewer items per request"
+            "the request body contains more than {MAX_VALUES} values; send fewer items per request"
         ),
     )
 }
 
-/// Refuses a JSON text with too many values. What is not JSON is left to the parser.
+/// Refuses JSON text with too many values. Invalid JSON is left to the parser.
 pub(super) fn check_json(body: &[u8]) -> Result<(), ApiError> {
     if body.len() < MAX_VALUES {
         return Ok(());
@@ -41,7 +40,7 @@ pub(super) fn check_json(body: &[u8]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Refuses a MessagePack body with too many values. What is not MessagePack is left to the parser.
+/// Refuses MessagePack with too many values. Invalid MessagePack is left to the parser.
 pub(super) fn check_msgpack(body: &[u8]) -> Result<(), ApiError> {
     if body.len() < MAX_VALUES {
         return Ok(());
@@ -52,20 +51,20 @@ pub(super) fn check_msgpack(body: &[u8]) -> Result<(), ApiError> {
         if values > MAX_VALUES {
             return Err(too_many_values());
         }
-        rest = after.get(payload(*marker, after)..).unwrap_or_default();
+        rest = after.get(payload_len(*marker, after)..).unwrap_or_default();
     }
     Ok(())
 }
 
-/// Bytes between a marker and the next one: its length field and what that counts. The items of a
-/// list or map are markers themselves.
-fn payload(marker: u8, after: &[u8]) -> usize {
-    let sized = |field: usize, extra: usize| {
-        let bytes = after.get(..field).unwrap_or_default();
+/// The number of bytes between a marker and the next one: the length field and the bytes that it
+/// counts. Items of a list or map have markers of their own.
+fn payload_len(marker: u8, after: &[u8]) -> usize {
+    let sized = |field_len: usize, type_len: usize| {
+        let bytes = after.get(..field_len).unwrap_or_default();
         let length = bytes
             .iter()
             .fold(0_usize, |length, byte| length << 8 | usize::from(*byte));
-        field.saturating_add(extra).saturating_add(length)
+        field_len.saturating_add(type_len).saturating_add(length)
     };
     match marker {
         0xa0..=0xbf => usize::from(marker & 0x1f),
@@ -93,7 +92,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn commas_within_text_are_not_values() {
+    fn ignores_commas_within_text() {
         let text = format!("[\"{}\\\"{}\"]", ",".repeat(MAX_VALUES), ",[{");
         assert_eq!(check_json(text.as_bytes()), Ok(()));
         let list = format!("[{}1]", "1,".repeat(MAX_VALUES));
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn long_msgpack_text_is_one_value_and_a_list_is_its_items() {
+    fn counts_msgpack_text_once_and_items_of_lists() {
         let mut text = vec![0xdb];
         text.extend((MAX_VALUES as u32).to_be_bytes());
         text.extend(vec![0xc0; MAX_VALUES]);
@@ -133,14 +132,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_markers_of_a_body_lead_exactly_to_its_end(value in any_value()) {
+        fn markers_cover_the_body_exactly(value in any_value()) {
             let mut body = Vec::new();
             rmpv::encode::write_value(&mut body, &value).unwrap();
             let mut rest = body.as_slice();
             while let Some((marker, after)) = rest.split_first() {
-                let payload = payload(*marker, after);
-                prop_assert!(payload <= after.len());
-                rest = &after[payload..];
+                let length = payload_len(*marker, after);
+                prop_assert!(length <= after.len());
+                rest = &after[length..];
             }
         }
     }

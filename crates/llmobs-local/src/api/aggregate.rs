@@ -1,7 +1,7 @@
-//! `POST /api/unstable/llm-obs-mcp/v1/trace/aggregate`: groups and figures over all spans of a
-//! window. Ours: Datadog has no such endpoint, and our client pages there instead.
+//! `POST /api/unstable/llm-obs-mcp/v1/trace/aggregate`: groups and aggregates over all spans of a
+//! time window. Datadog has no such endpoint; there, the client reads all pages and aggregates.
 //!
-//! Its question and answer are those of [`llmobs_core::analysis::aggregate`], as plain JSON.
+//! Request and response are the types of [`llmobs_core::analysis::aggregate`], as plain JSON.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::spans::parse_query;
 use crate::Backend;
-use crate::http::{ApiError, blocking, json_plain, read_question};
+use crate::http::{ApiError, json_plain, read_small_json, run_blocking};
 use crate::store::Search;
 use llmobs_core::analysis::aggregate::{
     AggregateRequest, Aggregation, ColumnAggregator, RowAggregator, ScannedSpan, SpanAggregator,
@@ -24,46 +24,47 @@ use llmobs_core::analysis::aggregate::{
 use llmobs_core::model::Span;
 use llmobs_core::query::{Query, SpanContext};
 
-/// More groups on a page than any answer holds.
-const MAX_LIMIT: usize = 10_000;
-/// As many as a [`ScannedSpan`] has bits.
+/// Most groups of a response; more than any answer shows.
+const MAX_GROUPS: usize = 10_000;
+/// Most buckets: the number of bits of [`ScannedSpan`].
 const MAX_BUCKETS: usize = 32;
 
 pub(super) async fn aggregate(State(backend): State<Arc<Backend>>, request: Request) -> Response {
-    let question = read_question(request.into_body())
+    let request = read_small_json(http_request.into_body())
         .await
-        .and_then(|question| {
-            serde_json::from_value(question).map_err(|error| {
-                ApiError::bad_request(format!("the question cannot be read: {error}"))
+        .and_then(|request| {
+            serde_json::from_value(request).map_err(|error| {
+                ApiError::bad_request(format!("invalid aggregation request: {error}"))
             })
         });
-    let answered = match question {
-        // What only Datadog documents has no aggregation.
+    let aggregation = match request {
+        // The documented API has no aggregation.
         Ok(_) if backend.options.documented_only => Err(ApiError::new(
             StatusCode::NOT_FOUND,
             "this endpoint is not documented",
         )),
-        Ok(question) => blocking(move || answer(&backend, question)).await,
+        Ok(request) => run_blocking(move || run(&backend, request)).await,
         Err(error) => Err(error),
     };
-    match answered {
-        Ok(answer) => json_plain(StatusCode::OK, &json!(answer)),
+    match aggregation {
+        Ok(aggregation) => json_plain(StatusCode::OK, &json!(aggregation)),
         Err(error) => error.into_response(),
     }
 }
 
-/// A query to judge spans by: at hand if the span is enough for that, else by the ids that a
-/// search of its own gave, as the store knows the traces around the spans.
-enum Judge {
-    Inline(Query),
-    Found(HashSet<(String, String)>),
+/// Decides whether a span matches a query.
+enum SpanMatcher {
+    /// The query depends on the span alone.
+    Query(Query),
+    /// The query depends on other spans of the trace: the ids that a search returned.
+    Ids(HashSet<(String, String)>),
 }
 
-impl Judge {
-    fn holds(&self, span: &Span) -> bool {
+impl SpanMatcher {
+    fn matches(&self, span: &Span) -> bool {
         match self {
-            Judge::Inline(query) => query.matches(&SpanContext::without_trace(span)),
-            Judge::Found(ids) => ids.contains(&id_of(span)),
+            SpanMatcher::Query(query) => query.matches(&SpanContext::without_trace(span)),
+            SpanMatcher::Ids(ids) => ids.contains(&id_of(span)),
         }
     }
 }
@@ -72,94 +73,94 @@ fn id_of(span: &Span) -> (String, String) {
     (span.trace_id.to_string(), span.span_id.to_string())
 }
 
-fn answer(backend: &Backend, mut question: AggregateRequest) -> Result<Aggregation, ApiError> {
+fn run(backend: &Backend, mut request: AggregateRequest) -> Result<Aggregation, ApiError> {
     let started = Instant::now();
-    question.limit = question.limit.min(MAX_LIMIT);
-    if question.buckets().len() > MAX_BUCKETS {
+    request.limit = request.limit.min(MAX_GROUPS);
+    if request.buckets().len() > MAX_BUCKETS {
         return Err(ApiError::bad_request(format!(
-            "there are more than {MAX_BUCKETS} buckets"
+            "too many buckets; use at most {MAX_BUCKETS}"
         )));
     }
-    let unreadable = |error| ApiError::bad_request(format!("`group_by` cannot be read: {error}"));
-    let gatherer = ColumnAggregator::new(&question).map_err(unreadable)?;
-    let mut tally = SpanAggregator::new(&question).map_err(unreadable)?;
-    let mut scan = Scan {
+    let invalid = |error| ApiError::bad_request(format!("invalid `group_by`: {error}"));
+    let columns = ColumnAggregator::new(&request).map_err(invalid)?;
+    let mut spans = SpanAggregator::new(&request).map_err(invalid)?;
+    let mut scan = AggregationScan {
         backend,
-        question: &question,
+        request: &request,
         started,
         partial: false,
     };
-    // By itself first: put beside tags, what cannot be read would be taken as plain text.
-    if let Some(text) = &question.query {
+    // Validate the query alone: combined with tags, invalid syntax could parse as plain text.
+    if let Some(text) = &request.query {
         parse_query(text)?;
     }
-    let selection = match question.selection_query() {
+    let selection = match request.selection_query() {
         Some(text) => Some(parse_query(&text)?),
         None => None,
     };
-    let parsed = question.buckets().iter();
-    let parsed = parsed.map(|bucket| parse_query(&bucket.query));
-    let parsed: Vec<Query> = parsed.collect::<Result<_, _>>()?;
-    // Single spans are counted as they come; traces and calls must be put together first.
-    if let Some(mut gatherer) = gatherer {
-        let mut given = scan.gather(selection.clone(), &parsed, &mut gatherer)?;
-        if gatherer.overflowed_in_partitions() {
-            gatherer = gatherer.single_threaded();
-            given = scan.gather(selection.clone(), &parsed, &mut gatherer)?;
+    let bucket_queries = request
+        .buckets()
+        .iter()
+        .map(|bucket| parse_query(&bucket.query))
+        .collect::<Result<Vec<Query>, _>>()?;
+    // Spans are aggregated one by one; traces and calls must be assembled first.
+    if let Some(mut columns) = columns {
+        let mut aggregated = scan.gather(selection.clone(), &bucket_queries, &mut columns)?;
+        if columns.overflowed_in_partitions() {
+            columns = columns.single_threaded();
+            aggregated = scan.gather(selection.clone(), &bucket_queries, &mut columns)?;
         }
-        if given.is_some() {
-            return Ok(gatherer.finish());
+        if aggregated.is_some() {
+            return Ok(columns.finish());
         }
-    } else if let Some(rows) = scan.gather(selection.clone(), &parsed, &mut tally)? {
-        return Ok(tally.finish(rows, false));
+    } else if let Some(rows) = scan.gather(selection.clone(), &bucket_queries, &mut spans)? {
+        return Ok(spans.finish(rows, false));
     }
     let mut buckets = Vec::new();
-    for query in parsed {
-        buckets.push(scan.judge(query)?);
+    for query in bucket_queries {
+        buckets.push(scan.matcher(query)?);
     }
     let mut rows = 0;
-    let mut take = |span: &Span, selected: bool| {
+    let mut add = |span: &Span, selected: bool| {
         rows += 1;
-        let in_buckets = buckets.iter().enumerate().filter(|(_, b)| b.holds(span));
+        let in_buckets = buckets.iter().enumerate().filter(|(_, b)| b.matches(span));
         let buckets = in_buckets.fold(0, |bits, (at, _)| bits | 1 << at);
-        tally.add(ScannedSpan {
+        spans.add(ScannedSpan {
             span,
             selected,
             buckets,
         });
     };
-    match question.unit {
-        Unit::Span => scan.search(selection, |span| take(span, true))?,
+    match request.unit {
+        Unit::Span => scan.search(selection, |span| add(span, true))?,
         Unit::Trace => {
-            let selected = selection.map(|query| scan.judge(query)).transpose()?;
+            let selected = selection.map(|query| scan.matcher(query)).transpose()?;
             scan.search(None, |span| {
-                take(
-                    span,
-                    selected.as_ref().is_none_or(|judge| judge.holds(span)),
-                );
+                let selected = selected.as_ref();
+                add(span, selected.is_none_or(|matcher| matcher.matches(span)));
             })?;
         }
     }
     let partial = scan.partial;
-    let mut answer = tally.finish(rows, partial);
+    let mut aggregation = spans.finish(rows, partial);
     if partial {
-        answer.notes.push(
-            "the local store ran out of time: the newest spans were counted; narrow the window"
+        aggregation.notes.push(
+            "the search ran out of time and covers only the newest spans; use a shorter time window"
                 .to_owned(),
         );
     }
-    Ok(answer)
+    Ok(aggregation)
 }
 
-/// Searches of one question, within one budget of time.
-struct Scan<'a> {
+/// The searches of one aggregation, which share a time budget.
+struct AggregationScan<'a> {
     backend: &'a Backend,
-    question: &'a AggregateRequest,
+    request: &'a AggregateRequest,
     started: Instant,
     partial: bool,
 }
 
-impl Scan<'_> {
+impl AggregationScan<'_> {
     fn search(
         &mut self,
         query: Option<Query>,
@@ -167,11 +168,11 @@ impl Scan<'_> {
     ) -> Result<(), ApiError> {
         let budget = self.backend.options.search_budget;
         let search = Search {
-            filters: self.question.span_filters(),
+            filters: self.request.span_filters(),
             query,
             limit: usize::MAX,
             budget: budget.saturating_sub(self.started.elapsed()),
-            ..Search::within(self.question.window)
+            ..Search::within(self.request.window)
         };
         let outcome = self.backend.store.search(&search, &mut |span| {
             each(&span);
@@ -181,7 +182,8 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Has the store give its spans without reading them, if it can: how many it gave.
+    /// Aggregates in the store without reading spans, if it supports that. Returns the number of
+    /// aggregated spans.
     fn gather(
         &self,
         query: Option<Query>,
@@ -189,21 +191,21 @@ impl Scan<'_> {
         rows: &mut dyn RowAggregator,
     ) -> Result<Option<u64>, ApiError> {
         let search = Search {
-            filters: self.question.span_filters(),
+            filters: self.request.span_filters(),
             query,
-            ..Search::within(self.question.window)
+            ..Search::within(self.request.window)
         };
         Ok(self.backend.store.gather(&search, buckets, rows)?)
     }
 
-    fn judge(&mut self, query: Query) -> Result<Judge, ApiError> {
+    fn matcher(&mut self, query: Query) -> Result<SpanMatcher, ApiError> {
         if !query.needs_rollup() && !query.needs_descendants() {
-            return Ok(Judge::Inline(query));
+            return Ok(SpanMatcher::Query(query));
         }
         let mut ids = HashSet::new();
         self.search(Some(query), |span| {
             ids.insert(id_of(span));
         })?;
-        Ok(Judge::Found(ids))
+        Ok(SpanMatcher::Ids(ids))
     }
 }

@@ -27,7 +27,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use crate::http::{ApiError, blocking, decompress, json_api, json_bytes};
+use crate::http::{ApiError, decompress, json_api, json_api_bytes, run_blocking};
 use crate::{Backend, PROXY_PREFIXES, intake, now_ms};
 
 pub(crate) use call::{Body, Call, Given, Reply};
@@ -196,7 +196,7 @@ pub(super) fn routes(backend: &Arc<Backend>) -> Router {
 }
 
 /// Whether a request as an SDK wrote it is for the control plane.
-pub(crate) fn knows(method: &str, path: &str) -> bool {
+pub(crate) fn has_operation(method: &str, path: &str) -> bool {
     find(method, path).is_some()
 }
 
@@ -264,7 +264,7 @@ async fn receive(
     let (parts, body) = request.into_parts();
     if parts.method == Method::GET {
         // Reading does not wait behind what is taken in.
-        return blocking(move || {
+        return run_blocking(move || {
             let call = Call::of_request(&parts, Bytes::new(), parameters, now_ms())?;
             operation(&backend, &call)
         })
@@ -272,7 +272,7 @@ async fn receive(
     }
     let request = Request::from_parts(parts.clone(), body);
     let worker = backend.clone();
-    intake::admitted(&backend, request, move |headers, body| {
+    intake::run_admitted(&backend, request, move |headers, body| {
         let body = decompress(headers, body, worker.options.body_limits)?;
         let call = Call::of_request(&parts, body, parameters, now_ms())?;
         operation(&worker, &call)
@@ -283,7 +283,7 @@ async fn receive(
 fn answer(reply: Reply) -> Response {
     match reply {
         Reply::Json(body) => json_api(StatusCode::OK, &body),
-        Reply::Written(body) => json_bytes(StatusCode::OK, body),
+        Reply::Written(body) => json_api_bytes(StatusCode::OK, body),
         Reply::Status(status, body) => json_api(status, &body),
         Reply::Empty(status) => status.into_response(),
         Reply::Csv(text) => {

@@ -1,5 +1,5 @@
-//! Evaluators: the documented configuration API, the path the SDK publishes to, and the private
-//! endpoints behind the official tools. All of them read and write one table.
+//! Evaluators: the documented configuration API, the path to which the SDK publishes, and the
+//! private endpoints of the official tools. All use one table.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use axum::routing::{get, post, put};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::private::{Refusal, answer};
-use crate::http::{ApiError, blocking, json_api, read_question};
+use super::private::{PrivateError, respond};
+use crate::http::{ApiError, json_api, read_small_json, run_blocking};
 use crate::store::Search;
 use crate::{Backend, now_ms, route_with_prefixes};
 use llmobs_core::analysis::evaluators::{
@@ -22,29 +22,29 @@ use llmobs_core::model::Evaluator;
 use llmobs_core::query::combine::SpanFilters;
 use llmobs_core::query::time;
 
-const PATH: &str = "/api/unstable/llm-obs/config/evaluators/custom";
+const LIST_PATH: &str = "/api/unstable/llm-obs/config/evaluators/custom";
 const NAMED_PATH: &str = "/api/unstable/llm-obs/config/evaluators/custom/{eval_name}";
-/// Where `LLMObs.publish_evaluator` writes.
+/// The path of `LLMObs.publish_evaluator`.
 const SDK_PATH: &str = "/api/unstable/llm-obs/v1/config/evaluators/custom";
-const PRIVATE: &str = "/api/unstable/llm-obs-mcp/v1";
+const PRIVATE_PREFIX: &str = "/api/unstable/llm-obs-mcp/v1";
 
 /// All routes of evaluators.
 pub(super) fn routes(backend: &Arc<Backend>) -> Router {
     let mut router = Router::new();
     let all = [
-        (PATH.to_owned(), get(list)),
+        (LIST_PATH.to_owned(), get(list)),
         (NAMED_PATH.to_owned(), get(show).put(replace).delete(remove)),
         (SDK_PATH.to_owned(), put(publish)),
-        (format!("{PRIVATE}/eval/list-for-org"), post(list_rows)),
-        (format!("{PRIVATE}/eval/list"), post(list_rows)),
-        (format!("{PRIVATE}/eval/aggregate-stats"), post(stats)),
-        (format!("{PRIVATE}/custom-evaluator/get"), post(private_get)),
+        (format!("{PRIVATE_PREFIX}/eval/list-for-org"), post(list_rows)),
+        (format!("{PRIVATE_PREFIX}/eval/list"), post(list_rows)),
+        (format!("{PRIVATE_PREFIX}/eval/aggregate-stats"), post(stats)),
+        (format!("{PRIVATE_PREFIX}/custom-evaluator/get"), post(private_get)),
         (
-            format!("{PRIVATE}/custom-evaluator/create-or-update"),
+            format!("{PRIVATE_PREFIX}/custom-evaluator/create-or-update"),
             post(private_put),
         ),
         (
-            format!("{PRIVATE}/custom-evaluator/delete"),
+            format!("{PRIVATE_PREFIX}/custom-evaluator/delete"),
             post(private_delete),
         ),
     ];
@@ -63,15 +63,15 @@ fn item(evaluator: &Evaluator) -> Value {
         "attributes": evaluator.to_attributes()})
 }
 
-fn unknown(name: &str) -> String {
+fn not_found(name: &str) -> String {
     format!("evaluator not found: {name}")
 }
 
-/// Works where blocking is fine, and answers with `data` or with nothing.
-async fn respond(
+/// Runs `work` on a blocking thread, and responds with `data` or with an empty body.
+async fn respond_json_api(
     work: impl FnOnce() -> Result<Option<Value>, ApiError> + Send + 'static,
 ) -> Response {
-    match blocking(work).await {
+    match run_blocking(work).await {
         Ok(Some(data)) => json_api(StatusCode::OK, &json!({"data": data})),
         Ok(None) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => error.into_response(),
@@ -79,7 +79,7 @@ async fn respond(
 }
 
 async fn list(State(backend): State<Arc<Backend>>) -> Response {
-    respond(move || {
+    respond_json_api(move || {
         let all = backend.evaluators.list(None)?;
         Ok(Some(all.iter().map(item).collect()))
     })
@@ -87,9 +87,9 @@ async fn list(State(backend): State<Arc<Backend>>) -> Response {
 }
 
 async fn show(State(backend): State<Arc<Backend>>, Path(name): Path<String>) -> Response {
-    respond(move || match backend.evaluators.get(&name)? {
+    respond_json_api(move || match backend.evaluators.get(&name)? {
         Some(evaluator) => Ok(Some(item(&evaluator))),
-        None => Err(ApiError::new(StatusCode::NOT_FOUND, unknown(&name))),
+        None => Err(ApiError::new(StatusCode::NOT_FOUND, not_found(&name))),
     })
     .await
 }
@@ -100,49 +100,49 @@ async fn replace(
     request: Request,
 ) -> Response {
     let body = attributes_of(request).await;
-    respond(move || {
+    respond_json_api(move || {
         let mut attributes = body?;
-        let named = attributes.as_object_mut().map(|map| {
+        let eval_name = attributes.as_object_mut().map(|map| {
             map.entry("eval_name")
                 .or_insert_with(|| json!(name))
                 .clone()
         });
-        if named != Some(json!(name)) {
+        if eval_name != Some(json!(name)) {
             return Err(ApiError::bad_request(
                 "`eval_name` must be the name in the path",
             ));
         }
-        let kept = keep(&backend, attributes)?;
-        Ok(Some(item(&kept)))
+        let evaluator = save(&backend, attributes)?;
+        Ok(Some(item(&evaluator)))
     })
     .await
 }
 
 async fn remove(State(backend): State<Arc<Backend>>, Path(name): Path<String>) -> Response {
-    respond(move || {
+    respond_json_api(move || {
         if backend.evaluators.delete(&name)? {
             Ok(None)
         } else {
-            Err(ApiError::new(StatusCode::NOT_FOUND, unknown(&name)))
+            Err(ApiError::new(StatusCode::NOT_FOUND, not_found(&name)))
         }
     })
     .await
 }
 
-/// The SDK's form: one evaluation with its applications.
+/// The SDK's format: one evaluation with its applications.
 async fn publish(State(backend): State<Arc<Backend>>, request: Request) -> Response {
     let body = attributes_of(request).await;
-    respond(move || {
-        let attributes = of_published(&body?)?;
-        let kept = keep(&backend, attributes)?;
-        Ok(Some(item(&kept)))
+    respond_json_api(move || {
+        let attributes = from_sdk_attributes(&body?)?;
+        let evaluator = save(&backend, attributes)?;
+        Ok(Some(item(&evaluator)))
     })
     .await
 }
 
 /// `data.attributes` of a JSON:API body.
 async fn attributes_of(request: Request) -> Result<Value, ApiError> {
-    match read_question(request.into_body())
+    match read_small_json(request.into_body())
         .await?
         .pointer_mut("/data/attributes")
     {
@@ -153,8 +153,8 @@ async fn attributes_of(request: Request) -> Result<Value, ApiError> {
     }
 }
 
-/// The documented attributes of what the SDK publishes.
-fn of_published(attributes: &Value) -> Result<Value, ApiError> {
+/// Converts attributes in the SDK's format to documented attributes.
+fn from_sdk_attributes(attributes: &Value) -> Result<Value, ApiError> {
     let refused = || {
         ApiError::bad_request(
             "`attributes.evaluation` must be {\"eval_name\":\"…\",\"applications\":[{\"application_name\":\"…\",\"byop_config\":{…}}]}",
@@ -164,7 +164,7 @@ fn of_published(attributes: &Value) -> Result<Value, ApiError> {
     let applications = evaluation.get("applications").and_then(Value::as_array);
     let [application] = applications.ok_or_else(refused)?.as_slice() else {
         return Err(ApiError::bad_request(
-            "`applications` must hold exactly one application: an evaluator has one target",
+            "`applications` must contain exactly one application, because an evaluator has one target",
         ));
     };
     let config = application
@@ -202,10 +202,10 @@ fn of_published(attributes: &Value) -> Result<Value, ApiError> {
     )
 }
 
-/// Keeps a configuration in documented form, in one spelling.
-fn keep(backend: &Backend, attributes: Value) -> Result<Evaluator, ApiError> {
+/// Normalizes and stores a configuration with documented attributes.
+fn save(backend: &Backend, attributes: Value) -> Result<Evaluator, ApiError> {
     let mut evaluator = Evaluator::from_attributes(attributes).map_err(|error| {
-        ApiError::bad_request(format!("the configuration cannot be read: {error}"))
+        ApiError::bad_request(format!("invalid evaluator configuration: {error}"))
     })?;
     let target = &evaluator.target;
     if evaluator.eval_name.is_empty() || target.application_name.is_empty() {
@@ -223,7 +223,7 @@ fn keep(backend: &Backend, attributes: Value) -> Result<Evaluator, ApiError> {
 
 /// `eval/list-for-org` and `eval/list`.
 async fn list_rows(State(backend): State<Arc<Backend>>, request: Request) -> Response {
-    answer(backend, request, |backend, arguments| {
+    respond(backend, request, |backend, arguments| {
         let app = arguments.text("ml_app");
         let rows: Vec<Value> = backend
             .evaluators
@@ -245,9 +245,9 @@ async fn list_rows(State(backend): State<Arc<Backend>>, request: Request) -> Res
     .await
 }
 
-/// `eval/aggregate-stats`: all evaluations of a name on the spans of a window.
+/// `eval/aggregate-stats`: all evaluations with a name on the spans of a time window.
 async fn stats(State(backend): State<Arc<Backend>>, request: Request) -> Response {
-    answer(backend, request, |backend, arguments| {
+    respond(backend, request, |backend, arguments| {
         let name = arguments.required("eval_name")?;
         let (from, to) = (arguments.text("from"), arguments.text("to"));
         let window = time::parse_window(from.as_deref(), to.as_deref(), "now-1d", now_ms())
@@ -268,9 +268,9 @@ async fn stats(State(backend): State<Arc<Backend>>, request: Request) -> Respons
             ControlFlow::Continue(())
         })?;
         if outcome.partial {
-            return Err(Refusal::from(ApiError::new(
+            return Err(PrivateError::from(ApiError::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the local backend ran out of time; ask for a shorter window",
+                "the search ran out of time; use a shorter time window",
             )));
         }
         let mut sums = serde_json::to_value(tally.finish()).unwrap_or_default();
@@ -284,21 +284,21 @@ async fn stats(State(backend): State<Arc<Backend>>, request: Request) -> Respons
 }
 
 async fn private_get(State(backend): State<Arc<Backend>>, request: Request) -> Response {
-    answer(backend, request, |backend, arguments| {
+    respond(backend, request, |backend, arguments| {
         let name = arguments.required("eval_name")?;
         match backend.evaluators.get(&name)? {
             Some(evaluator) => Ok(Value::Object(nested_form(&evaluator))),
-            None => Err(Refusal::NotFound(unknown(&name))),
+            None => Err(PrivateError::NotFound(not_found(&name))),
         }
     })
     .await
 }
 
 async fn private_put(State(backend): State<Arc<Backend>>, request: Request) -> Response {
-    answer(backend, request, |backend, arguments| {
-        let draft = read_draft(arguments.all());
+    respond(backend, request, |backend, arguments| {
+        let draft = read_draft(arguments.as_map());
         if let Some(problem) = draft.problems.first() {
-            return Err(Refusal::from(ApiError::bad_request(format!(
+            return Err(PrivateError::from(ApiError::bad_request(format!(
                 "`{}` {}",
                 problem.field, problem.reason
             ))));
@@ -308,19 +308,19 @@ async fn private_put(State(backend): State<Arc<Backend>>, request: Request) -> R
             evaluator = keep_unlisted_fields(evaluator, &kept);
         }
         let name = evaluator.eval_name.clone();
-        keep(backend, Value::Object(evaluator.to_attributes()))?;
+        save(backend, Value::Object(evaluator.to_attributes()))?;
         Ok(json!({"status": "ok", "eval_name": name}))
     })
     .await
 }
 
 async fn private_delete(State(backend): State<Arc<Backend>>, request: Request) -> Response {
-    answer(backend, request, |backend, arguments| {
+    respond(backend, request, |backend, arguments| {
         let name = arguments.required("eval_name")?;
         if backend.evaluators.delete(&name)? {
             Ok(json!({"status": "ok"}))
         } else {
-            Err(Refusal::NotFound(unknown(&name)))
+            Err(PrivateError::NotFound(not_found(&name)))
         }
     })
     .await

@@ -1,7 +1,7 @@
-//! The private endpoints behind the official tools that gap filling asks:
-//! `POST /api/unstable/llm-obs-mcp/v1/trace/…`. Plain JSON in and out.
+//! Private endpoints of the official tools, which clients use to fill gaps of the documented API:
+//! `POST /api/unstable/llm-obs-mcp/v1/trace/…`, with plain JSON.
 //!
-//! An id is looked up whatever the time range: a range that hides what was named helps nobody.
+//! A lookup by id ignores the time range: a range that excludes a named span is never intended.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -12,75 +12,76 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::spans::parse_query;
-use super::wire;
-use crate::http::{ApiError, blocking, json_plain, read_question};
+use super::span_json;
+use crate::http::{ApiError, json_plain, read_small_json, run_blocking};
 use crate::store::{Cursor, Search};
 use crate::{Backend, now_ms};
 use llmobs_core::model::{Io, ROOT_PARENT, Span, SpanId, TimeWindow, TraceId};
 use llmobs_core::query::combine::SpanFilters;
 use llmobs_core::query::time;
 
-/// Spans on a page of `search-spans`.
+/// Default number of spans on a page of `search-spans`.
 const DEFAULT_LIMIT: usize = 20;
+/// Most spans on a page of `search-spans`.
 const MAX_LIMIT: usize = 500;
 
-/// Why a private endpoint refuses.
-pub(super) enum Refusal {
+/// An error of a private endpoint.
+pub(super) enum PrivateError {
     Api(ApiError),
     /// 404 with a `detail`.
     NotFound(String),
 }
 
-impl<E: Into<ApiError>> From<E> for Refusal {
+impl<E: Into<ApiError>> From<E> for PrivateError {
     fn from(error: E) -> Self {
-        Refusal::Api(error.into())
+        PrivateError::Api(error.into())
     }
 }
 
-pub(super) type Answer = Result<Value, Refusal>;
+pub(super) type PrivateResult = Result<Value, PrivateError>;
 
-/// Reads the arguments, works on them where blocking is fine, and answers.
-pub(super) async fn answer(
+/// Reads the arguments, runs `work` on a blocking thread, and writes the response.
+pub(super) async fn respond(
     backend: Arc<Backend>,
     request: Request,
-    work: fn(&Backend, &Arguments) -> Answer,
+    work: fn(&Backend, &Arguments) -> PrivateResult,
 ) -> Response {
     let arguments =
-        read_question(request.into_body())
+        read_small_json(request.into_body())
             .await
             .and_then(|arguments| match arguments {
                 Value::Object(map) => Ok(Arguments(map)),
                 _ => Err(ApiError::bad_request(
-                    "the body must be an object of arguments",
+                    "the body must be a JSON object of arguments, for example {\"trace_id\":\"…\"}",
                 )),
             });
-    let worked = match arguments {
+    let result = match arguments {
         Ok(arguments) => {
-            blocking(move || match work(&backend, &arguments) {
-                Err(Refusal::Api(error)) => Err(error),
-                Err(Refusal::NotFound(detail)) => Ok(Err(detail)),
+            run_blocking(move || match work(&backend, &arguments) {
+                Err(PrivateError::Api(error)) => Err(error),
+                Err(PrivateError::NotFound(detail)) => Ok(Err(detail)),
                 Ok(value) => Ok(Ok(value)),
             })
             .await
         }
         Err(error) => Err(error),
     };
-    match worked {
+    match result {
         Ok(Ok(value)) => json_plain(StatusCode::OK, &value),
         Ok(Err(detail)) => json_plain(StatusCode::NOT_FOUND, &json!({"detail": detail})),
         Err(error) => error.into_response(),
     }
 }
 
+/// The arguments of a request.
 pub(super) struct Arguments(Map<String, Value>);
 
 impl Arguments {
-    /// All of them.
-    pub(super) fn all(&self) -> &Map<String, Value> {
+    pub(super) fn as_map(&self) -> &Map<String, Value> {
         &self.0
     }
 
-    /// A text argument; a number counts as its digits.
+    /// A text argument; a number becomes its digits.
     pub(super) fn text(&self, key: &str) -> Option<String> {
         match self.0.get(key)? {
             Value::String(text) if !text.trim().is_empty() => Some(text.clone()),
@@ -91,7 +92,7 @@ impl Arguments {
 
     pub(super) fn required(&self, key: &str) -> Result<String, ApiError> {
         self.text(key)
-            .ok_or_else(|| ApiError::bad_request(format!("`{key}` is required, as text")))
+            .ok_or_else(|| ApiError::bad_request(format!("`{key}` is required and must be text")))
     }
 }
 
@@ -100,18 +101,18 @@ pub(super) async fn find_error_spans(
     State(backend): State<Arc<Backend>>,
     request: Request,
 ) -> Response {
-    answer(backend, request, |backend, arguments| {
+    respond(backend, request, |backend, arguments| {
         let id = TraceId::from(arguments.required("trace_id")?);
         let spans = backend.store.trace(&id)?;
         if spans.is_empty() {
-            return Err(Refusal::NotFound(format!("no spans found for trace {id}")));
+            return Err(PrivateError::NotFound(format!("no spans found for trace {id}")));
         }
         let failed: Vec<Value> = spans
             .iter()
             .filter(|span| span.is_error())
             .map(|span| {
                 let mut node = summary(span);
-                node.insert("error".to_owned(), wire::error(span));
+                node.insert("error".to_owned(), span_json::error_json(span));
                 Value::Object(node)
             })
             .collect();
@@ -125,30 +126,31 @@ pub(super) async fn span_content(
     State(backend): State<Arc<Backend>>,
     request: Request,
 ) -> Response {
-    answer(backend, request, |backend, arguments| {
+    respond(backend, request, |backend, arguments| {
         let trace = TraceId::from(arguments.required("trace_id")?);
         let id = SpanId::from(arguments.required("span_id")?);
         let field = arguments.required("field")?;
-        let read = field_named(&field).ok_or_else(|| {
+        let read = field_reader(&field).ok_or_else(|| {
             ApiError::bad_request(
                 "`field` must be input, output, expected_output, messages, documents or metadata",
             )
         })?;
         let Some(span) = backend.store.span(&trace, &id)? else {
-            return Err(Refusal::NotFound(format!("span not found: {id}")));
+            return Err(PrivateError::NotFound(format!("span not found: {id}")));
         };
         Ok(json!({"span_id": id, "trace_id": trace, "field": field, "content": read(&span)}))
     })
     .await
 }
 
-fn field_named(name: &str) -> Option<fn(&Span) -> Value> {
+/// The function that reads a content field.
+fn field_reader(name: &str) -> Option<fn(&Span) -> Value> {
     let read: fn(&Span) -> Value = match name {
         "input" => |span| io_value(&span.input),
         "output" => |span| io_value(&span.output),
         "expected_output" => |span| json!(span.expected_output),
-        "messages" => |span| list(span.messages().collect::<Vec<_>>().as_slice()),
-        "documents" => |span| list(span.documents()),
+        "messages" => |span| list_or_null(span.messages().collect::<Vec<_>>().as_slice()),
+        "documents" => |span| list_or_null(span.documents()),
         "metadata" => |span| match span.metadata.is_empty() {
             true => Value::Null,
             false => json!(span.metadata),
@@ -158,7 +160,7 @@ fn field_named(name: &str) -> Option<fn(&Span) -> Value> {
     Some(read)
 }
 
-/// Text as text, any other value as it is.
+/// A value that is not text, otherwise the text of the input or output.
 fn io_value(io: &Io) -> Value {
     match &io.value {
         Some(value) if !value.is_string() && !value.is_null() => value.clone(),
@@ -166,22 +168,22 @@ fn io_value(io: &Io) -> Value {
     }
 }
 
-fn list<T: serde::Serialize>(items: &[T]) -> Value {
+fn list_or_null<T: serde::Serialize>(items: &[T]) -> Value {
     if items.is_empty() {
         return Value::Null;
     }
     json!(items)
 }
 
-/// `trace/search-spans`: spans by query and filters together, newest first.
+/// `trace/search-spans`: spans that match both query and filters, newest first.
 pub(super) async fn search_spans(
     State(backend): State<Arc<Backend>>,
     request: Request,
 ) -> Response {
-    answer(backend, request, find).await
+    respond(backend, request, find_spans).await
 }
 
-fn find(backend: &Backend, arguments: &Arguments) -> Answer {
+fn find_spans(backend: &Backend, arguments: &Arguments) -> PrivateResult {
     let mut filters = SpanFilters {
         ml_app: arguments.text("ml_app"),
         span_kind: arguments.text("span_kind"),
@@ -194,13 +196,13 @@ fn find(backend: &Backend, arguments: &Arguments) -> Answer {
     let tags = arguments.0.get("tags").and_then(Value::as_object);
     for (key, value) in tags.into_iter().flatten() {
         let value = value.as_str().ok_or_else(|| {
-            ApiError::bad_request("`tags` must be an object of texts like {\"env\":\"prod\"}")
+            ApiError::bad_request("values of `tags` must be text, for example {\"env\":\"prod\"}")
         })?;
         filters.tags.push((key.clone(), value.to_owned()));
     }
     let apm_trace_id = arguments.text("apm_trace_id");
     let query_text = arguments.text("query");
-    let named = filters.trace_id.is_some() || filters.span_id.is_some() || apm_trace_id.is_some();
+    let has_id = filters.trace_id.is_some() || filters.span_id.is_some() || apm_trace_id.is_some();
     let question = Cursor::question(
         [
             json!(arguments.0.get("tags")).to_string().as_str(),
@@ -221,7 +223,7 @@ fn find(backend: &Backend, arguments: &Arguments) -> Answer {
     };
     let window = match &cursor {
         Some(cursor) => cursor.window,
-        None if named => TimeWindow {
+        None if has_id => TimeWindow {
             from_ms: i64::MIN,
             to_ms: i64::MAX,
         },

@@ -9,9 +9,9 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use super::ask::Ask;
-use super::wire::{Item, Shape};
-use crate::http::{ApiError, blocking, json_bytes, read_question};
+use super::span_json::{JsonDetail, SpanItem};
+use super::span_request::SpanRequest;
+use crate::http::{ApiError, json_api_bytes, read_small_json, run_blocking};
 use crate::store::{Cursor, Search};
 use crate::{Backend, now_ms};
 use llmobs_core::query;
@@ -19,91 +19,95 @@ use llmobs_core::query;
 pub(super) const PATH: &str = "/api/v2/llm-obs/v1/spans/events";
 pub(super) const SEARCH_PATH: &str = "/api/v2/llm-obs/v1/spans/events/search";
 
-/// `GET`: the question in the query string.
+/// `GET`, with the search in the query string.
 pub(super) async fn list(State(backend): State<Arc<Backend>>, request: Request) -> Response {
-    let ask = Ask::from_query_string(request.uri().query().unwrap_or_default());
-    let base = base_of(request.headers());
-    match ask {
-        Ok(ask) => answer(backend, ask, base).await,
+    let span_request = SpanRequest::from_query_string(request.uri().query().unwrap_or_default());
+    let base_url = base_url(request.headers());
+    match span_request {
+        Ok(span_request) => respond(backend, span_request, base_url).await,
         Err(error) => error.into_response(),
     }
 }
 
-/// `POST`: the question in the body.
+/// `POST`, with the search in the body.
 pub(super) async fn search(State(backend): State<Arc<Backend>>, request: Request) -> Response {
-    let base = base_of(request.headers());
-    let question = read_question(request.into_body()).await;
-    match question.and_then(|question| Ask::from_body(&question)) {
-        Ok(ask) => answer(backend, ask, base).await,
+    let base_url = base_url(request.headers());
+    let body = read_small_json(request.into_body()).await;
+    match body.and_then(|body| SpanRequest::from_body(&body)) {
+        Ok(span_request) => respond(backend, span_request, base_url).await,
         Err(error) => error.into_response(),
     }
 }
 
-/// What stands before the path in a link: the host as the client named it, which the guard knows
-/// to be this machine.
-fn base_of(headers: &HeaderMap) -> String {
+/// The start of a link, with the host of the request. The guard has checked that it is this machine.
+fn base_url(headers: &HeaderMap) -> String {
     headers
         .get(header::HOST)
         .and_then(|host| host.to_str().ok())
         .map_or_else(String::new, |host| format!("http://{host}"))
 }
 
-async fn answer(backend: Arc<Backend>, ask: Ask, base: String) -> Response {
-    match blocking(move || page(&backend, &ask, &base)).await {
-        Ok(body) => json_bytes(StatusCode::OK, body),
+async fn respond(backend: Arc<Backend>, request: SpanRequest, base_url: String) -> Response {
+    match run_blocking(move || page(&backend, &request, &base_url)).await {
+        Ok(body) => json_api_bytes(StatusCode::OK, body),
         Err(error) => error.into_response(),
     }
 }
 
-/// One page, as the bytes of the answer.
-fn page(backend: &Backend, ask: &Ask, base: &str) -> Result<Vec<u8>, ApiError> {
+/// One page, as the bytes of the response.
+fn page(backend: &Backend, request: &SpanRequest, base_url: &str) -> Result<Vec<u8>, ApiError> {
     let started = Instant::now();
-    let asked = ask.window(now_ms())?;
-    let cursor = ask.cursor(asked)?;
-    let window = cursor.as_ref().map_or(asked, |cursor| cursor.window);
-    let parsed = match &ask.query {
+    let requested_window = request.window(now_ms())?;
+    let cursor = request.cursor(requested_window)?;
+    let window = cursor
+        .as_ref()
+        .map_or(requested_window, |cursor| cursor.window);
+    let query = match &request.query {
         Some(text) => Some(parse_query(text)?),
         None => None,
     };
     let search = Search {
-        filters: ask.filters(),
-        query: parsed,
-        newest_first: ask.newest_first,
+        filters: request.filters(),
+        query,
+        newest_first: request.newest_first,
         after: cursor.map(|cursor| cursor.after),
-        limit: ask.limit,
+        limit: request.limit,
         budget: backend.options.search_budget,
         ..Search::within(window)
     };
-    let shape = Shape {
+    let detail = JsonDetail {
         documented_only: backend.options.documented_only,
-        attachments: ask.attachments,
+        attachments: request.attachments,
     };
-    let most = backend.options.page_bytes;
+    let max_bytes = backend.options.page_bytes;
     let mut body = Vec::from(b"{\"data\":[");
     let mut count = 0;
     let mut too_large = false;
-    let mut broken = None;
+    let mut write_error = None;
     let outcome = backend.store.search(&search, &mut |span| {
         if count > 0 {
             body.push(b',');
         }
-        let item = Item { span: &span, shape };
+        let item = SpanItem {
+            span: &span,
+            detail,
+        };
         if let Err(error) = serde_json::to_writer(&mut body, &item) {
-            broken = Some(error);
+            write_error = Some(error);
             return ControlFlow::Break(());
         }
-        // A single span is answered whatever its size: there is no smaller page.
-        if count > 0 && body.len() > most {
+        // A page has at least one span, of any size.
+        if count > 0 && body.len() > max_bytes {
             too_large = true;
             return ControlFlow::Break(());
         }
         count += 1;
-        if ask.attachments {
-            backend.counters.content(&span);
+        if request.attachments {
+            backend.counters.count_content(&span);
         }
         ControlFlow::Continue(())
     })?;
-    if let Some(error) = broken {
+    if let Some(error) = write_error {
         return Err(ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             format!("a span cannot be written as JSON ({error}); please report it"),
@@ -113,7 +117,7 @@ fn page(backend: &Backend, ask: &Ask, base: &str) -> Result<Vec<u8>, ApiError> {
         return Err(ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!(
-                "the page would be larger than {most} bytes; ask for fewer spans with `page[limit]`, or for `include_attachments` false"
+                "the page is larger than {max_bytes} bytes; set a smaller `page[limit]`, or `include_attachments` to false"
             ),
         ));
     }
@@ -121,15 +125,15 @@ fn page(backend: &Backend, ask: &Ask, base: &str) -> Result<Vec<u8>, ApiError> {
         let cursor = Cursor {
             after,
             window,
-            question: ask.question(),
+            question: request.question(),
         };
         cursor.encode()
     });
-    // Absent on the last page: clients' models have text here, not null.
+    // Absent on the last page: the models of clients expect text here, not null.
     let mut page = Map::new();
     let mut links = Map::new();
     if let Some(next) = next {
-        let link = format!("{base}{PATH}?{}", ask.query_string(&next));
+        let link = format!("{base_url}{PATH}?{}", request.query_string(&next));
         links.insert("next".to_owned(), json!(link));
         page.insert("after".to_owned(), json!(next));
     }
@@ -145,9 +149,8 @@ fn page(backend: &Backend, ask: &Ask, base: &str) -> Result<Vec<u8>, ApiError> {
     Ok(body)
 }
 
-/// A query that cannot be read is refused with the place. The hosted API finds nothing instead,
-/// which looks like an absence of data.
+/// Parses a query. The error names the position. The hosted API returns an empty page instead, which
+/// looks like missing data.
 pub(super) fn parse_query(text: &str) -> Result<query::Query, ApiError> {
-    query::parse(text)
-        .map_err(|error| ApiError::bad_request(format!("the query cannot be read: {error}")))
+    query::parse(text).map_err(|error| ApiError::bad_request(format!("invalid query: {error}")))
 }

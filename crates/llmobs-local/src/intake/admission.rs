@@ -1,9 +1,8 @@
-//! How many requests the intake holds at once.
+//! Bounds the requests that the intake holds at once, and with them its memory.
 //!
-//! Few are worked on, because a body in the making takes many times its size. Further ones wait,
-//! but neither too many, nor with too many bytes, nor too long: then the answer is 503 with
-//! `Retry-After`, which SDKs and OpenTelemetry exporters heed, and memory stays bounded whatever
-//! arrives.
+//! A decoded body takes many times its encoded size, so few requests are processed at once. Further
+//! requests wait, bounded by number, bytes and time. Beyond a bound the response is 503 with
+//! `Retry-After`, after which SDKs and OpenTelemetry exporters send again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,35 +12,35 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::http::ApiError;
 
-/// Bounds of what the intake holds.
+/// Limits of the requests that the intake holds at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IntakeLimits {
-    /// Requests worked on at once. Default 8.
-    pub at_once: usize,
-    /// Requests held at once: arriving, waiting and worked on. Default 256.
-    pub held: usize,
-    /// Bytes of their bodies as they are on the wire. Default 256 MiB.
-    pub held_bytes: usize,
-    /// How long a request waits for its turn. Default 10 seconds.
-    pub patience: Duration,
+    /// Requests processed at once. Default 8.
+    pub max_processing: usize,
+    /// Requests held at once: arriving, waiting and processed. Default 256.
+    pub max_requests: usize,
+    /// Bytes of their encoded bodies. Default 256 MiB.
+    pub max_bytes: usize,
+    /// How long a request waits to be processed. Default 10 seconds.
+    pub wait_timeout: Duration,
 }
 
 impl Default for IntakeLimits {
     fn default() -> Self {
         Self {
-            at_once: 8,
-            held: 256,
-            held_bytes: 256 << 20,
-            patience: Duration::from_secs(10),
+            max_processing: 8,
+            max_requests: 256,
+            max_bytes: 256 << 20,
+            wait_timeout: Duration::from_secs(10),
         }
     }
 }
 
-/// The door of the intake.
+/// Counts the requests of the intake and enforces [`IntakeLimits`].
 pub(crate) struct Admission {
     limits: IntakeLimits,
     slots: Semaphore,
-    held: AtomicUsize,
+    requests: AtomicUsize,
     bytes: AtomicUsize,
 }
 
@@ -49,20 +48,20 @@ impl Admission {
     pub(crate) fn new(limits: IntakeLimits) -> Self {
         Self {
             limits,
-            slots: Semaphore::new(limits.at_once),
-            held: AtomicUsize::new(0),
+            slots: Semaphore::new(limits.max_processing),
+            requests: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
         }
     }
 
-    /// Lets a request in, or refuses it when too many are.
-    pub(super) fn enter(&self) -> Result<Ticket<'_>, ApiError> {
-        let ticket = Ticket {
-            door: self,
+    /// Admits a request, or refuses it when the limit is reached.
+    pub(super) fn enter(&self) -> Result<AdmissionTicket<'_>, ApiError> {
+        let ticket = AdmissionTicket {
+            admission: self,
             bytes: 0,
         };
-        let before = self.held.fetch_add(1, Ordering::Relaxed);
-        if before >= self.limits.held {
+        let before = self.requests.fetch_add(1, Ordering::Relaxed);
+        if before >= self.limits.max_requests {
             return Err(saturated());
         }
         Ok(ticket)
@@ -71,55 +70,57 @@ impl Admission {
 
 #[cfg(test)]
 impl Admission {
-    /// Takes a slot, as a request that is worked on for long would.
-    pub(crate) fn hold(&self) -> SemaphorePermit<'_> {
+    /// Occupies a slot, like a request with long processing.
+    pub(crate) fn occupy_slot(&self) -> SemaphorePermit<'_> {
         self.slots.try_acquire().unwrap()
     }
 
-    /// Requests that are in.
-    pub(crate) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+    /// The number of admitted requests.
+    pub(crate) fn request_count(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
     }
 }
 
-/// A request that is in. What it holds is given back when it goes.
-pub(super) struct Ticket<'a> {
-    door: &'a Admission,
+/// An admitted request. Dropping the ticket releases its share of the limits.
+pub(super) struct AdmissionTicket<'a> {
+    admission: &'a Admission,
     bytes: usize,
 }
 
-impl<'a> Ticket<'a> {
-    /// Accounts for bytes of the body before they are kept.
+impl<'a> AdmissionTicket<'a> {
+    /// Counts bytes of the body before they are buffered.
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), ApiError> {
         self.bytes += bytes;
-        let before = self.door.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > self.door.limits.held_bytes {
+        let before = self.admission.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.admission.limits.max_bytes {
             return Err(saturated());
         }
         Ok(())
     }
 
-    /// Waits for the request's turn to be worked on.
-    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'a>, ApiError> {
-        let turn = self.door.slots.acquire();
-        match tokio::time::timeout(self.door.limits.patience, turn).await {
+    /// Waits until the request may be processed.
+    pub(super) async fn wait_for_slot(&self) -> Result<SemaphorePermit<'a>, ApiError> {
+        let slot = self.admission.slots.acquire();
+        match tokio::time::timeout(self.admission.limits.wait_timeout, slot).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(saturated()),
         }
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for AdmissionTicket<'_> {
     fn drop(&mut self) {
-        self.door.held.fetch_sub(1, Ordering::Relaxed);
-        self.door.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.admission.requests.fetch_sub(1, Ordering::Relaxed);
+        self.admission
+            .bytes
+            .fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 fn saturated() -> ApiError {
     ApiError::new(
         StatusCode::SERVICE_UNAVAILABLE,
-        "more is being sent than can be taken in at once; nothing of this request was kept, send it again",
+        "the intake is overloaded and stored nothing of this request; send it again after a second",
     )
 }
 
@@ -128,23 +129,23 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_too_much_is_refused_and_given_back() {
-        let door = Admission::new(IntakeLimits {
-            at_once: 1,
-            held: 2,
-            held_bytes: 10,
-            patience: Duration::ZERO,
+    async fn refuses_beyond_limits_and_releases_on_drop() {
+        let admission = Admission::new(IntakeLimits {
+            max_processing: 1,
+            max_requests: 2,
+            max_bytes: 10,
+            wait_timeout: Duration::ZERO,
         });
-        let mut first = door.enter().unwrap();
+        let mut first = admission.enter().unwrap();
         first.charge(6).unwrap();
-        let turn = first.turn().await.unwrap();
-        let mut second = door.enter().unwrap();
+        let slot = first.wait_for_slot().await.unwrap();
+        let mut second = admission.enter().unwrap();
         assert_eq!(second.charge(5), Err(saturated()));
-        assert!(second.turn().await.is_err());
-        assert!(door.enter().is_err());
-        drop((turn, first, second));
-        let mut third = door.enter().unwrap();
+        assert!(second.wait_for_slot().await.is_err());
+        assert!(admission.enter().is_err());
+        drop((slot, first, second));
+        let mut third = admission.enter().unwrap();
         third.charge(10).unwrap();
-        assert!(third.turn().await.is_ok());
+        assert!(third.wait_for_slot().await.is_ok());
     }
 }

@@ -1,24 +1,25 @@
-//! APM traces, `PUT` and `POST /v0.4/traces`: the default of an SDK that found an Agent.
+//! The APM dialect, `PUT` and `POST /v0.4/traces`: the default of an SDK that found an Agent.
 //!
 //! An APM span may carry LLM Observability data as a MessagePack blob in `meta_struct._llmobs`.
-//! Ids, start, duration and the error flag stand on the APM span, all else in the blob. APM spans
-//! without it are not ours: they are accepted and not kept.
+//! Ids, start, duration and the error flag are on the APM span, all other data in the blob. APM
+//! spans without the blob are accepted and not stored.
 
 use std::collections::HashMap;
 
 use rmpv::ValueRef;
 use serde_json::{Map, Value};
 
-use super::Batch;
-use super::fields::{id_text, kind_of_json};
-use super::msgpack::{self, key_of, to_json};
-use super::span::{Defaults, span_of};
+use super::batch::Batch;
+use super::json_value::{id_to_text, type_name};
+use super::msgpack::{self, key_to_text, to_json};
+use super::span::{SpanDefaults, span_of};
 use crate::http::ApiError;
 
+/// The key of the blob in `meta_struct`.
 const BLOB: &str = "_llmobs";
 
-/// A MessagePack body as the JSON that [`read`] takes: blobs unpacked, APM data of other spans
-/// left out.
+/// Converts a MessagePack body to the JSON that [`read`] expects, with unpacked blobs and without
+/// the APM data of other spans.
 pub(super) fn unpack(body: &ValueRef<'_>) -> Result<Value, ApiError> {
     let ValueRef::Array(traces) = body else {
         return to_json(body);
@@ -40,15 +41,15 @@ fn unpack_span(span: &ValueRef<'_>) -> Result<Value, ApiError> {
         return to_json(span);
     };
     let mut map = Map::new();
-    let mut ours = false;
+    let mut has_blob = false;
     for (key, value) in entries {
-        let key = key_of(key)?;
+        let key = key_to_text(key)?;
         let value = match value {
             ValueRef::Map(parts) if key == "meta_struct" => {
                 let mut unpacked = Map::new();
                 for (name, part) in parts {
-                    let name = key_of(name)?;
-                    ours |= name == BLOB;
+                    let name = key_to_text(name)?;
+                    has_blob |= name == BLOB;
                     if name == BLOB {
                         unpacked.insert(name, unpack_blob(part));
                     }
@@ -59,14 +60,14 @@ fn unpack_span(span: &ValueRef<'_>) -> Result<Value, ApiError> {
         };
         map.insert(key, value);
     }
-    if !ours {
-        // The upper half of the trace id may stand on a span that is not ours.
+    if !has_blob {
+        // A span without a blob may carry the upper half of the trace id.
         map.retain(|key, _| matches!(key.as_str(), "trace_id" | "meta"));
     }
     Ok(Value::Object(map))
 }
 
-/// What cannot be unpacked becomes null, and its span is refused by [`read`].
+/// A malformed blob becomes null, and [`read`] refuses its span.
 fn unpack_blob(blob: &ValueRef<'_>) -> Value {
     match blob {
         ValueRef::Binary(bytes) => msgpack::parse(bytes).and_then(|value| to_json(&value)),
@@ -79,16 +80,16 @@ pub(super) fn read(body: Value) -> Result<Batch, ApiError> {
     let Value::Array(traces) = body else {
         return Err(ApiError::bad_request(format!(
             "the body must be a list of traces, each a list of spans, not {}",
-            kind_of_json(&body)
+            type_name(&body)
         )));
     };
     let upper_halves = upper_halves(&traces);
     let mut batch = Batch::default();
-    for (at, trace) in traces.into_iter().enumerate() {
+    for (index, trace) in traces.into_iter().enumerate() {
         let Value::Array(spans) = trace else {
             batch
                 .refused
-                .push(format!("trace {at} must be a list of spans"));
+                .push(format!("trace {index} must be a list of spans"));
             continue;
         };
         for (number, span) in spans.into_iter().enumerate() {
@@ -96,7 +97,7 @@ pub(super) fn read(body: Value) -> Result<Batch, ApiError> {
                 Some(Ok(span)) => batch.spans.push(span),
                 Some(Err(reason)) => batch
                     .refused
-                    .push(format!("trace {at}, span {number}: {reason}")),
+                    .push(format!("trace {index}, span {number}: {reason}")),
                 None => {}
             }
         }
@@ -104,7 +105,7 @@ pub(super) fn read(body: Value) -> Result<Batch, ApiError> {
     Ok(batch)
 }
 
-/// The upper 64 bits of trace ids. Only the first span of a chunk carries them.
+/// The upper 64 bits of trace ids, by the lower 64. Only the first span of a chunk carries them.
 fn upper_halves(traces: &[Value]) -> HashMap<u64, String> {
     traces
         .iter()
@@ -119,7 +120,7 @@ fn upper_halves(traces: &[Value]) -> HashMap<u64, String> {
         .collect()
 }
 
-/// `None` for a span that is not ours.
+/// Reads a span; `None` if it has no blob.
 fn read_span(
     span: Value,
     upper_halves: &HashMap<u64, String>,
@@ -132,21 +133,21 @@ fn read_span(
     };
     let blob = parts.remove(BLOB)?;
     let Value::Object(mut span) = blob else {
-        return Some(Err(format!("`meta_struct.{BLOB}` is not readable msgpack")));
+        return Some(Err(format!("`meta_struct.{BLOB}` is not valid msgpack")));
     };
     let apm_trace_id = apm.get("trace_id").and_then(Value::as_u64).map(|id| {
-        // 32 hexadecimal digits, or decimal when the id has 64 bits only: as the SDKs write it.
+        // Like the SDKs: 32 hexadecimal digits, or decimal if the id has 64 bits only.
         upper_halves
             .get(&id)
             .map_or_else(|| id.to_string(), |upper| format!("{upper}{id:016x}"))
     });
     let failed = apm.get("error").and_then(Value::as_i64).unwrap_or(0) != 0;
-    for (key, of_apm) in [
+    for (key, apm_key) in [
         ("span_id", "span_id"),
         ("start_ns", "start"),
         ("duration", "duration"),
     ] {
-        if let Some(value) = apm.remove(of_apm) {
+        if let Some(value) = apm.remove(apm_key) {
             span.insert(key.to_owned(), value);
         }
     }
@@ -163,16 +164,16 @@ fn read_span(
     span.entry("status")
         .or_insert_with(|| Value::from(if failed { "error" } else { "ok" }));
     tag_error(&mut span, failed);
-    Some(span_of(Value::Object(span), &Defaults::default()))
+    Some(span_of(Value::Object(span), &SpanDefaults::default()))
 }
 
-/// The tags that the SDKs write themselves in their JSON form.
+/// Adds the error tags that the SDKs send in the SDK dialect.
 fn tag_error(span: &mut Map<String, Value>, failed: bool) {
     let error_type = span
         .get("meta")
         .and_then(|meta| meta.get("error"))
         .and_then(|error| error.get("type"))
-        .and_then(id_text)
+        .and_then(id_to_text)
         .filter(|text| failed && !text.is_empty());
     if let Some(Value::Object(tags)) = span.get_mut("tags") {
         tags.entry("error")

@@ -1,13 +1,14 @@
 //! The documented HTTP API for spans, `POST /api/intake/llm-obs/v1/trace/spans`.
 //!
-//! Datadog takes spans at most 24 hours old here. By default this backend takes any age, so that
-//! old data can be looked at; `LocalOptions::max_span_age` sets a limit.
+//! Datadog accepts spans of the last 24 hours here. This backend accepts spans of any age by
+//! default, so that old data can be inspected; `LocalOptions::max_span_age` sets a limit.
 
 use serde_json::Value;
 
-use super::Batch;
-use super::fields::{Fields, text_of};
-use super::span::{Defaults, span_of};
+use super::batch::Batch;
+use super::fields::Fields;
+use super::json_value::to_text;
+use super::span::{SpanDefaults, span_of};
 use crate::http::ApiError;
 
 const EXAMPLE: &str =
@@ -16,23 +17,23 @@ const EXAMPLE: &str =
 pub(super) fn read(body: Value) -> Result<Batch, ApiError> {
     let mut fields = Fields::new(attributes_of(body, "span", EXAMPLE)?, "");
     let spans = fields
-        .list("spans")
+        .remove_list("spans")
         .ok_or_else(|| ApiError::bad_request(format!("`spans` must be a list: {EXAMPLE}")))?;
-    let mut defaults = Defaults {
-        ml_app: fields.text("ml_app"),
-        session_id: fields.text("session_id"),
+    let mut defaults = SpanDefaults {
+        ml_app: fields.remove_text("ml_app"),
+        session_id: fields.remove_text("session_id"),
         tags: fields
-            .list("tags")
+            .remove_list("tags")
             .unwrap_or_default()
             .iter()
-            .map(|tag| text_of(tag).into_owned())
+            .map(|tag| to_text(tag).into_owned())
             .collect(),
-        // Not documented here, but SDKs say it so beside their spans.
-        scope: fields.text("_dd.scope"),
-        ..Defaults::default()
+        // Not documented for this path, but SDKs send it beside their spans.
+        scope: fields.remove_text("_dd.scope"),
+        ..SpanDefaults::default()
     };
-    // What is left, `feedback_join_key` among it, holds for every span.
-    defaults.extra = fields.rest().0;
+    // The remaining keys, such as `feedback_join_key`, apply to every span.
+    defaults.extra = fields.into_parts().0;
     let mut batch = Batch::default();
     for (number, span) in spans.into_iter().enumerate() {
         match span_of(span, &defaults) {
@@ -46,10 +47,10 @@ pub(super) fn read(body: Value) -> Result<Batch, ApiError> {
     Ok(batch)
 }
 
-/// `data.attributes` of a JSON:API body of the type wanted.
+/// `data.attributes` of a JSON:API body of the given type.
 pub(super) fn attributes_of(
     body: Value,
-    wanted: &str,
+    data_type: &str,
     example: &str,
 ) -> Result<serde_json::Map<String, Value>, ApiError> {
     let refused = || ApiError::bad_request(example);
@@ -59,8 +60,8 @@ pub(super) fn attributes_of(
     let Some(Value::Object(mut data)) = body.remove("data") else {
         return Err(refused());
     };
-    let typed = data.get("type").and_then(Value::as_str);
-    if typed.is_some_and(|found| found != wanted) {
+    let sent_type = data.get("type").and_then(Value::as_str);
+    if sent_type.is_some_and(|sent| sent != data_type) {
         return Err(refused());
     }
     match data.remove("attributes") {

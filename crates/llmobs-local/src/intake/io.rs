@@ -1,10 +1,10 @@
-//! One side of a span, input or output, from any dialect.
+//! Reads the input or output of a span, from any dialect.
 
 use serde_json::{Map, Value};
 
 use llmobs_core::model::{Io, Message};
 
-/// The keys by which an object is known to wrap content rather than to be it.
+/// Keys by which an object is a wrapper around content and not the content.
 const WRAPPER_KEYS: [&str; 6] = [
     "value",
     "messages",
@@ -14,10 +14,10 @@ const WRAPPER_KEYS: [&str; 6] = [
     "parameters",
 ];
 
-/// Reads one side. `raw` says that the value stands there without a wrapper, as in experiments.
+/// Reads an input or output. With `raw` the value has no wrapper, as in experiments.
 ///
-/// `problem` is told the key of what could not be mapped; it is kept under `extra`.
-pub(super) fn io_of(value: Value, raw: bool, mut problem: impl FnMut(&str)) -> Io {
+/// Calls `report` with each key that could not be mapped. Such keys are stored under `extra`.
+pub(super) fn io_of(value: Value, raw: bool, mut report: impl FnMut(&str)) -> Io {
     let map = match value {
         Value::Object(map) if is_wrapper(&map, raw) => map,
         other => {
@@ -39,7 +39,7 @@ pub(super) fn io_of(value: Value, raw: bool, mut problem: impl FnMut(&str)) -> I
             ("documents", Value::Array(documents)) => io.documents = documents,
             (_, value) => {
                 if matches!(key.as_str(), "messages" | "documents") {
-                    problem(&key);
+                    report(&key);
                 }
                 io.extra.insert(key, value);
             }
@@ -50,7 +50,7 @@ pub(super) fn io_of(value: Value, raw: bool, mut problem: impl FnMut(&str)) -> I
 
 fn is_wrapper(map: &Map<String, Value>, raw: bool) -> bool {
     if map.is_empty() {
-        // The JS SDK writes `{}` for "nothing"; an experiment writes it when a task failed.
+        // The JS SDK writes `{}` for no content; an experiment writes it for a failed task.
         return true;
     }
     if raw {
@@ -65,13 +65,13 @@ mod tests {
     use serde_json::json;
 
     fn read(value: Value, raw: bool) -> (Io, Vec<String>) {
-        let mut problems = Vec::new();
-        let io = io_of(value, raw, |key| problems.push(key.to_owned()));
-        (io, problems)
+        let mut reported = Vec::new();
+        let io = io_of(value, raw, |key| reported.push(key.to_owned()));
+        (io, reported)
     }
 
     #[test]
-    fn an_object_without_a_known_key_is_the_value_itself() {
+    fn object_without_wrapper_key_is_the_value() {
         let (io, _) = read(json!({"question": "Capital of France?"}), false);
         assert_eq!(io.value, Some(json!({"question": "Capital of France?"})));
         let (io, _) = read(json!({"value": "x", "n": 1}), true);
@@ -81,17 +81,17 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_and_wrong_types_are_kept() {
-        let (io, problems) = read(json!({"messages": "hi", "embedding": [0.5]}), false);
+    fn stores_unknown_keys_and_wrong_types_as_extra() {
+        let (io, reported) = read(json!({"messages": "hi", "embedding": [0.5]}), false);
         assert_eq!(
             Value::Object(io.extra),
             json!({"messages": "hi", "embedding": [0.5]})
         );
-        assert_eq!(problems, ["messages"]);
+        assert_eq!(reported, ["messages"]);
     }
 
     #[test]
-    fn nothing_is_nothing() {
+    fn empty_wrapper_is_empty() {
         assert!(read(json!({}), false).0.is_empty());
         assert!(read(json!({"value": null}), false).0.is_empty());
     }

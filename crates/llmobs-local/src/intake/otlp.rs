@@ -1,23 +1,25 @@
-//! OpenTelemetry traces over HTTP, `POST /v1/traces`: protobuf or JSON, answered in the same.
+//! OpenTelemetry traces over HTTP, `POST /v1/traces`. Requests and responses are protobuf or JSON.
 //!
-//! What is kept. A span with no attribute of a GenAI convention is no LLM Observability span:
-//! Datadog drops it, and so does this backend. The answer counts such spans in its message, with
-//! no span rejected, so that nothing goes silently; links to parents lead across them.
+//! Selection: a span without an attribute of a GenAI convention does not belong to LLM
+//! Observability. Like Datadog, the backend drops it. The response counts such spans in its message
+//! and does not count them as rejected. Parent links skip them.
 //!
-//! Traces. Every span keeps the trace id that OpenTelemetry gave it. When the topmost span of a
-//! trace is not kept, the spans below it are roots of one trace. Datadog documents traces of their
-//! own for them, and has been seen to show several roots in one; an id of our own making would
-//! part them from the evaluations and links that name the true one, and spans of one trace that
-//! arrive in two requests from each other.
+//! Traces: every span keeps its OpenTelemetry trace id. If the root span of a trace is dropped, the
+//! trace has several roots. Datadog documents a separate trace for each, but also shows several
+//! roots in one trace. A generated trace id would separate the spans from evaluations and links that
+//! name the original id, and from spans of the trace that arrive in another request.
 
 mod ancestry;
 mod content;
-mod flat;
+mod convention;
+mod conventions;
+mod decoded;
+mod indexed_keys;
 mod json;
 mod map;
 mod messages;
 mod protobuf;
-mod wire;
+mod reader;
 
 use std::sync::Arc;
 
@@ -33,25 +35,25 @@ use serde_json::json;
 
 pub(crate) use ancestry::Ancestry;
 
-use super::{Batch, admitted, keep, shown};
+use super::{Batch, first_refusals, run_admitted, store_batch};
 use crate::http::{ApiError, decompress, parse_json};
 use crate::{Backend, now_ms};
 use llmobs_core::model::{SpanId, TraceId};
 
-/// Where OpenTelemetry exporters send traces.
+/// The path to which OpenTelemetry exporters send traces.
 pub(crate) const PATH: &str = "/v1/traces";
 
-/// Names the application, before the name of the service.
-const ML_APP: &str = "dd-ml-app";
+/// Header that names the application; it precedes the name of the service.
+const ML_APP_HEADER: &str = "dd-ml-app";
 
-/// How a request is written, and so its answer.
+/// The encoding of a request and of its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Encoding {
     Protobuf,
     Json,
 }
 
-/// `google.rpc.Status`, in which OTLP wants errors told.
+/// `google.rpc.Status`, the error format of OTLP.
 #[derive(Clone, PartialEq, prost::Message)]
 struct RpcStatus {
     #[prost(int32, tag = "1")]
@@ -60,9 +62,9 @@ struct RpcStatus {
     message: String,
 }
 
-/// The handler of the route.
-pub(crate) async fn take_in(State(backend): State<Arc<Backend>>, request: Request) -> Response {
-    let encoding = Encoding::of(request.headers());
+/// Handles the route.
+pub(crate) async fn ingest(State(backend): State<Arc<Backend>>, request: Request) -> Response {
+    let encoding = Encoding::from_headers(request.headers());
     match receive(backend, encoding, request).await {
         Ok(success) => acknowledge(encoding.unwrap_or(Encoding::Json), success),
         Err(error) => refuse(encoding.unwrap_or(Encoding::Json), &error),
@@ -70,10 +72,10 @@ pub(crate) async fn take_in(State(backend): State<Arc<Backend>>, request: Reques
 }
 
 impl Encoding {
-    fn of(headers: &HeaderMap) -> Option<Self> {
-        let named = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-        let named = named.split(';').next()?.trim().to_ascii_lowercase();
-        match named.as_str() {
+    fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        let media_type = content_type.split(';').next()?.trim().to_ascii_lowercase();
+        match media_type.as_str() {
             "application/x-protobuf" | "application/protobuf" => Some(Encoding::Protobuf),
             "application/json" => Some(Encoding::Json),
             _ => None,
@@ -95,7 +97,7 @@ async fn receive(
 ) -> Result<ExportTracePartialSuccess, ApiError> {
     let limits = backend.options.body_limits;
     let worker = backend.clone();
-    admitted(&backend, request, move |headers, body| {
+    run_admitted(&backend, request, move |headers, body| {
         let encoding = encoding.ok_or_else(|| {
             ApiError::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -104,7 +106,7 @@ async fn receive(
         })?;
         let body = decompress(headers, body, limits)?;
         let ml_app = headers
-            .get(ML_APP)
+            .get(ML_APP_HEADER)
             .and_then(|value| value.to_str().ok())
             .map(str::trim)
             .filter(|app| !app.is_empty());
@@ -114,16 +116,16 @@ async fn receive(
     .await
 }
 
-fn decode(encoding: Encoding, body: &Bytes) -> Result<wire::Export, ApiError> {
+fn decode(encoding: Encoding, body: &Bytes) -> Result<decoded::Export, ApiError> {
     match encoding {
         Encoding::Protobuf => protobuf::decode(body),
-        Encoding::Json => json::read(parse_json(body)?),
+        Encoding::Json => json::decode(parse_json(body)?),
     }
 }
 
 fn accept(
     backend: &Backend,
-    export: wire::Export,
+    export: decoded::Export,
     ml_app: Option<&str>,
 ) -> Result<ExportTracePartialSuccess, ApiError> {
     let mut batch = Batch {
@@ -133,66 +135,73 @@ fn accept(
     let sent = export.spans.len() + batch.refused.len();
     let mut skipped = Vec::new();
     for span in export.spans {
-        if map::is_ours(&span) {
+        if map::is_llm_span(&span) {
             batch.spans.push(map::span_of(span, ml_app));
         } else {
-            skipped.push(ancestry::Skipped {
+            skipped.push(ancestry::SkippedSpan {
                 trace_id: TraceId::from(span.trace_id),
                 span_id: SpanId::from(span.span_id),
                 parent: span.parent.map(SpanId::from),
             });
         }
     }
-    let not_ours = skipped.len();
+    let skipped_count = skipped.len();
     let store = backend.store.as_ref();
     backend.ancestry.link(&mut batch.spans, skipped, store)?;
-    let accepted = match keep(store, &backend.options, batch, now_ms()) {
-        Err(error) if error.status != StatusCode::BAD_REQUEST || not_ours == 0 => {
+    let accepted = match store_batch(store, &backend.options, batch, now_ms()) {
+        Err(error) if error.status != StatusCode::BAD_REQUEST || skipped_count == 0 => {
             return Err(error);
         }
-        // Nothing to keep is no fault while other spans were merely not ours.
+        // The request also has skipped spans, so it succeeds in part.
         Err(error) => {
             return Ok(ExportTracePartialSuccess {
-                rejected_spans: count(sent - not_ours),
-                error_message: format!("{}; {}", error.detail, skipped_words(not_ours, sent)),
+                rejected_spans: to_i64(sent - skipped_count),
+                error_message: format!(
+                    "{}; {}",
+                    error.detail,
+                    skipped_message(skipped_count, sent)
+                ),
             });
         }
         Ok(accepted) => accepted,
     };
-    let mut words = shown(&accepted.refused);
-    if not_ours > 0 {
-        words.push(skipped_words(not_ours, sent));
+    let mut messages = first_refusals(&accepted.refused);
+    if skipped_count > 0 {
+        messages.push(skipped_message(skipped_count, sent));
     }
     Ok(ExportTracePartialSuccess {
-        rejected_spans: count(accepted.refused.len()),
-        error_message: words.join("; "),
+        rejected_spans: to_i64(accepted.refused.len()),
+        error_message: messages.join("; "),
     })
 }
 
-fn skipped_words(skipped: usize, sent: usize) -> String {
+fn skipped_message(skipped: usize, sent: usize) -> String {
     format!(
-        "{skipped} of {sent} spans have no gen_ai.*, llm.* or openinference.* attribute and were not kept"
+        "{skipped} of {sent} spans have no gen_ai.*, llm.* or openinference.* attribute and were not stored"
     )
 }
 
-fn count(number: usize) -> i64 {
+fn to_i64(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn acknowledge(encoding: Encoding, success: ExportTracePartialSuccess) -> Response {
     if success.rejected_spans > 0 {
         let count = success.rejected_spans;
-        tracing::warn!(count, "part of an export was refused; its answer says why");
+        tracing::warn!(
+            count,
+            "refused some spans of an export; the response has the reasons"
+        );
     }
     let body = match encoding {
         Encoding::Protobuf => {
-            // All is well when the field is not there.
+            // A missing field means complete success.
             let partial_success = (!success.error_message.is_empty()).then_some(success);
             ExportTraceServiceResponse { partial_success }.encode_to_vec()
         }
         Encoding::Json if success.error_message.is_empty() => b"{}".to_vec(),
         Encoding::Json => json!({"partialSuccess": {
-            // Numbers of 64 bits are text in protobuf's JSON.
+            // Protobuf's JSON format writes 64-bit numbers as text.
             "rejectedSpans": success.rejected_spans.to_string(),
             "errorMessage": success.error_message}})
         .to_string()
@@ -217,17 +226,17 @@ fn refuse(encoding: Encoding, error: &ApiError) -> Response {
             .to_string()
             .into_bytes(),
     };
-    let mut answer = (
+    let mut response = (
         error.status,
         [(header::CONTENT_TYPE, encoding.content_type())],
         body,
     )
         .into_response();
-    error.add_retry_after(answer.headers_mut());
-    answer
+    error.add_retry_after(response.headers_mut());
+    response
 }
 
-/// The code of gRPC that means the same as the HTTP status.
+/// The gRPC code that corresponds to an HTTP status.
 fn rpc_code(status: StatusCode) -> i32 {
     match status {
         StatusCode::REQUEST_TIMEOUT => 4,

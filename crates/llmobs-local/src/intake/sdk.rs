@@ -1,19 +1,21 @@
-//! The SDKs' own form: envelopes of spans, JSON or MessagePack.
+//! The SDK dialect: envelopes of spans, as JSON or MessagePack.
 //!
-//! The Python SDK sends a list with one envelope per span; others send one object with many.
+//! The Python SDK sends a list with one envelope per span; other SDKs send one envelope with many
+//! spans.
 
 use serde_json::{Map, Value};
 
-use super::Batch;
-use super::fields::{Fields, kind_of_json, text_of};
-use super::span::{Defaults, span_of};
-use super::update::{Update, is_partial};
+use super::batch::Batch;
+use super::fields::Fields;
+use super::json_value::{to_text, type_name};
+use super::span::{SpanDefaults, span_of};
+use super::update::{SpanUpdate, is_partial};
 use crate::http::ApiError;
 
-/// Keys of an envelope that say nothing about its spans.
-const CARRIER_KEYS: [&str; 3] = ["_dd.stage", "_dd.tracer_version", "event_type"];
+/// Keys of an envelope that do not describe its spans.
+const TRANSPORT_KEYS: [&str; 3] = ["_dd.stage", "_dd.tracer_version", "event_type"];
 
-/// `updating` says that the spans are kept already and these are changes to them.
+/// Reads envelopes. With `updating` all spans are updates of stored spans.
 pub(super) fn read(body: Value, updating: bool) -> Result<Batch, ApiError> {
     let envelopes = match body {
         Value::Array(envelopes) => envelopes,
@@ -21,58 +23,60 @@ pub(super) fn read(body: Value, updating: bool) -> Result<Batch, ApiError> {
         other => {
             return Err(ApiError::bad_request(format!(
                 "the body must be a list of envelopes like {{\"event_type\":\"span\",\"spans\":[…]}}, not {}",
-                kind_of_json(&other)
+                type_name(&other)
             )));
         }
     };
     let mut batch = Batch::default();
-    for (at, envelope) in envelopes.into_iter().enumerate() {
+    for (index, envelope) in envelopes.into_iter().enumerate() {
         match envelope {
-            Value::Object(map) => read_envelope(map, at, updating, &mut batch),
+            Value::Object(map) => read_envelope(map, index, updating, &mut batch),
             other => batch.refused.push(format!(
-                "envelope {at} must be an object, not {}",
-                kind_of_json(&other)
+                "envelope {index} must be an object, not {}",
+                type_name(&other)
             )),
         }
     }
     Ok(batch)
 }
 
-fn read_envelope(map: Map<String, Value>, at: usize, updating: bool, batch: &mut Batch) {
+fn read_envelope(map: Map<String, Value>, index: usize, updating: bool, batch: &mut Batch) {
     let mut fields = Fields::new(map, "");
-    let Some(spans) = fields.list("spans") else {
+    let Some(spans) = fields.remove_list("spans") else {
         batch
             .refused
-            .push(format!("envelope {at} has no list `spans`"));
+            .push(format!("envelope {index} has no list `spans`"));
         return;
     };
-    for key in CARRIER_KEYS {
-        fields.take(key);
+    for key in TRANSPORT_KEYS {
+        fields.remove(key);
     }
-    let mut defaults = Defaults {
-        ml_app: fields.text("ml_app"),
-        session_id: fields.text("session_id"),
+    let mut defaults = SpanDefaults {
+        ml_app: fields.remove_text("ml_app"),
+        session_id: fields.remove_text("session_id"),
         tags: fields
-            .list("tags")
+            .remove_list("tags")
             .unwrap_or_default()
             .iter()
-            .map(|tag| text_of(tag).into_owned())
+            .map(|tag| to_text(tag).into_owned())
             .collect(),
-        scope: fields.text("_dd.scope"),
-        ..Defaults::default()
+        scope: fields.remove_text("_dd.scope"),
+        ..SpanDefaults::default()
     };
-    defaults.extra = fields.rest().0;
+    defaults.extra = fields.into_parts().0;
     for (number, span) in spans.into_iter().enumerate() {
-        let place = || format!("envelope {at}, span {number}");
+        let label = || format!("envelope {index}, span {number}");
         match span {
-            Value::Object(sent) if updating || is_partial(&sent) => batch.updates.push(Update {
-                sent,
-                defaults: defaults.clone(),
-                place: place(),
-            }),
+            Value::Object(sent) if updating || is_partial(&sent) => {
+                batch.updates.push(SpanUpdate {
+                    sent,
+                    defaults: defaults.clone(),
+                    label: label(),
+                });
+            }
             span => match span_of(span, &defaults) {
                 Ok(span) => batch.spans.push(span),
-                Err(reason) => batch.refused.push(format!("{}: {reason}", place())),
+                Err(reason) => batch.refused.push(format!("{}: {reason}", label())),
             },
         }
     }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{START, span};
-use crate::intake::{Dialect, accept};
+use crate::intake::{Dialect, ingest_json};
 use crate::store::{Durability, SpanStore as _, SqliteStore};
 use crate::{DataDir, LocalOptions};
 
@@ -110,7 +110,7 @@ proptest! {
             (Dialect::Apm, json!([[meta]])),
         ];
         for (dialect, body) in bodies {
-            if let Ok(accepted) = accept(&store, &options, dialect, body, 0)
+            if let Ok(accepted) = ingest_json(&store, &options, dialect, body, 0)
                 && accepted.spans > 0
             {
                 // What was kept reads back.

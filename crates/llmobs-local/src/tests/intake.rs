@@ -338,10 +338,10 @@ async fn a_request_with_nothing_good_is_refused_whole() {
 async fn the_same_span_again_is_an_update_and_in_another_trace_another_span() {
     let local = Local::new();
     let running = span(1, START, json!({"duration": -1}));
-    local.take_in(json!([running])).await;
+    local.ingest(json!([running])).await;
     let done = span(1, START, json!({"duration": 5, "name": "done"}));
     local
-        .take_in(json!([done, span(1, START, json!({"trace_id": "t2"}))]))
+        .ingest(json!([done, span(1, START, json!({"trace_id": "t2"}))]))
         .await;
     assert_eq!(local.all(json!({})).await.names(), ["done", "span-1"]);
 }
@@ -398,7 +398,7 @@ async fn evaluations_join_before_and_after_their_spans() {
         metric["id"].as_str().unwrap().len() == 10 && metric["score_value"] == 1
     }));
     local
-        .take_in(json!([
+        .ingest(json!([
             span(
                 1,
                 START,

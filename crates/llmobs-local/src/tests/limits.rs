@@ -44,8 +44,8 @@ async fn broken_bodies_are_clear_400s_on_every_intake() {
 async fn bodies_are_bounded_on_the_wire_and_decompressed() {
     let local = Local::with(|options| {
         options.body_limits = BodyLimits {
-            wire: 1_000,
-            decoded: 100_000,
+            max_encoded_bytes: 1_000,
+            max_decoded_bytes: 100_000,
         };
     });
     let long = vec![b' '; 1_001];

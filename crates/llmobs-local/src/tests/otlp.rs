@@ -539,8 +539,8 @@ async fn refusals_are_told_as_a_status_in_the_encoding_of_the_request() {
     }
     let local = Local::with(|options| {
         options.body_limits = BodyLimits {
-            wire: 100_000,
-            decoded: 1_000_000,
+            max_encoded_bytes: 100_000,
+            max_decoded_bytes: 1_000_000,
         };
     });
     let deep = "[".repeat(10_000) + &"]".repeat(10_000);

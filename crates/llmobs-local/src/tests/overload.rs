@@ -53,15 +53,15 @@ async fn a_burst_of_fifty_clients_is_taken_in_whole() {
 async fn what_does_not_fit_is_refused_with_retry_after_and_the_rest_is_kept() {
     let local = Local::with(|options| {
         options.intake_limits = IntakeLimits {
-            at_once: 1,
-            held: 5,
-            patience: Duration::from_secs(60),
+            max_processing: 1,
+            max_requests: 5,
+            wait_timeout: Duration::from_secs(60),
             ..IntakeLimits::default()
         };
     });
     // Somebody is being worked on for long.
     let admission = &local.backend.inner.admission;
-    let turn = admission.hold();
+    let turn = admission.occupy_slot();
     let (statuses, ()) = tokio::join!(burst(&local), async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         drop(turn);
@@ -75,7 +75,7 @@ async fn what_does_not_fit_is_refused_with_retry_after_and_the_rest_is_kept() {
 
 #[tokio::test]
 async fn too_many_bytes_at_once_are_refused_in_both_shapes() {
-    let local = Local::with(|options| options.intake_limits.held_bytes = 10);
+    let local = Local::with(|options| options.intake_limits.max_bytes = 10);
     let answer = local.post("/api/v2/llmobs", &body(1)).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.headers["retry-after"], "1");
@@ -90,7 +90,7 @@ async fn too_many_bytes_at_once_are_refused_in_both_shapes() {
 
 #[tokio::test]
 async fn what_experiments_send_is_held_to_the_same_bounds_and_reading_is_not() {
-    let local = Local::with(|options| options.intake_limits.held_bytes = 10);
+    let local = Local::with(|options| options.intake_limits.max_bytes = 10);
     let path = "/api/v2/llm-obs/v1/projects";
     let project = json!({"data": {"type": "projects", "attributes": {"name": "p"}}});
     let answer = local.post(path, &project).await;

@@ -12,7 +12,7 @@ const GET: &str = "/api/v2/llm-obs/v1/spans/events";
 async fn filled() -> Local {
     let local = Local::new();
     local
-        .take_in(json!([
+        .ingest(json!([
             span(1, START, json!({"session_id": "s1", "tags": ["env:prod", "url:http://a:1"],
                 "meta": {"kind": "agent", "input": {"value": "refund order A-17"}}})),
             span(2, START + SECOND, json!({"parent_id": "1", "session_id": "s1", "status": "error",
@@ -98,7 +98,7 @@ async fn by_default_ten_spans_of_the_last_fifteen_minutes_newest_first() {
             )
         })
         .collect();
-    local.take_in(json!(spans)).await;
+    local.ingest(json!(spans)).await;
     let expected: Vec<String> = (0..10).map(|n| format!("span-{n}")).collect();
     let answer = local.get(GET).await;
     assert_eq!(answer.names(), expected);
@@ -126,7 +126,7 @@ async fn pages_show_each_span_once_while_others_are_sent() {
     let old: Vec<Value> = (0..30)
         .map(|n| span(n, START + (n / 4) as i64, json!({})))
         .collect();
-    local.take_in(json!(old)).await;
+    local.ingest(json!(old)).await;
     let mut seen = Vec::new();
     let mut cursor: Option<String> = None;
     for round in 0..100u64 {
@@ -144,7 +144,7 @@ async fn pages_show_each_span_once_while_others_are_sent() {
                 START + i64::try_from(round).unwrap(),
                 json!({}),
             );
-            local.take_in(json!([late])).await;
+            local.ingest(json!([late])).await;
         }
     }
     let mut once = seen.clone();
@@ -190,7 +190,7 @@ async fn a_cursor_of_another_question_is_refused() {
 #[case("sort=name", "-timestamp")]
 #[case("filter[session_id]=x", "unknown name")]
 #[case("filter[from]=yesterdayish", "yesterdayish")]
-#[case("filter[query]=%22open", "cannot be read")]
+#[case("filter[query]=%22open", "invalid query")]
 #[case("include_attachments=maybe", "true or false")]
 #[tokio::test]
 async fn bad_questions_are_clear_400s(#[case] question: &str, #[case] says: &str) {
@@ -256,7 +256,7 @@ async fn large_content_is_an_attachment_that_can_be_left_out() {
     let local = Local::with(|options| options.count_reads = true);
     let big = "x".repeat(26 * 1024);
     local
-        .take_in(json!([span(
+        .ingest(json!([span(
             1,
             START,
             json!({"meta": {"kind": "task",
@@ -286,7 +286,7 @@ async fn a_page_that_is_too_large_is_refused_and_a_smaller_one_is_not() {
     let text = "x".repeat(3_000);
     let content = json!({"meta": {"kind": "task", "input": {"value": text}}});
     local
-        .take_in(json!([
+        .ingest(json!([
             span(1, START, content.clone()),
             span(2, START, content)
         ]))
@@ -302,7 +302,7 @@ async fn a_page_that_is_too_large_is_refused_and_a_smaller_one_is_not() {
 async fn a_search_out_of_time_is_partial_and_goes_on() {
     let local = Local::with(|options| options.search_budget = std::time::Duration::ZERO);
     local
-        .take_in(json!([
+        .ingest(json!([
             span(1, START, json!({})),
             span(2, START + 1, json!({}))
         ]))

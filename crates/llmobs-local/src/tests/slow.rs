@@ -75,8 +75,8 @@ async fn rest(stream: &mut TcpStream) -> String {
 async fn nobody_waits_for_those_who_dribble_and_they_are_taken_in_too() {
     let local = Local::with(|options| {
         options.intake_limits = IntakeLimits {
-            at_once: 2,
-            held: 64,
+            max_processing: 2,
+            max_requests: 64,
             ..IntakeLimits::default()
         };
     });
@@ -112,7 +112,7 @@ async fn nobody_waits_for_those_who_dribble_and_they_are_taken_in_too() {
 async fn more_bodies_under_way_than_are_held_get_503_with_retry_after() {
     let local = Local::with(|options| {
         options.intake_limits = IntakeLimits {
-            held: 5,
+            max_requests: 5,
             ..IntakeLimits::default()
         };
     });
@@ -134,12 +134,12 @@ async fn more_bodies_under_way_than_are_held_get_503_with_retry_after() {
 /// Waits until so many requests are in.
 async fn held(local: &Local, wanted: usize) {
     let all = async {
-        while local.backend.inner.admission.held() != wanted {
+        while local.backend.inner.admission.request_count() != wanted {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     let in_time = tokio::time::timeout(Duration::from_secs(50), all).await;
-    let held = local.backend.inner.admission.held();
+    let held = local.backend.inner.admission.request_count();
     in_time.unwrap_or_else(|_| panic!("{held} requests are in, not {wanted}"));
 }
 
@@ -157,12 +157,12 @@ async fn a_body_that_does_not_end_is_given_up() {
     assert!(answer.detail().contains("send it again"));
 }
 
-fn impatient(at_once: usize) -> Local {
+fn impatient(max_connections: usize) -> Local {
     Local::with(|options| {
         options.connection_limits = ConnectionLimits {
-            at_once,
-            head: Duration::from_millis(300),
-            idle: Duration::from_millis(600),
+            max_connections,
+            head_timeout: Duration::from_millis(300),
+            idle_timeout: Duration::from_millis(600),
         };
     })
 }
@@ -202,8 +202,8 @@ async fn a_request_that_is_worked_on_for_long_keeps_its_connection() {
     let local = impatient(8);
     let served = Served::new(&local).await;
     let admission = &local.backend.inner.admission;
-    let turns: Vec<_> = (0..IntakeLimits::default().at_once)
-        .map(|_| admission.hold())
+    let turns: Vec<_> = (0..IntakeLimits::default().max_processing)
+        .map(|_| admission.occupy_slot())
         .collect();
     let (status, ()) = tokio::join!(served.send(1), async {
         // Longer than any of the connection's own limits.

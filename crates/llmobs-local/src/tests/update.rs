@@ -59,7 +59,7 @@ async fn an_update_of_nothing_is_refused_and_a_whole_span_is_kept() {
         .post(path, &envelope(&json!([running(), change])))
         .await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
-    assert!(answer.detail().contains("no span with these ids is kept"));
+    assert!(answer.detail().contains("no stored span has these ids"));
     assert_eq!(local.all(json!({})).await.names(), ["span-1"]);
     let wrong = json!({"trace_id": "t1", "span_id": "1", "meta": []});
     let answer = local.post(path, &envelope(&json!([wrong]))).await;
@@ -107,7 +107,7 @@ async fn with_datadogs_limits_content_of_large_spans_is_dropped_and_said_so() {
         "input": {"messages": [{"role": "user", "content": "x".repeat(1_000)}]}});
     let large = span(1, START, json!({"meta": content}));
     local
-        .take_in(json!([
+        .ingest(json!([
             large,
             span(
                 2,

@@ -225,7 +225,7 @@ fn keep_spans(backend: &Backend, call: &Call, spans: &[Value]) -> Result<(), Api
     }
     let body = json!([{"_dd.scope": "experiments", "event_type": "span", "spans": spans}]);
     let store = backend.store.as_ref();
-    let accepted = intake::accept(store, &backend.options, Dialect::Sdk, body, call.now_ms)?;
+    let accepted = intake::ingest_json(store, &backend.options, Dialect::Sdk, body, call.now_ms)?;
     match accepted.refused.into_iter().next() {
         Some(reason) => Err(ApiError::bad_request(reason)),
         None => Ok(()),

@@ -1,5 +1,5 @@
-//! A line gives back to the digit what it was made of, and is the documented form wherever that
-//! can say it.
+//! Reading a line returns exactly the item that was written. Lines use the documented format
+//! wherever it is lossless.
 
 use std::ops::ControlFlow;
 
@@ -16,7 +16,7 @@ use llmobs_core::model::{
     SpanError, SpanId, SpanKind, SpanLink, Status, TimeWindow, TraceId,
 };
 
-fn bare(mut span: Span) -> Span {
+fn without_evaluations(mut span: Span) -> Span {
     span.evaluations.clear();
     span.feedback.clear();
     span
@@ -28,7 +28,7 @@ fn is_exact(line: &str) -> bool {
 }
 
 #[test]
-fn all_of_the_demo_comes_back_and_in_the_documented_form() {
+fn demo_data_round_trips_in_documented_format() {
     let backend = LocalBackend::open(LocalOptions::new(DataDir::Temporary)).unwrap();
     demo::load(&backend, 1_900_000_000_000).unwrap();
     let store = &backend.inner.store;
@@ -45,7 +45,10 @@ fn all_of_the_demo_comes_back_and_in_the_documented_form() {
         .search(&search, &mut |span| {
             let line = span_line(&span);
             assert!(!line.contains('\n'));
-            assert_eq!(read(line.as_bytes()).unwrap().spans, [bare(span)]);
+            assert_eq!(
+                read(line.as_bytes()).unwrap().spans,
+                [without_evaluations(span)]
+            );
             exact += usize::from(is_exact(&line));
             count += 1;
             ControlFlow::Continue(())
@@ -81,7 +84,7 @@ fn json_value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Keys that mean something to the intake, and others.
+/// Keys that the intake maps, and others.
 fn key() -> impl Strategy<Value = String> {
     prop_oneof![
         proptest::sample::select(vec![
@@ -136,10 +139,10 @@ fn number() -> impl Strategy<Value = f64> {
 
 prop_compose! {
     fn io()(
-        value in proptest::option::of(json_value().prop_filter("null is nothing", |v| !v.is_null())),
+        value in proptest::option::of(json_value().prop_filter("null counts as absent", |v| !v.is_null())),
         messages in proptest::collection::vec(json_value().prop_map(Message), 0..3),
         documents in proptest::collection::vec(json_value(), 0..2),
-        prompt in proptest::option::of(json_value().prop_filter("null is nothing", |v| !v.is_null())),
+        prompt in proptest::option::of(json_value().prop_filter("null counts as absent", |v| !v.is_null())),
         extra in object(),
     ) -> Io {
         Io { value, messages, documents, prompt, extra }
@@ -153,7 +156,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn strange_parts()(
+    fn arbitrary_fields()(
         input in io(),
         output in io(),
         metadata in object(),
@@ -163,7 +166,7 @@ prop_compose! {
         tool_definitions in proptest::collection::vec(json_value(), 0..2),
         collection_errors in proptest::collection::vec(".{0,8}", 0..2),
         expected_output in
-            proptest::option::of(json_value().prop_filter("null is nothing", |v| !v.is_null())),
+            proptest::option::of(json_value().prop_filter("null counts as absent", |v| !v.is_null())),
         metrics in proptest::collection::btree_map("[a-z_]{1,5}", number(), 0..4),
     ) -> Span {
         Span {
@@ -175,7 +178,7 @@ prop_compose! {
 
 prop_compose! {
     fn span()(
-        parts in strange_parts(),
+        parts in arbitrary_fields(),
         (trace, id) in (".{1,8}", ".{1,8}"),
         parent in text(),
         (app, name) in (".{0,6}", ".{0,8}"),
@@ -224,11 +227,11 @@ prop_compose! {
         label in ".{1,5}",
         feedback: bool,
         metric_type in proptest::sample::select(MetricType::ALL.to_vec()),
-        value in proptest::option::of(json_value().prop_filter("null is nothing", |v| !v.is_null())),
+        value in proptest::option::of(json_value().prop_filter("null counts as absent", |v| !v.is_null())),
         assessment in proptest::option::of(Just(Assessment::Fail)),
         reasoning in text(),
         status in proptest::sample::select(vec![EvalStatus::Ok, EvalStatus::Warn, EvalStatus::Error]),
-        error in proptest::option::of(json_value().prop_filter("null is nothing", |v| !v.is_null())),
+        error in proptest::option::of(json_value().prop_filter("null counts as absent", |v| !v.is_null())),
         tags in proptest::collection::vec(".{0,4}", 0..2),
         (metadata, extra) in (object(), object()),
         timestamp_ms: i64,
@@ -262,7 +265,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_span_comes_back_to_the_digit(span in span()) {
+    fn any_span_round_trips_exactly(span in span()) {
         let line = span_line(&span);
         prop_assert!(!line.contains('\n'));
         let read = read(line.as_bytes()).unwrap();
@@ -271,7 +274,7 @@ proptest! {
     }
 
     #[test]
-    fn any_evaluation_comes_back_to_the_digit(evaluation in evaluation()) {
+    fn any_evaluation_round_trips_exactly(evaluation in evaluation()) {
         let line = evaluation_line(&evaluation);
         let read = read(line.as_bytes()).unwrap();
         prop_assert_eq!(&read.evaluations, &[evaluation]);
@@ -285,7 +288,7 @@ proptest! {
     r#"{"data":{"type":"span","attributes":{"ml_app":"a","spans":[{"#,
     "not valid JSON"
 )]
-#[case::nothing_known("{}", "neither")]
+#[case::unknown_format("{}", "neither")]
 #[case::other_kind(r#"{"data":{"type":"mail","attributes":{}}}"#, "neither")]
 #[case::no_list(
     r#"{"data":{"type":"span","attributes":{"ml_app":"a"}}}"#,
@@ -293,20 +296,20 @@ proptest! {
 )]
 #[case::broken_exact(
     r#"{"data":{"type":"span","attributes":{"_llmobs_mcp":{"span":{"start_ns":"secret words"}}}}}"#,
-    "does not hold a span"
+    "does not contain a span"
 )]
 #[case::exact_without_ids(
     r#"{"data":{"type":"span","attributes":{"_llmobs_mcp":{"span":{}}}}}"#,
     "with its ids"
 )]
-fn a_damaged_line_is_told_without_its_words(#[case] line: &str, #[case] why: &str) {
+fn error_about_line_does_not_quote_it(#[case] line: &str, #[case] expected: &str) {
     let reason = read(line.as_bytes()).unwrap_err();
-    assert!(reason.contains(why), "{reason}");
+    assert!(reason.contains(expected), "{reason}");
     assert!(!reason.contains("secret words"));
 }
 
 #[test]
-fn a_line_of_an_sdk_is_read_too() {
+fn reads_line_in_sdk_dialect() {
     let line = json!({"event_type": "span", "spans": [
         {"span_id": "1", "trace_id": "t", "name": "n", "start_ns": 5, "tags": ["ml_app:a"]}]});
     let batch = read(line.to_string().as_bytes()).unwrap();

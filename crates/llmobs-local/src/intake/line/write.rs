@@ -1,26 +1,26 @@
-//! Spans and evaluations as lines.
+//! Writes spans and evaluations as lines.
 
 use serde_json::{Map, Value, json};
 
-use super::super::Batch;
+use super::super::batch::Batch;
 use super::{EXACT, read_body};
 use crate::store::{EvaluationTarget, TargetedEvaluation};
 use llmobs_core::model::{EvalStatus, Evaluation, EventKind, Io, ROOT_PARENT, Span};
 
 /// A span as a body of `POST /api/intake/llm-obs/v1/trace/spans`, without a line break.
 ///
-/// What was said about the span is not in it: that has lines of its own.
+/// Evaluations of the span have lines of their own.
 pub(crate) fn span_line(span: &Span) -> String {
     let mut span = span.clone();
     span.evaluations.clear();
     span.feedback.clear();
     let mut attributes = Map::new();
-    put(&mut attributes, "ml_app", json!(span.ml_app));
-    put(&mut attributes, "_dd.scope", json!(span.scope));
-    attributes.insert("spans".to_owned(), json!([documented(&span)]));
+    insert_non_empty(&mut attributes, "ml_app", json!(span.ml_app));
+    insert_non_empty(&mut attributes, "_dd.scope", json!(span.scope));
+    attributes.insert("spans".to_owned(), json!([documented_span(&span)]));
     let body = body_of("span", &attributes);
-    let same = |batch: Batch| batch.spans.as_slice() == [span.clone()];
-    finish(body, same, || json!({"span": span}))
+    let is_same = |batch: Batch| batch.spans.as_slice() == [span.clone()];
+    finish(body, is_same, || json!({"span": span}))
 }
 
 /// An evaluation or feedback as a body of `POST /api/intake/llm-obs/v2/eval-metric`, without a
@@ -28,18 +28,19 @@ pub(crate) fn span_line(span: &Span) -> String {
 pub(crate) fn evaluation_line(targeted: &TargetedEvaluation) -> String {
     let attributes = Map::from_iter([("metrics".to_owned(), json!([metric(targeted)]))]);
     let body = body_of("evaluation_metric", &attributes);
-    let same = |batch: Batch| batch.evaluations.as_slice() == [targeted.clone()];
-    finish(body, same, || json!({"evaluation": targeted}))
+    let is_same = |batch: Batch| batch.evaluations.as_slice() == [targeted.clone()];
+    finish(body, is_same, || json!({"evaluation": targeted}))
 }
 
 fn body_of(kind: &str, attributes: &Map<String, Value>) -> Value {
     json!({"data": {"type": kind, "attributes": attributes}})
 }
 
-/// The line; with the exact form in it when reading the body would not give the same.
-fn finish(mut body: Value, same: impl Fn(Batch) -> bool, exact: impl Fn() -> Value) -> String {
-    let whole = read_body(body.clone()).is_ok_and(|batch| batch.refused.is_empty() && same(batch));
-    if !whole
+/// Writes the line. Adds the exact item if reading the body would return a different one.
+fn finish(mut body: Value, is_same: impl Fn(Batch) -> bool, exact: impl Fn() -> Value) -> String {
+    let is_lossless =
+        read_body(body.clone()).is_ok_and(|batch| batch.refused.is_empty() && is_same(batch));
+    if !is_lossless
         && let Some(attributes) = body
             .get_mut("data")
             .and_then(|data| data.get_mut("attributes"))
@@ -50,8 +51,8 @@ fn finish(mut body: Value, same: impl Fn(Batch) -> bool, exact: impl Fn() -> Val
     body.to_string()
 }
 
-/// Puts a value unless there is nothing in it.
-fn put(map: &mut Map<String, Value>, key: &str, value: Value) {
+/// Inserts a value unless it is empty.
+fn insert_non_empty(map: &mut Map<String, Value>, key: &str, value: Value) {
     let empty = match &value {
         Value::Null => true,
         Value::String(text) => text.is_empty(),
@@ -64,14 +65,14 @@ fn put(map: &mut Map<String, Value>, key: &str, value: Value) {
     }
 }
 
-/// Adds keys that are not there yet.
-fn put_others(map: &mut Map<String, Value>, others: &Map<String, Value>) {
+/// Inserts entries whose keys are absent.
+fn insert_absent(map: &mut Map<String, Value>, others: &Map<String, Value>) {
     for (key, value) in others {
         map.entry(key.clone()).or_insert_with(|| value.clone());
     }
 }
 
-fn documented(span: &Span) -> Map<String, Value> {
+fn documented_span(span: &Span) -> Map<String, Value> {
     let parent = span.parent_id.as_ref().map(|id| id.as_str());
     let mut map = Map::new();
     map.insert("span_id".to_owned(), json!(span.span_id));
@@ -81,56 +82,56 @@ fn documented(span: &Span) -> Map<String, Value> {
     map.insert("start_ns".to_owned(), json!(span.start_ns));
     map.insert("duration".to_owned(), json!(span.duration_ns));
     map.insert("status".to_owned(), json!(span.status.as_str()));
-    put(&mut map, "session_id", json!(span.session_id));
-    put(&mut map, "service", json!(span.service));
-    put(&mut map, "apm_trace_id", json!(span.apm_trace_id));
-    put(&mut map, "tags", json!(span.tags));
-    put(&mut map, "metrics", json!(span.metrics));
-    put(&mut map, "span_links", json!(span.links));
+    insert_non_empty(&mut map, "session_id", json!(span.session_id));
+    insert_non_empty(&mut map, "service", json!(span.service));
+    insert_non_empty(&mut map, "apm_trace_id", json!(span.apm_trace_id));
+    insert_non_empty(&mut map, "tags", json!(span.tags));
+    insert_non_empty(&mut map, "metrics", json!(span.metrics));
+    insert_non_empty(&mut map, "span_links", json!(span.links));
     if let Some(agent) = &span.agent {
-        put(&mut map, "pagent_name", json!(agent.name));
-        put(&mut map, "pagent_span_id", json!(agent.span_id));
+        insert_non_empty(&mut map, "pagent_name", json!(agent.name));
+        insert_non_empty(&mut map, "pagent_span_id", json!(agent.span_id));
     }
-    put(&mut map, "collection_errors", json!(span.collection_errors));
+    insert_non_empty(&mut map, "collection_errors", json!(span.collection_errors));
     map.insert("meta".to_owned(), Value::Object(meta(span)));
-    put_others(&mut map, &span.extra);
+    insert_absent(&mut map, &span.extra);
     map
 }
 
 fn meta(span: &Span) -> Map<String, Value> {
     let mut meta = Map::new();
-    put(&mut meta, "kind", json!(span.kind.as_str()));
+    insert_non_empty(&mut meta, "kind", json!(span.kind.as_str()));
     if let Some(error) = &span.error {
-        let said =
+        let error =
             json!({"type": error.error_type, "message": error.message, "stack": error.stack});
-        put(&mut meta, "error", said);
+        insert_non_empty(&mut meta, "error", error);
     }
-    put(&mut meta, "input", Value::Object(side(&span.input)));
-    put(&mut meta, "output", Value::Object(side(&span.output)));
+    insert_non_empty(&mut meta, "input", Value::Object(wrapped_io(&span.input)));
+    insert_non_empty(&mut meta, "output", Value::Object(wrapped_io(&span.output)));
     if let Some(expected) = &span.expected_output {
         meta.insert("expected_output".to_owned(), expected.clone());
     }
-    put(&mut meta, "metadata", json!(span.metadata));
-    put(&mut meta, "tool_definitions", json!(span.tool_definitions));
-    put(&mut meta, "model_name", json!(span.model_name));
-    put(&mut meta, "model_provider", json!(span.model_provider));
-    put(&mut meta, "model_version", json!(span.model_version));
-    put(&mut meta, "intent", json!(span.intent));
-    put_others(&mut meta, &span.meta_extra);
+    insert_non_empty(&mut meta, "metadata", json!(span.metadata));
+    insert_non_empty(&mut meta, "tool_definitions", json!(span.tool_definitions));
+    insert_non_empty(&mut meta, "model_name", json!(span.model_name));
+    insert_non_empty(&mut meta, "model_provider", json!(span.model_provider));
+    insert_non_empty(&mut meta, "model_version", json!(span.model_version));
+    insert_non_empty(&mut meta, "intent", json!(span.intent));
+    insert_absent(&mut meta, &span.meta_extra);
     meta
 }
 
-fn side(io: &Io) -> Map<String, Value> {
+fn wrapped_io(io: &Io) -> Map<String, Value> {
     let mut map = Map::new();
     if let Some(value) = &io.value {
         map.insert("value".to_owned(), value.clone());
     }
-    put(&mut map, "messages", json!(io.messages));
-    put(&mut map, "documents", json!(io.documents));
+    insert_non_empty(&mut map, "messages", json!(io.messages));
+    insert_non_empty(&mut map, "documents", json!(io.documents));
     if let Some(prompt) = &io.prompt {
         map.insert("prompt".to_owned(), prompt.clone());
     }
-    put_others(&mut map, &io.extra);
+    insert_absent(&mut map, &io.extra);
     map
 }
 
@@ -147,18 +148,18 @@ fn metric(targeted: &TargetedEvaluation) -> Map<String, Value> {
     if let Some(value) = &evaluation.value {
         map.insert(format!("{metric_type}_value"), value.clone());
     }
-    put(&mut map, "ml_app", json!(targeted.ml_app));
-    let assessment = evaluation.assessment.map(|verdict| verdict.as_str());
-    put(&mut map, "assessment", json!(assessment));
-    put(&mut map, "reasoning", json!(evaluation.reasoning));
-    put_status(&mut map, evaluation);
-    put(&mut map, "tags", json!(evaluation.tags));
-    put(&mut map, "metadata", json!(evaluation.metadata));
-    put_others(&mut map, &evaluation.extra);
+    insert_non_empty(&mut map, "ml_app", json!(targeted.ml_app));
+    let assessment = evaluation.assessment.map(|assessment| assessment.as_str());
+    insert_non_empty(&mut map, "assessment", json!(assessment));
+    insert_non_empty(&mut map, "reasoning", json!(evaluation.reasoning));
+    insert_status(&mut map, evaluation);
+    insert_non_empty(&mut map, "tags", json!(evaluation.tags));
+    insert_non_empty(&mut map, "metadata", json!(evaluation.metadata));
+    insert_absent(&mut map, &evaluation.extra);
     map
 }
 
-fn put_status(map: &mut Map<String, Value>, evaluation: &Evaluation) {
+fn insert_status(map: &mut Map<String, Value>, evaluation: &Evaluation) {
     if let Some(error) = &evaluation.error {
         map.insert("error".to_owned(), error.clone());
     }
@@ -167,14 +168,14 @@ fn put_status(map: &mut Map<String, Value>, evaluation: &Evaluation) {
     }
 }
 
-/// What it is about: as `join_on` where the documentation has that, else by the one key.
+/// The target: as `join_on` where the documentation defines it, otherwise as a single key.
 fn target(targeted: &TargetedEvaluation) -> Map<String, Value> {
     let feedback = targeted.evaluation.event_kind == EventKind::Feedback;
     let (key, value) = match &targeted.target {
         EvaluationTarget::Span { trace_id, span_id } => {
             let mut ids = Map::new();
             ids.insert("span_id".to_owned(), json!(span_id));
-            put(&mut ids, "trace_id", json!(trace_id));
+            insert_non_empty(&mut ids, "trace_id", json!(trace_id));
             if feedback {
                 return ids;
             }

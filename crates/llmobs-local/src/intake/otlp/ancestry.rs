@@ -1,10 +1,10 @@
-//! Parents across spans that are not kept.
+//! Parent links across spans that are not stored.
 //!
-//! An OpenTelemetry trace holds spans of web servers and databases between those of models. These
-//! are not kept, so a span below one is linked to its nearest ancestor that is. What is not kept
-//! may arrive before the spans below it, with them, or after them: children end first, and a trace
-//! crosses services. A bounded memory of what was not kept, and of the parents that nobody has seen
-//! yet, covers all three; it does not outlive the process.
+//! An OpenTelemetry trace contains spans of web servers and databases between LLM spans. They are
+//! not stored, so a descendant links to its nearest stored ancestor. A skipped span may arrive
+//! before, with or after its descendants: children end first, and a trace crosses services. A
+//! bounded record of skipped spans and of missing parents covers all three cases. It is lost when
+//! the process ends.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -13,22 +13,22 @@ use std::sync::{Mutex, PoisonError};
 use crate::store::{SpanStore, StoreError};
 use llmobs_core::model::{Span, SpanId, TraceId};
 
-/// Most spans remembered of each sort.
-const REMEMBERED: usize = 65_536;
+/// Most skipped spans remembered, and most missing parents.
+const MAX_REMEMBERED: usize = 65_536;
 
-/// Most ancestors followed; a longer chain is a circle or as good as one.
-const MAX_CHAIN: usize = 1_000;
+/// Most ancestors followed; a longer chain is treated as a cycle.
+const MAX_ANCESTORS: usize = 1_000;
 
-type Key = (TraceId, SpanId);
+type SpanKey = (TraceId, SpanId);
 
-/// A span that is not kept, and its parent.
-pub(super) struct Skipped {
+/// A span that is not stored, and its parent.
+pub(super) struct SkippedSpan {
     pub(super) trace_id: TraceId,
     pub(super) span_id: SpanId,
     pub(super) parent: Option<SpanId>,
 }
 
-/// What is remembered between requests.
+/// Skipped spans and missing parents, remembered between requests.
 #[derive(Default)]
 pub(crate) struct Ancestry {
     memory: Mutex<Memory>,
@@ -36,60 +36,61 @@ pub(crate) struct Ancestry {
 
 #[derive(Default)]
 struct Memory {
-    /// Parents of spans that were not kept.
-    skipped: Bounded<Key, Option<SpanId>>,
-    /// Children, kept already, of spans that nobody has sent yet.
-    awaited: Bounded<Key, Vec<SpanId>>,
+    /// Parents of skipped spans.
+    skipped: BoundedMap<SpanKey, Option<SpanId>>,
+    /// Stored children of spans that have not arrived.
+    awaited: BoundedMap<SpanKey, Vec<SpanId>>,
 }
 
 impl Ancestry {
-    /// Links `kept` to their nearest kept ancestors, and adds spans of earlier requests whose link
-    /// changes by what is known now.
+    /// Links `spans` to their nearest stored ancestors. Adds spans of earlier requests whose parent
+    /// turns out to be skipped.
     pub(super) fn link(
         &self,
-        kept: &mut Vec<Span>,
-        skipped: Vec<Skipped>,
+        spans: &mut Vec<Span>,
+        skipped: Vec<SkippedSpan>,
         store: &dyn SpanStore,
     ) -> Result<(), StoreError> {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let mut orphaned = Vec::new();
         for span in skipped {
             let key = (span.trace_id, span.span_id);
-            let children = memory.awaited.take(&key).unwrap_or_default();
+            let children = memory.awaited.remove(&key).unwrap_or_default();
             orphaned.extend(children.into_iter().map(|child| (key.0.clone(), child)));
-            memory.skipped.put(key, span.parent);
+            memory.skipped.insert(key, span.parent);
         }
         for (trace, child) in orphaned {
-            // One that is sent again right now is linked below.
-            let here = |span: &Span| span.trace_id == trace && span.span_id == child;
-            if kept.iter().any(here) {
+            // A child that this request sends again is linked below.
+            let is_child = |span: &Span| span.trace_id == trace && span.span_id == child;
+            if spans.iter().any(is_child) {
                 continue;
             }
             if let Some(span) = store.span(&trace, &child)? {
-                kept.push(span);
+                spans.push(span);
             }
         }
-        for span in kept.iter_mut() {
+        for span in spans.iter_mut() {
             memory.link(span);
         }
-        for span in kept.iter() {
+        for span in spans.iter() {
             memory
                 .awaited
-                .take(&(span.trace_id.clone(), span.span_id.clone()));
+                .remove(&(span.trace_id.clone(), span.span_id.clone()));
         }
         Ok(())
     }
 }
 
 impl Memory {
+    /// Follows skipped ancestors up to one that is stored or has not arrived.
     fn link(&mut self, span: &mut Span) {
-        for _ in 0..MAX_CHAIN {
+        for _ in 0..MAX_ANCESTORS {
             let Some(parent) = span.parent_id.clone() else {
                 return;
             };
             let key = (span.trace_id.clone(), parent);
             match self.skipped.get(&key) {
-                Some(above) => span.parent_id.clone_from(above),
+                Some(grandparent) => span.parent_id.clone_from(grandparent),
                 None => {
                     let children = self.awaited.entry(key);
                     if !children.contains(&span.span_id) {
@@ -103,13 +104,13 @@ impl Memory {
     }
 }
 
-/// A map that forgets the oldest entries.
-struct Bounded<K, V> {
+/// A map that drops its oldest entries.
+struct BoundedMap<K, V> {
     map: HashMap<K, V>,
     order: VecDeque<K>,
 }
 
-impl<K, V> Default for Bounded<K, V> {
+impl<K, V> Default for BoundedMap<K, V> {
     fn default() -> Self {
         Self {
             map: HashMap::new(),
@@ -118,24 +119,24 @@ impl<K, V> Default for Bounded<K, V> {
     }
 }
 
-impl<K: Clone + Eq + Hash, V: Default> Bounded<K, V> {
+impl<K: Clone + Eq + Hash, V: Default> BoundedMap<K, V> {
     fn get(&self, key: &K) -> Option<&V> {
         self.map.get(key)
     }
 
-    fn take(&mut self, key: &K) -> Option<V> {
+    fn remove(&mut self, key: &K) -> Option<V> {
         self.map.remove(key)
     }
 
-    fn put(&mut self, key: K, value: V) {
+    fn insert(&mut self, key: K, value: V) {
         *self.entry(key) = value;
     }
 
     fn entry(&mut self, key: K) -> &mut V {
         if !self.map.contains_key(&key) {
             self.order.push_back(key.clone());
-            // Keys that were taken stand in the order still; they go with the oldest.
-            while self.order.len() > REMEMBERED {
+            // `order` still contains removed keys; they are dropped as they become the oldest.
+            while self.order.len() > MAX_REMEMBERED {
                 if let Some(oldest) = self.order.pop_front() {
                     self.map.remove(&oldest);
                 }

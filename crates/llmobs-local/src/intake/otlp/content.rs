@@ -1,72 +1,71 @@
-//! What went into and came out of an OpenTelemetry span.
+//! Input and output of an OpenTelemetry span.
 //!
-//! A side is looked for in this order: the messages of the GenAI conventions as an attribute, the
-//! same in an event, the conventions' older events, OpenLLMetry's indexed keys, OpenInference's
-//! indexed keys, and at last a plain value.
+//! Each side is read from the first source that has it: messages as JSON in an attribute or an
+//! event, one event per message, messages under indexed keys, a plain value.
 
 use serde_json::{Map, Value, json};
 
-use super::flat::take_list;
-use super::map::{Reader, sides};
-use super::messages::{message_of, messages_of, parsed, system_message, value_of};
-use crate::intake::fields::text_of;
+use super::convention::{Side, ToolDefinitions};
+use super::conventions::{CONVENTIONS, sorted_by_rank};
+use super::indexed_keys::remove_list;
+use super::messages::{
+    message_of, messages_as_value, messages_of, parse_nested_json, system_message,
+};
+use super::reader::AttributeReader;
+use crate::intake::json_value::to_text;
 use llmobs_core::model::{Io, Message, Span, SpanKind};
 
-/// The event that carries the messages of a model call.
-const DETAILS: &str = "gen_ai.client.inference.operation.details";
-
-/// Which side of a span.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    Input,
-    Output,
-}
-
-impl Side {
-    fn pick<T>(self, input: T, output: T) -> T {
-        match self {
-            Side::Input => input,
-            Side::Output => output,
-        }
-    }
-}
-
-/// Takes the provider that older events repeat to the span. One that the span contradicts stays.
-pub(super) fn name_provider(reader: &mut Reader) {
-    const PROVIDER: &str = "gen_ai.system";
-    let events = reader.events.iter_mut();
-    for event in events.filter(|event| event.name.starts_with("gen_ai.")) {
-        let Some(said) = event.attributes.get(PROVIDER) else {
+/// Moves the provider from message events to the span. An event keeps a provider that differs
+/// from the span's.
+pub(super) fn read_event_provider(reader: &mut AttributeReader) {
+    for convention in CONVENTIONS {
+        let Some(provider) = convention.event_provider else {
             continue;
         };
-        match reader.fields.peek(PROVIDER) {
-            Some(known) if known != said => continue,
-            Some(_) => {}
-            None => reader.fields.put_back(PROVIDER, said.clone()),
+        let is_marked = |name: &str| {
+            let mut marks = convention.event_marks.iter();
+            marks.any(|mark| name.starts_with(mark))
+        };
+        let events = reader.events.iter_mut();
+        for event in events.filter(|event| is_marked(&event.name)) {
+            let Some(on_event) = event.attributes.get(provider) else {
+                continue;
+            };
+            match reader.fields.get(provider) {
+                Some(on_span) if on_span != on_event => continue,
+                Some(_) => {}
+                None => reader.fields.insert(provider, on_event.clone()),
+            }
+            event.attributes.shift_remove(provider);
         }
-        event.attributes.shift_remove(PROVIDER);
     }
 }
 
-/// Reads both sides, the documents and the tools that the model was offered.
-pub(super) fn read(reader: &mut Reader, span: &mut Span) {
-    span.tool_definitions = tool_definitions(reader);
-    let system = details(reader, "gen_ai.system_instructions")
-        .or_else(|| take_json(reader, "gen_ai.system_instructions"));
-    let (mut input, mut output) = (Vec::new(), Vec::new());
-    for (side, messages) in [(Side::Input, &mut input), (Side::Output, &mut output)] {
-        *messages = messages_on(reader, side);
-    }
-    let (sent, received) = older_events(reader);
-    for (messages, older) in [(&mut input, sent), (&mut output, received)] {
-        if messages.is_empty() {
-            *messages = older;
+/// Reads input, output, documents and tool definitions.
+pub(super) fn read(reader: &mut AttributeReader, span: &mut Span) {
+    span.tool_definitions = read_tool_definitions(reader);
+    let system = CONVENTIONS.into_iter().find_map(|convention| {
+        let key = convention.system_instructions?;
+        remove_from_event(reader, convention.message_event, key).or_else(|| reader.remove_json(key))
+    });
+    let mut input = read_messages(reader, Side::Input);
+    let mut output = read_messages(reader, Side::Output);
+    for read in CONVENTIONS
+        .into_iter()
+        .filter_map(|convention| convention.read_message_events)
+    {
+        let from_events = read(&mut reader.events);
+        if input.is_empty() {
+            input = from_events.input;
+        }
+        if output.is_empty() {
+            output = from_events.output;
         }
     }
     for (side, messages) in [(Side::Input, &mut input), (Side::Output, &mut output)] {
-        // Keys of a convention that another one already answered stay, and so become tags.
+        // Indexed keys of a side that already has messages stay and become tags.
         if messages.is_empty() {
-            *messages = indexed(reader, side);
+            *messages = read_indexed_messages(reader, side);
         }
     }
     if let Some(system) = system {
@@ -74,16 +73,24 @@ pub(super) fn read(reader: &mut Reader, span: &mut Span) {
     }
     read_documents(reader, span);
     let kind = span.kind.clone();
-    for ((side, io), messages) in sides(span).into_iter().zip([input, output]) {
-        fill(reader, side, io, messages, &kind);
-    }
+    fill(reader, Side::Input, &mut span.input, input, &kind);
+    fill(reader, Side::Output, &mut span.output, output, &kind);
     read_prompt(reader, &mut span.input);
 }
 
-/// Puts the messages where a span of this kind has them, and the plain value where none are.
-fn fill(reader: &mut Reader, side: Side, io: &mut Io, messages: Vec<Value>, kind: &SpanKind) {
-    let tool = side.pick("gen_ai.tool.call.arguments", "gen_ai.tool.call.result");
-    if let Some(value) = reader.fields.take(tool) {
+/// Stores messages in the field that the span kind uses, and a plain value if there are none.
+fn fill(
+    reader: &mut AttributeReader,
+    side: Side,
+    io: &mut Io,
+    messages: Vec<Value>,
+    kind: &SpanKind,
+) {
+    let tool_value = CONVENTIONS
+        .into_iter()
+        .filter_map(|convention| convention.tool_values)
+        .find_map(|keys| reader.fields.remove(keys.get(side)));
+    if let Some(value) = tool_value {
         io.value = Some(as_text(value));
     }
     if !messages.is_empty() {
@@ -93,30 +100,30 @@ fn fill(reader: &mut Reader, side: Side, io: &mut Io, messages: Vec<Value>, kind
                 let document = |message: &Value| json!({"text": message.get("content")});
                 io.documents = messages.iter().map(document).collect();
             }
-            _ if io.value.is_none() => io.value = Some(value_of(messages)),
+            _ if io.value.is_none() => io.value = Some(messages_as_value(messages)),
             _ => {
-                let key = side.pick("gen_ai.input.messages", "gen_ai.output.messages");
-                reader.keep(key, Value::Array(messages));
+                let mut keys = CONVENTIONS
+                    .into_iter()
+                    .filter_map(|convention| convention.messages);
+                if let Some(keys) = keys.next() {
+                    reader.store(keys.get(side), Value::Array(messages));
+                }
             }
         }
     }
-    let plain = side.pick(
-        ["input.value", "traceloop.entity.input", "gen_ai.prompt"],
-        [
-            "output.value",
-            "traceloop.entity.output",
-            "gen_ai.completion",
-        ],
-    );
-    for key in plain {
-        let Some(value) = reader.fields.take(key) else {
+    for keys in CONVENTIONS
+        .into_iter()
+        .flat_map(|convention| convention.values)
+    {
+        let key = keys.get(side);
+        let Some(value) = reader.fields.remove(key) else {
             continue;
         };
         if io.value.is_none() && io.messages.is_empty() && io.documents.is_empty() {
             io.value = Some(as_text(value));
         } else {
-            // The same again as the library's own request or answer: not worth a tag.
-            reader.keep(key, value);
+            // The library's own request or response repeats the content: not worth a tag.
+            reader.store(key, value);
         }
     }
 }
@@ -128,127 +135,69 @@ fn as_text(value: Value) -> Value {
     }
 }
 
-/// An attribute that is JSON or the text of it.
-fn take_json(reader: &mut Reader, key: &str) -> Option<Value> {
-    reader.fields.take(key).map(parsed)
-}
-
-/// The same from the event that carries messages, if the attribute is not there.
-fn details(reader: &mut Reader, key: &str) -> Option<Value> {
-    if reader.fields.peek(key).is_some() {
+/// Removes an attribute from the event that carries messages, unless the span has the attribute.
+fn remove_from_event(
+    reader: &mut AttributeReader,
+    event_name: Option<&str>,
+    key: &str,
+) -> Option<Value> {
+    let event_name = event_name?;
+    if reader.fields.get(key).is_some() {
         return None;
     }
     let event = reader
         .events
         .iter_mut()
-        .find(|event| event.name == DETAILS)?;
-    let found = event.attributes.shift_remove(key).map(parsed);
+        .find(|event| event.name == event_name)?;
+    let removed = event.attributes.shift_remove(key).map(parse_nested_json);
     if event.attributes.is_empty() {
         reader
             .events
-            .retain(|event| event.name != DETAILS || !event.attributes.is_empty());
+            .retain(|event| event.name != event_name || !event.attributes.is_empty());
     }
-    found
+    removed
 }
 
-fn messages_on(reader: &mut Reader, side: Side) -> Vec<Value> {
-    let key = side.pick("gen_ai.input.messages", "gen_ai.output.messages");
-    let Some(sent) = details(reader, key).or_else(|| take_json(reader, key)) else {
+/// Messages as JSON.
+fn read_messages(reader: &mut AttributeReader, side: Side) -> Vec<Value> {
+    let sent = CONVENTIONS.into_iter().find_map(|convention| {
+        let key = convention.messages?.get(side);
+        remove_from_event(reader, convention.message_event, key).or_else(|| reader.remove_json(key))
+    });
+    let Some(sent) = sent else {
         return Vec::new();
     };
     match messages_of(sent.clone()) {
         Some(messages) => messages,
         None => {
-            reader.warn(side.pick("unreadable_input_messages", "unreadable_output_messages"));
-            vec![json!({"role": "", "content": text_of(&sent)})]
+            reader.warn(match side {
+                Side::Input => "unreadable_input_messages",
+                Side::Output => "unreadable_output_messages",
+            });
+            vec![json!({"role": "", "content": to_text(&sent)})]
         }
     }
 }
 
-/// The events of earlier versions of the conventions: one per message.
-fn older_events(reader: &mut Reader) -> (Vec<Value>, Vec<Value>) {
-    let (mut input, mut output, mut others) = (Vec::new(), Vec::new(), Vec::new());
-    for mut event in std::mem::take(&mut reader.events) {
-        let role = match event.name.as_str() {
-            "gen_ai.system.message" => "system",
-            "gen_ai.user.message" => "user",
-            "gen_ai.assistant.message" => "assistant",
-            "gen_ai.tool.message" => "tool",
-            "gen_ai.choice" => "",
-            "gen_ai.content.prompt" | "gen_ai.content.completion" => {
-                let prompt = event.name == "gen_ai.content.prompt";
-                let key = if prompt {
-                    "gen_ai.prompt"
-                } else {
-                    "gen_ai.completion"
-                };
-                let sent = event
-                    .attributes
-                    .shift_remove(key)
-                    .map(parsed)
-                    .unwrap_or_default();
-                let read = messages_of(sent.clone())
-                    .unwrap_or_else(|| vec![json!({"role": "", "content": text_of(&sent)})]);
-                if prompt {
-                    input.extend(read);
-                } else {
-                    output.extend(read);
-                }
-                if !event.attributes.is_empty() {
-                    others.push(event);
-                }
-                continue;
-            }
-            _ => {
-                others.push(event);
-                continue;
-            }
-        };
-        let mut message: Map<String, Value> = event
-            .attributes
-            .into_iter()
-            .map(|(key, value)| (key, parsed(value)))
-            .collect();
-        if role.is_empty() {
-            let inner = match message.shift_remove("message") {
-                Some(Value::Object(inner)) => inner,
-                Some(text) => Map::from_iter([("content".to_owned(), text)]),
-                None => Map::new(),
-            };
-            message.extend(inner);
-            message.entry("role").or_insert_with(|| "assistant".into());
-            output.push(message_of(Value::Object(message)));
-        } else {
-            if let Some(id) = message.shift_remove("id") {
-                message.insert("tool_call_id".to_owned(), id);
-            }
-            message.entry("role").or_insert_with(|| role.into());
-            input.push(message_of(Value::Object(message)));
-        }
-    }
-    reader.events = others;
-    (input, output)
-}
-
-/// Messages under indexed keys.
-fn indexed(reader: &mut Reader, side: Side) -> Vec<Value> {
-    for prefix in side.pick(
-        ["gen_ai.prompt.", "llm.input_messages.", "llm.prompts."],
-        ["gen_ai.completion.", "llm.output_messages.", "llm.choices."],
-    ) {
-        let found = take_list(reader.fields.map_mut(), prefix);
-        if !found.is_empty() {
-            return found
+fn read_indexed_messages(reader: &mut AttributeReader, side: Side) -> Vec<Value> {
+    let conventions = sorted_by_rank(|convention| convention.message_rank);
+    for prefixes in conventions
+        .into_iter()
+        .flat_map(|convention| convention.indexed_messages)
+    {
+        let items = remove_list(reader.fields.map_mut(), prefixes.get(side));
+        if !items.is_empty() {
+            return items
                 .into_iter()
-                .map(|item| message_of(completed(item)))
+                .map(|item| message_of(completion_as_message(item)))
                 .collect();
         }
     }
     Vec::new()
 }
 
-/// A prompt or completion of a model that does not chat, as a message.
-fn completed(item: Value) -> Value {
+/// The prompt or completion of a text completion model as a message.
+fn completion_as_message(item: Value) -> Value {
     let text = ["prompt", "completion"]
         .into_iter()
         .find_map(|key| item.get(key)?.get("text"));
@@ -258,27 +207,38 @@ fn completed(item: Value) -> Value {
     }
 }
 
-/// The tools offered, as `{name, description, schema}`.
-fn tool_definitions(reader: &mut Reader) -> Vec<Value> {
-    let sent = match take_json(reader, "gen_ai.tool.definitions") {
-        Some(Value::Array(items)) => items,
-        Some(other) => {
-            reader.warn("unreadable_tool_definitions");
-            vec![other]
-        }
-        None => ["llm.tools.", "llm.request.functions."]
-            .into_iter()
-            .map(|prefix| take_list(reader.fields.map_mut(), prefix))
-            .find(|found| !found.is_empty())
-            .unwrap_or_default(),
-    };
-    sent.into_iter().map(definition_of).collect()
+/// The tools that the model was offered, as `{name, description, schema}`.
+fn read_tool_definitions(reader: &mut AttributeReader) -> Vec<Value> {
+    let sources = CONVENTIONS
+        .into_iter()
+        .filter_map(|convention| convention.tool_definitions.as_ref());
+    for source in sources {
+        let definitions = match source {
+            ToolDefinitions::Json(key) => match reader.remove_json(key) {
+                None => continue,
+                Some(Value::Array(items)) => items,
+                Some(other) => {
+                    reader.warn("unreadable_tool_definitions");
+                    vec![other]
+                }
+            },
+            ToolDefinitions::Indexed(prefix) => {
+                let items = remove_list(reader.fields.map_mut(), prefix);
+                if items.is_empty() {
+                    continue;
+                }
+                items
+            }
+        };
+        return definitions.into_iter().map(tool_definition_of).collect();
+    }
+    Vec::new()
 }
 
-fn definition_of(sent: Value) -> Value {
-    let sent = parsed(sent);
+fn tool_definition_of(sent: Value) -> Value {
+    let sent = parse_nested_json(sent);
     let schema = sent.get("tool").and_then(|tool| tool.get("json_schema"));
-    let sent = schema.cloned().map_or(sent, parsed);
+    let sent = schema.cloned().map_or(sent, parse_nested_json);
     let Value::Object(mut map) = sent else {
         return sent;
     };
@@ -290,28 +250,36 @@ fn definition_of(sent: Value) -> Value {
     }
     for key in ["parameters", "input_schema"] {
         if let Some(schema) = map.shift_remove(key) {
-            map.insert("schema".to_owned(), parsed(schema));
+            map.insert("schema".to_owned(), parse_nested_json(schema));
         }
     }
     Value::Object(map)
 }
 
-fn read_documents(reader: &mut Reader, span: &mut Span) {
-    for (prefix, input) in [
-        ("retrieval.documents.", false),
-        ("reranker.input_documents.", true),
-        ("reranker.output_documents.", false),
-    ] {
-        let found = take_list(reader.fields.map_mut(), prefix);
-        let io = if input {
-            &mut span.input
-        } else {
-            &mut span.output
-        };
-        io.documents.extend(found.into_iter().map(document_of));
+fn read_documents(reader: &mut AttributeReader, span: &mut Span) {
+    for convention in CONVENTIONS {
+        for (prefix, side) in convention.documents {
+            let items = remove_list(reader.fields.map_mut(), prefix);
+            let io = match side {
+                Side::Input => &mut span.input,
+                Side::Output => &mut span.output,
+            };
+            io.documents.extend(items.into_iter().map(document_of));
+        }
+        if let Some(prefix) = convention.embeddings {
+            read_embeddings(reader, prefix, span);
+        }
+        if let Some(key) = convention.retrieval_query
+            && let Some(query) = reader.remove_text(key)
+        {
+            span.input.value.get_or_insert(Value::String(query));
+        }
     }
+}
+
+fn read_embeddings(reader: &mut AttributeReader, prefix: &str, span: &mut Span) {
     let mut vectors = Vec::new();
-    for item in take_list(reader.fields.map_mut(), "embedding.embeddings.") {
+    for item in remove_list(reader.fields.map_mut(), prefix) {
         let inner = item.get("embedding").unwrap_or(&item);
         if let Some(text) = inner.get("text") {
             span.input.documents.push(json!({"text": text}));
@@ -319,12 +287,8 @@ fn read_documents(reader: &mut Reader, span: &mut Span) {
         vectors.extend(inner.get("vector").cloned());
     }
     if !vectors.is_empty() {
-        span.output
-            .extra
-            .insert("embedding".to_owned(), Value::Array(vectors));
-    }
-    if let Some(query) = reader.text("reranker.query") {
-        span.input.value.get_or_insert(Value::String(query));
+        let key = "embedding".to_owned();
+        span.output.extra.insert(key, Value::Array(vectors));
     }
 }
 
@@ -333,7 +297,7 @@ fn document_of(item: Value) -> Value {
         return item;
     };
     match map.shift_remove("document") {
-        // What stands beside the document belongs to it too.
+        // Keys beside the document belong to it too.
         Some(Value::Object(inner)) => map.extend(inner),
         Some(other) => {
             map.insert("document".to_owned(), other);
@@ -344,21 +308,22 @@ fn document_of(item: Value) -> Value {
     for (key, value) in map {
         match key.as_str() {
             "content" => document.insert("text".to_owned(), value),
-            _ => document.insert(key, parsed(value)),
+            _ => document.insert(key, parse_nested_json(value)),
         };
     }
     Value::Object(document)
 }
 
-fn read_prompt(reader: &mut Reader, input: &mut Io) {
+fn read_prompt(reader: &mut AttributeReader, input: &mut Io) {
     let mut prompt = Map::new();
-    for (key, name) in [
-        ("llm.prompt_template.template", "template"),
-        ("llm.prompt_template.variables", "variables"),
-        ("llm.prompt_template.version", "version"),
-    ] {
-        if let Some(value) = take_json(reader, key) {
-            prompt.insert(name.to_owned(), value);
+    for (key, name) in CONVENTIONS
+        .into_iter()
+        .flat_map(|convention| convention.prompt)
+    {
+        if !prompt.contains_key(*name)
+            && let Some(value) = reader.remove_json(key)
+        {
+            prompt.insert((*name).to_owned(), value);
         }
     }
     if !prompt.is_empty() {

@@ -1,103 +1,39 @@
-//! One OpenTelemetry span as an LLM Observability span.
+//! Maps one OpenTelemetry span to an LLM Observability span.
 //!
-//! Three conventions are read: OpenTelemetry GenAI (`gen_ai.*`), OpenLLMetry (`traceloop.*`,
-//! `llm.request.type`, indexed `gen_ai.prompt.*`) and OpenInference (`openinference.*`, `llm.*`).
-//! An attribute without a field of its own becomes a tag; one that is too long for a tag or is no
-//! simple value is also kept whole under `extra.otel`. Nothing is lost.
+//! [`CONVENTIONS`] names the attributes. An attribute without a field of its own becomes a tag; one
+//! that a tag cannot hold (longer than 256 characters, a list or an object) is also stored in full
+//! under `extra.otel`. Nothing is lost.
 
 use serde_json::{Map, Value, json};
 
-use super::content::{self, Side};
-use super::messages::parsed;
-use super::wire::{Event, OtelSpan};
-use crate::intake::fields::{Fields, text_of};
+use super::content;
+use super::convention::{Convention, FinishReasons};
+use super::conventions::{CONVENTIONS, sorted_by_rank};
+use super::decoded::{Event, Link, OtelSpan};
+use super::reader::AttributeReader;
+use crate::intake::json_value::to_text;
 use llmobs_core::model::{Span, SpanError, SpanId, SpanKind, SpanLink, Status, TraceId};
 
-/// Longest value of a tag that is made of an attribute, in characters.
-const MAX_TAG: usize = 256;
+/// Longest tag value made from an attribute, in characters.
+const MAX_TAG_CHARS: usize = 256;
 
-/// Beginnings of attribute keys and event names by which a span is about a language model.
-const MARKS: [&str; 5] = [
-    "gen_ai.",
-    "llm.",
-    "openinference.",
-    "traceloop.",
-    "_dd.ml_obs.",
-];
+/// OpenTelemetry's name for a service without a name.
+const UNKNOWN_SERVICE: &str = "unknown_service";
 
-/// What OpenTelemetry itself calls a service that has no name.
-const NAMELESS: &str = "unknown_service";
-
-/// Beginning of the notes on what could not be mapped.
-const WARNING: &str = "otel_warning_";
-
-/// Whether a span is about a language model at all.
-pub(super) fn is_ours(span: &OtelSpan) -> bool {
-    let marked = |key: &str| MARKS.iter().any(|mark| key.starts_with(mark));
-    span.attributes.keys().any(|key| marked(key))
-        || span
-            .events
-            .iter()
-            .any(|event| event.name.starts_with("gen_ai."))
+/// Whether a span has an attribute or event of a convention, and so belongs to LLM Observability.
+pub(super) fn is_llm_span(span: &OtelSpan) -> bool {
+    let starts_with = |text: &str, marks: &[&str]| marks.iter().any(|mark| text.starts_with(mark));
+    CONVENTIONS.into_iter().any(|convention| {
+        let mut keys = span.attributes.keys();
+        let mut events = span.events.iter();
+        keys.any(|key| starts_with(key, convention.marks))
+            || events.any(|event| starts_with(&event.name, convention.event_marks))
+    })
 }
 
-/// A span while it is read: its attributes, and what no field takes.
-pub(super) struct Reader {
-    pub(super) fields: Fields,
-    pub(super) events: Vec<Event>,
-    /// Attributes that are kept whole beside the tags.
-    kept: Map<String, Value>,
-}
-
-impl Reader {
-    /// Takes an attribute as text; one that is no simple value stays and is noted.
-    pub(super) fn text(&mut self, key: &str) -> Option<String> {
-        match self.fields.take(key)? {
-            value @ (Value::Array(_) | Value::Object(_)) => {
-                self.warn(&format!("unmapped_{}", key.replace('.', "_")));
-                self.fields.put_back(key, value);
-                None
-            }
-            value => Some(text_of(&value).into_owned()).filter(|text| !text.is_empty()),
-        }
-    }
-
-    /// Takes the first of several attributes that is there.
-    fn first(&mut self, keys: &[&str]) -> Option<String> {
-        keys.iter().find_map(|key| self.text(key))
-    }
-
-    /// Notes that something could not be mapped.
-    pub(super) fn warn(&mut self, what: &str) {
-        self.fields.problem(&format!("{WARNING}{what}"));
-    }
-
-    /// Keeps an attribute whole, without a tag.
-    pub(super) fn keep(&mut self, key: &str, value: Value) {
-        self.kept.insert(key.to_owned(), value);
-    }
-
-    /// Takes an attribute that is an object or the JSON text of one.
-    fn object(&mut self, key: &str) -> Map<String, Value> {
-        match self.fields.take(key).map(parsed) {
-            None => Map::new(),
-            Some(Value::Object(map)) => map,
-            Some(other) => {
-                self.warn(&format!("unmapped_{}", key.replace('.', "_")));
-                self.fields.put_back(key, other);
-                Map::new()
-            }
-        }
-    }
-}
-
-/// Maps a span. `ml_app` is what the request says for all its spans.
+/// Maps a span. `ml_app` is the application that the request names for all its spans.
 pub(super) fn span_of(otel: OtelSpan, ml_app: Option<&str>) -> Span {
-    let mut reader = Reader {
-        fields: Fields::new(otel.attributes, ""),
-        events: otel.events,
-        kept: Map::new(),
-    };
+    let mut reader = AttributeReader::new(otel.attributes, otel.events);
     let service = text_in(&otel.resource, "service.name");
     let mut span = Span {
         apm_trace_id: Some(otel.trace_id.clone()),
@@ -107,7 +43,7 @@ pub(super) fn span_of(otel: OtelSpan, ml_app: Option<&str>) -> Span {
         name: otel.name,
         start_ns: otel.start_ns,
         duration_ns: match otel.end_ns {
-            // It has not ended.
+            // The span has not ended.
             0 => 0,
             end => end.saturating_sub(otel.start_ns).max(0),
         },
@@ -124,95 +60,51 @@ pub(super) fn span_of(otel: OtelSpan, ml_app: Option<&str>) -> Span {
         reader.warn("end_before_start");
     }
     if span.ml_app.is_empty() {
-        NAMELESS.clone_into(&mut span.ml_app);
+        UNKNOWN_SERVICE.clone_into(&mut span.ml_app);
         reader.warn("missing_ml_app");
     }
-    if otel.left_out > 0 {
+    if otel.dropped_count > 0 {
         reader.warn("sender_left_out_attributes");
     }
-    span.kind = kind_of(&mut reader);
+    span.kind = read_kind(&mut reader);
     if otel.failed {
-        span.error = error_of(&mut reader, otel.status_message);
+        span.error = read_error(&mut reader, otel.status_message);
     }
     span.links = otel.links.into_iter().map(link_of).collect();
     read_tool(&mut reader, &mut span);
     read_session(&mut reader, &mut span);
     read_metadata(&mut reader, &mut span);
-    content::name_provider(&mut reader);
+    content::read_event_provider(&mut reader);
     read_model(&mut reader, &mut span);
     content::read(&mut reader, &mut span);
-    read_families(&mut reader, &mut span);
-    resource_tags(&otel.resource, &mut span);
+    read_prefixed(&mut reader, &mut span);
+    add_resource_tags(&otel.resource, &mut span);
     finish(reader, &otel.scope, span)
 }
 
 fn text_in(map: &Map<String, Value>, key: &str) -> Option<String> {
     map.get(key)
-        .map(|value| text_of(value).into_owned())
+        .map(|value| to_text(value).into_owned())
         .filter(|text| !text.is_empty())
 }
 
-/// The kinds that each convention has a word for, by the attribute that says it, in the order in
-/// which they are asked. Further words are those of workflows.
-const KINDS: [(&str, &[(&str, SpanKind)]); 4] = [
-    (
-        "openinference.span.kind",
-        &[
-            ("llm", SpanKind::Llm),
-            ("embedding", SpanKind::Embedding),
-            ("tool", SpanKind::Tool),
-            ("agent", SpanKind::Agent),
-            ("retriever", SpanKind::Retrieval),
-            ("chain", SpanKind::Workflow),
-        ],
-    ),
-    (
-        "gen_ai.operation.name",
-        &[
-            ("chat", SpanKind::Llm),
-            ("generate_content", SpanKind::Llm),
-            ("text_completion", SpanKind::Llm),
-            ("completion", SpanKind::Llm),
-            ("embeddings", SpanKind::Embedding),
-            ("embedding", SpanKind::Embedding),
-            ("execute_tool", SpanKind::Tool),
-            ("invoke_agent", SpanKind::Agent),
-            ("create_agent", SpanKind::Agent),
-        ],
-    ),
-    (
-        "traceloop.span.kind",
-        &[
-            ("agent", SpanKind::Agent),
-            ("tool", SpanKind::Tool),
-            ("task", SpanKind::Task),
-            ("workflow", SpanKind::Workflow),
-        ],
-    ),
-    (
-        "llm.request.type",
-        &[
-            ("chat", SpanKind::Llm),
-            ("completion", SpanKind::Llm),
-            ("embedding", SpanKind::Embedding),
-            ("rerank", SpanKind::Retrieval),
-        ],
-    ),
-];
-
-/// The kind, by the first convention that says one. A word that none has is kept as a tag.
-fn kind_of(reader: &mut Reader) -> SpanKind {
-    for (key, words) in KINDS {
-        let Some(word) = reader.text(key) else {
+/// The kind, from the first kind attribute. A value that no convention lists stays as a tag.
+fn read_kind(reader: &mut AttributeReader) -> SpanKind {
+    for attribute in sorted_by_rank(|convention| convention.kind_rank)
+        .into_iter()
+        .flat_map(|convention| convention.kinds)
+    {
+        let Some(text) = reader.remove_text(attribute.key) else {
             continue;
         };
-        let known = words
+        let listed = attribute
+            .values
             .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(&word));
-        return match known {
+            .find(|(value, _)| value.eq_ignore_ascii_case(&text));
+        return match listed {
             Some((_, kind)) => kind.clone(),
             None => {
-                reader.fields.put_back(key, Value::String(word));
+                reader.fields.insert(attribute.key, Value::String(text));
                 SpanKind::Workflow
             }
         };
@@ -221,8 +113,8 @@ fn kind_of(reader: &mut Reader) -> SpanKind {
     SpanKind::Workflow
 }
 
-/// What went wrong: the status and the error's type, completed from the last exception recorded.
-fn error_of(reader: &mut Reader, message: String) -> Option<SpanError> {
+/// The error, from the status and `error.type`, completed from the last exception event.
+fn read_error(reader: &mut AttributeReader, message: String) -> Option<SpanError> {
     let at = reader
         .events
         .iter()
@@ -230,65 +122,53 @@ fn error_of(reader: &mut Reader, message: String) -> Option<SpanError> {
     let exception = at
         .map(|at| reader.events.remove(at).attributes)
         .unwrap_or_default();
-    let of_exception = |key: &str| text_in(&exception, key).unwrap_or_default();
+    let from_exception = |key: &str| text_in(&exception, key).unwrap_or_default();
     let error = SpanError {
         error_type: reader
-            .text("error.type")
-            .unwrap_or_else(|| of_exception("exception.type")),
+            .remove_text("error.type")
+            .unwrap_or_else(|| from_exception("exception.type")),
         message: if message.is_empty() {
-            of_exception("exception.message")
+            from_exception("exception.message")
         } else {
             message
         },
-        stack: of_exception("exception.stacktrace"),
+        stack: from_exception("exception.stacktrace"),
     };
     (!error.is_empty()).then_some(error)
 }
 
-fn link_of(link: super::wire::Link) -> SpanLink {
-    let plain = |(key, value): (String, Value)| (key.replace('.', "_"), value);
+fn link_of(link: Link) -> SpanLink {
+    let without_dots = |(key, value): (String, Value)| (key.replace('.', "_"), value);
     SpanLink {
         span_id: link.span_id,
         trace_id: link.trace_id,
-        attributes: link.attributes.into_iter().map(plain).collect(),
+        attributes: link.attributes.into_iter().map(without_dots).collect(),
     }
 }
 
-fn read_tool(reader: &mut Reader, span: &mut Span) {
-    if let Some(name) = reader.text("gen_ai.tool.name") {
+fn read_tool(reader: &mut AttributeReader, span: &mut Span) {
+    let mut names = CONVENTIONS.into_iter().map(|convention| convention.names);
+    if let Some(name) = names.find_map(|keys| reader.remove_first_text(keys)) {
         span.name = name;
     }
-    for (key, name) in [
-        ("gen_ai.tool.call.id", "tool_call_id"),
-        ("gen_ai.tool.description", "tool_description"),
-        ("gen_ai.tool.type", "tool_type"),
-        ("tool_call.id", "tool_call_id"),
-        ("tool.id", "tool_call_id"),
-        ("tool.name", "tool_name"),
-        ("tool.description", "tool_description"),
-        ("tool.parameters", "tool_parameters"),
-    ] {
-        if let Some(value) = reader.fields.take(key) {
-            span.metadata.entry(name).or_insert(value);
+    for (key, name) in CONVENTIONS
+        .into_iter()
+        .flat_map(|convention| convention.metadata)
+    {
+        if let Some(value) = reader.fields.remove(key) {
+            span.metadata.entry(*name).or_insert(value);
         }
     }
 }
 
-fn read_model(reader: &mut Reader, span: &mut Span) {
-    span.model_provider = reader.first(&[
-        "gen_ai.provider.name",
-        "gen_ai.system",
-        "llm.provider",
-        "llm.system",
-    ]);
-    // The model asked for is kept in the metadata too, with all of the request.
-    let asked = reader.fields.peek("gen_ai.request.model").map(text_of);
-    let asked = asked.map(std::borrow::Cow::into_owned);
-    span.model_name = reader
-        .first(&["gen_ai.response.model"])
-        .or(asked)
-        .or_else(|| reader.first(&["llm.model_name", "embedding.model_name"]))
-        // A call that failed may name the model among its parameters only.
+fn read_model(reader: &mut AttributeReader, span: &mut Span) {
+    span.model_provider = CONVENTIONS
+        .into_iter()
+        .find_map(|convention| reader.remove_first_text(convention.providers));
+    span.model_name = CONVENTIONS
+        .into_iter()
+        .find_map(|convention| read_model_name(reader, convention))
+        // A failed call may name the model among its parameters only.
         .or_else(|| text_in(&span.metadata, "model"));
     if matches!(span.kind, SpanKind::Llm | SpanKind::Embedding) {
         for (field, what) in [
@@ -303,62 +183,83 @@ fn read_model(reader: &mut Reader, span: &mut Span) {
     }
 }
 
-fn read_session(reader: &mut Reader, span: &mut Span) {
-    let conversation = reader.text("gen_ai.conversation.id");
-    if let Some(id) = &conversation {
-        let named = json!(id);
-        span.metadata.insert("conversation_id".to_owned(), named);
-        span.tags.push(format!("conversation.id:{id}"));
-    }
-    span.session_id = conversation
-        .or_else(|| reader.first(&["session.id", "traceloop.association.properties.session_id"]));
+fn read_model_name(reader: &mut AttributeReader, convention: &Convention) -> Option<String> {
+    reader.remove_first_text(convention.models).or_else(|| {
+        // Stays in place: all request parameters become metadata later.
+        let requested = reader.fields.get(convention.requested_model?)?;
+        Some(to_text(requested).into_owned())
+    })
 }
 
-fn read_metadata(reader: &mut Reader, span: &mut Span) {
-    let one = |reason| Value::Array(vec![reason]);
-    let reasons = match reader.fields.take("gen_ai.response.finish_reasons") {
-        None => reader.fields.take("llm.finish_reason").map(one),
-        several => several,
-    };
+fn read_session(reader: &mut AttributeReader, span: &mut Span) {
+    let conversation = CONVENTIONS
+        .into_iter()
+        .find_map(|convention| reader.remove_text(convention.conversation?));
+    if let Some(id) = &conversation {
+        span.metadata
+            .insert("conversation_id".to_owned(), json!(id));
+        span.tags.push(format!("conversation.id:{id}"));
+    }
+    span.session_id = conversation.or_else(|| {
+        CONVENTIONS
+            .into_iter()
+            .find_map(|convention| reader.remove_first_text(convention.sessions))
+    });
+}
+
+fn read_metadata(reader: &mut AttributeReader, span: &mut Span) {
+    let reasons = CONVENTIONS.into_iter().find_map(|convention| {
+        match convention.finish_reasons.as_ref()? {
+            FinishReasons::List(key) => reader.fields.remove(key),
+            FinishReasons::Single(key) => {
+                let reason = reader.fields.remove(key)?;
+                Some(Value::Array(vec![reason]))
+            }
+        }
+    });
     if let Some(reasons) = reasons {
         span.metadata.insert("finish_reasons".to_owned(), reasons);
     }
-    for key in [
-        "llm.invocation_parameters",
-        "embedding.invocation_parameters",
-        "metadata",
-        "_dd.ml_obs.metadata",
-    ] {
-        // The last one named wins: it is meant for LLM Observability.
-        span.metadata.extend(reader.object(key));
-    }
-    match reader.fields.take("tag.tags").map(parsed) {
-        None => {}
-        Some(Value::Array(tags)) => {
-            let tags = tags.iter().map(|tag| text_of(tag).into_owned());
-            span.tags.extend(tags);
+    for convention in CONVENTIONS {
+        // Later objects replace keys of earlier ones: Datadog's own comes last.
+        for key in convention.metadata_objects {
+            span.metadata.extend(reader.remove_object(key));
         }
-        Some(other) => {
-            reader.warn("unmapped_tag_tags");
-            reader.fields.put_back("tag.tags", other);
+    }
+    for key in CONVENTIONS
+        .into_iter()
+        .flat_map(|convention| convention.tag_lists)
+    {
+        match reader.remove_json(key) {
+            None => {}
+            Some(Value::Array(tags)) => {
+                let tags = tags.iter().map(|tag| to_text(tag).into_owned());
+                span.tags.extend(tags);
+            }
+            Some(other) => reader.insert_unmapped(key, other),
         }
     }
 }
 
-/// Attributes that are mapped by the beginning of their keys: numbers, and what was asked of the
-/// model.
-fn read_families(reader: &mut Reader, span: &mut Span) {
+/// Maps attributes by the prefix of their keys: metrics, and parameters of the model request.
+fn read_prefixed(reader: &mut AttributeReader, span: &mut Span) {
     for (key, value) in std::mem::take(reader.fields.map_mut()) {
         if let Some(name) = metric_name(&key)
             && let Some(number) = number_of(&value)
         {
             span.metrics.entry(name).or_insert(number);
-        } else if let Some(name) = key.strip_prefix("gen_ai.request.") {
+        } else if let Some(name) = without_prefix(&key, |convention| convention.metadata_prefix) {
             span.metadata.entry(name).or_insert(value);
         } else {
-            reader.fields.put_back(&key, value);
+            reader.fields.insert(&key, value);
         }
     }
+}
+
+fn without_prefix(key: &str, prefix: fn(&Convention) -> Option<&'static str>) -> Option<&str> {
+    CONVENTIONS
+        .into_iter()
+        .find_map(|convention| key.strip_prefix(prefix(convention)?))
 }
 
 fn number_of(value: &Value) -> Option<f64> {
@@ -369,33 +270,20 @@ fn number_of(value: &Value) -> Option<f64> {
     }
 }
 
-/// The metric of an attribute, if it is one. Prompt and completion tokens keep their own names.
+/// The metric name of an attribute that belongs to a metric family.
 fn metric_name(key: &str) -> Option<String> {
-    let (name, family) = [
-        ("gen_ai.usage.", ""),
-        ("llm.usage.", ""),
-        ("llm.token_count.", "_tokens"),
-        ("llm.cost.", "_cost"),
-    ]
-    .into_iter()
-    .find_map(|(prefix, family)| Some((key.strip_prefix(prefix)?, family)))?;
-    let named = match (family, name) {
-        ("_tokens", "prompt_details.cache_read")
-        | ("", "cache_read.input_tokens" | "cache_read_input_tokens") => "cache_read_input_tokens",
-        ("_tokens", "prompt_details.cache_write")
-        | ("", "cache_creation.input_tokens" | "cache_creation_input_tokens") => {
-            "cache_write_input_tokens"
-        }
-        ("_tokens", "completion_details.reasoning")
-        | ("", "reasoning.output_tokens" | "reasoning_tokens") => "reasoning_output_tokens",
-        ("_cost", "prompt") => "input_cost",
-        ("_cost", "completion") => "output_cost",
-        _ => return Some(format!("{}{family}", name.replace('.', "_"))),
-    };
-    Some(named.to_owned())
+    let (family, rest) = CONVENTIONS
+        .into_iter()
+        .flat_map(|convention| convention.metrics)
+        .find_map(|family| Some((family, key.strip_prefix(family.prefix)?)))?;
+    let renamed = family.renames.iter().find(|(from, _)| *from == rest);
+    Some(match renamed {
+        Some((_, name)) => (*name).to_owned(),
+        None => format!("{}{}", rest.replace('.', "_"), family.suffix),
+    })
 }
 
-fn resource_tags(resource: &Map<String, Value>, span: &mut Span) {
+fn add_resource_tags(resource: &Map<String, Value>, span: &mut Span) {
     for (key, value) in resource {
         let name = match key.as_str() {
             "service.name" => "service",
@@ -410,33 +298,33 @@ fn resource_tags(resource: &Map<String, Value>, span: &mut Span) {
 }
 
 fn tag_of(key: &str, value: &Value) -> String {
-    let text = text_of(value);
-    let cut: String = text.chars().take(MAX_TAG).collect();
-    format!("{key}:{cut}")
+    let text = to_text(value);
+    let truncated: String = text.chars().take(MAX_TAG_CHARS).collect();
+    format!("{key}:{truncated}")
 }
 
-/// What is left becomes tags, and `extra.otel` keeps whole what a tag does not show.
-fn finish(reader: Reader, scope: &str, mut span: Span) -> Span {
-    let mut kept = reader.kept;
-    let (rest, warnings) = reader.fields.rest();
+/// Turns the remaining attributes into tags, and stores under `extra.otel` what a tag truncates.
+fn finish(reader: AttributeReader, scope: &str, mut span: Span) -> Span {
+    let mut stored = reader.stored;
+    let (rest, warnings) = reader.fields.into_parts();
     for (key, value) in rest {
-        let whole = match &value {
+        let fits_tag = match &value {
             Value::Array(_) | Value::Object(_) => false,
-            other => text_of(other).chars().nth(MAX_TAG).is_none(),
+            other => to_text(other).chars().nth(MAX_TAG_CHARS).is_none(),
         };
-        let name = key.strip_prefix("gen_ai.").unwrap_or(&key);
+        let name = without_prefix(&key, |convention| convention.tag_prefix).unwrap_or(&key);
         if !value.is_null() {
             span.tags.push(tag_of(name, &value));
         }
-        if !whole {
-            kept.insert(key, value);
+        if !fits_tag {
+            stored.insert(key, value);
         }
     }
     let events: Vec<Value> = reader.events.iter().map(event_json).collect();
     let mut otel = Map::new();
     for (key, value) in [
         ("scope", Value::from(scope)),
-        ("attributes", Value::Object(kept)),
+        ("attributes", Value::Object(stored)),
         ("events", Value::Array(events)),
     ] {
         let empty = match &value {
@@ -460,12 +348,4 @@ fn finish(reader: Reader, scope: &str, mut span: Span) -> Span {
 
 fn event_json(event: &Event) -> Value {
     json!({"name": event.name, "time_ns": event.time_ns, "attributes": event.attributes})
-}
-
-/// The two sides of a span, for [`content`].
-pub(super) fn sides(span: &mut Span) -> [(Side, &mut llmobs_core::model::Io); 2] {
-    [
-        (Side::Input, &mut span.input),
-        (Side::Output, &mut span.output),
-    ]
 }

@@ -1,8 +1,8 @@
-//! OTLP as protobuf.
+//! Decodes OTLP protobuf.
 //!
-//! A decoded message takes many times the bytes of an encoded one: an empty span is two bytes on
-//! the wire and hundreds in memory. So the messages are counted first, and too many are refused
-//! before any is made. Each span is decoded on its own, so that a broken one costs only itself.
+//! An empty span has two bytes on the wire and hundreds in memory. The decoder therefore counts
+//! messages before it allocates any, and refuses a body with too many. Spans are decoded one by one,
+//! so that an invalid span does not affect others.
 
 use std::sync::Arc;
 
@@ -16,11 +16,12 @@ use prost::Message as _;
 use prost::encoding::{WireType, decode_key, decode_varint};
 use serde_json::{Map, Value};
 
-use super::wire::{Event, Export, Ids, Link, OtelSpan, float, span_id, times, trace_id};
+use super::decoded::{Event, Export, Ids, Link, OtelSpan, span_id, start_and_end_ns, trace_id};
 use crate::http::{ApiError, MAX_DEPTH};
+use crate::intake::json_value::{from_bytes, from_float};
 use crate::values::{MAX_VALUES, too_many_values};
 
-/// An export whose spans are still encoded.
+/// An export with encoded spans.
 #[derive(Clone, PartialEq, prost::Message)]
 struct RawExport {
     #[prost(message, repeated, tag = "1")]
@@ -46,19 +47,19 @@ struct RawScope {
 /// Decodes an export.
 pub(super) fn decode(body: &Bytes) -> Result<Export, ApiError> {
     let mut count = 0;
-    measure(Shape::Export, body, 0, &mut count)?;
-    let raw = RawExport::decode(body.clone()).map_err(|error| broken(&error.to_string()))?;
+    check_messages(MessageType::Export, body, 0, &mut count)?;
+    let raw = RawExport::decode(body.clone()).map_err(|error| invalid(&error.to_string()))?;
     let mut export = Export::default();
     let mut number = 0_usize;
-    for part in raw.resources {
-        let resource = Arc::new(map_of(part.resource.unwrap_or_default().attributes));
-        for scope in part.scopes {
+    for raw_resource in raw.resources {
+        let resource = Arc::new(map_of(raw_resource.resource.unwrap_or_default().attributes));
+        for scope in raw_resource.scopes {
             let name = scope.scope.unwrap_or_default().name;
             for span in scope.spans {
-                let read = Span::decode(span)
+                let decoded = Span::decode(span)
                     .map_err(|error| format!("is not a valid message: {error}"))
                     .and_then(|span| span_of(span, &resource, &name));
-                match read {
+                match decoded {
                     Ok(span) => export.spans.push(span),
                     Err(reason) => export.refused.push(format!("span {number}: {reason}")),
                 }
@@ -69,59 +70,64 @@ pub(super) fn decode(body: &Bytes) -> Result<Export, ApiError> {
     Ok(export)
 }
 
-fn broken(reason: &str) -> ApiError {
+fn invalid(reason: &str) -> ApiError {
     ApiError::bad_request(format!(
         "the request body is not a valid ExportTraceServiceRequest: {reason}"
     ))
 }
 
-/// The messages that an export is made of, as far as they nest.
+/// Message types of an export, as far as they contain other messages.
 #[derive(Debug, Clone, Copy)]
-enum Shape {
+enum MessageType {
     Export,
     ResourceSpans,
-    /// A resource: its attributes stand in field 1.
+    /// Its attributes are in field 1.
     Resource,
     ScopeSpans,
-    /// A scope or an event: attributes stand in field 3.
-    Attributes3,
-    /// A link: attributes stand in field 4.
-    Attributes4,
+    /// A scope or an event: attributes are in field 3.
+    ScopeOrEvent,
+    /// Its attributes are in field 4.
+    Link,
     Span,
     KeyValue,
     AnyValue,
-    /// A list of values.
-    Values,
-    /// A list of keys with values.
-    KeyValues,
-    /// Nothing nests in it.
+    ArrayValue,
+    KeyValueList,
+    /// A message without nested messages.
     Leaf,
 }
 
-impl Shape {
-    fn within(self, field: u32) -> Option<Shape> {
+impl MessageType {
+    /// The type of a nested message; `None` for other fields.
+    fn nested(self, field: u32) -> Option<MessageType> {
         Some(match (self, field) {
-            (Shape::Export, 1) => Shape::ResourceSpans,
-            (Shape::ResourceSpans, 1) => Shape::Resource,
-            (Shape::ResourceSpans, 2) => Shape::ScopeSpans,
-            (Shape::ScopeSpans, 1) | (Shape::Span, 11) => Shape::Attributes3,
-            (Shape::ScopeSpans, 2) => Shape::Span,
-            (Shape::Span, 13) => Shape::Attributes4,
-            (Shape::Span, 15) | (Shape::Resource, 3) => Shape::Leaf,
-            (Shape::Resource | Shape::KeyValues, 1)
-            | (Shape::Attributes3, 3)
-            | (Shape::Attributes4, 4)
-            | (Shape::Span, 9) => Shape::KeyValue,
-            (Shape::KeyValue, 2) | (Shape::Values, 1) => Shape::AnyValue,
-            (Shape::AnyValue, 5) => Shape::Values,
-            (Shape::AnyValue, 6) => Shape::KeyValues,
+            (MessageType::Export, 1) => MessageType::ResourceSpans,
+            (MessageType::ResourceSpans, 1) => MessageType::Resource,
+            (MessageType::ResourceSpans, 2) => MessageType::ScopeSpans,
+            (MessageType::ScopeSpans, 1) | (MessageType::Span, 11) => MessageType::ScopeOrEvent,
+            (MessageType::ScopeSpans, 2) => MessageType::Span,
+            (MessageType::Span, 13) => MessageType::Link,
+            (MessageType::Span, 15) | (MessageType::Resource, 3) => MessageType::Leaf,
+            (MessageType::Resource | MessageType::KeyValueList, 1)
+            | (MessageType::ScopeOrEvent, 3)
+            | (MessageType::Link, 4)
+            | (MessageType::Span, 9) => MessageType::KeyValue,
+            (MessageType::KeyValue, 2) | (MessageType::ArrayValue, 1) => MessageType::AnyValue,
+            (MessageType::AnyValue, 5) => MessageType::ArrayValue,
+            (MessageType::AnyValue, 6) => MessageType::KeyValueList,
             _ => return None,
         })
     }
 }
 
-/// Counts the messages of an encoded one, and refuses what is cut, too many or too deep.
-fn measure(shape: Shape, mut body: &[u8], depth: usize, count: &mut usize) -> Result<(), ApiError> {
+/// Counts the nested messages of an encoded message. Refuses truncated bodies, and bodies with too
+/// many messages or too deep nesting.
+fn check_messages(
+    message: MessageType,
+    mut body: &[u8],
+    depth: usize,
+    count: &mut usize,
+) -> Result<(), ApiError> {
     *count += 1;
     if *count > MAX_VALUES {
         return Err(too_many_values());
@@ -131,32 +137,34 @@ fn measure(shape: Shape, mut body: &[u8], depth: usize, count: &mut usize) -> Re
             "the request body is nested deeper than {MAX_DEPTH} levels"
         )));
     }
-    let cut = |_| broken("it is cut or damaged");
+    let truncated = |_| invalid("it is truncated or corrupt");
     while !body.is_empty() {
-        let (field, wire) = decode_key(&mut body).map_err(cut)?;
+        let (field, wire) = decode_key(&mut body).map_err(truncated)?;
         let length = match wire {
             WireType::Varint => {
-                decode_varint(&mut body).map_err(cut)?;
+                decode_varint(&mut body).map_err(truncated)?;
                 0
             }
             WireType::SixtyFourBit => 8,
             WireType::ThirtyTwoBit => 4,
             WireType::LengthDelimited => {
-                let length = decode_varint(&mut body).map_err(cut)?;
+                let length = decode_varint(&mut body).map_err(truncated)?;
                 usize::try_from(length).unwrap_or(usize::MAX)
             }
             WireType::StartGroup | WireType::EndGroup => {
-                return Err(broken("it holds a group, which no version of OTLP has"));
+                return Err(invalid(
+                    "it contains a group, which no version of OTLP defines",
+                ));
             }
         };
-        let Some((part, rest)) = body.split_at_checked(length) else {
-            return Err(broken("it is cut or damaged"));
+        let Some((field_body, rest)) = body.split_at_checked(length) else {
+            return Err(invalid("it is truncated or corrupt"));
         };
         body = rest;
         if wire == WireType::LengthDelimited
-            && let Some(inner) = shape.within(field)
+            && let Some(nested) = message.nested(field)
         {
-            measure(inner, part, depth + 1, count)?;
+            check_messages(nested, field_body, depth + 1, count)?;
         }
     }
     Ok(())
@@ -168,9 +176,9 @@ fn span_of(
     scope: &str,
 ) -> Result<OtelSpan, String> {
     let ids = Ids::read(&span.trace_id, &span.span_id, &span.parent_span_id)?;
-    let (start_ns, end_ns) = times(span.start_time_unix_nano, span.end_time_unix_nano)?;
+    let (start_ns, end_ns) = start_and_end_ns(span.start_time_unix_nano, span.end_time_unix_nano)?;
     let status = span.status.unwrap_or_default();
-    let left_out = [
+    let dropped_counts = [
         span.dropped_attributes_count,
         span.dropped_events_count,
         span.dropped_links_count,
@@ -189,7 +197,7 @@ fn span_of(
         status_message: status.message,
         resource: resource.clone(),
         scope: scope.to_owned(),
-        left_out: left_out.into_iter().map(u64::from).sum(),
+        dropped_count: dropped_counts.into_iter().map(u64::from).sum(),
     })
 }
 
@@ -201,7 +209,7 @@ fn event_of(event: span::Event) -> Event {
     }
 }
 
-/// A link that names nothing keeps empty ids.
+/// An invalid or missing id of a link becomes empty.
 fn link_of(link: span::Link) -> Link {
     Link {
         trace_id: trace_id(&link.trace_id).unwrap_or_default(),
@@ -223,14 +231,14 @@ fn value_of(value: Option<AnyValue>) -> Value {
         Some(Any::StringValue(text)) => Value::String(text),
         Some(Any::BoolValue(flag)) => Value::Bool(flag),
         Some(Any::IntValue(number)) => Value::from(number),
-        Some(Any::DoubleValue(number)) => float(number),
+        Some(Any::DoubleValue(number)) => from_float(number),
         Some(Any::ArrayValue(list)) => {
             let items = list.values.into_iter().map(|item| value_of(Some(item)));
             Value::Array(items.collect())
         }
         Some(Any::KvlistValue(list)) => Value::Object(map_of(list.values)),
-        Some(Any::BytesValue(bytes)) => crate::intake::msgpack::binary(&bytes),
-        // An index into a table that traces do not have.
+        Some(Any::BytesValue(bytes)) => from_bytes(&bytes),
+        // An index into a string table, which traces do not have.
         Some(Any::StringValueStrindex(index)) => Value::from(index),
     }
 }
@@ -267,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_span_costs_only_itself() {
+    fn invalid_span_does_not_affect_others() {
         let mut nameless = span().encode_to_vec();
         // A name that is not UTF-8, and a span without ids.
         nameless.extend([0x2a, 1, 0xff]);
@@ -281,15 +289,15 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_empty_messages_is_refused_before_they_are_made() {
+    fn refuses_too_many_empty_messages_before_decoding() {
         let body = export_of(&vec![Vec::new(); MAX_VALUES]);
         let refused = decode(&body).unwrap_err();
         assert_eq!(refused.status, http::StatusCode::PAYLOAD_TOO_LARGE);
     }
 
     #[test]
-    fn deep_or_cut_or_grouped_bodies_are_refused() {
-        // A list in a list in a list, as the value of an attribute.
+    fn refuses_deep_truncated_and_grouped_bodies() {
+        // An attribute with lists nested 10,000 levels deep.
         let field = |number: u8, inner: &[u8]| {
             let mut outer = vec![number << 3 | 2];
             prost::encoding::encode_varint(inner.len() as u64, &mut outer);
@@ -301,15 +309,15 @@ mod tests {
         deep.extend(field(9, &field(2, &value)));
         let refused = decode(&export_of(&[deep])).unwrap_err();
         assert!(refused.detail.contains("nested deeper"));
-        let whole = export_of(&[span().encode_to_vec()]);
-        assert!(decode(&whole.slice(..whole.len() - 1)).is_err());
+        let complete = export_of(&[span().encode_to_vec()]);
+        assert!(decode(&complete.slice(..complete.len() - 1)).is_err());
         assert!(decode(&Bytes::from_static(&[0x0b])).is_err());
         assert!(decode(&Bytes::from_static(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f])).is_err());
         assert!(decode(&Bytes::new()).unwrap().spans.is_empty());
     }
 
     #[test]
-    fn a_number_that_is_not_finite_is_kept_under_its_name() {
+    fn stores_nan_by_name() {
         let nan = AnyValue {
             value: Some(Any::DoubleValue(f64::NAN)),
         };
@@ -318,15 +326,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+        fn random_bytes_do_not_panic(bytes: Vec<u8>) {
             let _ = decode(&Bytes::from(bytes));
         }
 
         #[test]
-        fn no_damage_makes_it_panic(at in 0_usize..60, byte: u8) {
+        fn changed_byte_does_not_panic(at in 0_usize..60, byte: u8) {
             let mut body = export_of(&[span().encode_to_vec()]).to_vec();
-            if let Some(place) = body.get_mut(at) {
-                *place = byte;
+            if let Some(changed) = body.get_mut(at) {
+                *changed = byte;
             }
             let _ = decode(&Bytes::from(body));
         }

@@ -1,49 +1,50 @@
-//! A span as the documented attributes, and the undocumented ones that fill their gaps.
+//! A span as JSON: the documented attributes, and undocumented ones for their gaps.
 
 use std::collections::BTreeMap;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
+use llmobs_core::json::json_bytes;
 use llmobs_core::model::{Evaluation, Io, ROOT_PARENT, Span};
 
-/// Content above this size is an attachment, which is left out on request.
-const ATTACHMENT_BYTES: usize = 25 * 1024;
+/// Largest content that is not an attachment.
+const MAX_INLINE_BYTES: usize = 25 * 1024;
 
-/// How much of a span is answered.
+/// The attributes of a span to write.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shape {
-    /// Documented attributes only.
+pub(super) struct JsonDetail {
+    /// Whether to write documented attributes only.
     pub(super) documented_only: bool,
-    /// Content that counts as an attachment stands in place.
+    /// Whether to write attachments. Otherwise a key takes their place.
     pub(super) attachments: bool,
 }
 
-/// One entry of `data`. It is written straight into the answer: a page may hold thousands.
+/// One entry of `data`. It is serialized directly into the response: a page may have thousands.
 #[derive(Clone, Copy)]
-pub(super) struct Item<'a> {
+pub(super) struct SpanItem<'a> {
     pub(super) span: &'a Span,
-    pub(super) shape: Shape,
+    pub(super) detail: JsonDetail,
 }
 
-impl Serialize for Item<'_> {
+impl Serialize for SpanItem<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(3))?;
         // A span id is unique within its trace only.
         let id = format_args!("{}-{}", self.span.trace_id, self.span.span_id);
         map.serialize_entry("id", &id)?;
         map.serialize_entry("type", "span")?;
-        map.serialize_entry("attributes", &Attributes(*self))?;
+        map.serialize_entry("attributes", &SpanAttributes(*self))?;
         map.end()
     }
 }
 
-struct Attributes<'a>(Item<'a>);
+struct SpanAttributes<'a>(SpanItem<'a>);
 
-impl Serialize for Attributes<'_> {
+impl Serialize for SpanAttributes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Item { span, shape } = self.0;
-        let mut map = Filled(serializer.serialize_map(None)?);
+        let SpanItem { span, detail } = self.0;
+        let mut map = NonEmptyMap(serializer.serialize_map(None)?);
         map.put("span_id", &span.span_id)?;
         map.put("trace_id", &span.trace_id)?;
         let parent = span.parent_id.as_ref();
@@ -61,8 +62,8 @@ impl Serialize for Attributes<'_> {
         map.option("model_provider", span.model_provider.as_ref())?;
         map.option("intent", span.intent.as_ref())?;
         for (name, io) in [("input", &span.input), ("output", &span.output)] {
-            let content = Content { io, shape };
-            if content.is_attachment() {
+            let content = IoJson { io, detail };
+            if content.is_omitted() {
                 let key = format!("{}/{}/{name}", span.trace_id, span.span_id);
                 map.put(name, &json!({"attachment_key": key}))?;
             } else {
@@ -70,21 +71,21 @@ impl Serialize for Attributes<'_> {
             }
         }
         map.list("tool_definitions", &span.tool_definitions)?;
-        map.judgements("evaluation", &span.evaluations, shape)?;
-        if !shape.documented_only {
-            undocumented(&mut map, span, shape)?;
+        map.evaluations("evaluation", &span.evaluations, detail)?;
+        if !detail.documented_only {
+            write_undocumented(&mut map, span, detail)?;
         }
         map.0.end()
     }
 }
 
-fn undocumented<M: SerializeMap>(
-    map: &mut Filled<M>,
+fn write_undocumented<M: SerializeMap>(
+    map: &mut NonEmptyMap<M>,
     span: &Span,
-    shape: Shape,
+    detail: JsonDetail,
 ) -> Result<(), M::Error> {
-    map.judgements("feedback", &span.feedback, shape)?;
-    map.put_if(span.error.is_some(), "error", &error(span))?;
+    map.evaluations("feedback", &span.feedback, detail)?;
+    map.put_if(span.error.is_some(), "error", &error_json(span))?;
     map.option("session_id", span.session_id.as_ref())?;
     map.option("service", span.service.as_ref())?;
     map.option("apm_trace_id", span.apm_trace_id.as_ref())?;
@@ -92,7 +93,7 @@ fn undocumented<M: SerializeMap>(
     let expected = span.expected_output.as_ref();
     map.option(
         "expected_output",
-        expected.filter(|value| !is_hollow(value)),
+        expected.filter(|value| !is_empty_value(value)),
     )?;
     map.option("scope", span.scope.as_ref())?;
     map.list("collection_errors", &span.collection_errors)?;
@@ -105,16 +106,25 @@ fn undocumented<M: SerializeMap>(
     map.object("meta_extra", &span.meta_extra)
 }
 
-/// An object without the keys that have nothing to say.
-struct Filled<M>(M);
+/// Writes an object without empty entries.
+struct NonEmptyMap<M>(M);
 
-impl<M: SerializeMap> Filled<M> {
+impl<M: SerializeMap> NonEmptyMap<M> {
     fn put<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) -> Result<(), M::Error> {
         self.0.serialize_entry(key, value)
     }
 
-    fn put_if<T: Serialize>(&mut self, wanted: bool, key: &str, value: &T) -> Result<(), M::Error> {
-        if wanted { self.put(key, value) } else { Ok(()) }
+    fn put_if<T: Serialize>(
+        &mut self,
+        condition: bool,
+        key: &str,
+        value: &T,
+    ) -> Result<(), M::Error> {
+        if condition {
+            self.put(key, value)
+        } else {
+            Ok(())
+        }
     }
 
     fn option<T: Serialize>(&mut self, key: &str, value: Option<&T>) -> Result<(), M::Error> {
@@ -133,17 +143,17 @@ impl<M: SerializeMap> Filled<M> {
         self.put_if(!entries.is_empty(), key, entries)
     }
 
-    fn judgements(
+    fn evaluations(
         &mut self,
         key: &str,
         entries: &BTreeMap<String, Evaluation>,
-        shape: Shape,
+        detail: JsonDetail,
     ) -> Result<(), M::Error> {
-        self.put_if(!entries.is_empty(), key, &Judgements(entries, shape))
+        self.put_if(!entries.is_empty(), key, &EvaluationMap(entries, detail))
     }
 }
 
-fn is_hollow(value: &Value) -> bool {
+fn is_empty_value(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Array(items) => items.is_empty(),
@@ -154,34 +164,34 @@ fn is_hollow(value: &Value) -> bool {
 
 /// Input or output.
 ///
-/// The documented `value` is text. A value of another type is given as its JSON text, and as it
-/// is under the undocumented `raw_value`.
-struct Content<'a> {
+/// The documented `value` is text. A value of another type is written as JSON text, and unchanged
+/// under the undocumented `raw_value`.
+struct IoJson<'a> {
     io: &'a Io,
-    shape: Shape,
+    detail: JsonDetail,
 }
 
-impl Content<'_> {
+impl IoJson<'_> {
     fn value(&self) -> Option<&Value> {
         self.io.value.as_ref().filter(|value| !value.is_null())
     }
 
     fn is_empty(&self) -> bool {
         let documented = self.value().is_none() && self.io.messages.is_empty();
-        documented && (self.shape.documented_only || self.io.is_empty())
+        documented && (self.detail.documented_only || self.io.is_empty())
     }
 
-    /// Whether it is left out because attachments are not wanted and it is large enough for one.
-    fn is_attachment(&self) -> bool {
-        !self.shape.attachments && serde_json::to_writer(Allowance(ATTACHMENT_BYTES), self).is_err()
+    /// Whether the content is an attachment to leave out.
+    fn is_omitted(&self) -> bool {
+        !self.detail.attachments && json_bytes(self) > MAX_INLINE_BYTES
     }
 }
 
-impl Serialize for Content<'_> {
+impl Serialize for IoJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let io = self.io;
-        let documented_only = self.shape.documented_only;
-        let mut map = Filled(serializer.serialize_map(None)?);
+        let documented_only = self.detail.documented_only;
+        let mut map = NonEmptyMap(serializer.serialize_map(None)?);
         match self.value() {
             None => {}
             Some(Value::String(text)) => map.put("value", text)?,
@@ -197,7 +207,7 @@ impl Serialize for Content<'_> {
         map.list("documents", &io.documents)?;
         map.option("prompt", io.prompt.as_ref())?;
         for (key, value) in &io.extra {
-            let stands = match key.as_str() {
+            let is_written = match key.as_str() {
                 "value" => self.value().is_some(),
                 "raw_value" => self.value().is_some_and(|value| !value.is_string()),
                 "messages" => !io.messages.is_empty(),
@@ -205,52 +215,39 @@ impl Serialize for Content<'_> {
                 "prompt" => io.prompt.is_some(),
                 _ => false,
             };
-            map.put_if(!stands, key, value)?;
+            map.put_if(!is_written, key, value)?;
         }
         map.0.end()
     }
 }
 
-/// Takes so many bytes to nowhere, and fails at the next one.
-struct Allowance(usize);
-
-impl std::io::Write for Allowance {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let left = self.0.checked_sub(bytes.len());
-        self.0 = left.ok_or(std::io::ErrorKind::FileTooLarge)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What went wrong, as the private endpoints write it too; null when nothing is known.
-pub(super) fn error(span: &Span) -> Value {
+/// The error of a span, or null.
+pub(super) fn error_json(span: &Span) -> Value {
     span.error.as_ref().map_or(
         Value::Null,
         |error| json!({"type": error.error_type, "message": error.message, "stack": error.stack}),
     )
 }
 
-struct Judgements<'a>(&'a BTreeMap<String, Evaluation>, Shape);
+struct EvaluationMap<'a>(&'a BTreeMap<String, Evaluation>, Shape);
 
-impl Serialize for Judgements<'_> {
+impl Serialize for EvaluationMap<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let entries = self.0.iter();
-        serializer.collect_map(entries.map(|(label, one)| (label, judgement(one, self.1))))
+        serializer.collect_map(
+            entries.map(|(label, evaluation)| (label, evaluation_json(evaluation, self.1))),
+        )
     }
 }
 
-fn judgement(evaluation: &Evaluation, shape: Shape) -> Value {
+fn evaluation_json(evaluation: &Evaluation, detail: JsonDetail) -> Value {
     let mut map = Map::new();
     map.insert(
         "eval_metric_type".to_owned(),
         json!(evaluation.metric_type.as_str()),
     );
     map.insert("status".to_owned(), json!(evaluation.status.as_str()));
-    let assessment = evaluation.assessment.map(|verdict| verdict.as_str());
+    let assessment = evaluation.assessment.map(|assessment| assessment.as_str());
     let optional = [
         ("value", json!(evaluation.value)),
         ("assessment", json!(assessment)),
@@ -271,7 +268,7 @@ fn judgement(evaluation: &Evaluation, shape: Shape) -> Value {
             json!(evaluation.metadata),
         );
     }
-    if !shape.documented_only {
+    if !detail.documented_only {
         map.insert("timestamp_ms".to_owned(), json!(evaluation.timestamp_ms));
         if !evaluation.extra.is_empty() {
             map.insert("extra".to_owned(), json!(evaluation.extra));

@@ -1,10 +1,10 @@
-//! Keeping the store in order, for `llmobs-mcp local stats`, `purge`, `verify`, `reindex`, `export`
-//! and `import`. Ours alone: Datadog has nothing like it.
+//! Maintenance endpoints for `llmobs-mcp local stats`, `purge`, `verify`, `reindex`, `export` and
+//! `import`. Datadog has no such endpoints.
 //!
-//! The commands go through these whether they own the data or another process does. Each request
-//! does a bounded piece of work and says where to go on, so that no command holds a request open
-//! for minutes, each can show how far it is, and ingest goes on meanwhile. A request names the store
-//! that it means: an address may have a new user since it was looked up.
+//! The commands use them whether this process or another one owns the data. Each request does a
+//! bounded step and returns where to continue. So no request stays open for minutes, commands can
+//! show progress, and the intake runs meanwhile. A request contains the id of its store, because
+//! another store may be served at an address by now.
 
 mod exchange;
 
@@ -21,18 +21,18 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::Backend;
-use crate::http::{ApiError, blocking, json_plain, read_question};
+use crate::http::{ApiError, json_plain, read_small_json, run_blocking};
 use crate::retention::{GiveBack, Purge, Removed};
 use crate::store::{CheckStep, IndexProgress};
 
-/// Stands before the names of all of them.
+/// Prefix of the paths.
 const PREFIX: &str = "/api/unstable/llm-obs-mcp/v1/store";
 
-/// How long one request works before it answers how far it is.
-const PIECE: Duration = Duration::from_millis(500);
+/// How long one request works.
+const STEP_BUDGET: Duration = Duration::from_millis(500);
 
 pub(super) fn routes(backend: &Arc<Backend>) -> Router {
-    let named = [
+    let endpoints = [
         ("stats", post(stats)),
         ("purge", post(purge)),
         ("verify", post(verify)),
@@ -41,46 +41,48 @@ pub(super) fn routes(backend: &Arc<Backend>) -> Router {
         ("import", post(exchange::import)),
     ];
     let mut router = Router::new();
-    for (name, methods) in named {
+    for (name, methods) in endpoints {
         let methods = methods.with_state(backend.clone());
         router = router.route(&format!("{PREFIX}/{name}"), methods);
     }
     router
 }
 
-/// What every request says.
+/// The store that a request is for. Every request contains it.
 #[derive(Deserialize)]
-struct Meant {
+struct TargetStore {
     store_id: String,
 }
 
-/// Reads a request, which must mean this store.
-async fn asked<T: DeserializeOwned>(backend: &Backend, request: Request) -> Result<T, ApiError> {
-    let body = read_question(request.into_body()).await?;
-    let unreadable = |_| {
+/// Reads a request for this store.
+async fn read_request<T: DeserializeOwned>(
+    backend: &Backend,
+    request: Request,
+) -> Result<T, ApiError> {
+    let body = read_small_json(request.into_body()).await?;
+    let invalid = |_| {
         ApiError::bad_request(
-            "the request is not one that this version of llmobs-mcp makes; use the same version for the command and for the process that holds the data",
+            "invalid maintenance request; use the same version of llmobs-mcp for the command and for the process that serves the data",
         )
     };
-    let meant: Meant = serde_json::from_value(body.clone()).map_err(unreadable)?;
-    backend.is_meant(&meant.store_id)?;
-    serde_json::from_value(body).map_err(unreadable)
+    let target: TargetStore = serde_json::from_value(body.clone()).map_err(invalid)?;
+    backend.require_store(&target.store_id)?;
+    serde_json::from_value(body).map_err(invalid)
 }
 
 impl Backend {
-    fn is_meant(&self, store_id: &str) -> Result<(), ApiError> {
+    fn require_store(&self, store_id: &str) -> Result<(), ApiError> {
         if store_id == self.store_id {
             return Ok(());
         }
         Err(ApiError::new(
             StatusCode::CONFLICT,
-            "another store is served here now; run the command again",
+            "this backend now serves another store; run the command again",
         ))
     }
 }
 
-/// Answers with JSON, or with why not.
-fn answer(result: Result<Value, ApiError>) -> Response {
+fn respond(result: Result<Value, ApiError>) -> Response {
     match result {
         Ok(body) => json_plain(StatusCode::OK, &body),
         Err(error) => error.into_response(),
@@ -88,9 +90,9 @@ fn answer(result: Result<Value, ApiError>) -> Response {
 }
 
 async fn stats(State(backend): State<Arc<Backend>>, request: Request) -> Response {
-    let told = async {
-        let _: Meant = asked(&backend, request).await?;
-        blocking(move || {
+    let result = async {
+        let _: TargetStore = read_request(&backend, request).await?;
+        run_blocking(move || {
             let stats = backend.store.stats()?;
             let usage = backend.store.usage()?;
             Ok(json!({
@@ -114,10 +116,10 @@ async fn stats(State(backend): State<Arc<Backend>>, request: Request) -> Respons
         })
         .await
     };
-    answer(told.await)
+    respond(result.await)
 }
 
-/// How far the index is, with the changes that it has yet to take in.
+/// The state of the index, with the number of changes that it has not read.
 fn index_state(index: Option<IndexProgress>, last_change: i64) -> Value {
     match index {
         None => Value::Null,
@@ -132,28 +134,28 @@ fn index_state(index: Option<IndexProgress>, last_change: i64) -> Value {
 }
 
 #[derive(Deserialize)]
-struct PurgeAsked {
+struct PurgeRequest {
     before_ms: Option<i64>,
     max_bytes: Option<u64>,
-    /// The answer of the request before, to go on.
+    /// The state that the previous request returned, to continue.
     purge: Option<Purge>,
 }
 
 async fn purge(State(backend): State<Arc<Backend>>, request: Request) -> Response {
-    let told = async {
-        let asked: PurgeAsked = asked(&backend, request).await?;
-        if asked.before_ms.is_none() && asked.max_bytes.is_none() && asked.purge.is_none() {
+    let result = async {
+        let request: PurgeRequest = read_request(&backend, request).await?;
+        if request.before_ms.is_none() && request.max_bytes.is_none() && request.purge.is_none() {
             return Err(ApiError::bad_request(
-                "`before_ms` or `max_bytes` is needed",
+                "`before_ms` or `max_bytes` is required",
             ));
         }
-        blocking(move || {
+        run_blocking(move || {
             let started = Instant::now();
-            let mut purge = asked
+            let mut purge = request
                 .purge
-                .unwrap_or_else(|| Purge::new(asked.before_ms, asked.max_bytes, GiveBack::All));
+                .unwrap_or_else(|| Purge::new(request.before_ms, request.max_bytes, GiveBack::All));
             let mut removed = Removed::default();
-            while !purge.is_done() && started.elapsed() < PIECE {
+            while !purge.is_done() && started.elapsed() < STEP_BUDGET {
                 let step = purge.step(backend.store.as_ref())?;
                 removed.spans += step.spans;
                 removed.evaluations += step.evaluations;
@@ -163,33 +165,33 @@ async fn purge(State(backend): State<Arc<Backend>>, request: Request) -> Respons
         })
         .await
     };
-    answer(told.await)
+    respond(result.await)
 }
 
 #[derive(Deserialize)]
-struct VerifyAsked {
+struct VerifyRequest {
     step: CheckStep,
 }
 
 async fn verify(State(backend): State<Arc<Backend>>, request: Request) -> Response {
-    let told = async {
-        let asked: VerifyAsked = asked(&backend, request).await?;
-        blocking(move || Ok(json!(backend.store.check(asked.step)?))).await
+    let result = async {
+        let request: VerifyRequest = read_request(&backend, request).await?;
+        run_blocking(move || Ok(json!(backend.store.check(request.step)?))).await
     };
-    answer(told.await)
+    respond(result.await)
 }
 
 #[derive(Deserialize)]
-struct ReindexAsked {
-    /// Begin anew; else only say how far it is.
+struct ReindexRequest {
+    /// Whether to start a rebuild. Otherwise only the progress is returned.
     begin: bool,
 }
 
 async fn reindex(State(backend): State<Arc<Backend>>, request: Request) -> Response {
-    let told = async {
-        let asked: ReindexAsked = asked(&backend, request).await?;
-        blocking(move || {
-            if asked.begin {
+    let result = async {
+        let request: ReindexRequest = read_request(&backend, request).await?;
+        run_blocking(move || {
+            if request.begin {
                 backend.store.reindex();
             }
             Ok(match backend.store.index() {
@@ -203,12 +205,12 @@ async fn reindex(State(backend): State<Arc<Backend>>, request: Request) -> Respo
                 Some(IndexProgress::Failed(reason)) => {
                     return Err(ApiError::new(
                         StatusCode::INTERNAL_SERVER_ERROR,
-                        format!("the index cannot be built ({reason}); it is tried again by itself, and searches read the data themselves until then"),
+                        format!("the index cannot be built ({reason}); the backend retries automatically, and searches read the store until then"),
                     ));
                 }
             })
         })
         .await
     };
-    answer(told.await)
+    respond(result.await)
 }

@@ -1,35 +1,35 @@
-//! Attributes whose keys are paths, `llm.input_messages.0.message.role`, as the trees they stand for.
+//! Attributes whose keys are paths, such as `llm.input_messages.0.message.role`, as JSON trees.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// Deepest path that is followed; a longer key is not of these conventions.
-const MAX_PARTS: usize = 12;
+/// Most segments after the prefix; no convention has longer keys.
+const MAX_SEGMENTS: usize = 12;
 
-/// Takes the keys that start with `prefix` and an index out of the attributes, as a list ordered
-/// by index. Gaps are closed.
-pub(super) fn take_list(attributes: &mut Map<String, Value>, prefix: &str) -> Vec<Value> {
-    let indexed = |key: &str| {
+/// Removes the keys that start with `prefix` and an index, and returns them as a list ordered by
+/// index. Missing indexes are skipped.
+pub(super) fn remove_list(attributes: &mut Map<String, Value>, prefix: &str) -> Vec<Value> {
+    let is_indexed = |key: &str| {
         key.strip_prefix(prefix).is_some_and(|rest| {
-            let mut parts = rest.split('.');
-            parts
+            let mut segments = rest.split('.');
+            segments
                 .next()
                 .is_some_and(|first| first.parse::<u32>().is_ok())
-                && parts.count() < MAX_PARTS
+                && segments.count() < MAX_SEGMENTS
         })
     };
-    if !attributes.keys().any(|key| indexed(key)) {
+    if !attributes.keys().any(|key| is_indexed(key)) {
         return Vec::new();
     }
     let mut tree = Tree::default();
     for (key, value) in std::mem::take(attributes) {
-        let path = key.strip_prefix(prefix).filter(|_| indexed(&key));
-        let kept = match path {
+        let path = key.strip_prefix(prefix).filter(|_| is_indexed(&key));
+        let inserted = match path {
             None => Err(value),
-            Some(path) => tree.put(&path.split('.').collect::<Vec<_>>(), value),
+            Some(path) => tree.insert(&path.split('.').collect::<Vec<_>>(), value),
         };
-        if let Err(value) = kept {
+        if let Err(value) = inserted {
             attributes.insert(key, value);
         }
     }
@@ -42,19 +42,20 @@ pub(super) fn take_list(attributes: &mut Map<String, Value>, prefix: &str) -> Ve
 #[derive(Default)]
 struct Tree {
     value: Option<Value>,
-    branches: BTreeMap<Part, Tree>,
+    branches: BTreeMap<Segment, Tree>,
 }
 
-/// One part of a path; numbers come in their order.
+/// One segment of a path. Indexes are ordered as numbers.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
+enum Segment {
     Index(u32),
     Key(String),
 }
 
 impl Tree {
-    /// Gives the value back when a path that another value ends within, or passes, is its own.
-    fn put(&mut self, path: &[&str], value: Value) -> Result<(), Value> {
+    /// Inserts a value. Returns it if the path is taken, or if one path is the beginning of the
+    /// other.
+    fn insert(&mut self, path: &[&str], value: Value) -> Result<(), Value> {
         let Some((first, rest)) = path.split_first() else {
             if self.value.is_some() || !self.branches.is_empty() {
                 return Err(value);
@@ -65,29 +66,32 @@ impl Tree {
         if self.value.is_some() {
             return Err(value);
         }
-        let part = first
+        let segment = first
             .parse()
-            .map_or_else(|_| Part::Key((*first).to_owned()), Part::Index);
-        self.branches.entry(part).or_default().put(rest, value)
+            .map_or_else(|_| Segment::Key((*first).to_owned()), Segment::Index);
+        self.branches
+            .entry(segment)
+            .or_default()
+            .insert(rest, value)
     }
 
-    /// A list when all parts are numbers.
+    /// A list if all segments are indexes, otherwise an object.
     fn into_value(self) -> Value {
         if let Some(value) = self.value {
             return value;
         }
-        let listed = !self.branches.is_empty()
+        let is_list = !self.branches.is_empty()
             && self
                 .branches
                 .keys()
-                .all(|part| matches!(part, Part::Index(_)));
-        if listed {
+                .all(|segment| matches!(segment, Segment::Index(_)));
+        if is_list {
             return Value::Array(self.branches.into_values().map(Tree::into_value).collect());
         }
-        let entries = self.branches.into_iter().map(|(part, tree)| {
-            let key = match part {
-                Part::Key(key) => key,
-                Part::Index(index) => index.to_string(),
+        let entries = self.branches.into_iter().map(|(segment, tree)| {
+            let key = match segment {
+                Segment::Key(key) => key,
+                Segment::Index(index) => index.to_string(),
             };
             (key, tree.into_value())
         });
@@ -101,7 +105,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn indexed_keys_become_a_list_in_order_and_the_others_stay() {
+    fn removes_indexed_keys_as_ordered_list() {
         let Value::Object(mut attributes) = json!({
             "p.10.role": "tool", "p.2.role": "assistant", "p.2.calls.0.name": "f",
             "p.2.calls.1.name": "g", "p.x": 1, "q.0": 2, "p.2": "clash"})
@@ -109,7 +113,7 @@ mod tests {
             panic!();
         };
         assert_eq!(
-            take_list(&mut attributes, "p."),
+            remove_list(&mut attributes, "p."),
             [
                 json!({"calls": [{"name": "f"}, {"name": "g"}], "role": "assistant"}),
                 json!({"role": "tool"})

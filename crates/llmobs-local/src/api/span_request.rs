@@ -1,6 +1,6 @@
-//! A question for spans, from the query string or from the body, with everything checked.
+//! Reads and validates a span search, from a query string or a body.
 //!
-//! Unknown filters are refused: one that is ignored answers with spans of others.
+//! Unknown filters are refused: an ignored filter would return spans that it excludes.
 
 use serde_json::{Map, Value};
 
@@ -10,22 +10,22 @@ use llmobs_core::model::TimeWindow;
 use llmobs_core::query::combine::SpanFilters;
 use llmobs_core::query::time;
 
-/// Spans on a page unless asked otherwise.
+/// Default number of spans on a page.
 const DEFAULT_LIMIT: usize = 10;
 
 /// Most spans on a page.
 const MAX_LIMIT: usize = 5_000;
 
-/// The window's start unless asked otherwise.
+/// Default start of the time window.
 const DEFAULT_FROM: &str = "now-15m";
 
-/// An absolute time range may differ by this much between two pages: clients compute it from
-/// their clock each time.
-const WINDOW_DRIFT_MS: i64 = 86_400_000;
+/// Largest difference of an absolute time window between two pages. Clients compute the window from
+/// their clock for each page.
+const MAX_WINDOW_DRIFT_MS: i64 = 86_400_000;
 
-/// What is asked, as it was written.
+/// A span search as the client sent it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Ask {
+pub(super) struct SpanRequest {
     pub(super) from: Option<String>,
     pub(super) to: Option<String>,
     pub(super) query: Option<String>,
@@ -34,11 +34,11 @@ pub(super) struct Ask {
     pub(super) limit: usize,
     pub(super) cursor: Option<String>,
     pub(super) attachments: bool,
-    /// Moves the window, in seconds.
+    /// Shifts the time window, in seconds.
     pub(super) time_offset: i64,
 }
 
-impl Default for Ask {
+impl Default for SpanRequest {
     fn default() -> Self {
         Self {
             from: None,
@@ -54,31 +54,31 @@ impl Default for Ask {
     }
 }
 
-impl Ask {
+impl SpanRequest {
     /// Reads `GET …/spans/events?filter[ml_app]=…&page[limit]=…`.
     pub(super) fn from_query_string(text: &str) -> Result<Self, ApiError> {
-        let mut ask = Self::default();
+        let mut request = Self::default();
         for (key, value) in url::form_urlencoded::parse(text.as_bytes()) {
             let value = value.into_owned();
             match key.as_ref() {
-                "sort" => ask.set_sort(&value)?,
-                "page[limit]" => ask.set_limit(value.parse().ok())?,
-                "page[cursor]" => ask.cursor = Some(value).filter(|text| !text.is_empty()),
+                "sort" => request.set_sort(&value)?,
+                "page[limit]" => request.set_limit(value.parse().ok())?,
+                "page[cursor]" => request.cursor = Some(value).filter(|text| !text.is_empty()),
                 "include_attachments" => {
-                    ask.attachments = value.parse().map_err(|_| {
+                    request.attachments = value.parse().map_err(|_| {
                         ApiError::bad_request("`include_attachments` must be true or false")
                     })?;
                 }
                 key => {
                     if let Some(name) = bracketed(key, "filter[tag]") {
-                        ask.filters.tags.push((name.to_owned(), value));
+                        request.filters.tags.push((name.to_owned(), value));
                     } else if let Some(name) = bracketed(key, "filter") {
-                        ask.set_filter(name, value)?;
+                        request.set_filter(name, value)?;
                     }
                 }
             }
         }
-        Ok(ask)
+        Ok(request)
     }
 
     /// Reads the body of `POST …/spans/events/search`.
@@ -92,44 +92,44 @@ impl Ask {
         }
         let empty = Map::new();
         let attributes = object(data.get("attributes"), &empty).ok_or_else(refused)?;
-        let part = |key: &str| {
+        let section = |key: &str| {
             object(attributes.get(key), &empty).ok_or_else(|| {
                 ApiError::bad_request(format!("`{key}` must be an object; {example}"))
             })
         };
-        let (filter, page, options) = (part("filter")?, part("page")?, part("options")?);
-        let mut ask = Self::default();
+        let (filter, page, options) = (section("filter")?, section("page")?, section("options")?);
+        let mut request = Self::default();
         for (key, value) in filter {
             if key == "tags" {
-                ask.set_tags(value)?;
+                request.set_tags(value)?;
             } else if !value.is_null() {
-                ask.set_filter(key, text(&format!("filter.{key}"), value)?)?;
+                request.set_filter(key, text(&format!("filter.{key}"), value)?)?;
             }
         }
-        if let Some(limit) = given(page, "limit") {
-            ask.set_limit(limit.as_i64())?;
+        if let Some(limit) = non_null(page, "limit") {
+            request.set_limit(limit.as_i64())?;
         }
-        if let Some(cursor) = given(page, "cursor") {
-            ask.cursor = Some(text("page.cursor", cursor)?).filter(|text| !text.is_empty());
+        if let Some(cursor) = non_null(page, "cursor") {
+            request.cursor = Some(text("page.cursor", cursor)?).filter(|text| !text.is_empty());
         }
-        if let Some(sort) = given(attributes, "sort") {
-            ask.set_sort(&text("sort", sort)?)?;
+        if let Some(sort) = non_null(attributes, "sort") {
+            request.set_sort(&text("sort", sort)?)?;
         }
-        if let Some(flag) = given(options, "include_attachments") {
-            ask.attachments = flag.as_bool().ok_or_else(|| {
+        if let Some(flag) = non_null(options, "include_attachments") {
+            request.attachments = flag.as_bool().ok_or_else(|| {
                 ApiError::bad_request("`options.include_attachments` must be true or false")
             })?;
         }
-        if let Some(offset) = given(options, "time_offset") {
-            ask.time_offset = offset.as_i64().ok_or_else(|| {
+        if let Some(offset) = non_null(options, "time_offset") {
+            request.time_offset = offset.as_i64().ok_or_else(|| {
                 ApiError::bad_request("`options.time_offset` must be a whole number of seconds")
             })?;
         }
-        Ok(ask)
+        Ok(request)
     }
 
     fn set_filter(&mut self, name: &str, value: String) -> Result<(), ApiError> {
-        let slot = match name {
+        let field = match name {
             "from" => &mut self.from,
             "to" => &mut self.to,
             "query" => &mut self.query,
@@ -140,11 +140,11 @@ impl Ask {
             "ml_app" => &mut self.filters.ml_app,
             _ => {
                 return Err(ApiError::bad_request(
-                    "a filter has an unknown name; known are from, to, query, span_id, trace_id, span_kind, span_name, ml_app and tag (`filter[tag][env]=prod`, in a body `\"tags\":{\"env\":\"prod\"}`)",
+                    "unknown filter; use from, to, query, span_id, trace_id, span_kind, span_name, ml_app or tag (`filter[tag][env]=prod`, in a body `\"tags\":{\"env\":\"prod\"}`)",
                 ));
             }
         };
-        *slot = Some(value).filter(|text| !text.trim().is_empty());
+        *field = Some(value).filter(|text| !text.trim().is_empty());
         Ok(())
     }
 
@@ -186,7 +186,7 @@ impl Ask {
         Ok(())
     }
 
-    /// The filters that apply: a query makes the structured ones ignored, as documented.
+    /// The effective filters. As documented, a query overrides the structured filters.
     pub(super) fn filters(&self) -> SpanFilters {
         match self.query {
             None => self.filters.clone(),
@@ -194,7 +194,7 @@ impl Ask {
         }
     }
 
-    /// The window asked for, whatever a cursor says.
+    /// The requested time window, without regard to a cursor.
     pub(super) fn window(&self, now_ms: i64) -> Result<TimeWindow, ApiError> {
         let window = time::parse_window(
             self.from.as_deref(),
@@ -210,24 +210,24 @@ impl Ask {
         })
     }
 
-    /// The cursor, checked against this question.
-    pub(super) fn cursor(&self, asked: TimeWindow) -> Result<Option<Cursor>, ApiError> {
+    /// The cursor, if it belongs to this search.
+    pub(super) fn cursor(&self, requested: TimeWindow) -> Result<Option<Cursor>, ApiError> {
         let Some(text) = &self.cursor else {
             return Ok(None);
         };
         let cursor = Cursor::decode(text, self.question())?;
-        let drifted = |text: Option<&str>, asked: i64, first: i64| {
-            !is_relative(text) && asked.abs_diff(first) > WINDOW_DRIFT_MS.unsigned_abs()
+        let drifted = |text: Option<&str>, requested: i64, first: i64| {
+            !is_relative(text) && requested.abs_diff(first) > MAX_WINDOW_DRIFT_MS.unsigned_abs()
         };
-        if drifted(self.from.as_deref(), asked.from_ms, cursor.window.from_ms)
-            || drifted(self.to.as_deref(), asked.to_ms, cursor.window.to_ms)
+        if drifted(self.from.as_deref(), requested.from_ms, cursor.window.from_ms)
+            || drifted(self.to.as_deref(), requested.to_ms, cursor.window.to_ms)
         {
             return Err(crate::store::CursorError::OtherQuestion.into());
         }
         Ok(Some(cursor))
     }
 
-    /// The digest of everything that decides which spans come and in which order.
+    /// A digest of the fields that determine the spans and their order.
     pub(super) fn question(&self) -> u64 {
         let time = |text: &Option<String>| match text {
             Some(text) if !is_relative(Some(text)) => "absolute".to_owned(),
@@ -237,24 +237,24 @@ impl Ask {
         let filters = self.filters();
         let mut tags = filters.tags.clone();
         tags.sort();
-        let of = |text: &Option<String>| text.clone().unwrap_or_default();
+        let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
         let mut parts = vec![
             time(&self.from),
             time(&self.to),
             self.time_offset.to_string(),
             self.newest_first.to_string(),
-            of(&self.query),
-            of(&filters.span_id),
-            of(&filters.trace_id),
-            of(&filters.span_kind),
-            of(&filters.span_name),
-            of(&filters.ml_app),
+            or_empty(&self.query),
+            or_empty(&filters.span_id),
+            or_empty(&filters.trace_id),
+            or_empty(&filters.span_kind),
+            or_empty(&filters.span_name),
+            or_empty(&filters.ml_app),
         ];
         parts.extend(tags.into_iter().flat_map(|(key, value)| [key, value]));
         Cursor::question(parts.iter().map(String::as_str))
     }
 
-    /// The query string that asks for the page at a cursor.
+    /// The query string that requests the page at a cursor.
     pub(super) fn query_string(&self, cursor: &str) -> String {
         let mut text = url::form_urlencoded::Serializer::new(String::new());
         let filters = [
@@ -288,7 +288,7 @@ impl Ask {
     }
 }
 
-/// Whether a time moves with the clock; no time stands for the default, which does.
+/// Whether a time depends on the clock. So does the default, which applies to a missing time.
 fn is_relative(text: Option<&str>) -> bool {
     text.is_none_or(|text| {
         let text = text.trim();
@@ -304,7 +304,7 @@ fn bracketed<'a>(key: &'a str, prefix: &str) -> Option<&'a str> {
         .strip_suffix(']')
 }
 
-/// A part of the body; absent and null are empty, `None` is something else.
+/// A section of the body. A missing section is empty; `None` means a value of another type.
 fn object<'a>(
     value: Option<&'a Value>,
     empty: &'a Map<String, Value>,
@@ -319,7 +319,7 @@ fn given<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     map.get(key).filter(|value| !value.is_null())
 }
 
-/// Text, or a number as its digits.
+/// Text; a number becomes its digits.
 fn text(name: &str, value: &Value) -> Result<String, ApiError> {
     match value {
         Value::String(text) => Ok(text.clone()),
