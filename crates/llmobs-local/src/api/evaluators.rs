@@ -35,10 +35,19 @@ pub(super) fn routes(backend: &Arc<Backend>) -> Router {
         (LIST_PATH.to_owned(), get(list)),
         (NAMED_PATH.to_owned(), get(show).put(replace).delete(remove)),
         (SDK_PATH.to_owned(), put(publish)),
-        (format!("{PRIVATE_PREFIX}/eval/list-for-org"), post(list_rows)),
+        (
+            format!("{PRIVATE_PREFIX}/eval/list-for-org"),
+            post(list_rows),
+        ),
         (format!("{PRIVATE_PREFIX}/eval/list"), post(list_rows)),
-        (format!("{PRIVATE_PREFIX}/eval/aggregate-stats"), post(stats)),
-        (format!("{PRIVATE_PREFIX}/custom-evaluator/get"), post(private_get)),
+        (
+            format!("{PRIVATE_PREFIX}/eval/aggregate-stats"),
+            post(stats),
+        ),
+        (
+            format!("{PRIVATE_PREFIX}/custom-evaluator/get"),
+            post(private_get),
+        ),
         (
             format!("{PRIVATE_PREFIX}/custom-evaluator/create-or-update"),
             post(private_put),

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::spans::parse_query;
 use super::span_json;
+use super::spans::parse_query;
 use crate::http::{ApiError, json_plain, read_small_json, run_blocking};
 use crate::store::{Cursor, Search};
 use crate::{Backend, now_ms};
@@ -105,7 +105,9 @@ pub(super) async fn find_error_spans(
         let id = TraceId::from(arguments.required("trace_id")?);
         let spans = backend.store.trace(&id)?;
         if spans.is_empty() {
-            return Err(PrivateError::NotFound(format!("no spans found for trace {id}")));
+            return Err(PrivateError::NotFound(format!(
+                "no spans found for trace {id}"
+            )));
         }
         let failed: Vec<Value> = spans
             .iter()

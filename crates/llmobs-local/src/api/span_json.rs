@@ -229,7 +229,7 @@ pub(super) fn error_json(span: &Span) -> Value {
     )
 }
 
-struct EvaluationMap<'a>(&'a BTreeMap<String, Evaluation>, Shape);
+struct EvaluationMap<'a>(&'a BTreeMap<String, Evaluation>, JsonDetail);
 
 impl Serialize for EvaluationMap<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

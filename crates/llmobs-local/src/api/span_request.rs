@@ -219,8 +219,11 @@ impl SpanRequest {
         let drifted = |text: Option<&str>, requested: i64, first: i64| {
             !is_relative(text) && requested.abs_diff(first) > MAX_WINDOW_DRIFT_MS.unsigned_abs()
         };
-        if drifted(self.from.as_deref(), requested.from_ms, cursor.window.from_ms)
-            || drifted(self.to.as_deref(), requested.to_ms, cursor.window.to_ms)
+        if drifted(
+            self.from.as_deref(),
+            requested.from_ms,
+            cursor.window.from_ms,
+        ) || drifted(self.to.as_deref(), requested.to_ms, cursor.window.to_ms)
         {
             return Err(crate::store::CursorError::OtherQuestion.into());
         }
@@ -315,7 +318,7 @@ fn object<'a>(
     }
 }
 
-fn given<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+fn non_null<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     map.get(key).filter(|value| !value.is_null())
 }
 

@@ -65,7 +65,9 @@ pub(super) async fn export(State(backend): State<Arc<Backend>>, request: Request
 fn page(backend: &Backend, after: Option<ExportPosition>) -> Result<ExportPage, ApiError> {
     match after {
         None => spans(backend, None),
-        Some(ExportPosition::Spans { start_ns, id }) => spans(backend, Some(Position { start_ns, id })),
+        Some(ExportPosition::Spans { start_ns, id }) => {
+            spans(backend, Some(Position { start_ns, id }))
+        }
         Some(ExportPosition::Evaluations { after }) => evaluations(backend, after),
     }
 }
@@ -131,8 +133,12 @@ fn push(page: &mut ExportPage, line: &str) {
 
 fn page_response(page: ExportPage) -> Response {
     let content_type = HeaderValue::from_static("application/x-ndjson");
-    let mut response =
-        (StatusCode::OK, [(header::CONTENT_TYPE, content_type)], page.body).into_response();
+    let mut response = (
+        StatusCode::OK,
+        [(header::CONTENT_TYPE, content_type)],
+        page.body,
+    )
+        .into_response();
     let headers = response.headers_mut();
     headers.insert(LINES_HEADER, HeaderValue::from(page.lines));
     let next = page.next.map(|next| json!(next).to_string());
@@ -144,9 +150,7 @@ fn page_response(page: ExportPage) -> Response {
 
 pub(super) async fn import(State(backend): State<Arc<Backend>>, request: Request) -> Response {
     let store_id = request.headers().get(STORE_HEADER);
-    let store_id = store_id
-        .and_then(|id| id.to_str().ok())
-        .unwrap_or_default();
+    let store_id = store_id.and_then(|id| id.to_str().ok()).unwrap_or_default();
     if let Err(error) = backend.require_store(store_id) {
         return error.into_response();
     }
