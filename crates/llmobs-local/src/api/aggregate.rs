@@ -29,7 +29,10 @@ const MAX_GROUPS: usize = 10_000;
 /// Most buckets: the number of bits of [`ScannedSpan`].
 const MAX_BUCKETS: usize = 32;
 
-pub(super) async fn aggregate(State(backend): State<Arc<Backend>>, request: Request) -> Response {
+pub(super) async fn aggregate(
+    State(backend): State<Arc<Backend>>,
+    http_request: Request,
+) -> Response {
     let request = read_small_json(http_request.into_body())
         .await
         .and_then(|request| {
