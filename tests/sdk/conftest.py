@@ -34,7 +34,7 @@ def info(local):
 
 @pytest.fixture(scope="session")
 def sent(local, home):
-    """What the SDK sent, by mode."""
+    """The ids that the SDK sent, by mode."""
     return {mode: support.run_app("agent_app.py", mode, local, home) for mode in support.MODES}
 
 
@@ -46,7 +46,7 @@ def mcp(local, home, sent):
 
 @pytest.fixture(scope="session")
 def call(mcp, local, home):
-    """Calls a tool in all three ways; the three answers must be the same bytes. Answers with the object."""
+    """Calls a tool in all three ways and returns the answer; the three must be equal byte for byte."""
     def all_three(tool, arguments):
         over_http = support.over_http(mcp, tool, arguments)
         over_stdio = support.over_stdio(local, home, tool, arguments)

@@ -1,11 +1,11 @@
-"""What the tools must say of an experiment, computed with pandas from the SDK's own results."""
+"""The expected answers of the experiment tools, computed with pandas from the results of the SDK."""
 import math
 
 import pandas as pd
 
 
 class Told:
-    """An experiment as the SDK holds it: one frame of events, one of metrics."""
+    """An experiment as the SDK represents it: a data frame of events and one of metrics."""
 
     def __init__(self, experiment, tags_by_record):
         self.id, self.summaries, self.rows = experiment["id"], experiment["summaries"], experiment["rows"]
@@ -23,7 +23,7 @@ class Told:
         return sorted(self.metrics["label"].unique())
 
     def known(self, dimensions):
-        """Those of the dimensions that an event has."""
+        """The dimensions of an event."""
         return [dimension for dimension in dimensions if dimension in self.events and self.events[dimension].notna().any()]
 
     def metric_type(self, label):
@@ -31,7 +31,7 @@ class Told:
         return known.mode()[0] if len(known) else "categorical"
 
     def stats(self, label, full, include_failed=False, where=None):
-        """The statistics of a metric with the keys of the summary, or those of the metric tool."""
+        """The statistics of a metric, with the keys of the summary or of the metric tool."""
         events = self.events if where is None else self.events[where]
         rows = self.metrics[(self.metrics["label"] == label) & self.metrics["event"].isin(events["event"])]
         left_out = 0 if include_failed else int(events["failed"].sum())
@@ -73,7 +73,7 @@ def described(kind, values, full):
 
 
 def mcnemar(lost, won):
-    """The exact two-sided p-value, in whole numbers until the last step."""
+    """The exact two-sided p-value, with integers until the last step."""
     total = lost + won
     tail = sum(math.comb(total, k) for k in range(min(lost, won) + 1))
     return min(1.0, 2 * tail / 2**total) if lost != won else 1.0
@@ -105,12 +105,12 @@ class Compared:
         return len(pairs), pairs["value_b"].mean(), pairs["value_c"].mean()
 
     def flips(self):
-        """The records that passed and fail now, and those that failed and pass now; an even split is neither."""
+        """The records that passed and now fail, and the reverse; an even split counts as neither."""
         before, after = self.pairs["vote_b"], self.pairs["vote_c"]
         return set(self.pairs.index[(before > 0.5) & (after < 0.5)]), set(self.pairs.index[(before < 0.5) & (after > 0.5)])
 
     def interval(self, resamples=4000):
-        """NumPy's bootstrap of the mean difference, drawn apart from the product's."""
+        """NumPy's bootstrap of the mean difference, independent of the one under test."""
         import numpy
         differences = (self.pairs["value_c"] - self.pairs["value_b"]).to_numpy()
         random = numpy.random.default_rng(1)

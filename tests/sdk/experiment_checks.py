@@ -1,4 +1,4 @@
-"""What the experiment tools answer, against what pandas computes from the SDK's own results."""
+"""Compares the answers of the experiment tools with results that pandas computes from the SDK's data."""
 import pytest
 
 
@@ -34,13 +34,13 @@ def assert_equal(ours, theirs, what):
 
 
 def stored(evaluation):
-    """The value as it is kept: the SDK sends categories in lower case, and none of an evaluator that failed."""
+    """The stored value: the SDK sends categories in lower case, and no value for a failed evaluator."""
     value = evaluation["value"]
     return None if evaluation["failed"] else value.lower() if isinstance(value, str) else value
 
 
 def summary(ask, one, include_failed):
-    """The summary, checked but for tokens."""
+    """Checks the summary, except tokens."""
     answer = ask("get_llmobs_experiment_summary", experiment_id=one.id, include_failed=include_failed)
     assert answer["total_events"] == len(one.events) and answer["error_count"] == int(one.events["failed"].sum())
     assert answer["records"] == one.events["dataset_record_id"].nunique() and answer["runs"] == one.events["run_iteration"].nunique()

@@ -1,4 +1,4 @@
-"""Starts the product's processes and calls its tools in the three ways a user has."""
+"""Starts llmobs-mcp and calls its tools in the three ways that users have: stdio, HTTP and `call`."""
 import asyncio
 import contextlib
 import json
@@ -21,14 +21,14 @@ ADDRESS = r"http://127\.0\.0\.1:(\d+)"
 
 
 def clean_environment(home):
-    """No setting of this machine or of its user reaches the product."""
+    """An environment without settings of this machine or its user."""
     env = {k: v for k, v in os.environ.items() if not k.upper().startswith(("DD_", "_DD_", "LLMOBS_", "OTEL_")) and not k.upper().endswith("_PROXY")}
     env.update(HOME=str(home), XDG_CONFIG_HOME=str(home / "config"), XDG_DATA_HOME=str(home / "data"), XDG_STATE_HOME=str(home / "state"), XDG_CACHE_HOME=str(home / "cache"))
     return env
 
 
 class Process:
-    """A running `llmobs-mcp`. Its port is read from the address that it prints, followed by `path`."""
+    """A running `llmobs-mcp`. The port is read from the address that it prints before `path`."""
 
     def __init__(self, home, *arguments, path=""):
         home.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ class Process:
         raise AssertionError(f"llmobs-mcp named no address within {seconds} s:\n{self.log.read_text(errors='replace')}")
 
     def ports(self):
-        """The ports of all listeners, in the order named."""
+        """The ports of all listeners, in the order in which they are printed."""
         return [int(port) for port in dict.fromkeys(re.findall(ADDRESS, self.log.read_text(errors="replace")))]
 
     def wait_until_answering(self, path, seconds=30):
@@ -68,7 +68,7 @@ class Process:
                 time.sleep(0.05)
 
     def kill(self):
-        """kill -9: no chance to tidy up."""
+        """Kills the process without a chance to clean up."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
 
@@ -117,7 +117,7 @@ def sdk_environment(mode, api, home):
 
 
 def printed_by(name, mode, api, home, *arguments, timeout=120):
-    """Runs an app of apps/ and answers with what it prints. A complaint of the SDK fails the test."""
+    """Runs a program of apps/ and returns its output. A warning of the SDK fails the test."""
     done = subprocess.run([sys.executable, str(HERE / "apps" / name), *arguments], env=sdk_environment(mode, api, home), capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stderr
     assert "failed to send" not in done.stderr and "Traceback" not in done.stderr, done.stderr
@@ -131,7 +131,7 @@ def run_app(name, mode, api, home, argument=None, timeout=120):
 
 
 def spans_of(api, app):
-    """All spans of an application by start, as the documented search answers them."""
+    """All spans of an application by start time, from the documented search."""
     filters = urllib.parse.urlencode({"filter[ml_app]": app, "filter[from]": "now-1h", "sort": "timestamp", "page[limit]": 100})
     with urllib.request.urlopen(f"{api.url}/api/v2/llm-obs/v1/spans/events?{filters}", timeout=10) as answer:
         return [item["attributes"] for item in json.load(answer)["data"]]

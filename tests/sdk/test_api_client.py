@@ -1,4 +1,4 @@
-"""Datadog's own API client from PyPI reads from `local` and writes to it, and accepts every answer.
+"""Datadog's API client from PyPI reads from `local`, writes to it, and accepts every response.
 
 It knows nothing of this project: if our client and our backend agreed in an error, this would show it.
 """
@@ -60,7 +60,7 @@ def spans(local, sent):
 
 
 def unread(part, path="answer"):
-    """The parts of an answer that its typed model could not hold."""
+    """The parts of a response that the typed model could not represent."""
     if isinstance(part, OpenApiModel):
         if getattr(part, "_unparsed", False):
             yield path
@@ -75,13 +75,13 @@ def unread(part, path="answer"):
 
 
 def accepted(answer):
-    """The typed models took everything: no part was left over as unparsed."""
+    """The typed models parsed everything: no part is left as unparsed."""
     assert isinstance(answer, OpenApiModel) and list(unread(answer)) == []
     return answer
 
 
 def pages(fetch):
-    """Every page, by the cursor of the one before."""
+    """Every page, by the cursor of the previous one."""
     found, cursor = [], None
     for _ in range(100):
         response = accepted(fetch(**({"cursor": cursor} if cursor else {})))
@@ -120,7 +120,7 @@ def test_list_reads_every_page_and_each_span_once(mode, spans, sent):
 
 
 @pytest.mark.parametrize("mode", support.MODES)
-def test_an_llm_span_is_whole(mode, spans, sent):
+def test_an_llm_span_is_complete(mode, spans, sent):
     app = sent[mode]
     (span,) = accepted(spans.search_llm_obs_spans(search_body({"span_id": app["spans"]["llm_3"], "_from": app["from"], "to": app["to"]}, 10))).data
     a = span.attributes
@@ -134,26 +134,26 @@ def test_an_llm_span_is_whole(mode, spans, sent):
 
 
 def test_a_query_makes_structured_filters_ignored(spans, sent):
-    """The documented rule, which the MCP side has to work around."""
+    """The documented rule that the tools have to work around."""
     app, other = sent["agentless"], sent["apm"]
     found = accepted(spans.search_llm_obs_spans(search_body({"query": f"@trace_id:{other['traces']['loop']}", "ml_app": app["app"], "_from": app["from"], "to": other["to"]}, 50))).data
     assert {s.attributes.ml_app for s in found} == {other["app"]}
 
 
-def test_without_attachments_the_structure_stays(spans, sent):
+def test_without_attachments_the_structure_is_returned(spans, sent):
     app = sent["agentless"]
     found = accepted(spans.search_llm_obs_spans(search_body({"trace_id": app["traces"]["loop"], "_from": app["from"], "to": app["to"]}, 50, content=False))).data
     assert len(found) == app["counts"]["loop"] and all(s.attributes.span_kind for s in found)
 
 
-def test_a_wrong_limit_is_refused_in_words_the_client_reads(spans):
+def test_the_client_can_read_the_error_of_an_invalid_limit(spans):
     with pytest.raises(ApiException) as refused:
         spans.list_llm_obs_spans(page_limit=5001)
     assert refused.value.status == 400
 
 
 def plain(value):
-    """A value of any type, out of the client's models of it."""
+    """A plain value from the client's models of any type."""
     return value.to_dict() if isinstance(value, OpenApiModel) else value
 
 
@@ -213,8 +213,8 @@ def versions_of(client, project, dataset):
     return [item.attributes.version_number for item in accepted(client.list_llm_obs_dataset_versions(project, dataset)).data]
 
 
-def test_every_operation_of_the_client_is_served_or_known_not_to_be(client, api):
-    """Each is asked with nothing in it: what has no endpoint says so, the rest complains of something else or answers."""
+def test_every_operation_of_the_client_is_served_or_listed_as_unserved(client, api):
+    """Calls each operation with an empty body: those without an endpoint say so, the others return data or another error."""
     missing = set()
     for settings in (endpoint.settings for name, endpoint in vars(client).items() if name.endswith("_endpoint")):
         path = settings["endpoint_path"].replace("{", "no-such-").replace("}", "")
@@ -277,7 +277,7 @@ def test_records_are_added_changed_and_deleted(client, project, dataset, tool):
     assert [record.id for record in records_of(client, project, dataset, filter_version=1)] == [first.id, second.id]
 
 
-def test_a_batch_makes_one_version_and_an_old_one_comes_back(client, project, dataset, tool):
+def test_a_batch_makes_one_version_and_old_versions_can_be_read(client, project, dataset, tool):
     first, second = records_of(client, project, dataset)
     batch = body("LLMObsDatasetBatchUpdateRequest", "datasets", dataset, create_new_version=True, tags=["batch:1"], delete_records=[second.id],
                  insert_records=[{"input": 3, "expected_output": False, "tags": ["new:yes"]}],
@@ -299,7 +299,7 @@ def test_a_batch_makes_one_version_and_an_old_one_comes_back(client, project, da
     assert [(record.id, plain(record.input), record.metadata) for record in records_of(client, project, dataset)] == [(first.id, {"q": "one"}, {"m": True}), (second.id, "two", {})]
 
 
-def test_records_leave_and_come_as_csv(client, project, dataset, tmp_path):
+def test_records_are_exported_and_imported_as_csv(client, project, dataset, tmp_path):
     rows = list(csv.DictReader(io.StringIO(client.export_llm_obs_dataset(project, dataset, format=models.LLMObsDatasetExportFormat.CSV))))
     assert [(json.loads(row["input"]), json.loads(row["expected_output"])) for row in rows] == [({"q": "one"}, "1"), ("two", None)]
     assert [row["id"] for row in rows] == [record.id for record in records_of(client, project, dataset)]
@@ -313,7 +313,7 @@ def test_records_leave_and_come_as_csv(client, project, dataset, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:list_llm_obs_experiment_events_v. is deprecated")
 def test_an_experiment_from_its_creation_to_its_end(client, project, dataset, tool):
-    with pytest.raises(TypeError, match="config"):  # Datadog answers without it too, against this model
+    with pytest.raises(TypeError, match="config"):  # Datadog also omits it, contrary to this model
         client.create_llm_obs_experiment(body("LLMObsExperimentRequest", "experiments", name="by-client", project_id=project, dataset_id=dataset, config={"model": "m"},
                                               metadata={"tags": ["team:x"]}, run_count=2, description="d"))
     [made] = accepted(client.list_llm_obs_experiments(filter_project_id=project, filter_experiment="by-client", include_dataset_names=True, include_user_data=True)).data
@@ -327,7 +327,7 @@ def test_an_experiment_from_its_creation_to_its_end(client, project, dataset, to
 
     now = time.time_ns()
     span = {"name": "task", "project_id": project, "dataset_id": dataset, "start_ns": now}
-    # An empty object, which the SDK sends as the output of a failed task, is more than the client's model of any value can hold.
+    # The client's model of any value cannot represent an empty object, which the SDK sends as the output of a failed task.
     failed = {"input": "two", "output": "", "error": {"message": "no answer", "type": "TimeoutError", "stack": "at answer"}}
     values = {"score": 0.25, "boolean": True, "categorical": "calm", "json": {"found": 2}}
     metrics = [{"span_id": "71", "label": kind, "metric_type": kind, f"{kind}_value": value, "timestamp_ms": now // 10**6, "assessment": "fail", "reasoning": "because",

@@ -1,4 +1,4 @@
-"""The demo answers what fixtures/README.md says it answers."""
+"""The demo gives the answers that fixtures/README.md lists."""
 import json
 
 import pytest
@@ -41,7 +41,7 @@ def test_the_default_window_has_fresh_data(app, demo):
 
 
 @pytest.mark.parametrize("story", ANSWERS["stories"])
-def test_each_story_is_told(story, demo):
+def test_each_scenario_is_in_the_data(story, demo):
     expected = ANSWERS["stories"][story]
     trace = ask(demo, "get_llmobs_trace", trace_id=expected["trace_id"])
     assert trace["total_spans"] == expected["spans"]
@@ -52,7 +52,7 @@ def test_each_story_is_told(story, demo):
     assert {s["span_id"] for s in expected["soft_errors"]} <= {s["span_id"] for s in errors["soft_errors"]}
 
 
-def test_a_run_in_circles_is_visible_in_its_loop(demo):
+def test_repeated_calls_are_visible_in_the_agent_loop(demo):
     circle = ANSWERS["identical_tool_calls"][0]
     loop = ask(demo, "get_llmobs_agent_loop", trace_id=circle["trace_id"], max_content_length=200, max_tokens=20000)
     calls = [json.dumps([c["name"], c["arguments"]], sort_keys=True) for i in loop["iterations"] for c in i.get("tool_calls") or []]

@@ -1,4 +1,4 @@
-"""What was acknowledged survives `kill -9`."""
+"""Acknowledged data survives `kill -9`."""
 import json
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import support
 
 
 def stored(api, query, start="now-1h"):
-    """Ids of all spans that match, page by page, straight from the documented endpoint."""
+    """Ids of all matching spans, page by page, from the documented endpoint."""
     found, cursor = [], None
     while True:
         page = {"limit": 500, **({"cursor": cursor} if cursor else {})}
@@ -26,7 +26,7 @@ def stored(api, query, start="now-1h"):
 
 
 @pytest.mark.parametrize("mode", support.MODES)
-def test_acknowledged_spans_are_there_once_after_a_kill(mode, tmp_path, home):
+def test_acknowledged_spans_exist_once_after_a_kill(mode, tmp_path, home):
     with support.local(home, tmp_path / "store") as api:
         app = support.run_app("agent_app.py", mode, api, home)
         api.kill()
@@ -38,14 +38,14 @@ def test_acknowledged_spans_are_there_once_after_a_kill(mode, tmp_path, home):
         assert set(details["spans"][0]["evaluations"]) == {"early", "resolved"}, "evaluations survive too"
 
 
-def test_a_kill_in_the_middle_of_writing_loses_nothing_that_was_acknowledged(tmp_path, home):
+def test_a_kill_during_a_write_loses_no_acknowledged_span(tmp_path, home):
     acknowledged = []
     with support.local(home, tmp_path / "store") as api:
         sender = subprocess.Popen([sys.executable, str(support.HERE / "apps" / "stream_app.py"), "100000"], env=support.sdk_environment("agentless", api, home), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         for line in sender.stdout:
             acknowledged.append(line.strip())
             if len(acknowledged) == 30:
-                time.sleep(0.005)  # somewhere within a write
+                time.sleep(0.005)  # at a random moment of a write
                 api.kill()
         sender.wait(60)
     assert len(acknowledged) >= 30
@@ -58,8 +58,8 @@ def test_a_kill_in_the_middle_of_writing_loses_nothing_that_was_acknowledged(tmp
         assert {t: len(spans.get(t, [])) for t in acknowledged} == dict.fromkeys(acknowledged, 5)
 
 
-def test_the_same_spans_sent_again_are_not_doubled(tmp_path, home):
-    """The SDK repeats a request whose answer it did not get."""
+def test_spans_that_are_sent_twice_exist_once(tmp_path, home):
+    """The SDK repeats a request if it received no response."""
     body = json.dumps([{"_dd.stage": "raw", "_dd.tracer_version": "4.16.0", "event_type": "span", "spans": [
         {"trace_id": "6b00ee90000000000000000000000001", "span_id": "77", "parent_id": "undefined", "name": "again", "start_ns": time.time_ns(), "duration": 1000, "status": "ok",
          "tags": ["ml_app:twice"], "meta": {"span": {"kind": "task"}, "input": {"value": "a"}}, "metrics": {}}]}]).encode()

@@ -1,4 +1,4 @@
-"""Evaluators that the SDK published and evaluations that it sent, seen through the tools and by Datadog's API client."""
+"""Evaluators that the SDK published and evaluations that it sent, read by the tools and by Datadog's API client."""
 import json
 import urllib.request
 
@@ -91,7 +91,7 @@ def test_datadogs_api_client_reads_and_writes_the_same_configuration(judged, loc
         tools("get_llmobs_evaluator", eval_name="sdk_tone")
 
 
-def test_writing_tools_are_absent_where_nothing_may_be_written(mcp):
+def test_read_only_servers_have_no_writing_tools(mcp):
     def listed(query):
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}).encode()
         headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}

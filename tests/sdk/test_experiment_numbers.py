@@ -1,4 +1,4 @@
-"""Every number of the experiment tools equals what pandas computes from the SDK's own results: two experiments of 1,200 records from a CSV file
+"""Every number of the experiment tools equals the one that pandas computes from the SDK's results: two experiments of 1,200 records from a CSV file
 (one of them run twice), a re-run of evaluators, failing tasks, failing evaluators."""
 import json
 
@@ -38,7 +38,7 @@ def ask(api, home):
         yield lambda tool, **arguments: json.loads(support.over_http(mcp, tool, arguments))
 
 
-def test_the_app_failed_where_it_should(told):
+def test_the_expected_tasks_and_evaluators_failed(told):
     assert told["candidate"].events.groupby("error_type").size().to_dict() == {"builtins.TimeoutError": 2 * 13, "builtins.KeyError": 2 * 8}
     assert len(told["baseline"].events) == 1200 and len(told["candidate"].events) == 2400
     assert len(told["rerun"].events) == 1200 - int(told["baseline"].events["failed"].sum())
@@ -149,7 +149,7 @@ def test_tokens_per_run(told, ask):
 
 
 def test_a_rerun_against_its_original(told, ask):
-    """The re-run kept the outputs and judges them more strictly under the same name: each side has one run, so the exact test applies."""
+    """The re-run keeps the outputs and evaluates them more strictly under the same name. Each side has one run, so the exact test applies."""
     base, rerun = told["baseline"], told["rerun"]
     answer = ask("compare_llmobs_experiments", baseline_experiment_id=base.id, candidate_experiment_id=rerun.id, max_tokens=20_000)
     [row], compared = answer["metrics"], Compared(base, rerun, "correct")

@@ -1,5 +1,5 @@
-"""The SDK's experiments against the local backend. `apps/experiments_app.py` is Datadog's SDK in use and knows nothing of this project: it runs as it
-is, and every number of the experiment tools equals what pandas computes from the results that the SDK holds at its end."""
+"""The SDK's experiments against the local backend. `apps/experiments_app.py` uses Datadog's SDK and contains nothing specific to this
+project: it runs unchanged, and every number of the experiment tools equals what pandas computes from the results that the SDK has at the end."""
 import hashlib
 import json
 import re
@@ -52,13 +52,13 @@ def get(api, path, **query):
         return json.load(answer)
 
 
-def test_the_app_is_not_ours_to_change():
+def test_the_program_is_the_published_one():
     app = (support.HERE / "apps" / "experiments_app.py").read_bytes()
     assert hashlib.sha256(app).hexdigest() == "075f811764bce0c4db405a1ae68007a4ba948a242bd230174fb7b18db09f46b3"
 
 
 def test_the_app_runs_unchanged(home, tmp_path):
-    """The environment alone brings it here; it ends well, and prints what a right server makes it print."""
+    """Only the environment directs it to the backend. It succeeds and prints what it prints with a correct server."""
     with support.local(home / "unchanged", tmp_path / "store") as api:
         lines = support.printed_by("experiments_app.py", "agentless", api, home).splitlines()
         project = get(api, f"{V2}/v1/projects", **{"filter[name]": PROJECT})["data"][0]["id"]
@@ -87,11 +87,11 @@ def test_the_app_runs_unchanged(home, tmp_path):
     assert [prompt["attributes"][key] for key in ("prompt_id", "title", "description", "num_versions")] == ["greeting", "Greeting", "d", 1]
 
 
-def test_the_sdk_sees_its_own_work(ran):
+def test_the_sdk_reads_back_its_results(ran):
     assert (len(ran["records"]), ran["version"], len(ran["filtered"]["records"]), ran["filtered"]["version"]) == (7, 2, 1, 1)
     assert ran["listed"] == [ran["experiments"][name]["id"] for name in ("candidate", "baseline")], "the newest first"
     assert ran["prompt"] == [{"role": "system", "content": "You greet {{user}}."}]
-    # What the SDK pulls is what it had computed; categories are lower-cased on the way.
+    # The SDK reads back what it computed; it sends categories in lower case.
     computed, pulled = ({row["event"]: row for row in one["rows"]} for one in (ran["experiments"]["baseline"], ran["pulled"]))
     assert computed.keys() == pulled.keys() and len(pulled) == 14
     for event, row in pulled.items():
@@ -102,7 +102,7 @@ def test_the_sdk_sees_its_own_work(ran):
 
 
 def test_the_dataset_in_both_of_its_versions(ran, ask):
-    """What the app made of its seven records: one changed, one tagged, one deleted, one appended."""
+    """The seven records after the program changed one, tagged one, deleted one and appended one."""
     where = {"project_id": ran["project"], "dataset_id": ran["dataset"]}
     now = {row["input"]["question"].split(" of ")[1].rstrip("?"): row for row in pages(ask, "get_llmobs_dataset_records", "records", **where)}
     assert {country: row["expected_output"] for country, row in now.items()} == {
@@ -117,7 +117,7 @@ def test_the_dataset_in_both_of_its_versions(ran, ask):
     assert african == first["Capital of Chad?"] and african["id"] == ran["filtered"]["records"][0]["id"]
 
 
-def test_the_app_failed_where_it_should(told):
+def test_the_expected_tasks_and_evaluators_failed(told):
     base = told["baseline"]
     assert base.labels() == LABELS and told["rerun"].labels() == ["exact_match", "verdict"]
     assert (len(base.events), len(told["candidate"].events), len(told["rerun"].events)) == (14, 1, 12)
@@ -196,7 +196,7 @@ def test_a_comparison_over_one_common_record(told, ask):
 
 
 def test_a_rerun_against_its_original(told, ask):
-    """The same evaluators on the same outputs: no record may have changed."""
+    """The same evaluators on the same outputs: no record differs."""
     base, rerun = told["baseline"], told["rerun"]
     answer = ask("compare_llmobs_experiments", baseline_experiment_id=base.id, candidate_experiment_id=rerun.id)
     assert answer["paired_records"] == 6 and answer["total_flips"] == 0 and answer["only_in_baseline"]["records"] == 1

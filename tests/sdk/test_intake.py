@@ -1,4 +1,4 @@
-"""The documented HTTP API, by hand: spans, and evaluations in the first version of their intake beside those of the SDK, which sends the second."""
+"""Hand-written requests of the documented HTTP API: spans, and evaluations in version 1 of the intake; the SDK sends version 2."""
 import json
 import time
 import urllib.error
@@ -10,7 +10,7 @@ import support
 
 APP = "http-app"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-# The largest id, the first whole number that a double cannot hold, and one that is no number.
+# The largest id, the first integer that a double cannot represent, and an id that is not a number.
 ROOT, CHAT, SEARCH = "18446744073709551615", "9007199254740993", "search-1"
 V1, V2 = ("/api/intake/llm-obs/v1/eval-metric", "/api/intake/llm-obs/v2/eval-metric")
 COSTS = {"input_cost": 0.000123, "output_cost": 0.0004, "total_cost": 0.000523}
@@ -43,7 +43,7 @@ def api(home, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(api):
-    """When the spans began, which are there."""
+    """The start times of the stored spans."""
     start = time.time_ns() - 60_000_000_000
     assert post(api, "/api/intake/llm-obs/v1/trace/spans", spans_body(start)) == (202, b"")
     return start
@@ -61,7 +61,7 @@ def spans(start, tool):
     return {span["span_id"]: span for span in answer["spans"]}
 
 
-def test_ids_and_times_are_those_that_were_sent(start, api, spans):
+def test_ids_and_times_are_unchanged(start, api, spans):
     assert list(spans) == [ROOT, CHAT, SEARCH]
     assert {span["trace_id"] for span in spans.values()} == {TRACE}
     assert spans[ROOT]["parent_id"] == "undefined" and spans[ROOT]["children_ids"] == [CHAT, SEARCH]
@@ -72,7 +72,7 @@ def test_ids_and_times_are_those_that_were_sent(start, api, spans):
     assert exact == {ROOT: (start, 5_000_000_123), CHAT: (start + 1, 1_234_567), SEARCH: (start + 2, 1)}
 
 
-def test_what_holds_for_all_spans_gives_way_to_what_a_span_says(spans):
+def test_attributes_of_a_span_override_those_of_the_request(spans):
     assert {(span["ml_app"], span["service"]) for span in spans.values()} == {(APP, "web")}
     assert [spans[span]["session_id"] for span in (ROOT, CHAT, SEARCH)] == ["session-1", "session-1", "session-2"]
     assert all("env:prod" in span["tags"] for span in spans.values())
@@ -97,7 +97,7 @@ def test_costs_and_tokens_are_exact_everywhere(spans, tool):
     assert (sums["count"], sums["cost.sum"], sums["total_tokens.sum"], sums["failure_rate"]) == (1, 0.000523, 15, 0)
 
 
-def test_a_span_that_says_too_little_is_named(api):
+def test_an_incomplete_span_is_named_in_the_error(api):
     with pytest.raises(urllib.error.HTTPError) as refused:
         post(api, "/api/intake/llm-obs/v1/trace/spans", {"data": {"type": "span", "attributes": {"ml_app": APP, "spans": [{"name": "no ids", "start_ns": 1, "duration": 1, "meta": {"kind": "llm"}}]}}})
     assert refused.value.code == 400
@@ -106,7 +106,7 @@ def test_a_span_that_says_too_little_is_named(api):
 
 
 def test_both_versions_of_the_evaluation_intake(start, api, home, tool):
-    """What is about a span stands beside the value in the first version, and in `join_on` in the second."""
+    """Version 1 names the span beside the value, version 2 in `join_on`."""
     now = time.time_ns() // 1_000_000
     about = {"span_id": CHAT, "trace_id": TRACE, "ml_app": APP, "timestamp_ms": now}
     first = [{**about, "label": "v1_score", "metric_type": "score", "score_value": 0.75, "tags": ["judge:v1"]},
@@ -134,7 +134,7 @@ def test_both_versions_of_the_evaluation_intake(start, api, home, tool):
 
 
 @pytest.mark.parametrize("path", (V1, V2))
-def test_an_evaluation_of_nothing_is_refused_in_both_versions(path, api):
+def test_an_evaluation_without_a_target_is_refused_in_both_versions(path, api):
     metric = {"label": "lost", "metric_type": "score", "score_value": 1, "ml_app": APP, "timestamp_ms": time.time_ns() // 1_000_000}
     with pytest.raises(urllib.error.HTTPError) as refused:
         post(api, path, {"data": {"type": "evaluation_metric", "attributes": {"metrics": [metric]}}})

@@ -12,7 +12,7 @@ MODES = ("agentless", "agent")
 
 @pytest.fixture(scope="module")
 def js(local, home):
-    """What the SDK sent, by mode."""
+    """The ids that the SDK sent, by mode."""
     def send(mode):
         env = support.sdk_environment(mode, local, home)
         env.pop("DD_LLMOBS_AGENTLESS_ENABLED")
@@ -49,7 +49,7 @@ def test_the_whole_trace_arrives(mode, js, local, home):
     assert not by_name["nothing"].get("input") and not by_name["nothing"].get("output")
 
 
-def test_the_tools_see_it(js, mcp):
+def test_the_tools_read_the_trace(js, mcp):
     app = js["agent"]
     loop = json.loads(support.over_http(mcp, "find_llmobs_error_spans", {"trace_id": app["ids"]["tool"]["traceId"]}))
     assert loop["error_spans"][0]["span_id"] == app["ids"]["tool"]["spanId"]

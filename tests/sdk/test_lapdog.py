@@ -26,9 +26,9 @@ def lapdog(local, home, tmp_path_factory):
     port = free_port()
     env = support.clean_environment(home)
     arguments = ["--port", str(port), "--otlp-http-port", str(free_port()), "--otlp-grpc-port", str(free_port()), "--agent-url", local.url]
-    folder = tmp_path_factory.mktemp("lapdog")
-    with open(folder / "log", "wb") as log:
-        process = subprocess.Popen([str(PYTHON), "-m", "lapdog.server", *arguments], cwd=folder, env=env, stdout=log, stderr=log)
+    directory = tmp_path_factory.mktemp("lapdog")
+    with open(directory / "log", "wb") as log:
+        process = subprocess.Popen([str(PYTHON), "-m", "lapdog.server", *arguments], cwd=directory, env=env, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 30
@@ -37,13 +37,13 @@ def lapdog(local, home, tmp_path_factory):
                 urllib.request.urlopen(url + "/info", timeout=5).read()
                 break
             except OSError:
-                assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+                assert process.poll() is None and time.monotonic() < deadline, (directory / "log").read_text()
                 time.sleep(0.1)
         yield url
     finally:
         process.terminate()
         process.wait(10)
-    text = (folder / "log").read_text()
+    text = (directory / "log").read_text()
     assert "Failed to forward" not in text and "Error trying to" not in text, text
 
 
@@ -54,7 +54,7 @@ def post(url, body, **headers):
 
 
 def test_the_agent_is_found_valid(local):
-    """What the test agent asks before it forwards."""
+    """The requests that the test agent sends before it forwards data."""
     with urllib.request.urlopen(local.url + "/evp_proxy/v2/api/v1/validate", timeout=10) as answer:
         assert json.load(answer) == {"valid": True}
 
@@ -78,7 +78,7 @@ def test_a_session_of_a_coding_agent(lapdog, local):
 
 
 def test_a_running_step_is_updated(lapdog, local):
-    """Not compressed: what is, the test agent unpacks, and forwards under its old length, cut."""
+    """Not compressed: the test agent decompresses bodies and forwards them truncated to the compressed length."""
     def send(path, **span):
         body = msgpack.packb({"_dd.stage": "raw", "event_type": "span", "spans": [{"trace_id": "ab" * 16, "span_id": "77", **span}]})
         post(lapdog + path, body, **{"Content-Type": "application/msgpack"})
@@ -95,7 +95,7 @@ def test_a_running_step_is_updated(lapdog, local):
 
 @pytest.fixture(scope="module")
 def inferences(lapdog, local):
-    """A session of an agent that tells of each inference: two steps of a model, a tool in the first. Answers with the trace."""
+    """Records a session of an agent that reports each inference: two model calls, a tool in the first. Returns the trace."""
     def hook(name, **more):
         post(lapdog + "/pi/hooks", {"session_id": "steps-session", "hook_event_name": name, **more})
     def usage(tokens):
@@ -124,7 +124,7 @@ def tool(local, home, name, **arguments):
     return json.loads(support.over_call(local, home, name, arguments))
 
 
-def test_steps_stand_between_the_agent_and_what_it_did(inferences, local, home):
+def test_steps_are_between_the_agent_and_its_calls(inferences, local, home):
     trace = tool(local, home, "get_llmobs_trace", trace_id=inferences, include_tree=True)
     assert trace["span_kinds"] == {"agent": 1, "step": 2, "llm": 2, "tool": 1}
     [agent] = trace["spans"]

@@ -1,4 +1,4 @@
-"""Signing in as a person does it: the program prints an address, a real browser opens it, a button is pressed."""
+"""Signing in as a user does: the program prints a URL, a real browser opens it and presses a button."""
 import json
 import re
 import subprocess
@@ -9,7 +9,7 @@ import support
 
 
 class Login:
-    """`llmobs-mcp login`, up to the address that it wants opened."""
+    """`llmobs-mcp login`, until it prints the URL to open."""
 
     def __init__(self, home, api):
         self.process = subprocess.Popen(

@@ -23,7 +23,7 @@ def inspector(home, mcp, *arguments, era="auto"):
 
 
 @pytest.mark.parametrize("era", ["legacy", "auto", "modern"])
-def test_inspector_lists_the_tools_and_finds_no_fault_in_their_schemas(era, mcp, home):
+def test_inspector_lists_the_tools_and_accepts_their_schemas(era, mcp, home):
     done = inspector(home, mcp, "--method", "tools/list", "--strict", era=era)
     assert done.returncode == 0, done.stderr
     listed = json.loads(done.stdout)
@@ -41,14 +41,14 @@ def test_inspector_calls_a_tool(mcp, home, sent):
     assert content[0]["text"] == support.over_http(mcp, "get_llmobs_agent_loop", arguments)
 
 
-def test_inspector_sees_a_tool_error(mcp, home, sent):
+def test_inspector_shows_a_tool_error(mcp, home, sent):
     arguments = {"trace_id": "0" * 32, "from": sent["apm"]["from"], "to": sent["apm"]["to"]}
     done = inspector(home, mcp, "--method", "tools/call", "--tool-name", "get_llmobs_trace", "--tool-args-json", json.dumps(arguments))
     assert done.returncode == 5, done.stdout + done.stderr
     assert "no spans found for trace" in done.stdout + done.stderr
 
 
-# The scenarios that hold for any server; the others call tools that only a test server has.
+# The scenarios for any server; the others call tools that only a test server has.
 SCENARIOS = [("server-initialize", "2025-11-25"), ("ping", "2025-11-25"), ("tools-list", "2025-11-25"), ("tools-list", "2026-07-28"),
              ("resources-list", "2025-11-25"), ("resources-list", "2026-07-28"), ("dns-rebinding-protection", "2025-11-25"),
              ("dns-rebinding-protection", "2026-07-28"), ("caching", "2026-07-28"), ("http-header-validation", "2026-07-28")]

@@ -1,4 +1,4 @@
-"""OpenTelemetry's own exporters over HTTP: gzip protobuf with spans written by hand, of OpenInference and of OpenLLMetry; JSON from Node."""
+"""OpenTelemetry's exporters over HTTP: gzip protobuf with hand-written, OpenInference and OpenLLMetry spans; JSON from Node."""
 import json
 import subprocess
 import sys
@@ -14,7 +14,7 @@ CALL = [{"name": "weather", "arguments": {"city": "Zürich"}, "tool_id": "call_1
 
 @pytest.fixture(scope="module")
 def otlp(home, tmp_path_factory):
-    """A backend with the second listener, and what was sent to it."""
+    """A backend with an OTLP listener, and the ids that were sent to it."""
     with support.local(home, tmp_path_factory.mktemp("otlp"), "--otlp-listen", "127.0.0.1:0") as api:
         port = api.ports()[1]
         for source in SOURCES:
@@ -29,7 +29,7 @@ def otlp(home, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def json_sent(otlp, home):
-    """What the exporter for Node sent, as JSON and in chunks."""
+    """The ids that the exporter for Node sent, as JSON with chunked transfer encoding."""
     env = {**support.clean_environment(home), "OTLP_ENDPOINT": otlp.url + "/v1/traces"}
     done = subprocess.run([str(BIN / "node"), str(support.HERE / "apps" / "otel_json_app.js")], env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and not done.stderr, done.stderr
@@ -39,7 +39,7 @@ def json_sent(otlp, home):
 def test_spans_written_by_hand(otlp):
     agent, chat, tool = support.spans_of(otlp, "otel-by_hand")
     assert [s["span_kind"] for s in (agent, chat, tool)] == ["agent", "llm", "tool"]
-    # The spans of the web server are not kept, and the links lead across them.
+    # Spans of the web server are not stored; parent links lead across them.
     assert agent["parent_id"] == "undefined" and agent["session_id"] == "conv-1"
     assert chat["parent_id"] == tool["parent_id"] == agent["span_id"]
     assert chat["input"]["messages"] == [{"role": "user", "content": "Weather?"}]
@@ -50,7 +50,7 @@ def test_spans_written_by_hand(otlp):
     assert len(agent["trace_id"]) == 32 and agent["span_id"].isdigit()
 
 
-def test_json_keeps_ids_and_times_to_the_last_digit(json_sent, otlp):
+def test_json_keeps_all_digits_of_ids_and_times(json_sent, otlp):
     spans = {s["span_kind"]: s for s in support.spans_of(otlp, json_sent["app"])}
     assert sorted(spans) == ["agent", "llm", "tool"]
     for kind, key in (("agent", "agent"), ("llm", "chat"), ("tool", "tool")):
@@ -90,7 +90,7 @@ def test_instrumentations(source, tokens, otlp):
     assert failed["status"] == "error" and "the model is down" in failed["error"]["message"] and failed["error"]["stack"]
 
 
-def test_the_tools_see_json_spans_too(json_sent, otlp, home):
+def test_the_tools_read_json_spans(json_sent, otlp, home):
     sent = json_sent["sent"]
     loop = json.loads(support.over_call(otlp, home, "get_llmobs_agent_loop", {"trace_id": sent["agent"]["traceId"]}))
     [turn] = loop["iterations"]
@@ -98,7 +98,7 @@ def test_the_tools_see_json_spans_too(json_sent, otlp, home):
     assert [(call["name"], call["arguments"]) for call in turn["tool_calls"]] == [("weather", {"city": "Zürich"})]
 
 
-def test_the_agent_loop_is_understood(otlp, home):
+def test_the_agent_loop_is_recognised(otlp, home):
     agent = support.spans_of(otlp, "otel-openllmetry")[0]
     loop = json.loads(support.over_call(otlp, home, "get_llmobs_agent_loop", {"trace_id": agent["trace_id"]}))
     assert len(loop["iterations"]) == 3

@@ -1,4 +1,4 @@
-"""The SDK's own reader, `LLMObs.get_spans`, on what the SDK sent."""
+"""The SDK's reader, `LLMObs.get_spans`, on data that the SDK sent."""
 import pytest
 
 import support

@@ -30,8 +30,8 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def server(local, tmp_path_factory):
-    """A server that users sign in to, over the local backend as if it were a site. That one goes by another name than the
-    server, so that a browser takes the two for different sites."""
+    """A server with user sign-in over the double of Datadog. The two have different host names, so that a browser treats
+    them as different sites."""
     home = tmp_path_factory.mktemp("oauth")
     home.joinpath("key").write_text(KEY)
     port = free_port()
@@ -43,7 +43,7 @@ def server(local, tmp_path_factory):
 
 
 class Callback:
-    """Where the client gets its answer: a port of this machine, for one request."""
+    """The redirect URI of the client: a loopback port, for one request."""
 
     def __enter__(self):
         outer = self
@@ -71,7 +71,7 @@ class Callback:
 
 
 class Storage:
-    """What the client keeps."""
+    """The storage of the client."""
 
     tokens = client = None
 
@@ -150,7 +150,7 @@ def test_the_python_client_signs_in_refreshes_and_is_refused_after_revocation(pa
         assert status(server, first.access_token, path) == 200
         assert status(server, first.access_token, "/api/unstable/mcp-server/mcp") == 401, "one address, one audience"
 
-        # As if its token were over: the client refreshes, and nobody is asked again.
+        # With an expired token the client refreshes without asking the user again.
         auth.context.token_expiry_time = 1
         asyncio.run(called(server, auth, path))
         assert storage.tokens.access_token != first.access_token and len(seen) == 1
@@ -160,7 +160,7 @@ def test_the_python_client_signs_in_refreshes_and_is_refused_after_revocation(pa
     assert status(server, first.access_token, path) == 401
 
 
-def test_only_who_ticks_it_on_the_page_is_served_tools_that_write(server):
+def test_writing_tools_require_the_checkbox_of_the_consent_page(server):
     keys = {"api_key": "key-a", "application_key": "key-b"}
     with Callback() as callback:
         reader = asyncio.run(listed(server, provider(server, callback, Storage(), [], fields=keys)))

@@ -1,4 +1,4 @@
-"""The seven tools on what the SDK sent: right, and the same bytes over stdio, over HTTP and through `call`."""
+"""The seven tools on data that the SDK sent: correct, and equal bytes over stdio, over HTTP and with `call`."""
 import json
 import math
 import re
@@ -13,16 +13,16 @@ SEVEN = {"search_llmobs_spans", "get_llmobs_trace", "get_llmobs_span_details", "
          "find_llmobs_error_spans", "expand_llmobs_spans", "get_llmobs_agent_loop"}
 
 
-# What a search that answers the documented attributes only leaves unknown, and nothing else tells either: by tool, the key that is missing or says less.
-CANNOT_SAY = {
+# Information that is missing if a site returns documented attributes only and that no other endpoint has: by tool, the key that is missing or says less.
+DOCUMENTED_GAPS = {
     # The trace of the APM tracer.
     ("search_llmobs_spans", "spans[].apm_trace_id"), ("get_llmobs_span_details", "spans[].apm_trace_id"),
-    # Documents are read when they are asked for; before, nothing tells that a retrieval found some.
+    # Documents are read on request; without that a retrieval does not show whether it found any.
     ("search_llmobs_spans", "spans[].output of retrieval"), ("get_llmobs_trace", "spans[].children[].has_output of retrieval"),
     ("expand_llmobs_spans", "spans[].children[].has_output of retrieval"),
-    # Which prompt of the registry it was.
+    # The prompt in the registry.
     ("get_llmobs_span_details", "spans[].prompt"),
-    # When an evaluation was made, what users said, and what went wrong on the way in.
+    # The time of an evaluation, user feedback, and collection errors.
     ("get_llmobs_span_details", "spans[].evaluations.*.timestamp_ms"), ("get_llmobs_span_details", "spans[].feedback"), ("get_llmobs_span_details", "spans[].collection_errors")}
 
 
@@ -70,7 +70,7 @@ def test_search_combines_all_filters(app, call):
     assert [s["span_id"] for s in session["spans"]] == [app["spans"]["root"]]
 
 
-def test_search_pages_give_every_span_once(app, call):
+def test_search_pages_contain_every_span_once(app, call):
     seen, arguments = [], {"ml_app": app["app"], "limit": 4, **window(app)}
     for _ in range(20):
         page = call("search_llmobs_spans", arguments)
@@ -81,7 +81,7 @@ def test_search_pages_give_every_span_once(app, call):
     assert len(seen) == len(set(seen)) == sum(app["counts"].values())
 
 
-def test_search_without_a_hit_says_why(app, call):
+def test_an_empty_search_says_why(app, call):
     answer = call("search_llmobs_spans", {"ml_app": app["app"], "span_kind": "embedding", **window(app)})
     assert answer["spans"] == [] and answer["why_empty"]
 
@@ -97,7 +97,7 @@ def test_trace_shows_the_tree(app, call):
     assert [n["span_id"] for n in agent["children"]] == [app["spans"][k] for k in ("llm_1", "tool_soft", "llm_2", "tool_ok", "llm_3")]
 
 
-def test_details_hold_evaluations_that_came_before_and_after(app, call):
+def test_details_contain_evaluations_sent_before_and_after_the_span(app, call):
     ids = app["spans"]
     answer = call("get_llmobs_span_details", on(app, "loop", span_ids=[ids["root"], ids["llm_3"], ids["tool_ok"], "42"]))
     spans = by_id(answer["spans"])
@@ -113,7 +113,7 @@ def test_details_hold_evaluations_that_came_before_and_after(app, call):
     assert "messages" not in spans[ids["tool_ok"]]["content_info"]
 
 
-def test_content_selects_before_it_cuts(app, call):
+def test_content_applies_the_path_before_it_cuts(app, call):
     llm = on(app, "loop", span_id=app["spans"]["llm_3"], field="messages")
     whole = call("get_llmobs_span_content", llm)
     assert len(whole["content"]) == 7 and whole["content"][0]["role"] == "system"
@@ -133,14 +133,14 @@ def test_content_reaches_every_field(app, call):
     assert "order service is read-only" in json.dumps(output["content"])
 
 
-def test_content_explains_a_bad_path(app, mcp):
+def test_content_explains_an_invalid_path(app, mcp):
     with pytest.raises(support.ToolFailure) as failure:
         support.over_http(mcp, "get_llmobs_span_content", on(app, "loop", span_id=app["spans"]["llm_1"], field="messages", path="$.messages["))
     error = json.loads(str(failure.value))
     assert error["error"] and error["hint"] and error["example"]
 
 
-def test_error_spans_tell_origin_from_propagation(app, call):
+def test_error_spans_separate_origin_from_propagation(app, call):
     answer = call("find_llmobs_error_spans", on(app, "error"))
     ids, spans = app["spans"], by_id(answer["error_spans"])
     assert answer["error_count"] == 3 and set(spans) == {ids["error_root"], ids["error_agent"], ids["error_tool"]}
@@ -159,14 +159,14 @@ def test_error_spans_show_soft_errors(app, call):
     assert soft["span_id"] == app["spans"]["tool_soft"] and "isError" in soft["evidence"]["path"] and soft["evidence"]["value"] is True
 
 
-def test_expand_keeps_the_path_to_what_was_asked(app, call):
+def test_expand_keeps_the_path_to_matching_spans(app, call):
     answer = call("expand_llmobs_spans", on(app, "loop", span_ids=[app["spans"]["root"]], max_depth=2, filter_kind="tool"))
     shown = {n["span_id"] for n in nodes(answer["spans"])}
     assert {app["spans"]["tool_soft"], app["spans"]["tool_ok"], app["spans"]["agent"]} <= shown
     assert app["spans"]["llm_1"] not in shown
 
 
-def test_agent_loop_pairs_decisions_with_results(app, call):
+def test_agent_loop_pairs_calls_with_results(app, call):
     answer = call("get_llmobs_agent_loop", on(app, "loop"))
     assert answer["agent_name"] == "refund_agent" and answer["total_iterations"] == 3
     first, second, third = answer["iterations"]
@@ -191,12 +191,12 @@ def test_an_unknown_trace_is_a_404(app, mcp):
     assert json.loads(str(failure.value))["status"] == 404
 
 
-def test_durations_are_those_of_the_sdk(app, call):
+def test_durations_equal_those_of_the_sdk(app, call):
     (root,) = call("get_llmobs_trace", on(app, "error"))["spans"]
     assert root["status"] == "error" and 0 < root["duration_ms"] < 60_000 and not math.isnan(root["duration_ms"])
 
 
-def test_a_new_evaluation_is_seen_within_30_seconds(sent, local, mcp):
+def test_a_new_evaluation_is_visible_within_30_seconds(sent, local, mcp):
     """Evaluations come minutes to days after their trace; a cached trace must not hide them."""
     app = sent["evp_v2"]
     arguments = on(app, "loop", span_ids=[app["spans"]["agent"]])
@@ -217,7 +217,7 @@ def test_a_new_evaluation_is_seen_within_30_seconds(sent, local, mcp):
 
 
 def differences(one, other, path=""):
-    """The keys in which two answers differ, whatever the place in a list, the depth in a tree and the label of an evaluation; of outputs with the kind of the span."""
+    """The keys in which two answers differ, independent of the position in a list, the depth in a tree and the label of an evaluation; outputs with the span kind."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in one.keys() | other.keys():
             kind = f" of {one['span_kind']}" if key in ("output", "has_output") and "span_kind" in one else ""
@@ -230,7 +230,7 @@ def differences(one, other, path=""):
 
 
 def everything(mcp, traces, window, fields):
-    """What each of the seven tools answers on all of the traces. `fields` are those to read of each span; spans that are not in it have theirs noted."""
+    """The answers of the seven tools for all traces. `fields` names the fields to read of each span; spans that are missing in it are added."""
     def ask(tool, **arguments):
         answers.setdefault(tool, []).append(json.loads(support.over_http(mcp, tool, {**arguments, **window})))
         return answers[tool][-1]
@@ -251,7 +251,7 @@ BY_HAND = "5b8efff798038103d269b633813fc60c"
 
 
 def send_by_hand(api, **more):
-    """A run of an experiment's task, and a model call in it with what the application does not send."""
+    """Sends a run of an experiment's task with a model call that has attributes which the application does not send."""
     span = {"trace_id": BY_HAND, "start_ns": time.time_ns(), "duration": 1000, "tags": ["ml_app:by-hand"]}
     call = {**span, "span_id": "78", "parent_id": "77", "name": "prompted", "status": "error", "collection_errors": ["dropped_io"],
             "meta": {"span": {"kind": "llm"}, "model_name": "m", "input": {"messages": [{"role": "user", "content": "Hi"}], "prompt": {"id": "greeting", "version": "3", "template": "Hi"}},
@@ -261,8 +261,8 @@ def send_by_hand(api, **more):
     urllib.request.urlopen(urllib.request.Request(api.url + "/api/v2/llmobs", body, {"Content-Type": "application/json"}), timeout=10).close()
 
 
-def test_documented_attributes_are_enough_but_for_what_they_cannot_say(home, tmp_path):
-    """A site may answer its documented attributes only. On the same data the tools say the same then, with the gaps filled by other endpoints."""
+def test_documented_attributes_suffice_except_for_listed_gaps(home, tmp_path):
+    """A site may return documented attributes only. On the same data the tools give the same answers, with gaps filled from other endpoints."""
     answers, fields = [], {}
     for flags in ([], ["--documented-only"]):
         with support.local(home / "documented", tmp_path / "store", *flags) as api:
@@ -276,16 +276,16 @@ def test_documented_attributes_are_enough_but_for_what_they_cannot_say(home, tmp
                 answers.append(everything(mcp, traces, window, fields))
     whole, documented = answers
     assert set(whole) == set(documented) == SEVEN and len(whole["get_llmobs_span_content"]) > 50
-    # The documented value is text: what is of another type, as in experiments, comes as its JSON text.
+    # The documented value is text: values of another type, as in experiments, are returned as JSON text.
     raw = {("77", "input"): [{"q": 1}, '{"q":1}'], ("77", "output"): [[2], "[2]"]}
     for place, one in enumerate(answers):
         rows = {(row["span_id"], row["field"]): row for row in one["get_llmobs_span_content"]}
         assert {which: rows.pop(which)["content"] for which in raw} == {which: contents[place] for which, contents in raw.items()}
         one["get_llmobs_span_content"] = list(rows.values())
-    assert {(tool, key) for tool in whole for key in differences(whole[tool], documented[tool])} == {(tool, f"[].{key}") for tool, key in CANNOT_SAY}
+    assert {(tool, key) for tool in whole for key in differences(whole[tool], documented[tool])} == {(tool, f"[].{key}") for tool, key in DOCUMENTED_GAPS}
 
 
-def test_the_expected_output_of_any_span_is_read_from_a_site_of_documented_attributes(home, tmp_path):
+def test_expected_output_is_read_from_a_site_with_documented_attributes_only(home, tmp_path):
     with support.local(home / "expected", tmp_path / "store", "--documented-only") as api:
         send_by_hand(api, expected_output={"value": "Hello"})
         read = json.loads(support.over_call(api, home, "get_llmobs_span_content", {"trace_id": BY_HAND, "span_id": "78", "field": "expected_output"}))

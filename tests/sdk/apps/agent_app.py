@@ -1,4 +1,4 @@
-"""One small support application: a tool loop with a soft error, a climbing error, a retrieval,
+"""A small support application: a tool loop with a soft error, a propagated error, a retrieval,
 evaluations sent before and after their spans. Prints the ids of what it sent, as JSON."""
 import datetime
 import json
@@ -48,7 +48,7 @@ def loop():
         remember("root")
         root = LLMObs.export_span()
         LLMObs.annotate(input_data={"ticket": QUESTION["content"]}, tags={"ticket": f"T-{APP}", "tier": "gold"}, metadata={"channel": "chat"})
-        # Arrives before the span that it judges.
+        # Arrives before the span that it evaluates.
         LLMObs.submit_evaluation(label="early", metric_type="score", value=0.25, span=root, ml_app=APP, assessment="fail", reasoning="sent before its span")
         flush_evaluations()
         with LLMObs.agent("refund_agent"):

@@ -10,8 +10,8 @@ PROJECT = "datasets"
 many = [{"input_data": {"n": n}, "expected_output": n * n, "metadata": {"n": n}, "tags": [f"half:{n % 2}"]} for n in range(1200)]
 LLMObs.create_dataset(dataset_name="many", project_name=PROJECT, records=many)
 LLMObs.create_dataset(dataset_name="bulk", project_name=PROJECT, records=many[:300], bulk_upload=True)
-with tempfile.TemporaryDirectory() as folder:
-    path = os.path.join(folder, "questions.csv")
+with tempfile.TemporaryDirectory() as directory:
+    path = os.path.join(directory, "questions.csv")
     with open(path, "w", newline="") as f:
         writer = csv.writer(f)
         writer.writerow(["question", "answer", "topic"])

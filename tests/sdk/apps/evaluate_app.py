@@ -1,4 +1,4 @@
-"""Sends evaluations of spans of others; the argument is a list of what `submit_evaluation` is called with, as JSON."""
+"""Sends evaluations of existing spans; the argument is a JSON list of the arguments of `submit_evaluation`."""
 import json
 import sys
 

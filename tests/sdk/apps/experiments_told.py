@@ -1,4 +1,4 @@
-"""Runs `experiments_app.py` as it is; prints what that printed, and the results that the SDK holds at its end."""
+"""Runs `experiments_app.py` as it is; prints what that printed, and the results that the SDK has at the end."""
 import contextlib
 import io
 import json

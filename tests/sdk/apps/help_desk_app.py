@@ -17,8 +17,8 @@ LANGS = ("en", "de", "fr", "es")
 TOPICS = ("refund", "label", "damage", "gift", "shipping")
 
 
-with tempfile.TemporaryDirectory() as folder:
-    path = os.path.join(folder, "questions.csv")
+with tempfile.TemporaryDirectory() as directory:
+    path = os.path.join(directory, "questions.csv")
     with open(path, "w", newline="") as f:
         writer = csv.writer(f)
         writer.writerow(["question", "number", "answer", "topic"])
@@ -43,7 +43,7 @@ def task(input_data, config):
     model, number = config["model"], int(input_data["number"])
     asked[model, number] += 1
     if number % 100 == 0:
-        LLMObs.flush()  # this model answers at once, and the SDK drops spans when 1,000 wait
+        LLMObs.flush()  # this model answers at once, and the SDK drops spans when 1,000 are queued
     with LLMObs.llm(model_name=model, model_provider="none", name="answer"):
         if number % 97 == 5:
             raise TimeoutError("the model did not answer")

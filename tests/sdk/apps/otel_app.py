@@ -16,7 +16,7 @@ from opentelemetry.trace import Link, Status, StatusCode
 
 
 class Model(BaseHTTPRequestHandler):
-    """Asks for a tool until it has a result, then answers; fails when asked to."""
+    """Requests a tool call until there is a result, then answers; fails on request."""
 
     def log_message(self, *_):
         pass
@@ -42,7 +42,7 @@ class Model(BaseHTTPRequestHandler):
 
 
 def by_hand(tracer):
-    """The GenAI conventions, the messages in an event, below a span of a web server that is not kept."""
+    """The GenAI conventions with messages in an event, below a span of a web server that is not stored."""
     with tracer.start_as_current_span("GET /weather", attributes={"http.route": "/weather"}):
         with tracer.start_as_current_span("invoke_agent weather_agent", attributes={"gen_ai.operation.name": "invoke_agent", "gen_ai.conversation.id": "conv-1"}):
             chat = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4.1", "gen_ai.usage.input_tokens": 12}
@@ -80,7 +80,7 @@ which = sys.argv[1]
 app = f"otel-{which}"
 provider = TracerProvider(resource=Resource.create({"service.name": app, "deployment.environment.name": "test"}))
 exporter = OTLPSpanExporter(endpoint=os.environ["OTLP_ENDPOINT"], compression=Compression.Gzip)
-# One span a request when written by hand: children arrive before the spans above them.
+# One span per request for hand-written spans: children arrive before their parents.
 provider.add_span_processor(SimpleSpanProcessor(exporter) if which == "by_hand" else BatchSpanProcessor(exporter))
 trace.set_tracer_provider(provider)
 if which == "openinference":

@@ -20,7 +20,7 @@ const provider = new TracerProvider({
   spanProcessors: [new SimpleSpanProcessor({ exporter: new OTLPTraceExporter({ url: process.env.OTLP_ENDPOINT }) })]
 })
 const tracer = provider.getTracer('app')
-// A whole second that is over: nothing that begins in the future is found up to now.
+// A second in the past: a search up to now does not find spans that start in the future.
 const second = Math.floor(Date.now() / 1000) - 10
 const sent = {}
 

@@ -1,4 +1,4 @@
-"""Sends one trace after the other until the receiver dies; prints each trace id once its spans were acknowledged."""
+"""Sends one trace after the other until the receiver ends; prints each trace id when its spans are acknowledged."""
 import os
 import sys
 
@@ -17,7 +17,7 @@ def send_once(payload, num_events):
 
 
 writer._send_payload = send_once
-writer._send_payload_with_retry = send_once  # the receiver is gone for good: do not wait for it
+writer._send_payload_with_retry = send_once  # the receiver does not return: do not wait for it
 for number in range(int(sys.argv[1])):
     with LLMObs.workflow("turn"):
         trace = LLMObs.export_span()["trace_id"]
@@ -29,4 +29,4 @@ for number in range(int(sys.argv[1])):
     if not acknowledged or not all(acknowledged):
         break
     print(trace, flush=True)
-os._exit(0)  # no last flush: the receiver is dead
+os._exit(0)  # no last flush: the receiver has ended

@@ -1,4 +1,4 @@
-"""What the SDK holds of experiments and datasets, as JSON."""
+"""The SDK's representation of experiments and datasets, as JSON."""
 
 
 def told(experiment):
