@@ -9,11 +9,12 @@
 //! 3. [`server`]: the MCP server: handler, stdio, Streamable HTTP.
 //! 4. [`cli`]: the commands.
 //!
-//! Below it are the crates `llmobs-core` (types, query language, analysis), `datadog-llmobs` (the
+//! The root crate builds on `llmobs-core` (types, query language, analysis), `datadog-llmobs` (the
 //! typed API client), `llmobs-authz` (who may call over HTTP) and `llmobs-local` (the backend that
 //! speaks Datadog's HTTP API on this machine). `ARCHITECTURE.md` describes all of them.
 
 pub mod cli;
+mod clock;
 pub mod render;
 pub mod server;
 pub mod tools;

@@ -1,10 +1,10 @@
-//! The `llmobs-mcp` command. All of it is in the library, so that tests reach it.
+//! The `llmobs-mcp` command. The library holds all of its code, so that tests can use it.
 
 use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// Taking spans in and indexing them is many small allocations on several threads.
+/// Ingesting and indexing spans makes many small allocations on several threads.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

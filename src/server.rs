@@ -1,15 +1,17 @@
-//! The MCP front: one handler for every transport, stdio and Streamable HTTP around it.
+//! The MCP server: one handler for every transport, with stdio and Streamable HTTP around it.
 //!
-//! The handler is thin on purpose. It decides *which* tools a caller sees (`selection`), *whose*
-//! credentials a call uses (`upstreams`) and how an outcome is framed for the protocol; what a
-//! tool does lives in [`crate::tools`], and what it costs lives in [`datadog_llmobs`]. Whatever
-//! must outlive a request (connections, limiters, caches) is inside the hubs that [`Upstreams`]
-//! holds, never in the handler, because HTTP is served without sessions: each request gets its own
-//! copy of the handler.
+//! The handler is thin. It decides *which* tools a caller sees (`selection`), *whose* credentials a
+//! call uses (`upstreams`) and how the protocol frames an outcome. [`crate::tools`] holds the tools,
+//! [`datadog_llmobs`] the requests behind them.
 //!
-//! Both eras of the protocol are served on the same endpoint and on stdio: the stateless revision
-//! 2026-07-28 and the older ones that begin with `initialize`.
+//! Invariant: connections, limiters and caches, which outlive a request, are in the hubs of
+//! [`Upstreams`], never in the handler. HTTP has no sessions, so each request gets its own copy of
+//! the handler.
+//!
+//! One endpoint, like stdio, serves both protocol eras: the stateless revision 2026-07-28 and the
+//! older revisions that start with `initialize`.
 
+mod body;
 mod credentials;
 mod dispatch;
 mod guard;
@@ -27,22 +29,21 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use credentials::{CredentialSource, FixedCredential, NotReady};
+pub use credentials::{CredentialSource, CredentialUnavailable, FixedCredential};
 pub use dispatch::{CALL_DEADLINE, Outcome};
 pub use handler::definitions;
 pub use http::{HttpError, router, serve_http};
 use llmobs_authz::Admitted;
-pub use llmobs_core::analysis::candidates::closest;
 pub use resources::{TOOLSETS_URI, WHOAMI_URI};
 pub use scope::Scope;
-pub use selection::{Catalogue, Entry, Hidden, Selection, Wish};
+pub use selection::{HiddenReason, Selection, ToolEntry, ToolFilter, ToolRegistry};
 pub use stdio::{StdioError, serve_stdio, serve_streams};
-pub use upstreams::{Described, LocalReason, Upstreams};
+pub use upstreams::{LocalReason, UpstreamInfo, Upstreams};
 
-/// The version that every front of the server reports.
+/// The version that the server reports on every transport.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The MCP server: cheap to copy, so that each HTTP request may own one.
+/// The MCP server. It is cheap to clone: each HTTP request owns a clone.
 #[derive(Clone)]
 pub struct McpServer {
     inner: Arc<Inner>,
@@ -50,37 +51,37 @@ pub struct McpServer {
 
 struct Inner {
     upstreams: Upstreams,
-    /// What the whole process was asked to serve; a request can only tighten it.
-    process: Wish,
-    catalogue: Catalogue,
+    /// The tools of the process; a request can only restrict them further.
+    process: ToolFilter,
+    registry: ToolRegistry,
 }
 
 impl McpServer {
-    /// A server over these upstreams. `process` is what the command line, the environment and the
-    /// config file ask of the whole process; the default serves the default toolset.
-    pub fn new(upstreams: Upstreams, process: Wish) -> Self {
+    /// Creates a server over these upstreams. `process` is the tool filter of the process, from its
+    /// settings; the default serves the default toolset.
+    pub fn new(upstreams: Upstreams, process: ToolFilter) -> Self {
         let server = Self {
             inner: Arc::new(Inner {
                 upstreams,
                 process,
-                catalogue: Catalogue::of_tools(),
+                registry: ToolRegistry::from_tools(),
             }),
         };
-        for warning in &server.select(&Wish::default()).warnings {
+        for warning in &server.select(&ToolFilter::default()).warnings {
             tracing::warn!("{warning}");
         }
         server
     }
 
-    /// The tools served to a request that asks for `request`.
-    pub fn select(&self, request: &Wish) -> Selection {
-        self.inner.catalogue.select(&self.inner.process, request)
+    /// The tools served to a request with this filter.
+    pub fn select(&self, request: &ToolFilter) -> Selection {
+        self.inner.registry.select(&self.inner.process, request)
     }
 
-    /// The scope of a caller that asks for nothing of its own: stdio and the shell.
-    pub fn plain_scope(&self) -> Scope {
+    /// The scope of a caller without a filter: stdio and the shell.
+    pub fn default_scope(&self) -> Scope {
         Scope {
-            selection: self.select(&Wish::default()),
+            selection: self.select(&ToolFilter::default()),
             caller: Admitted::Own,
         }
     }

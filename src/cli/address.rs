@@ -1,23 +1,28 @@
-//! Addresses to listen on, as people write them.
+//! Addresses to listen on: parsing and binding.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
 
-/// Reads an address that is none but this machine's: the local backend asks nobody who they are, and
-/// shows what users said to LLMs.
+use tokio::net::TcpListener;
+
+use super::error::CliError;
+
+/// Parses a loopback address. The local backend does not authenticate callers, and it shows the content
+/// of LLM calls.
 pub(crate) fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address = any(text)?;
     if address.ip().is_loopback() {
         Ok(address)
     } else {
         Err(
-            "this address can be reached from other machines, and nobody who comes here is asked who \
-             they are; use a loopback address such as 127.0.0.1:8787"
+            "other machines can reach this address, and the server does not authenticate callers; use a \
+             loopback address such as 127.0.0.1:8787"
                 .to_owned(),
         )
     }
 }
 
-/// Reads `127.0.0.1:8787`, `[::1]:8787`, `localhost:8787`, `:8787` or `8787`; with no host, loopback.
+/// Parses `127.0.0.1:8787`, `[::1]:8787`, `localhost:8787`, `:8787` or `8787` or a port alone, which means loopback.
 pub(crate) fn any(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     let local = |port: &str| {
@@ -31,6 +36,34 @@ pub(crate) fn any(text: &str) -> Result<SocketAddr, String> {
         .or_else(|| local(text.strip_prefix(':')?))
         .or_else(|| local(text.strip_prefix("localhost:")?))
         .ok_or_else(|| "an address is IP:PORT, such as 127.0.0.1:8787, or just a port".to_owned())
+}
+
+/// Binds `named`, or else the first free port of `ports` on loopback, or else any free port.
+pub(crate) async fn bind(
+    named: Option<SocketAddr>,
+    ports: Range<u16>,
+) -> Result<TcpListener, CliError> {
+    if let Some(address) = named {
+        return TcpListener::bind(address).await.map_err(|error| {
+            CliError::failed(
+                if error.kind() == std::io::ErrorKind::AddrInUse {
+                    format!("{address} is already in use")
+                } else {
+                    format!("cannot listen on {address}: {error}")
+                },
+                "stop the other program, or name another port; port 0 selects a free one",
+            )
+        });
+    }
+    for port in ports.chain([0]) {
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
+            return Ok(listener);
+        }
+    }
+    Err(CliError::failed(
+        "127.0.0.1 has no free port",
+        "stop a program that listens on 127.0.0.1",
+    ))
 }
 
 #[cfg(test)]
@@ -51,9 +84,9 @@ mod tests {
     #[case("99999", None)]
     #[case("http://127.0.0.1:8787", None)]
     #[case("", None)]
-    fn addresses(#[case] text: &str, #[case] expected: Option<&str>) {
-        let found = loopback(text).ok().map(|address| address.to_string());
-        assert_eq!(found.as_deref(), expected);
+    fn parses_loopback_addresses(#[case] text: &str, #[case] expected: Option<&str>) {
+        let parsed = loopback(text).ok().map(|address| address.to_string());
+        assert_eq!(parsed.as_deref(), expected);
     }
 
     #[rstest]
@@ -61,8 +94,20 @@ mod tests {
     #[case("[::]:80", Some("[::]:80"))]
     #[case("8787", Some("127.0.0.1:8787"))]
     #[case("mcp.example.com:8787", None)]
-    fn addresses_of_other_machines(#[case] text: &str, #[case] expected: Option<&str>) {
-        let found = any(text).ok().map(|address| address.to_string());
-        assert_eq!(found.as_deref(), expected);
+    fn parses_any_address(#[case] text: &str, #[case] expected: Option<&str>) {
+        let parsed = any(text).ok().map(|address| address.to_string());
+        assert_eq!(parsed.as_deref(), expected);
+    }
+
+    #[tokio::test]
+    async fn skips_port_in_use_unless_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = taken.local_addr().expect("address");
+        let other = bind(None, address.port()..address.port() + 1)
+            .await
+            .expect("another");
+        assert_ne!(other.local_addr().expect("address"), address);
+        let error = bind(Some(address), 0..0).await.expect_err("taken");
+        assert_eq!(error.code(), 1);
     }
 }

@@ -1,13 +1,16 @@
 //! The grammar of the command line.
 //!
-//! A flag may stand anywhere: before the subcommand, after it, between its arguments. The flags that
-//! several commands share are global in clap's sense; those of one command are moved behind it by
-//! [`hoist()`] before clap looks, so that `llmobs-mcp --probe doctor` means what it says.
+//! A flag is valid at any position: before the subcommand, after it, between its arguments. Flags of
+//! several commands are global in clap's sense. [`reorder()`] moves the flags of one command behind
+//! the command before clap parses the line, so that `llmobs-mcp --probe doctor` works.
 //!
-//! There are no flags for keys or tokens: other users of a machine can read a process's arguments.
+//! There are no flags for keys or tokens: other users of the machine can read the arguments of a
+//! process.
 
-// The comments of flags are the program's help, which has no links.
-#![allow(rustdoc::bare_urls)]
+#![expect(
+    rustdoc::bare_urls,
+    reason = "the doc comments of flags are the help, which has no links"
+)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,49 +20,58 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
 
-mod hoist;
+#[cfg_attr(
+    not(feature = "local"),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "the local backend alone reads these flags"
+    )
+)]
 mod local;
+mod reorder;
 
-use super::address::{any, loopback};
-use super::settings::{bytes, days};
+use super::address::any;
 use llmobs_authz::Mode;
 
-pub(crate) use hoist::hoist;
+pub(crate) use local::{DemoArgs, LocalArgs};
+#[cfg(feature = "local")]
 pub(crate) use local::{
     ExportArgs, ImportArgs, LocalCommand, PurgeArgs, ReindexArgs, StatsArgs, VerifyArgs,
 };
+pub(crate) use reorder::reorder;
 
 const LONG_ABOUT: &str = "\
 Datadog's `llmobs` toolset for any MCP client: traces, spans and errors of LLM applications.
 
-Works over a Datadog site, or with no account at all over an embedded backend that speaks the same \
-API and takes in what Datadog's SDKs and OpenTelemetry send.
+Reads a Datadog site, or, without an account, an embedded backend that speaks the same \
+API and receives what Datadog's SDKs and OpenTelemetry send.
 
-With no subcommand it serves MCP over stdio. New here? Run `llmobs-mcp demo`.";
+Without a subcommand it serves MCP over stdio. To try it, run `llmobs-mcp demo`.";
 
 const AFTER_LONG_HELP: &str = "\
-Environment (flags win over it, it wins over the config file):
+Environment (precedence: flags, environment, config file):
   DD_SITE                  Datadog site, such as datadoghq.eu, or `local`
   DD_API_KEY, DD_APPLICATION_KEY (or DD_APP_KEY)
-                           a pair of keys; both are needed to read a site
+                           a pair of keys; reading a site requires both
   DD_ACCESS_TOKEN          an access token instead of the pair
-  DD_API_KEY_FILE, …       each of these may be read from a file; it is read again when it changes
+  DD_API_KEY_FILE, …       files that hold these secrets; read again when they change
   LLMOBS_MCP_TOOLSETS, LLMOBS_MCP_OMIT_TOOLS, LLMOBS_MCP_READ_ONLY, LLMOBS_MCP_DATA_DIR,
   LLMOBS_MCP_RETAIN_DAYS, LLMOBS_MCP_RETAIN_BYTES, LLMOBS_MCP_CA_FILE, LLMOBS_MCP_LOG,
   LLMOBS_MCP_CONFIG, LLMOBS_MCP_PROFILE
-                           as the flags of these names; DD_LLMOBS_READ_ONLY also makes read-only
-  LLMOBS_MCP_STATE_DIR     folder of stored logins (see `login`) and of users' sign-ins
+                           the flags of the same names; DD_LLMOBS_READ_ONLY also sets --read-only
+  LLMOBS_MCP_STATE_DIR     directory of stored logins (see `login`) and of users' sign-ins
   LLMOBS_MCP_AUTH, LLMOBS_MCP_PUBLIC_URL, LLMOBS_MCP_SECRET_KEY_FILE,
   LLMOBS_MCP_NO_CLIENT_METADATA_DOCUMENTS, LLMOBS_MCP_DATADOG_SIGN_IN,
   LLMOBS_MCP_DATADOG_CLIENT_ID
-                           as the flags of `serve` of these names
-  LLMOBS_MCP_BEARER        the secret of --auth static-bearer; LLMOBS_MCP_BEARER_FILE names a file
-  LLMOBS_MCP_SECRET_KEY    the key of --auth oauth, unless it is in a file
+                           the flags of `serve` of the same names
+  LLMOBS_MCP_BEARER        the secret of --auth static-bearer, or LLMOBS_MCP_BEARER_FILE
+  LLMOBS_MCP_SECRET_KEY    the key of --auth oauth, or --secret-key-file
   HTTPS_PROXY, NO_PROXY    as usual
 
 Exit codes:
-  0  all went well
-  1  a tool or the work failed
+  0  success
+  1  a tool or a command failed
   2  the command line, the environment or the config file is wrong
 
 Examples:
@@ -68,7 +80,7 @@ Examples:
   llmobs-mcp call search_llmobs_spans query='@status:error' from=now-1d
   llmobs-mcp doctor --probe";
 
-/// The whole command line.
+/// The command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "llmobs-mcp",
@@ -76,13 +88,13 @@ Examples:
     about = "An MCP server for LLM observability: Datadog's llmobs toolset, with or without Datadog",
     long_about = LONG_ABOUT,
     after_long_help = AFTER_LONG_HELP,
-    after_help = "`--help` tells more: environment variables, exit codes, examples."
+    after_help = "See `--help` for environment variables, exit codes and examples."
 )]
 pub(crate) struct Cli {
     /// Flags of every command.
     #[command(flatten)]
     pub(crate) shared: Shared,
-    /// What to do; nothing means `serve --stdio`.
+    /// The subcommand; absent means `serve --stdio`.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
@@ -90,89 +102,49 @@ pub(crate) struct Cli {
 /// Flags of every command.
 #[derive(Debug, Default, Clone, Args)]
 pub(crate) struct Shared {
-    /// Read the embedded backend of this machine, whatever credentials are set
-    #[arg(long, global = true, help_heading = "Where the data is", conflicts_with_all = ["site", "api_url"])]
+    /// Read local data, even if Datadog credentials are set
+    #[arg(long, global = true, help_heading = "Data source", conflicts_with_all = ["site", "api_url"])]
     pub(crate) local: bool,
     /// Datadog site, such as datadoghq.eu or us5, or `local`
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Where the data is",
-        value_name = "SITE"
-    )]
+    #[arg(long, global = true, help_heading = "Data source", value_name = "SITE")]
     pub(crate) site: Option<String>,
-    /// Base of a Datadog-compatible API: https, or http on this machine
+    /// Base URL of a Datadog-compatible API: https, or http on this machine
     ///
-    /// Credentials of the environment are sent there, which is why this can only be a flag.
+    /// Receives the credentials of the environment, so only this flag can set it.
     #[arg(
         long,
         global = true,
-        help_heading = "Where the data is",
+        help_heading = "Data source",
         value_name = "URL",
         conflicts_with = "site"
     )]
     pub(crate) api_url: Option<String>,
-    /// Stored login to use (see `login`), also beside keys in the environment
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Where the data is",
-        value_name = "NAME"
-    )]
+    /// Stored login to use (see `login`), even if keys are set in the environment
+    #[arg(long, global = true, help_heading = "Data source", value_name = "NAME")]
     pub(crate) profile: Option<String>,
-    /// Folder of the embedded backend's data
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Where the data is",
-        value_name = "DIR"
-    )]
+    /// Data directory of the local backend
+    #[arg(long, global = true, help_heading = "Data source", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// PEM file of certificates to trust besides the system's
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Where the data is",
-        value_name = "FILE"
-    )]
+    /// PEM file of certificates to trust in addition to the system's
+    #[arg(long, global = true, help_heading = "Data source", value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// Toolsets to serve, separated by commas; `all` for every one [default: llmobs]
-    #[arg(
-        long,
-        global = true,
-        help_heading = "What is served",
-        value_name = "NAMES"
-    )]
+    /// Toolsets to serve, separated by commas; `all` serves every toolset [default: llmobs]
+    #[arg(long, global = true, help_heading = "Tools", value_name = "NAMES")]
     pub(crate) toolsets: Option<String>,
-    /// Tools to leave out, separated by commas
-    #[arg(
-        long,
-        global = true,
-        help_heading = "What is served",
-        value_name = "NAMES"
-    )]
+    /// Tools not to serve, separated by commas
+    #[arg(long, global = true, help_heading = "Tools", value_name = "NAMES")]
     pub(crate) omit_tools: Option<String>,
-    /// Leave out every tool that writes
-    #[arg(long, global = true, help_heading = "What is served")]
+    /// Serve no tool that writes
+    #[arg(long, global = true, help_heading = "Tools")]
     pub(crate) read_only: bool,
     /// Config file (TOML) instead of the default one
-    #[arg(
-        long,
-        global = true,
-        help_heading = "This program",
-        value_name = "FILE"
-    )]
+    #[arg(long, global = true, help_heading = "General", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// What to log to stderr: off, error, warn, info, debug or trace
-    #[arg(
-        long,
-        global = true,
-        help_heading = "This program",
-        value_name = "LEVEL"
-    )]
+    /// Log level on stderr: off, error, warn, info, debug or trace
+    #[arg(long, global = true, help_heading = "General", value_name = "LEVEL")]
     pub(crate) log: Option<LevelFilter>,
-    /// Log more; twice for debug, three times for trace
-    #[arg(short, long, global = true, help_heading = "This program", action = clap::ArgAction::Count)]
+    /// Log at level info; twice for debug, three times for trace
+    #[arg(short, long, global = true, help_heading = "General", action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
 
@@ -183,21 +155,21 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Run the local backend alone: a Datadog-compatible API and SDK intake
     Local(LocalArgs),
-    /// Try it: sample data, MCP over HTTP, and lines to paste into your client
+    /// Try it: sample data, MCP over HTTP, and commands to connect a client
     Demo(DemoArgs),
     /// Call one tool and print its JSON
     Call(CallArgs),
     /// List the tools
     Tools(ToolsArgs),
-    /// Tell what is configured, what answers and what is missing
+    /// Check the configuration and the upstream
     Doctor(DoctorArgs),
-    /// Sign in at Datadog in the browser and keep the login
+    /// Sign in at Datadog in the browser and store the login
     Login(LoginArgs),
-    /// Revoke a stored login and forget it
+    /// Revoke and delete a stored login
     Logout(LogoutArgs),
-    /// List the stored logins and say which credential is in force
+    /// List the stored logins and the credential in use
     Status,
-    /// Say which upstream answers and which credential is used, never its value
+    /// Show the upstream and the source of the credential, never its value
     Whoami(WhoamiArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
@@ -210,8 +182,8 @@ impl Default for Command {
 }
 
 impl Command {
-    /// How much a command logs when nobody said: servers in a terminal a little, the rest only what
-    /// went wrong.
+    /// The log level of a command if no setting names one: `info` for servers in a terminal, `warn` for
+    /// all others.
     pub(crate) fn default_log(&self) -> LevelFilter {
         match self {
             Self::Serve(ServeArgs { http: Some(_), .. })
@@ -229,35 +201,36 @@ pub(crate) struct ServeArgs {
     pub(crate) stdio: bool,
     /// Speak MCP over Streamable HTTP at this address, at /mcp
     ///
-    /// A request may narrow the tools with ?toolsets=, ?omit_tools= and ?read_only=true. Addresses
-    /// other than loopback need --auth and --public-url.
+    /// A request can restrict the tools with ?toolsets=, ?omit_tools= and ?read_only=true. An address
+    /// other than loopback requires --auth and --public-url.
     #[arg(long, value_name = "ADDR", value_parser = any)]
     pub(crate) http: Option<SocketAddr>,
-    /// Who may call over HTTP, and with whose Datadog credentials
+    /// Who may call over HTTP, and with which Datadog credentials
     ///
-    /// none: everybody on this machine, with the server's own. datadog-headers: callers bring their
-    /// own with each request, in DD_API_KEY and DD_APPLICATION_KEY or as a bearer token. static-bearer:
-    /// whoever knows LLMOBS_MCP_BEARER, with the server's own. oauth: users sign in here and give
-    /// their own. Without it datadog-headers, on loopback only. docs/deployment.md tells more.
+    /// none: every program on this machine, with the server's credentials. datadog-headers: each
+    /// request brings its own credentials, in DD_API_KEY and DD_APPLICATION_KEY or as a bearer token.
+    /// static-bearer: callers that send LLMOBS_MCP_BEARER, with the server's credentials. oauth: users
+    /// sign in here with their own credentials. The default is datadog-headers, on loopback only. See
+    /// docs/deployment.md.
     #[arg(long, value_name = "MODE", value_parser = mode(), requires = "http", conflicts_with = "stdio")]
     pub(crate) auth: Option<Mode>,
-    /// Where callers reach this server, such as https://mcp.example.com
+    /// URL that callers use, such as https://mcp.example.com
     ///
-    /// Its host is accepted in Host and Origin besides those of loopback.
+    /// Host and Origin may name its host, in addition to those of loopback.
     #[arg(long, value_name = "URL", requires = "http")]
     pub(crate) public_url: Option<String>,
-    /// File of the key that Datadog credentials of users are encrypted with: 64 hexadecimal
-    /// characters (--auth oauth)
+    /// File with the key that encrypts the Datadog credentials of users: 64 hexadecimal characters
+    /// (--auth oauth)
     #[arg(long, value_name = "FILE", requires = "http")]
     pub(crate) secret_key_file: Option<PathBuf>,
-    /// Take no URL for a client's id (--auth oauth): no request of this server goes to a host that a
-    /// caller names
+    /// Refuse client ids that are URLs, so that no caller can make this server send requests to a host
+    /// (--auth oauth)
     #[arg(long, requires = "http")]
     pub(crate) no_client_metadata_documents: bool,
     /// Let users sign in at Datadog instead of giving a token or keys (--auth oauth)
     ///
-    /// Datadog has to know this server, with the redirect address PUBLIC_URL/oauth/callback. The server
-    /// registers itself; where Datadog refuses that, --datadog-client-id names a client that it knows.
+    /// This server must be registered at Datadog, with the redirect URI PUBLIC_URL/oauth/callback. It
+    /// registers itself; if Datadog refuses that, --datadog-client-id names a registered client.
     #[arg(long, requires = "http")]
     pub(crate) datadog_sign_in: bool,
     /// The client id of this server at Datadog (--datadog-sign-in), instead of registering one
@@ -265,55 +238,9 @@ pub(crate) struct ServeArgs {
     pub(crate) datadog_client_id: Option<String>,
 }
 
-/// Reads a mode, and lists all in the help.
+/// Parses a mode, and lists all modes in the help.
 fn mode() -> impl TypedValueParser<Value = Mode> {
     PossibleValuesParser::new(Mode::ALL.map(Mode::name)).try_map(|name| name.parse::<Mode>())
-}
-
-/// Flags of `local`, and what else can be done with its data.
-#[derive(Debug, Args)]
-#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
-pub(crate) struct LocalArgs {
-    /// Without one it serves
-    #[command(subcommand)]
-    pub(crate) command: Option<LocalCommand>,
-    /// Where to listen [default: 127.0.0.1:8126, the Agent's address, or a free port if it is taken]
-    #[arg(long, value_name = "ADDR", value_parser = loopback)]
-    pub(crate) listen: Option<SocketAddr>,
-    /// Take in OpenTelemetry traces here too, at /v1/traces; without an address, where exporters
-    /// send by default: 127.0.0.1:4318
-    #[arg(long, value_name = "ADDR", value_parser = loopback, num_args = 0..=1,
-        default_missing_value = "127.0.0.1:4318")]
-    pub(crate) otlp_listen: Option<SocketAddr>,
-    /// Hold to Datadog's limits on what is sent: refuse spans and evaluations older than 24 hours,
-    /// drop input and output of spans of 5 MB and more [default: any age, any size that fits a
-    /// request]. The limits on answers always hold: 10 spans a page unless asked for up to 5,000,
-    /// 50 MB a page, the last 15 minutes
-    #[arg(long)]
-    pub(crate) datadog_limits: bool,
-    /// Remove spans that began more than so many days ago [default: keep all]
-    #[arg(long, value_name = "DAYS", value_parser = days)]
-    pub(crate) retain_days: Option<std::time::Duration>,
-    /// Remove the oldest spans while the store holds more, such as 500MB or 20GB [default: keep all]
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
-    pub(crate) retain_bytes: Option<u64>,
-    /// Leave undocumented attributes out of search answers, as a Datadog site may (for tests)
-    #[arg(long, hide = true)]
-    pub(crate) documented_only: bool,
-}
-
-/// Flags of `demo`.
-#[derive(Debug, Args)]
-pub(crate) struct DemoArgs {
-    /// Where MCP listens [default: 127.0.0.1:8787, or the next free port]
-    #[arg(long, value_name = "ADDR", value_parser = loopback)]
-    pub(crate) http: Option<SocketAddr>,
-    /// Where the local backend listens [default: 127.0.0.1:8126, or a free port if it is taken]
-    #[arg(long, value_name = "ADDR", value_parser = loopback)]
-    pub(crate) listen: Option<SocketAddr>,
-    /// Leave undocumented attributes out of search answers, as a Datadog site may (for tests)
-    #[arg(long, hide = true)]
-    pub(crate) documented_only: bool,
 }
 
 /// Arguments of `call`.
@@ -324,7 +251,7 @@ Examples:
   llmobs-mcp call get_llmobs_span_content --json '{\"trace_id\":\"…\",\"span_id\":\"…\",\"field\":\"messages\"}'
   llmobs-mcp tools        lists the tools; `tools --json` with their arguments
 
-Exit codes: 0 the tool answered, 1 the tool failed (its error JSON is printed), 2 wrong usage.")]
+Exit codes: 0 the tool succeeded, 1 the tool failed (prints its error as JSON), 2 wrong usage.")]
 pub(crate) struct CallArgs {
     /// The tool, such as search_llmobs_spans
     pub(crate) tool: String,
@@ -339,7 +266,7 @@ pub(crate) struct CallArgs {
 /// Flags of `tools`.
 #[derive(Debug, Args)]
 pub(crate) struct ToolsArgs {
-    /// Print what an MCP client gets: names, schemas, annotations
+    /// Print what an MCP client receives: names, schemas, annotations
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -347,7 +274,7 @@ pub(crate) struct ToolsArgs {
 /// Flags of `doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// Try each endpoint that the tools need with one small read
+    /// Send one small read to each endpoint that the tools need
     #[arg(long)]
     pub(crate) probe: bool,
 }
@@ -358,28 +285,28 @@ pub(crate) struct DoctorArgs {
 Examples:
   llmobs-mcp login --site datadoghq.eu
   llmobs-mcp login --site us5 --profile work --read-only
-  llmobs-mcp login --no-browser        prints the address; the answer may be pasted
+  llmobs-mcp login --no-browser        prints the address; accepts the redirect as pasted text
 
-Keys in the environment win over a stored login unless --profile names one.")]
+Keys in the environment take precedence over a stored login, unless --profile names one.")]
 pub(crate) struct LoginArgs {
-    /// Scopes to ask for, separated by commas or given several times
+    /// Scopes to request, separated by commas or given several times
     /// [default: llm_observability_read and, without --read-only, llm_observability_write]
     #[arg(long, value_name = "SCOPE")]
     pub(crate) scope: Vec<String>,
     /// Print the address instead of opening a browser
     #[arg(long)]
     pub(crate) no_browser: bool,
-    /// Organisation that must be signed in to, by its id
+    /// Id of the organisation to sign in to
     #[arg(long, value_name = "UUID")]
     pub(crate) org: Option<String>,
-    /// Port of 127.0.0.1 that the browser comes back to; 0 takes any free one
+    /// Port of 127.0.0.1 that receives the redirect; 0 selects a free one
     /// [default: the first free one of 8000, 8080, 8888, 9000]
     #[arg(long, value_name = "PORT")]
     pub(crate) callback_port: Option<u16>,
-    /// Name to register under [default: llmobs-mcp]
+    /// Client name to register [default: llmobs-mcp]
     #[arg(long, value_name = "NAME")]
     pub(crate) client_name: Option<String>,
-    /// Where the tokens are kept
+    /// Where to store the tokens
     #[arg(long, value_enum, default_value_t = Storage::File)]
     pub(crate) storage: Storage,
     /// Seconds to wait for the browser
@@ -387,12 +314,12 @@ pub(crate) struct LoginArgs {
     pub(crate) timeout: u64,
 }
 
-/// Where tokens are kept.
+/// Where tokens are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Storage {
     /// A file that only you can read
     File,
-    /// The system's keyring, if this build and this session have one; else the file, with a warning
+    /// The system's keyring if this build and this session have one, otherwise a file, with a warning
     Keyring,
 }
 
@@ -430,11 +357,11 @@ mod tests {
 
     fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
         let words = std::iter::once("llmobs-mcp").chain(line.iter().copied());
-        Cli::try_parse_from(hoist(words.map(OsString::from).collect()))
+        Cli::try_parse_from(reorder(words.map(OsString::from).collect()))
     }
 
     #[test]
-    fn the_grammar_is_sound() {
+    fn grammar_passes_clap_checks() {
         Cli::command().debug_assert();
     }
 
@@ -466,7 +393,7 @@ mod tests {
     #[case::after(&["call", "search_llmobs_spans", "limit=5", "--site", "eu", "--read-only", "-v"])]
     #[case::between(&["call", "--site=eu", "search_llmobs_spans", "-v", "--read-only", "limit=5"])]
     #[case::around(&["-v", "call", "search_llmobs_spans", "--site", "eu", "limit=5", "--read-only"])]
-    fn a_shared_flag_may_stand_anywhere(#[case] line: &[&str]) {
+    fn accepts_shared_flag_at_any_position(#[case] line: &[&str]) {
         let cli = parse(line).expect("parses");
         assert_eq!(cli.shared.site.as_deref(), Some("eu"));
         assert!(cli.shared.read_only);
@@ -485,7 +412,7 @@ mod tests {
     #[case(&["--local", "--http", "127.0.0.1:1"])]
     #[case(&["--auth", "none", "--http", "127.0.0.1:1"])]
     #[case(&["--auth=oauth", "serve", "--http", "127.0.0.1:1", "--public-url", "http://127.0.0.1:1"])]
-    fn serve_over_http(#[case] line: &[&str]) {
+    fn parses_serve_over_http(#[case] line: &[&str]) {
         let Some(Command::Serve(serve)) = parse(line).expect("parses").command else {
             panic!("serve");
         };
@@ -496,7 +423,7 @@ mod tests {
     #[case(&["--json", "tools"])]
     #[case(&["tools", "--json"])]
     #[case(&["--json", "tools", "--toolsets", "all"])]
-    fn tools_as_json(#[case] line: &[&str]) {
+    fn parses_tools_with_json(#[case] line: &[&str]) {
         let Some(Command::Tools(tools)) = parse(line).expect("parses").command else {
             panic!("tools");
         };
@@ -507,7 +434,7 @@ mod tests {
     #[case(&["--json", "{\"limit\":5}", "call", "t"])]
     #[case(&["call", "--json", "{\"limit\":5}", "t"])]
     #[case(&["call", "t", "--json={\"limit\":5}"])]
-    fn call_with_json(#[case] line: &[&str]) {
+    fn parses_call_with_json(#[case] line: &[&str]) {
         let Some(Command::Call(call)) = parse(line).expect("parses").command else {
             panic!("call");
         };
@@ -519,7 +446,7 @@ mod tests {
     #[case(&["local", "--data-dir", "d", "purge", "--older-than", "30", "--json"])]
     #[case(&["--data-dir", "d", "--json", "local", "--older-than", "30", "purge"])]
     #[case(&["--older-than=30", "--data-dir=d", "local", "--json", "purge"])]
-    fn a_flag_may_stand_anywhere_around_a_command_of_local(#[case] line: &[&str]) {
+    fn accepts_flag_at_any_position_around_local_subcommand(#[case] line: &[&str]) {
         let cli = parse(line).expect("parses");
         assert_eq!(cli.shared.data_dir, Some(PathBuf::from("d")));
         let Some(Command::Local(LocalArgs {
@@ -533,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn local_alone_serves_and_takes_no_flags_of_its_commands() {
+    fn local_without_subcommand_refuses_subcommand_flags() {
         let Some(Command::Local(local)) =
             parse(&["--listen", "1", "local"]).expect("parses").command
         else {
@@ -549,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_at_all_is_stdio() {
+    fn empty_line_means_stdio() {
         let cli = parse(&[]).expect("parses");
         assert!(cli.command.is_none());
         assert!(
@@ -561,7 +488,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::half_a_pair_of_modes(&["serve", "--stdio", "--http", "127.0.0.1:1"])]
+    #[case::stdio_and_http(&["serve", "--stdio", "--http", "127.0.0.1:1"])]
     #[case::other_machines(&["local", "--listen", "0.0.0.0:8126"])]
     #[case::unknown_mode(&["serve", "--http", "127.0.0.1:1", "--auth", "basic"])]
     #[case::mode_of_stdio(&["serve", "--stdio", "--auth", "none"])]
@@ -573,12 +500,12 @@ mod tests {
     #[case::unknown_command(&["cal", "t"])]
     #[case::key_as_flag(&["--api-key", "x", "call", "t"])]
     #[case::bad_level(&["--log", "loud", "tools"])]
-    fn wrong_usage_is_2(#[case] line: &[&str]) {
+    fn wrong_usage_exits_with_2(#[case] line: &[&str]) {
         assert_eq!(parse(line).expect_err("refused").exit_code(), 2);
     }
 
     #[test]
-    fn help_and_version_are_left_to_clap() {
+    fn help_and_version_exit_with_0() {
         for line in [&["--help", "call"][..], &["--version", "call"][..]] {
             assert_eq!(parse(line).expect_err("prints").exit_code(), 0);
         }

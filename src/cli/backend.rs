@@ -1,12 +1,10 @@
-//! The local backend as this process reaches it: owned, or attached to whoever owns it.
+//! The local backend of this process: owned, or attached to its owner.
 //!
-//! One process owns a data folder. It serves the backend on a loopback address, so that SDKs and
-//! other processes find it, and calls it directly itself. A process that comes second attaches over
-//! HTTP, and takes over when the owner is gone: at the next call, or at the next look at the owner,
-//! so that SDKs find a listener again even if nobody calls.
+//! One process owns a data directory. It serves the backend on a loopback address, so that SDKs and
+//! other processes find it, and calls the backend directly. Every further process attaches over HTTP.
+//! It takes over after the owner ends: at the next call or at the next check of the owner, so that
+//! SDKs find a listener again even without calls.
 
-use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -14,26 +12,29 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, Uri};
-use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use datadog_llmobs::{
-    HttpTransport, HttpTransportOptions, ResponseLimits, RouterTransport, Transport, TransportError,
+    HttpTransport, HttpTransportOptions, Hub, HubSettings, ResponseLimits, RouterTransport,
+    Transport, TransportError, Upstream,
 };
 use llmobs_local::owner::{Listen, OwnerLock, Ownership, own_or_attach};
 use llmobs_local::{DataDir, LocalBackend, LocalError, LocalOptions, Retention, retain, serve};
 
-use super::error::CliError;
+use crate::server::UpstreamInfo;
 
-/// How often an attached process looks whether the owner still lives.
-const LOOK: Duration = Duration::from_secs(5);
+use super::error::CliError;
+use super::settings::LocalSettings;
+
+/// How often an attached process checks that the owner is alive, and how long a check may take.
+const OWNER_CHECK: Duration = Duration::from_secs(5);
 
 /// How long serving may take to end.
-const GRACE: Duration = Duration::from_secs(3);
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A local backend that calls can go to.
+/// A local backend that receives calls.
 pub(crate) struct Backend {
     inner: Arc<Inner>,
 }
@@ -43,14 +44,14 @@ struct Inner {
     listen: Listen,
     http: HttpTransport,
     state: RwLock<State>,
-    /// Held while ownership changes.
-    held: Mutex<Held>,
+    /// Locked while ownership changes.
+    owned: Mutex<OwnerResources>,
     stop: CancellationToken,
 }
 
-/// What an owner keeps for as long as it is one.
+/// The tasks and the lock of an owner.
 #[derive(Default)]
-struct Held {
+struct OwnerResources {
     tasks: Vec<JoinHandle<()>>,
     lock: Option<OwnerLock>,
 }
@@ -70,18 +71,15 @@ enum State {
 impl Backend {
     /// Owns the data of `options`, or attaches to its owner.
     pub(crate) async fn share(options: LocalOptions, listen: Listen) -> Result<Self, CliError> {
-        // Nothing but loopback is reached through it.
+        // It sends to loopback only, so it needs no certificates.
         let http = HttpTransport::new(&HttpTransportOptions::default())
             .map_err(|error| CliError::failed(error, ""))?;
         let stop = CancellationToken::new();
-        let mut held = Held::default();
-        let state = settle(&options, listen, &stop, &mut held)
+        let mut owned = OwnerResources::default();
+        let state = own_or_attach_state(&options, listen, &stop, &mut owned)
             .await
             .map_err(|error| {
-                CliError::failed(
-                    format!("the local backend could not be opened: {error}"),
-                    "",
-                )
+                CliError::failed(format!("cannot open the local backend: {error}"), "")
             })?;
         let attached = matches!(state, State::Attached { .. });
         let inner = Arc::new(Inner {
@@ -89,29 +87,47 @@ impl Backend {
             listen,
             http,
             state: RwLock::new(state),
-            held: Mutex::new(held),
+            owned: Mutex::new(owned),
             stop,
         });
         if attached {
             let watched = inner.clone();
             let watch = tokio::spawn(async move { watched.watch().await });
-            inner.held.lock().await.tasks.push(watch);
+            inner.owned.lock().await.tasks.push(watch);
         }
         Ok(Self { inner })
     }
 
-    /// How calls reach the backend.
+    /// Owns the data directory of the settings, or attaches to its owner.
+    pub(crate) async fn open(settings: &LocalSettings) -> Result<Self, CliError> {
+        Self::share(options(settings), Listen::Default).await
+    }
+
+    /// A hub whose calls go to this backend.
+    pub(crate) fn hub(&self) -> Hub {
+        Hub::new(Upstream::Local, self.transport(), HubSettings::default())
+    }
+
+    /// The description of this backend for people.
+    pub(crate) fn describe(&self) -> UpstreamInfo {
+        UpstreamInfo {
+            site: None,
+            url: Some(self.url()),
+        }
+    }
+
+    /// The transport to the backend.
     pub(crate) fn transport(&self) -> Arc<dyn Transport> {
         Arc::new(LocalTransport(self.inner.clone()))
     }
 
-    /// Where the backend listens: no trailing slash.
+    /// The base URL of the backend, without a trailing slash.
     pub(crate) fn url(&self) -> String {
         let (State::Owner { url, .. } | State::Attached { url }) = self.inner.state();
         url
     }
 
-    /// The backend itself, if this process owns the data.
+    /// The backend, if this process owns the data.
     pub(crate) fn owned(&self) -> Option<LocalBackend> {
         match self.inner.state() {
             State::Owner { backend, .. } => Some(backend),
@@ -119,16 +135,16 @@ impl Backend {
         }
     }
 
-    /// Stops serving and lets others have the data. Everything acknowledged is already durable.
+    /// Stops serving and releases the data. Everything acknowledged is already durable.
     pub(crate) async fn close(self) {
         self.inner.stop.cancel();
-        let mut held = self.inner.held.lock().await;
-        for task in held.tasks.drain(..) {
-            if tokio::time::timeout(GRACE, task).await.is_err() {
-                tracing::debug!("the local backend did not end in time");
+        let mut owned = self.inner.owned.lock().await;
+        for task in owned.tasks.drain(..) {
+            if tokio::time::timeout(STOP_TIMEOUT, task).await.is_err() {
+                tracing::debug!("the local backend did not stop in time");
             }
         }
-        held.lock = None;
+        owned.lock = None;
     }
 }
 
@@ -140,34 +156,36 @@ impl Inner {
             .clone()
     }
 
-    /// Becomes the owner, or attaches to the next one, after the owner at `gone` did not answer.
-    /// Says whether anything changed.
-    async fn take_over(&self, gone: &str) -> bool {
-        let mut held = self.held.lock().await;
+    /// Becomes the owner, or attaches to a new one, after the owner at `lost` did not answer. Returns
+    /// whether the backend is usable again.
+    async fn take_over(&self, lost: &str) -> bool {
+        let mut owned = self.owned.lock().await;
         match self.state() {
-            State::Attached { url } if url == gone => {}
-            // Somebody else was faster.
+            State::Attached { url } if url == lost => {}
+            // Another task has already taken over.
             _ => return true,
         }
-        match settle(&self.options, self.listen, &self.stop, &mut held).await {
+        match own_or_attach_state(&self.options, self.listen, &self.stop, &mut owned).await {
             Ok(state) => {
-                tracing::info!("the owner of the local data is gone; took over");
+                tracing::info!("the owner of the local data ended; took over");
                 *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
                 true
             }
             Err(error) => {
-                tracing::warn!("the owner of the local data is gone: {error}");
+                tracing::warn!(
+                    "the owner of the local data ended, and taking over failed: {error}"
+                );
                 false
             }
         }
     }
 
-    /// Looks at the owner from time to time while attached.
+    /// Checks the owner periodically while attached.
     async fn watch(&self) {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(OWNER_CHECK) => {}
             }
             let State::Attached { url } = self.state() else {
                 return;
@@ -176,7 +194,7 @@ impl Inner {
                 return;
             };
             let limits = ResponseLimits {
-                timeout: LOOK,
+                timeout: OWNER_CHECK,
                 max_body_bytes: 1 << 20,
             };
             if let Err(error) = self.http.send(request, limits).await
@@ -188,7 +206,7 @@ impl Inner {
     }
 }
 
-/// Reaches the backend wherever it is now.
+/// Sends to the backend: directly if owned, else over HTTP.
 struct LocalTransport(Arc<Inner>);
 
 impl Transport for LocalTransport {
@@ -202,9 +220,9 @@ impl Transport for LocalTransport {
                 State::Owner { router, .. } => return router.send(request, limits).await,
                 State::Attached { url } => url,
             };
-            let again = request.clone();
-            match self.0.http.send(towards(request, &owner)?, limits).await {
-                // It surely did not reach anyone, so even a write may be sent again.
+            let retry = request.clone();
+            match self.0.http.send(redirect(request, &owner)?, limits).await {
+                // The request did not reach a backend, so even a write may be sent again.
                 Err(error) if error.surely_not_executed() => {
                     if !self.0.take_over(&owner).await {
                         return Err(error);
@@ -213,33 +231,33 @@ impl Transport for LocalTransport {
                 outcome => return outcome,
             }
             match self.0.state() {
-                State::Owner { router, .. } => router.send(again, limits).await,
-                State::Attached { url } => self.0.http.send(towards(again, &url)?, limits).await,
+                State::Owner { router, .. } => router.send(retry, limits).await,
+                State::Attached { url } => self.0.http.send(redirect(retry, &url)?, limits).await,
             }
         }
         .boxed()
     }
 }
 
-/// The same request to another loopback address.
-fn towards(mut request: Request<Bytes>, base: &str) -> Result<Request<Bytes>, TransportError> {
-    let lost = |_| TransportError::NotSent("its address cannot be written");
+/// Changes the address of a request.
+fn redirect(mut request: Request<Bytes>, base: &str) -> Result<Request<Bytes>, TransportError> {
+    let invalid = |_| TransportError::NotSent("its address is invalid");
     let path = request
         .uri()
         .path_and_query()
         .map_or("/", |path| path.as_str());
-    let uri: Uri = format!("{base}{path}").parse().map_err(lost)?;
+    let uri: Uri = format!("{base}{path}").parse().map_err(invalid)?;
     *request.uri_mut() = uri;
     request.headers_mut().remove(http::header::HOST);
     Ok(request)
 }
 
-/// Owns or attaches; an owner begins to serve.
-async fn settle(
+/// Owns the data and starts to serve it, or attaches to its owner.
+async fn own_or_attach_state(
     options: &LocalOptions,
     listen: Listen,
     stop: &CancellationToken,
-    held: &mut Held,
+    owned: &mut OwnerResources,
 ) -> Result<State, LocalError> {
     Ok(match own_or_attach(options.clone(), listen).await? {
         Ownership::Owner(owner) => {
@@ -247,13 +265,13 @@ async fn settle(
             if let Some(note) = &owner.note {
                 tracing::warn!("{note}");
             }
-            let retaining = retain(owner.backend.clone(), stop.clone());
-            held.tasks.push(tokio::spawn(retaining));
+            let retention = retain(owner.backend.clone(), stop.clone());
+            owned.tasks.push(tokio::spawn(retention));
             let stop = stop.clone().cancelled_owned();
-            let served = owner.backend.clone();
-            held.lock = Some(owner.lock);
-            held.tasks.push(tokio::spawn(async move {
-                if let Err(error) = serve(served, owner.listener, stop).await {
+            let backend = owner.backend.clone();
+            owned.lock = Some(owner.lock);
+            owned.tasks.push(tokio::spawn(async move {
+                if let Err(error) = serve(backend, owner.listener, stop).await {
                     tracing::error!("the local backend stopped serving: {error}");
                 }
             }));
@@ -267,68 +285,43 @@ async fn settle(
     })
 }
 
-/// The options of the shared store in this folder. Who owns it holds to the retention.
-pub(crate) fn in_folder(folder: &Path, retention: Retention) -> LocalOptions {
-    LocalOptions {
-        retention,
-        ..LocalOptions::new(DataDir::Folder(folder.to_owned()))
+/// The options of the shared store in the data directory of these settings.
+pub(crate) fn options(settings: &LocalSettings) -> LocalOptions {
+    let options = LocalOptions {
+        retention: Retention {
+            max_age: settings.max_age,
+            max_bytes: settings.max_bytes,
+        },
+        ..LocalOptions::new(DataDir::Folder(settings.data_dir.clone()))
+    };
+    if settings.datadog_limits {
+        return options.with_datadog_limits();
     }
-}
-
-/// Binds the address that was named, which must be free, or the first free one of `ports` on
-/// loopback, at last any.
-pub(crate) async fn bind(
-    named: Option<SocketAddr>,
-    ports: std::ops::Range<u16>,
-) -> Result<TcpListener, CliError> {
-    if let Some(address) = named {
-        return TcpListener::bind(address).await.map_err(|error| {
-            CliError::failed(
-                format!("{address} cannot be listened on: {error}"),
-                "stop the other program, or name another port; port 0 takes a free one",
-            )
-        });
-    }
-    for port in ports.chain([0]) {
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
-            return Ok(listener);
-        }
-    }
-    Err(CliError::failed(
-        "no free port was found on 127.0.0.1",
-        "stop a program that listens there",
-    ))
+    options
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     #[test]
-    fn a_request_keeps_its_path_and_changes_its_host() {
+    fn redirect_keeps_path_and_changes_host() {
         let request = Request::post("http://127.0.0.1:8126/api/x?page%5Blimit%5D=1")
             .header("host", "127.0.0.1:8126")
             .body(Bytes::from_static(b"{}"))
             .expect("request");
-        let moved = towards(request, "http://127.0.0.1:4000").expect("moved");
-        assert_eq!(moved.uri(), "http://127.0.0.1:4000/api/x?page%5Blimit%5D=1");
-        assert!(moved.headers().is_empty());
-        assert_eq!(moved.body().as_ref(), b"{}");
+        let redirected = redirect(request, "http://127.0.0.1:4000").expect("redirected");
+        assert_eq!(
+            redirected.uri(),
+            "http://127.0.0.1:4000/api/x?page%5Blimit%5D=1"
+        );
+        assert!(redirected.headers().is_empty());
+        assert_eq!(redirected.body().as_ref(), b"{}");
     }
 
-    #[tokio::test]
-    async fn a_taken_port_is_passed_over_unless_it_was_named() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let address = taken.local_addr().expect("address");
-        let other = bind(None, address.port()..address.port() + 1)
-            .await
-            .expect("another");
-        assert_ne!(other.local_addr().expect("address"), address);
-        let error = bind(Some(address), 0..0).await.expect_err("taken");
-        assert_eq!(error.code(), 1);
-    }
-
-    fn anywhere() -> Listen {
+    fn free_port() -> Listen {
         Listen::Exactly(SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
@@ -345,13 +338,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_second_process_attaches_and_takes_over_when_the_first_is_gone() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let options = in_folder(folder.path(), Retention::default());
-        let first = Backend::share(options.clone(), anywhere())
+    async fn second_process_attaches_and_takes_over() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = LocalOptions::new(DataDir::Folder(directory.path().to_owned()));
+        let first = Backend::share(options.clone(), free_port())
             .await
             .expect("owns");
-        let second = Backend::share(options, anywhere()).await.expect("attaches");
+        let second = Backend::share(options, free_port())
+            .await
+            .expect("attaches");
         assert!(first.owned().is_some() && second.owned().is_none());
         assert_eq!(first.url(), second.url());
         let transport = second.transport();

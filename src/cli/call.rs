@@ -1,4 +1,4 @@
-//! `call`: one tool from the shell, through the same code as over MCP, so with the same bytes.
+//! `call`: calls one tool from the shell, through the same code as over MCP.
 
 mod arguments;
 
@@ -7,38 +7,40 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
-use crate::server::{McpServer, Outcome, closest};
+use crate::server::{McpServer, Outcome};
 use crate::tools::{self, Tool};
+
+use llmobs_core::analysis::candidates::closest;
 
 use super::args::CallArgs;
 use super::error::CliError;
 use super::output;
 use super::settings::Settings;
-use super::upstream::{Connected, connect};
+use super::upstream::{Connected, close_backend, connect};
 
 pub(crate) async fn run(settings: Settings, args: &CallArgs) -> Result<ExitCode, CliError> {
-    let tool = tools::find(&args.tool).ok_or_else(|| unknown(&args.tool))?;
+    let tool = tools::find(&args.tool).ok_or_else(|| unknown_tool(&args.tool))?;
     let arguments = read_arguments(tool, args)?;
-    let wish = settings.wish.clone();
+    let tool_filter = settings.tool_filter.clone();
     let Connected { upstreams, backend } = connect(settings).await?;
-    let server = McpServer::new(upstreams, wish);
-    let scope = server.plain_scope();
+    let server = McpServer::new(upstreams, tool_filter);
+    let scope = server.default_scope();
     let outcome = server.call(tool.name, arguments, &scope, "cli call").await;
-    let ended = match outcome {
+    let result = match outcome {
         Outcome::Answer(text) => output::print(&text).map(|()| ExitCode::SUCCESS),
         Outcome::Failure(text) => output::print(&text).map(|()| ExitCode::from(1)),
         Outcome::UnknownTool { message } => Err(CliError::usage(message, "")),
     };
-    Connected::close(backend).await;
-    ended
+    close_backend(backend).await;
+    result
 }
 
-fn unknown(name: &str) -> CliError {
-    let mend = match closest(name, tools::all().iter().map(|tool| tool.name)) {
-        Some(near) => format!("did you mean {near}? `llmobs-mcp tools` lists them all"),
-        None => "`llmobs-mcp tools` lists them, such as search_llmobs_spans".to_owned(),
+fn unknown_tool(name: &str) -> CliError {
+    let hint = match closest(name, tools::all().iter().map(|tool| tool.name)) {
+        Some(near) => format!("did you mean {near}? `llmobs-mcp tools` lists all tools"),
+        None => "`llmobs-mcp tools` lists all tools, such as search_llmobs_spans".to_owned(),
     };
-    CliError::usage(format!("there is no tool named {name}"), mend)
+    CliError::usage(format!("no tool is named {name}"), hint)
 }
 
 fn read_arguments(tool: &Tool, args: &CallArgs) -> Result<Map<String, Value>, CliError> {
@@ -59,11 +61,11 @@ fn read_arguments(tool: &Tool, args: &CallArgs) -> Result<Map<String, Value>, Cl
             arguments::from_json(&text)
         }
         None => {
-            let read = arguments::from_pairs(&args.arguments, &schema)?;
-            for note in &read.notes {
-                output::tell(&format!("note: {note}"));
+            let parsed = arguments::from_pairs(&args.arguments, &schema)?;
+            for note in &parsed.notes {
+                output::print_note(&format!("note: {note}"));
             }
-            Ok(read.arguments)
+            Ok(parsed.arguments)
         }
     }
 }

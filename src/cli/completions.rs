@@ -1,4 +1,4 @@
-//! `completions SHELL`: a completion script on standard output.
+//! `completions SHELL`: prints a completion script.
 
 use std::process::ExitCode;
 

@@ -1,6 +1,8 @@
-//! What a command can fail with, in the house style: what, why, the mend, an example.
+//! Errors of commands: what is wrong and why, and a hint how to fix it.
 
 use std::fmt::Display;
+
+use datadog_llmobs::login::{LoginError, LoginStoreError};
 
 use super::settings::SettingsError;
 
@@ -10,55 +12,67 @@ pub(crate) enum CliError {
     /// The environment, a flag's value or the config file is wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The command line is wrong in a way that only the command can see.
+    /// The command line is wrong in a way that only the command can check.
     #[error("{what}")]
     Usage {
-        /// What was wrong.
+        /// What is wrong.
         what: String,
-        /// The mend, with an example.
-        mend: String,
+        /// How to fix it, with an example.
+        hint: String,
     },
-    /// The work itself failed.
+    /// The command failed.
     #[error("{what}")]
     Failed {
         /// What failed and why.
         what: String,
-        /// The mend.
-        mend: String,
+        /// How to fix it.
+        hint: String,
     },
 }
 
 impl CliError {
     /// The command line is wrong.
-    pub(crate) fn usage(what: impl Display, mend: impl Into<String>) -> Self {
+    pub(crate) fn usage(what: impl Display, hint: impl Into<String>) -> Self {
         Self::Usage {
             what: what.to_string(),
-            mend: mend.into(),
+            hint: hint.into(),
         }
     }
 
-    /// The work failed.
-    pub(crate) fn failed(what: impl Display, mend: impl Into<String>) -> Self {
+    /// The command failed.
+    pub(crate) fn failed(what: impl Display, hint: impl Into<String>) -> Self {
         Self::Failed {
             what: what.to_string(),
-            mend: mend.into(),
+            hint: hint.into(),
         }
     }
 
-    /// The mend, when it is not already in the message.
-    pub(crate) fn mend(&self) -> Option<String> {
+    /// How to fix it, unless the message already says so.
+    pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::Settings(error) => error.mend(),
-            Self::Usage { mend, .. } | Self::Failed { mend, .. } => Some(mend.clone()),
+            Self::Settings(error) => error.hint(),
+            Self::Usage { hint, .. } | Self::Failed { hint, .. } => Some(hint.clone()),
         }
-        .filter(|mend| !mend.is_empty())
+        .filter(|hint| !hint.is_empty())
     }
 
-    /// The process's exit code.
+    /// The exit code of the process.
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Settings(_) | Self::Usage { .. } => 2,
             Self::Failed { .. } => 1,
         }
+    }
+}
+
+impl From<LoginError> for CliError {
+    fn from(error: LoginError) -> Self {
+        Self::failed(&error, error.hint())
+    }
+}
+
+impl From<LoginStoreError> for CliError {
+    fn from(error: LoginStoreError) -> Self {
+        Self::failed(&error, error.hint())
     }
 }

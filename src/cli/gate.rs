@@ -1,143 +1,119 @@
-//! From settings to the gate of `serve --http`: which mode, whether it may start at all, and with
-//! what.
+//! Chooses the gate of `serve --http` from the settings, or refuses to start.
 //!
-//! Everything that can be refused is refused here, before a port or a store is opened. Two rules
-//! decide: credentials of the server's own are lent to nobody unless somebody said so, and whoever
-//! comes from another machine shows who they are.
+//! Every refusal happens here, before a port or a store is opened. Two rules decide: the server
+//! shares its own credentials only if a setting says so, and callers from other machines must
+//! authenticate.
+
+mod listen;
+#[cfg(feature = "oauth")]
+mod sign_in;
+#[cfg(not(feature = "oauth"))]
+mod without_oauth;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::server::{CredentialSource, Upstreams};
 use datadog_llmobs::Upstream;
-use datadog_llmobs::login;
-use llmobs_authz::oauth::{
-    AuthorizationServer, DatadogSignIn, FetchDocument, HttpFetch, Options, SecretKey, SystemClock,
-    SystemResolver,
-};
 use llmobs_authz::{DatadogHeaders, Gate, Mode, Open, PublicUrl, StaticBearer};
 
-use super::args::ServeArgs;
-use super::doctor;
 use super::error::CliError;
-use super::settings::{Callers, Choice, Said, Secrets, Settings};
+use super::peer::{Peer, identify};
+use super::settings::{CallerSettings, Choice, Secrets, Setting, Settings};
 
-/// What stands before the MCP endpoint.
-pub(crate) struct Front {
-    kind: Kind,
-    /// The base of an API, not a site's, that alone judges credentials of callers from elsewhere.
-    judge: Option<String>,
+use listen::ListenPolicy;
+#[cfg(feature = "oauth")]
+use sign_in::SignInPlan;
+#[cfg(not(feature = "oauth"))]
+use without_oauth::SignInPlan;
+
+/// The gate that the settings ask for, before the upstream is open.
+pub(crate) struct GatePlan {
+    kind: GateKind,
+    /// The base URL of `--api-url`, if the API there alone checks credentials from other machines.
+    verifier: Option<String>,
     /// Who may call, for people.
-    pub(crate) told: String,
+    pub(crate) description: String,
 }
 
-enum Kind {
+enum GateKind {
     Ready(Arc<dyn Gate>),
-    SignIn(Box<SignIn>),
+    SignIn(Box<SignInPlan>),
 }
 
-/// What the sign-in is made of, once there is an upstream to try credentials at.
-struct SignIn {
-    public_url: PublicUrl,
-    key: SecretKey,
-    state_dir: PathBuf,
-    documents: Option<Arc<dyn FetchDocument>>,
-    at_datadog: Option<DatadogSignIn>,
-}
-
-impl Front {
-    /// Looks whether a local backend would be the judge of strangers' credentials: it takes any.
+impl GatePlan {
+    /// Refuses a local backend as the only verifier of callers' credentials: it accepts any.
     ///
     /// # Errors
-    /// It would.
-    pub(crate) async fn check(&self, settings: &Settings) -> Result<(), CliError> {
-        let Some(base) = &self.judge else {
+    /// A local backend answers at the base URL.
+    pub(crate) async fn check_verifier(&self, settings: &Settings) -> Result<(), CliError> {
+        let Some(base) = &self.verifier else {
             return Ok(());
         };
-        let who = doctor::who_answers(settings, base).await;
-        if who.is_some_and(|who| who.ours) {
+        if identify(settings, base).await == Some(Peer::LocalBackend) {
             return Err(CliError::usage(
                 format!(
-                    "at {base} a local backend answers, which takes every key for a good one, so everybody \
-                     could read its data"
+                    "{base} is a local backend, which accepts any key, so everybody could read its data"
                 ),
-                "use --local --auth static-bearer in front of local data, or name a Datadog site: --site \
+                "for local data, use --local --auth static-bearer; or name a Datadog site: --site \
                  datadoghq.eu",
             ));
         }
         Ok(())
     }
 
-    /// The gate. Opens the store of sign-ins where the mode has one, and keeps it in order from
-    /// then on.
+    /// Builds the gate. Mode `oauth` opens its store and starts its maintenance.
     ///
     /// # Errors
-    /// The store cannot be used.
+    /// The store cannot be opened.
     pub(crate) fn open(self, upstreams: &Upstreams) -> Result<Arc<dyn Gate>, CliError> {
-        let sign_in = match self.kind {
-            Kind::Ready(gate) => return Ok(gate),
-            Kind::SignIn(sign_in) => sign_in,
-        };
-        let options = Options {
-            public_url: sign_in.public_url,
-            key: sign_in.key,
-            hub: upstreams.hub().clone(),
-            documents: sign_in.documents,
-            sign_in: sign_in.at_datadog,
-            clock: Arc::new(SystemClock::default()),
-        };
-        let server = AuthorizationServer::open(&sign_in.state_dir, options)
-            .map_err(|error| CliError::failed(error, ""))?;
-        let server = Arc::new(server);
-        let tended = server.clone();
-        tokio::spawn(async move { tended.tend().await });
-        Ok(server)
+        match self.kind {
+            GateKind::Ready(gate) => Ok(gate),
+            GateKind::SignIn(plan) => plan.open(upstreams),
+        }
     }
 }
 
-/// Decides who may call at `address`. Takes the server's own credentials out of the settings where
-/// the mode does not use them, and chooses a site where the mode has no use for local data.
-pub(crate) fn front(
+/// Decides who may call at `address`. Removes the server's own credentials from the settings where
+/// the mode does not use them, and chooses a site where the mode cannot use local data.
+pub(crate) fn plan_gate(
     settings: &mut Settings,
-    flags: &ServeArgs,
     address: SocketAddr,
-) -> Result<Front, CliError> {
-    let callers = std::mem::take(&mut settings.callers).with_flags(flags);
+) -> Result<GatePlan, CliError> {
+    let callers = std::mem::take(&mut settings.callers);
     let mode = match callers.mode()? {
         Some(named) => named,
-        None => by_default(settings, address)?,
+        None => default_mode(settings, address)?,
     };
-    let public_url = callers.public_url()?;
-    let place = Place {
-        address,
-        public_url,
-    };
+    let policy = ListenPolicy::new(address, callers.public_url()?);
     callers.check_sign_in(&mode)?;
-    let told = format!("{} ({})", words(mode.value, &callers), mode.by);
-    let exposed = place.is_exposed();
+    let description = format!("{} ({})", describe(mode.value, &callers), mode.source);
+    let exposed = policy.is_exposed();
     let kind = match mode.value {
         Mode::None => {
-            place.must_be_this_machine(&mode.by)?;
-            Kind::Ready(Arc::new(Open))
+            policy.require_this_machine(&mode.source)?;
+            GateKind::Ready(Arc::new(Open))
         }
         Mode::DatadogHeaders => {
-            place.must_have_a_name()?;
-            if exposed {
-                choose_site(settings, mode.value)?;
+            policy.require_public_url()?;
+            if exposed || cfg!(not(feature = "local")) {
+                require_site(settings, mode.value)?;
             }
-            lend_nothing(settings, mode.value);
-            Kind::Ready(Arc::new(DatadogHeaders::new(place.into_url())))
+            drop_server_credentials(settings, mode.value);
+            GateKind::Ready(Arc::new(DatadogHeaders::new(policy.into_url())))
         }
         Mode::StaticBearer => {
-            place.must_have_a_name()?;
-            let (gate, by) = static_bearer(&callers, place.into_url())?;
-            tracing::debug!("the bearer secret is from {by}");
-            Kind::Ready(Arc::new(gate))
+            policy.require_public_url()?;
+            let (gate, source) = static_bearer(&callers, policy.into_url())?;
+            tracing::debug!("the bearer secret is from {source}");
+            GateKind::Ready(Arc::new(gate))
         }
-        Mode::OAuth => Kind::SignIn(Box::new(sign_in(settings, &callers, place)?)),
+        Mode::OAuth => {
+            let plan = SignInPlan::new(settings, &callers, policy.into_url())?;
+            GateKind::SignIn(Box::new(plan))
+        }
     };
-    let judge = match (&settings.choice, mode.value) {
+    let verifier = match (&settings.choice, mode.value) {
         (Choice::Datadog(upstream @ Upstream::Url(_)), Mode::DatadogHeaders | Mode::OAuth)
             if exposed =>
         {
@@ -145,41 +121,45 @@ pub(crate) fn front(
         }
         _ => None,
     };
-    Ok(Front { kind, judge, told })
+    Ok(GatePlan {
+        kind,
+        verifier,
+        description,
+    })
 }
 
-/// The mode when none was named.
-fn by_default(settings: &Settings, address: SocketAddr) -> Result<Said<Mode>, CliError> {
+/// The mode if no setting names one.
+fn default_mode(settings: &Settings, address: SocketAddr) -> Result<Setting<Mode>, CliError> {
     if !address.ip().is_loopback() {
         return Err(CliError::usage(
             format!(
-                "{address} can be reached from other machines, and nothing says who may call there"
+                "{address} can be reached from other machines, and no setting says who may call there"
             ),
-            "say it: --auth static-bearer (one secret) or --auth oauth (users sign in), both with \
+            "add --auth static-bearer (one secret) or --auth oauth (users sign in), both with \
              --public-url https://mcp.example.com; or use a loopback address such as 127.0.0.1:8787",
         ));
     }
-    if let (Choice::Datadog(_), Some(origin)) = (&settings.choice, own(settings)) {
+    if let (Choice::Datadog(_), Some(origin)) = (&settings.choice, own_credentials(settings)) {
         return Err(CliError::usage(
             format!(
-                "this server has Datadog credentials of its own ({origin}), and whoever reaches \
+                "this server has Datadog credentials ({origin}), and every program that reaches \
                  {address} could use them"
             ),
             format!(
-                "say that you want it: `llmobs-mcp serve --http {address} --auth none` for everybody on \
-                 this machine, or --auth static-bearer for whoever knows the secret in \
-                 LLMOBS_MCP_BEARER; with --auth datadog-headers callers use keys of their own only"
+                "to allow that, run `llmobs-mcp serve --http {address} --auth none`; or require a \
+                 secret with --auth static-bearer and LLMOBS_MCP_BEARER; with --auth datadog-headers \
+                 callers use their own keys only"
             ),
         ));
     }
-    Ok(Said {
+    Ok(Setting {
         value: Mode::DatadogHeaders,
-        by: "the default".to_owned(),
+        source: "the default".to_owned(),
     })
 }
 
 /// Where the server's own credentials come from, if it has any.
-pub(crate) fn own(settings: &Settings) -> Option<String> {
+pub(crate) fn own_credentials(settings: &Settings) -> Option<String> {
     if let Some(login) = &settings.login {
         return Some(format!("the stored login of profile {}", login.name));
     }
@@ -187,19 +167,19 @@ pub(crate) fn own(settings: &Settings) -> Option<String> {
     complete.then(|| settings.secrets.origin())
 }
 
-/// Takes the server's own credentials away: then no mistake can lend them.
-fn lend_nothing(settings: &mut Settings, mode: Mode) {
-    if let Some(origin) = own(settings) {
+/// Removes the server's own credentials, so that no later mistake can share them.
+fn drop_server_credentials(settings: &mut Settings, mode: Mode) {
+    if let Some(origin) = own_credentials(settings) {
         tracing::warn!(
-            "{origin}: not used, because in mode {mode} callers use credentials of their own"
+            "{origin}: not used, because in mode {mode} callers use their own credentials"
         );
     }
     settings.secrets = Secrets::default();
     settings.login = None;
 }
 
-/// Without a choice the data would be local, which asks nobody for a credential: then it is a site.
-fn choose_site(settings: &mut Settings, mode: Mode) -> Result<(), CliError> {
+/// Chooses a site if nothing is chosen, and refuses local data, which no credential protects.
+fn require_site(settings: &mut Settings, mode: Mode) -> Result<(), CliError> {
     match settings.choice {
         Choice::Datadog(_) => Ok(()),
         Choice::Unchosen(site) => {
@@ -209,10 +189,10 @@ fn choose_site(settings: &mut Settings, mode: Mode) -> Result<(), CliError> {
         }
         Choice::Local => Err(CliError::usage(
             format!(
-                "in mode {mode} callers show Datadog credentials, and local data ask for none, so \
-                 everybody could read them"
+                "mode {mode} checks Datadog credentials, but local data needs none, so everybody could \
+                 read it"
             ),
-            "use --auth static-bearer in front of local data, or name a Datadog site: --site datadoghq.eu",
+            "for local data, use --auth static-bearer; or name a Datadog site: --site datadoghq.eu",
         )),
     }
 }
@@ -220,172 +200,48 @@ fn choose_site(settings: &mut Settings, mode: Mode) -> Result<(), CliError> {
 /// Where the secret of a mode comes from, if the mode has one.
 ///
 /// # Errors
-/// It is missing, or of no use.
-pub(crate) fn secret_of(mode: Mode, callers: &Callers) -> Result<Option<String>, CliError> {
+/// The secret is missing or unusable.
+pub(crate) fn secret_source(
+    mode: Mode,
+    callers: &CallerSettings,
+) -> Result<Option<String>, CliError> {
     match mode {
         Mode::None | Mode::DatadogHeaders => Ok(None),
-        Mode::StaticBearer => static_bearer(callers, None).map(|(_, by)| Some(by)),
-        Mode::OAuth => secret_key(callers).map(|(_, by)| Some(by)),
-    }
-}
-
-fn sign_in(settings: &mut Settings, callers: &Callers, place: Place) -> Result<SignIn, CliError> {
-    let Some(public_url) = place.into_url() else {
-        return Err(CliError::usage(
-            "mode oauth needs to know where callers reach this server: its metadata and tokens name it",
-            "--public-url https://mcp.example.com; to try it on this machine, --public-url \
-             http://127.0.0.1:8787",
-        ));
-    };
-    let (key, _) = secret_key(callers)?;
-    choose_site(settings, Mode::OAuth)?;
-    lend_nothing(settings, Mode::OAuth);
-    let Some(state_dir) = settings.state_dir.clone() else {
-        return Err(CliError::usage(
-            "this user has no home folder, so there is no place for users' sign-ins",
-            "name one: LLMOBS_MCP_STATE_DIR=/path/to/folder",
-        ));
-    };
-    let documents: Option<Arc<dyn FetchDocument>> = if callers.metadata_documents {
-        let fetch = HttpFetch::new(Arc::new(SystemResolver), settings.ca_file.as_deref())
-            .map_err(|why| CliError::usage(why, "check --ca-file"))?;
-        Some(Arc::new(fetch))
-    } else {
-        None
-    };
-    Ok(SignIn {
-        public_url,
-        key,
-        state_dir,
-        documents,
-        at_datadog: at_datadog(settings, callers)?,
-    })
-}
-
-/// How users sign in at Datadog, if they may.
-fn at_datadog(settings: &Settings, callers: &Callers) -> Result<Option<DatadogSignIn>, CliError> {
-    let (Some(by), Choice::Datadog(upstream)) = (&callers.datadog_sign_in, &settings.choice) else {
-        return Ok(None);
-    };
-    let place = login::LoginTarget::from_upstream(upstream).map_err(|_| {
-        CliError::usage(
-            format!(
-                "{by}: users can sign in at a Datadog site, or at an --api-url on this machine, and this \
-                 --api-url is neither"
-            ),
-            "name the site instead, for example --site datadoghq.eu, or let users give tokens and keys only",
-        )
-    })?;
-    Ok(Some(DatadogSignIn {
-        place,
-        client_id: callers.datadog_client_id()?,
-    }))
-}
-
-fn secret_key(callers: &Callers) -> Result<(SecretKey, String), CliError> {
-    const MEND: &str = "make one with `openssl rand -hex 32`, keep it apart from the store, and set \
-                        LLMOBS_MCP_SECRET_KEY, or let --secret-key-file name a file that holds it";
-    let Some(Said { value, by }) = callers.secret_key()? else {
-        return Err(CliError::usage(
-            "mode oauth encrypts users' Datadog credentials, and no secret key is set",
-            MEND,
-        ));
-    };
-    match SecretKey::parse(&value) {
-        Ok(key) => Ok((key, by)),
-        Err(error) => Err(CliError::usage(format!("{by}: {error}"), MEND)),
+        Mode::StaticBearer => static_bearer(callers, None).map(|(_, source)| Some(source)),
+        Mode::OAuth => SignInPlan::key_source(callers).map(Some),
     }
 }
 
 fn static_bearer(
-    callers: &Callers,
+    callers: &CallerSettings,
     public_url: Option<PublicUrl>,
 ) -> Result<(StaticBearer, String), CliError> {
-    const MEND: &str = "make one with `openssl rand -hex 32`, and set LLMOBS_MCP_BEARER, or let \
-                        LLMOBS_MCP_BEARER_FILE name a file that holds it";
-    let Some(Said { value, by }) = callers.bearer()? else {
+    const HINT: &str = "generate one with `openssl rand -hex 32` and set LLMOBS_MCP_BEARER, or name a \
+                        file that holds it in LLMOBS_MCP_BEARER_FILE";
+    let Some(Setting { value, source }) = callers.bearer()? else {
         return Err(CliError::usage(
-            "mode static-bearer asks callers for a secret, and none is set",
-            MEND,
+            "mode static-bearer needs a secret that callers send, and none is set",
+            HINT,
         ));
     };
     match StaticBearer::new(&value, public_url) {
-        Ok(gate) => Ok((gate, by)),
-        Err(error) => Err(CliError::usage(format!("{by}: {error}"), MEND)),
+        Ok(gate) => Ok((gate, source)),
+        Err(error) => Err(CliError::usage(format!("{source}: {error}"), HINT)),
     }
 }
 
-/// Who may call, in words.
-pub(crate) fn words(mode: Mode, callers: &Callers) -> &'static str {
+/// Describes for people who may call, and with which credentials.
+pub(crate) fn describe(mode: Mode, callers: &CallerSettings) -> &'static str {
     match mode {
-        Mode::None => "whoever is on this machine, with the credentials of this server",
-        Mode::DatadogHeaders => "whoever comes, with the Datadog credentials that a request brings",
+        Mode::None => "none: every program on this machine, with this server's credentials",
+        Mode::DatadogHeaders => "datadog-headers: each request brings its own Datadog credentials",
         Mode::StaticBearer => {
-            "whoever knows the bearer secret, with the credentials of this server"
+            "static-bearer: callers that send the bearer secret, with this server's credentials"
         }
         Mode::OAuth if callers.datadog_sign_in.is_some() => {
-            "users who sign in here, each with Datadog credentials that they give or sign in at Datadog for"
+            "oauth: users sign in here, with a Datadog sign-in or their own Datadog credentials"
         }
-        Mode::OAuth => "users who sign in here, each with their own Datadog credentials",
-    }
-}
-
-/// Where the server listens and how it is reached.
-struct Place {
-    address: SocketAddr,
-    public_url: Option<Said<PublicUrl>>,
-}
-
-impl Place {
-    fn into_url(self) -> Option<PublicUrl> {
-        self.public_url.map(|url| url.value)
-    }
-
-    /// Whether other machines can reach it, directly or through a proxy.
-    fn is_exposed(&self) -> bool {
-        let public = self.public_url.as_ref();
-        !self.address.ip().is_loopback() || public.is_some_and(|url| !url.value.is_loopback())
-    }
-
-    fn must_be_this_machine(&self, by: &str) -> Result<(), CliError> {
-        if !self.address.ip().is_loopback() {
-            return Err(CliError::usage(
-                format!(
-                    "{} can be reached from other machines, and mode none ({by}) asks nobody who they \
-                     are",
-                    self.address
-                ),
-                "use a loopback address such as 127.0.0.1:8787; or --auth static-bearer with the secret \
-                 in LLMOBS_MCP_BEARER and --public-url https://mcp.example.com",
-            ));
-        }
-        match &self.public_url {
-            Some(url) => Err(CliError::usage(
-                format!(
-                    "{} says that other machines reach this server, and mode none ({by}) asks nobody who \
-                     they are",
-                    url.by
-                ),
-                "leave out the public URL, or use --auth static-bearer with the secret in \
-                 LLMOBS_MCP_BEARER",
-            )),
-            None => Ok(()),
-        }
-    }
-
-    /// Beyond loopback nothing but a setting can tell which names in `Host` are ours.
-    fn must_have_a_name(&self) -> Result<(), CliError> {
-        if self.public_url.is_some() || self.address.ip().is_loopback() {
-            return Ok(());
-        }
-        Err(CliError::usage(
-            format!(
-                "{} can be reached from other machines, and nothing says under which name, so that \
-                 requests with a foreign Host could not be told",
-                self.address
-            ),
-            "name it as callers do, with TLS in front: --public-url https://mcp.example.com",
-        ))
+        Mode::OAuth => "oauth: users sign in here with their own Datadog credentials",
     }
 }
 

@@ -1,48 +1,49 @@
-//! A warning when a credential seems to stand among the process's arguments.
+//! Warns if an argument of the process looks like a credential.
 //!
-//! Every user of a machine can read them, and shells remember them. No flag takes a credential, only
-//! files of some, so whoever does it has guessed a flag; the value itself is never repeated.
+//! Other users of the machine can read arguments, and shells record them. No flag takes a credential,
+//! so such an argument belongs to a guessed flag. The warning never repeats the value.
 
 use std::ffi::OsString;
 
-/// The remark, if any argument looks like a key or a token.
-pub(crate) fn remark(args: &[OsString]) -> Option<String> {
-    let mut named = false;
+/// The warning if an argument looks like a key or a token.
+pub(crate) fn warning(args: &[OsString]) -> Option<String> {
+    let mut after_secret_flag = false;
     for arg in args.iter().skip(1).filter_map(|arg| arg.to_str()) {
         let (name, value) = match arg.split_once('=') {
             Some((name, value)) => (name, value),
             None => ("", arg),
         };
-        if looks_like_token(value) || ((named || says_secret(name)) && is_long(value)) {
+        if looks_like_token(value) || ((after_secret_flag || names_secret(name)) && is_long(value))
+        {
             return Some(
-                "warning: an argument looks like a key, a token or a secret; other users of this machine can see \
-                 it, and the shell remembers it. Set DD_API_KEY and DD_APPLICATION_KEY (or DD_ACCESS_TOKEN, \
+                "warning: an argument looks like a key, a token or a secret. Other users of this machine can read \
+                 it, and the shell records it. Set DD_API_KEY and DD_APPLICATION_KEY (or DD_ACCESS_TOKEN, \
                  LLMOBS_MCP_BEARER, LLMOBS_MCP_SECRET_KEY) in the environment, or name files in DD_API_KEY_FILE \
-                 and so on; if it was a real one, replace it"
+                 and so on. If the value is real, replace it."
                     .to_owned(),
             );
         }
-        named = value == arg && arg.starts_with("--") && says_secret(arg);
+        after_secret_flag = value == arg && arg.starts_with("--") && names_secret(arg);
     }
     None
 }
 
-fn says_secret(name: &str) -> bool {
+fn names_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace('-', "_");
-    // The name of a file is no secret.
+    // The path of a file is not a secret.
     !name.ends_with("_file")
         && ["key", "token", "secret", "password", "bearer"]
             .iter()
             .any(|word| name.contains(word))
 }
 
-/// Long enough to be a key; a word or a flag is not.
+/// Whether a value is long enough for a key, and neither prose nor a flag.
 fn is_long(value: &str) -> bool {
     value.len() >= 32 && !value.starts_with("--") && !value.contains(char::is_whitespace)
 }
 
-/// Tokens by their beginning; application keys by their form. API keys look like trace ids and
-/// count only where a name says so.
+/// Recognizes tokens by prefix and application keys by form. API keys look like trace ids, so they
+/// count only after a name of a secret.
 fn looks_like_token(value: &str) -> bool {
     let value = value.strip_prefix("Bearer ").unwrap_or(value);
     let long_tail = |prefix: &str| {
@@ -80,13 +81,13 @@ mod tests {
     #[case(&["serve", "--secret-key-file=/run/secrets/the-key-of-this-server-0123456789"], false)]
     #[case(&["--key-like-flag", "short"], false)]
     #[case(&[], false)]
-    fn what_looks_like_a_key(#[case] args: &[&str], #[case] warned: bool) {
+    fn recognizes_credentials(#[case] args: &[&str], #[case] warned: bool) {
         let args: Vec<OsString> = std::iter::once("llmobs-mcp")
             .chain(args.iter().copied())
             .map(OsString::from)
             .collect();
-        let remark = remark(&args);
-        assert_eq!(remark.is_some(), warned);
-        assert!(remark.is_none_or(|text| !text.contains("0123456789")));
+        let warning = warning(&args);
+        assert_eq!(warning.is_some(), warned);
+        assert!(warning.is_none_or(|text| !text.contains("0123456789")));
     }
 }

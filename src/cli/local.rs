@@ -13,15 +13,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use llmobs_local::owner::{AGENT_ADDRESS, Listen};
-use llmobs_local::{Retention, serve};
+use llmobs_local::serve;
 
+use super::address::bind;
 use super::args::{LocalArgs, LocalCommand};
-use super::backend::{Backend, bind};
+use super::backend::{Backend, options};
 use super::error::CliError;
 use super::output;
 use super::settings::Settings;
 use super::signals::stop_on_signal;
-use super::upstream::own_data;
 
 /// How long requests that are running may take to end.
 const GRACE: Duration = Duration::from_secs(3);
@@ -41,16 +41,9 @@ pub(crate) async fn run(settings: &Settings, args: &LocalArgs) -> Result<ExitCod
 async fn serve_alone(settings: &Settings, args: &LocalArgs) -> Result<ExitCode, CliError> {
     let stop = stop_on_signal();
     let listen = args.listen.map_or(Listen::Default, Listen::Exactly);
-    let folder = &settings.data_dir;
-    let mut options = own_data(settings);
+    let folder = &settings.local.data_dir;
+    let mut options = options(&settings.local);
     options.documented_only = args.documented_only;
-    options.retention = Retention {
-        max_age: args.retain_days.or(options.retention.max_age),
-        max_bytes: args.retain_bytes.or(options.retention.max_bytes),
-    };
-    if args.datadog_limits {
-        options = options.with_datadog_limits();
-    }
     let backend = Backend::share(options, listen).await?;
     let url = backend.url();
     let Some(owned) = backend.owned() else {

@@ -1,7 +1,7 @@
-//! Logs: to standard error, never a secret, never a caller's or a trace's text.
+//! Logs go to standard error. They never hold secrets or text from callers or traces.
 //!
-//! Only this program's own lines follow the wished level. Libraries stay at warnings however loud
-//! the level is: below that, they print whole requests and answers.
+//! The level applies to this program's crates only. Libraries log warnings at most: below that level
+//! they print complete requests and responses.
 
 use std::io::IsTerminal;
 
@@ -16,30 +16,40 @@ pub(crate) fn start(level: LevelFilter) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(level >= LevelFilter::DEBUG);
-    // A second start, as in tests, changes nothing.
+    // A second start, as in tests, has no effect.
     let _ = tracing_subscriber::registry()
         .with(filter(level))
         .with(lines)
         .try_init();
     std::panic::set_hook(Box::new(|panic| {
-        // The message of a panic may quote data; the place says enough.
-        let place = panic
+        // The message of a panic may quote data, so the log holds the location only.
+        let location = panic
             .location()
             .map(ToString::to_string)
             .unwrap_or_default();
-        tracing::error!("a bug in this program, at {place}: please report it");
+        tracing::error!("a bug in this program, at {location}: please report it");
     }));
 }
 
 fn filter(level: LevelFilter) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))
-        // At warnings the protocol library quotes requests that it refused.
+        // The warnings of the protocol library quote requests that it refused.
         .with_target("rmcp", level.min(LevelFilter::ERROR))
-        // The index merges segments of which some are gone by then; it says so, and goes on.
+        // Merging segments that are already deleted is harmless, but logs a warning.
         .with_target("tantivy", level.min(LevelFilter::ERROR))
-        .with_target("llmobs_mcp", level)
+        .with_targets(OUR_CRATES.map(|name| (name, level)))
 }
+
+/// The crates of this program.
+const OUR_CRATES: [&str; 6] = [
+    "llmobs_mcp",
+    "llmobs_core",
+    "datadog_llmobs",
+    "llmobs_authz",
+    "llmobs_local",
+    "llmobs_sqlite",
+];
 
 #[cfg(test)]
 mod tests {
@@ -47,9 +57,11 @@ mod tests {
     use tracing::Level;
 
     #[test]
-    fn libraries_stay_quiet_however_loud_we_are() {
+    fn level_applies_to_our_crates_only() {
         let filter = filter(LevelFilter::TRACE);
-        assert!(filter.would_enable("llmobs_mcp::server", &Level::TRACE));
+        for name in OUR_CRATES {
+            assert!(filter.would_enable(&format!("{name}::module"), &Level::TRACE));
+        }
         assert!(!filter.would_enable("rmcp::service", &Level::WARN));
         assert!(!filter.would_enable("tantivy::indexer::segment_manager", &Level::WARN));
         assert!(filter.would_enable("tantivy::indexer::segment_manager", &Level::ERROR));
@@ -57,12 +69,12 @@ mod tests {
         assert!(filter.would_enable("hyper_util::client", &Level::WARN));
     }
 
-    /// Set in the process that panics, since its hook is the whole process's.
+    /// Set in the child process that panics: a panic hook is global to its process.
     const PANICS: &str = "LLMOBS_MCP_TEST_PANICS";
     const SECRET: &str = "an-obviously-made-up-secret";
 
     #[test]
-    fn a_panic_is_told_by_its_place_and_never_by_its_words() {
+    fn panic_log_names_location_and_hides_message() {
         if std::env::var_os(PANICS).is_some() {
             start(LevelFilter::TRACE);
             let caught = std::panic::catch_unwind(|| panic!("refused: {SECRET}"));
@@ -70,21 +82,21 @@ mod tests {
             return;
         }
         let name = std::thread::current().name().unwrap().to_owned();
-        let ran = std::process::Command::new(std::env::current_exe().unwrap())
+        let done = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &name, "--nocapture"])
             .env(PANICS, "1")
             .output()
             .unwrap();
-        let said = [ran.stdout, ran.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        assert!(ran.status.success(), "{said}");
-        assert!(said.contains("a bug in this program, at src"), "{said}");
-        assert!(said.contains("logging.rs:"), "{said}");
-        assert!(!said.contains(SECRET), "{said}");
+        let output = [done.stdout, done.stderr].concat();
+        let output = String::from_utf8_lossy(&output);
+        assert!(done.status.success(), "{output}");
+        assert!(output.contains("a bug in this program, at src"), "{output}");
+        assert!(output.contains("logging.rs:"), "{output}");
+        assert!(!output.contains(SECRET), "{output}");
     }
 
     #[test]
-    fn off_is_off() {
+    fn off_disables_every_target() {
         let filter = filter(LevelFilter::OFF);
         assert!(!filter.would_enable("llmobs_mcp", &Level::ERROR));
         assert!(!filter.would_enable("hyper", &Level::ERROR));

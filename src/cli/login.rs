@@ -1,6 +1,6 @@
-//! `login`: signs in at Datadog in the browser and keeps the login.
+//! `login`: signs in at Datadog in the browser and stores the login.
 //!
-//! Standard output carries the result; everything on the way goes to standard error.
+//! The result goes to standard output, the progress to standard error.
 
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
@@ -10,39 +10,27 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use datadog_llmobs::Upstream;
 use datadog_llmobs::login::{
-    CLIENT_NAME, CallbackListener, CompletedSignIn, DEFAULT_SCOPES, Login, LoginError, LoginStore,
-    LoginStoreError, LoginTarget, PendingSignIn, SignInRequest, TokenStorage, revoke,
+    CLIENT_NAME, CallbackListener, CompletedSignIn, DEFAULT_SCOPES, Login, LoginTarget,
+    PendingSignIn, SignInRequest, TokenStorage, revoke,
 };
 
 use super::args::{LoginArgs, Storage};
 use super::error::CliError;
-use super::output::{self, tell};
+use super::output::{self, print_note};
 use super::settings::{Choice, DEFAULT_PROFILE, Settings};
 use super::upstream::http_transport;
 
-impl From<LoginError> for CliError {
-    fn from(error: LoginError) -> Self {
-        Self::failed(&error, error.hint())
-    }
-}
-
-impl From<LoginStoreError> for CliError {
-    fn from(error: LoginStoreError) -> Self {
-        Self::failed(&error, error.hint())
-    }
-}
-
 pub(crate) async fn run(settings: &Settings, args: &LoginArgs) -> Result<ExitCode, CliError> {
     let name = profile_name(settings)?;
-    let store = store(settings)?;
-    // A store that cannot be used should not cost a sign-in.
+    let store = settings.login_store()?;
+    // Before the sign-in: an unusable store would waste it.
     store.list()?;
-    let place = match &settings.choice {
+    let target = match &settings.choice {
         Choice::Datadog(upstream) => LoginTarget::from_upstream(upstream)?,
         Choice::Local | Choice::Unchosen(_) => {
             return Err(CliError::usage(
                 "local data needs no sign-in",
-                "name a site: llmobs-mcp login --site datadoghq.eu",
+                "to sign in at Datadog, name a site: llmobs-mcp login --site datadoghq.eu",
             ));
         }
     };
@@ -50,13 +38,13 @@ pub(crate) async fn run(settings: &Settings, args: &LoginArgs) -> Result<ExitCod
         && uuid::Uuid::parse_str(org).is_err()
     {
         return Err(CliError::usage(
-            "--org takes the organisation's id, a UUID",
-            "leave it out and choose in the browser",
+            "--org requires the id of an organisation, a UUID",
+            "remove it and choose the organisation in the browser",
         ));
     }
     let request = SignInRequest {
-        target: place.clone(),
-        scopes: scopes(args, settings.wish.read_only),
+        target: target.clone(),
+        scopes: scopes(args, settings.tool_filter.read_only),
         client_name: args
             .client_name
             .clone()
@@ -64,47 +52,47 @@ pub(crate) async fn run(settings: &Settings, args: &LoginArgs) -> Result<ExitCod
         org: args.org.clone(),
     };
     let transport = http_transport(settings).map_err(|error| CliError::usage(error, ""))?;
-    // The port first: the address that is registered holds it.
+    // The port first: the registered redirect URI contains it.
     let listener = CallbackListener::bind(args.callback_port).await?;
     let attempt = PendingSignIn::start(transport.clone(), request, &listener.redirect()).await?;
     let attempt = Arc::new(attempt);
-    invite(&attempt, args.no_browser);
+    open_or_print(&attempt, args.no_browser);
     let wait = listener.wait(attempt.clone(), Duration::from_secs(args.timeout));
     let answer = if args.no_browser {
         tokio::select! {
             answer = wait => answer?,
-            pasted = pasted() => pasted,
+            address = read_pasted_address() => address,
         }
     } else {
         wait.await?
     };
     let CompletedSignIn { profile, notes } = attempt.finish(&answer).await?;
     for note in notes {
-        tell(&format!("note: {note}"));
+        print_note(&format!("note: {note}"));
     }
-    let safe = match args.storage {
+    let storage = match args.storage {
         Storage::File => TokenStorage::File,
         Storage::Keyring => TokenStorage::Keyring,
     };
     let lock = store.lock().await?;
-    // What cannot be read any more cannot be revoked either.
-    let before = store.get(&name).ok().flatten();
-    if let Some(note) = store.put(&lock, &name, &profile, safe, true)? {
-        tell(&format!("warning: {note}"));
+    // The revocation of an unreadable login is impossible, so its error is ignored.
+    let previous = store.get(&name).ok().flatten();
+    if let Some(note) = store.put(&lock, &name, &profile, storage, true)? {
+        print_note(&format!("warning: {note}"));
     }
     drop(lock);
-    if let Some((before, _)) = before
-        && before.target == profile.target
-        && let Err(error) = revoke(&*transport, &before).await
+    if let Some((previous, _)) = previous
+        && previous.target == profile.target
+        && let Err(error) = revoke(&*transport, &previous).await
     {
-        tell(&format!(
-            "note: the login before could not be revoked: {error}"
+        print_note(&format!(
+            "note: the previous login could not be revoked: {error}"
         ));
     }
-    if !settings.secrets.labels().is_empty() {
-        tell(&format!(
-            "note: {} win over a stored login while they make a whole credential; --profile {name} chooses the login all the same",
-            settings.secrets.labels().join(" and ")
+    if !settings.secrets.names().is_empty() {
+        print_note(&format!(
+            "note: a complete credential in {} takes precedence over a stored login; --profile {name} selects the login",
+            settings.secrets.names().join(" and ")
         ));
     }
     output::print(&result(&name, &profile))?;
@@ -116,65 +104,65 @@ fn result(name: &str, profile: &Login) -> String {
         (Some(name), _) | (None, Some(name)) => format!(", organisation {name}"),
         (None, None) => String::new(),
     };
-    let end = if profile.refresh.is_some() {
-        "it renews itself"
+    let renewal = if profile.refresh.is_some() {
+        "it is renewed automatically"
     } else {
-        "it cannot be renewed and ends within a day"
+        "it cannot be renewed and expires within a day"
     };
     let flag = match profile.target.upstream() {
         Upstream::Site(_) => String::new(),
         _ => format!(" (use it with --api-url {})", profile.target.key()),
     };
     format!(
-        "Signed in to {}{org}\nprofile {name}, scopes {}; {end}{flag}",
+        "Signed in to {}{org}\nprofile {name}, scopes {}; {renewal}{flag}",
         profile.target.name(),
         if profile.scope.is_empty() {
-            "not told"
+            "unknown"
         } else {
             &profile.scope
         },
     )
 }
 
-/// The scopes to ask for: what was said, or the usual ones.
+/// The scopes to request: those of the flags, or the default ones.
 fn scopes(args: &LoginArgs, read_only: bool) -> Vec<String> {
-    let said: Vec<String> = args
+    let requested: Vec<String> = args
         .scope
         .iter()
         .flat_map(|text| text.split([',', ' ']))
         .filter(|scope| !scope.is_empty())
         .map(str::to_owned)
         .collect();
-    match said.as_slice() {
+    match requested.as_slice() {
         [] => DEFAULT_SCOPES
             .iter()
             .filter(|scope| !read_only || scope.ends_with("_read"))
             .map(|scope| (*scope).to_owned())
             .collect(),
-        _ => said,
+        _ => requested,
     }
 }
 
-/// Opens the browser, or says what to open.
-fn invite(attempt: &PendingSignIn, no_browser: bool) {
+/// Opens the browser, or prints the address to open.
+fn open_or_print(attempt: &PendingSignIn, no_browser: bool) {
     let url = attempt.url();
     if !no_browser && open_browser(url.as_str()) {
-        tell(&format!(
-            "A browser opens. If it does not, open this address:\n\n  {url}\n\nWaiting for the answer (Ctrl-C stops it)…"
+        print_note(&format!(
+            "Opening a browser. If none opens, go to this address:\n\n  {url}\n\nWaiting for the sign-in (Ctrl-C stops it)…"
         ));
         return;
     }
     let paste = if no_browser {
-        "\nIf that browser cannot reach this machine, paste the address that it ends at (127.0.0.1…) here."
+        "\nIf the browser cannot reach this machine, paste the address that it is sent to (127.0.0.1…) here."
     } else {
         ""
     };
-    tell(&format!(
-        "Open this address in a browser:\n\n  {url}\n\nWaiting for the answer (Ctrl-C stops it)…{paste}"
+    print_note(&format!(
+        "Open this address in a browser:\n\n  {url}\n\nWaiting for the sign-in (Ctrl-C stops it)…{paste}"
     ));
 }
 
-/// Starts the platform's opener; says whether that could be tried.
+/// Starts the platform's opener. Returns whether it started.
 fn open_browser(url: &str) -> bool {
     let (program, arguments): (&str, &[&str]) = if cfg!(target_os = "macos") {
         ("open", &[])
@@ -193,8 +181,8 @@ fn open_browser(url: &str) -> bool {
         .is_ok()
 }
 
-/// The first line on standard input that looks like an address; waits forever when there is none.
-async fn pasted() -> String {
+/// The first line on standard input that looks like the redirect; waits forever if there is none.
+async fn read_pasted_address() -> String {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let line = line.trim();
@@ -202,39 +190,27 @@ async fn pasted() -> String {
             return line.to_owned();
         }
         if !line.is_empty() {
-            tell("that is not the address that the browser ends at: it holds `state=`");
+            print_note(
+                "not the address that the browser is sent to: that address contains `state=`",
+            );
         }
     }
     std::future::pending().await
 }
 
-/// The name under which the login is kept.
+/// The profile of the login.
 fn profile_name(settings: &Settings) -> Result<String, CliError> {
     let name = settings
         .profile
         .as_ref()
-        .map_or(DEFAULT_PROFILE, |said| said.value.as_str());
-    let good = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    if (1..=64).contains(&name.len()) && name.bytes().all(good) {
+        .map_or(DEFAULT_PROFILE, |profile| profile.value.as_str());
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=64).contains(&name.len()) && name.bytes().all(allowed) {
         Ok(name.to_owned())
     } else {
         Err(CliError::usage(
-            "a profile's name is 1 to 64 letters, digits, dots, dashes and underscores",
+            "the name of a profile is 1 to 64 letters, digits, dots, dashes and underscores",
             "for example: llmobs-mcp login --site datadoghq.eu --profile work-eu",
         ))
     }
-}
-
-/// The store of logins.
-pub(crate) fn store(settings: &Settings) -> Result<LoginStore, CliError> {
-    settings
-        .state_dir
-        .as_ref()
-        .map(LoginStore::new)
-        .ok_or_else(|| {
-            CliError::usage(
-                "this user has no home folder, so there is no place for logins",
-                "name one: LLMOBS_MCP_STATE_DIR=/path/to/folder",
-            )
-        })
 }

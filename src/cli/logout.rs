@@ -1,4 +1,4 @@
-//! `logout`: revokes a stored login where it came from, and forgets it, whatever that answers.
+//! `logout`: revokes a stored login at its upstream and deletes it, even if the revocation fails.
 
 use std::process::ExitCode;
 
@@ -7,8 +7,7 @@ use datadog_llmobs::login::{Login, LoginStore, revoke};
 
 use super::args::{LogoutArgs, Shared};
 use super::error::CliError;
-use super::login::store;
-use super::output::{print, tell};
+use super::output::{print, print_note};
 use super::settings::Settings;
 use super::upstream::http_transport;
 
@@ -17,59 +16,59 @@ pub(crate) async fn run(
     settings: &Settings,
     args: &LogoutArgs,
 ) -> Result<ExitCode, CliError> {
-    let store = store(settings)?;
-    let kept = store.list()?;
+    let store = settings.login_store()?;
+    let logins = store.list()?;
     let names: Vec<String> = match &settings.profile {
-        _ if args.all => kept.into_iter().map(|kept| kept.name).collect(),
-        Some(said) => vec![said.value.clone()],
-        None => kept
+        _ if args.all => logins.into_iter().map(|login| login.name).collect(),
+        Some(profile) => vec![profile.value.clone()],
+        None => logins
             .into_iter()
-            .filter(|kept| kept.current)
-            .map(|kept| kept.name)
+            .filter(|login| login.current)
+            .map(|login| login.name)
             .collect(),
     };
     if names.is_empty() {
-        print("Nobody is signed in.")?;
+        print("Not signed in.")?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut all_revoked = true;
     for name in &names {
-        all_revoked &= leave(&store, name, flags, settings).await?;
+        all_revoked &= sign_out(&store, name, flags, settings).await?;
     }
     Ok(ExitCode::from(u8::from(!all_revoked)))
 }
 
-/// Ends one login. Says whether it is surely revoked.
-async fn leave(
+/// Revokes and deletes one login. Returns whether it is certainly revoked.
+async fn sign_out(
     store: &LoginStore,
     name: &str,
     flags: &Shared,
     settings: &Settings,
 ) -> Result<bool, CliError> {
-    // The lock is held through the revocation: a renewal beside it would leave a live token.
+    // The lock covers the revocation: a concurrent renewal would leave a valid token.
     let lock = store.lock().await?;
     let profile = store.get(name);
     let revoked = match &profile {
-        Ok(Some((profile, _))) => end(profile, flags, settings).await,
+        Ok(Some((profile, _))) => revoke_at_upstream(profile, flags, settings).await,
         Ok(None) => Ok(()),
         Err(error) => Err(error.to_string()),
     };
     if !store.remove(&lock, name)? {
         return Err(CliError::failed(
-            format!("there is no stored login named {name}"),
-            "`llmobs-mcp status` lists them",
+            format!("no stored login is named {name}"),
+            "`llmobs-mcp status` lists the stored logins",
         ));
     }
     match revoked {
         Ok(()) => {
             print(&format!(
-                "Signed out: the login {name} is revoked and forgotten."
+                "Signed out: the login {name} is revoked and deleted."
             ))?;
             Ok(true)
         }
         Err(why) => {
-            tell(&format!(
-                "warning: the login {name} is forgotten here but not revoked: {why}\n  \
+            print_note(&format!(
+                "warning: the login {name} is deleted here but not revoked: {why}\n  \
                  revoke it in Datadog: Personal Settings or Organization Settings, authorized apps"
             ));
             Ok(false)
@@ -77,8 +76,12 @@ async fn leave(
     }
 }
 
-async fn end(profile: &Login, flags: &Shared, settings: &Settings) -> Result<(), String> {
-    // Where a token is sent is not for a file to say: a server of this machine must be named.
+async fn revoke_at_upstream(
+    profile: &Login,
+    flags: &Shared,
+    settings: &Settings,
+) -> Result<(), String> {
+    // A file must not decide where a token is sent: a flag must name a server on this machine.
     if !matches!(profile.target.upstream(), Upstream::Site(_)) {
         let named = flags
             .api_url
@@ -86,7 +89,7 @@ async fn end(profile: &Login, flags: &Shared, settings: &Settings) -> Result<(),
             .and_then(|url| Upstream::from_api_url(url).ok());
         if named.as_ref() != Some(profile.target.upstream()) {
             return Err(format!(
-                "it is for a server of this machine; name it to revoke: --api-url {}",
+                "it is for a server on this machine; to revoke it, add --api-url {}",
                 profile.target.key()
             ));
         }

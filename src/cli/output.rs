@@ -1,7 +1,7 @@
-//! Writing to standard output and complaining on standard error.
+//! Results on standard output, notes and errors on standard error.
 //!
-//! `println!` panics when the reader of a pipe has gone away; a command that is piped into `head`
-//! must simply end.
+//! `println!` panics when the reader of a pipe closes it; a command that is piped into `head` must
+//! end without an error.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -17,34 +17,36 @@ pub(crate) fn print(text: &str) -> Result<(), CliError> {
         .and_then(|()| out.flush());
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::failed(
-            format!("standard output cannot be written: {error}"),
+            format!("cannot write to standard output: {error}"),
             "check the disk or the program that reads the output",
         )),
         _ => Ok(()),
     }
 }
 
-/// Writes a line for a person to standard error.
-pub(crate) fn tell(text: &str) {
-    // Nobody to tell is no reason to stop.
+/// Writes a line for people to standard error.
+pub(crate) fn print_note(text: &str) {
+    // A closed standard error must not stop the command.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// How this program was called, so that printed lines work where it is not installed.
+/// The name or path that this program was started by, so that printed commands work even if it is not
+/// on the `PATH`.
+#[cfg(feature = "local")]
 pub(crate) fn program() -> String {
-    let called = std::env::args().next().unwrap_or_default();
-    match called {
+    let name = std::env::args().next().unwrap_or_default();
+    match name {
         empty if empty.is_empty() => "llmobs-mcp".to_owned(),
         spaced if spaced.contains(' ') => format!("\"{spaced}\""),
-        called => called,
+        name => name,
     }
 }
 
-/// Says what went wrong and gives the exit code for it.
-pub(crate) fn complain(error: &CliError) -> ExitCode {
-    tell(&format!("error: {error}"));
-    if let Some(mend) = error.mend() {
-        tell(&format!("  {mend}"));
+/// Prints an error with its hint, and returns its exit code.
+pub(crate) fn report(error: &CliError) -> ExitCode {
+    print_note(&format!("error: {error}"));
+    if let Some(hint) = error.hint() {
+        print_note(&format!("  {hint}"));
     }
     ExitCode::from(error.code())
 }

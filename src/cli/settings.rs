@@ -1,193 +1,133 @@
-//! Settings: flags over environment over config file, resolved once, with where each came from.
+//! The settings of a command, resolved once from flags, environment and config file, in this order of
+//! precedence.
 //!
-//! The upstream is chosen by what is *complete*: an API key alone, the normal setting of a traced
-//! application, does not select Datadog. Read-only is the exception to "flags over environment over
-//! file": any source can turn it on and none can turn it off.
+//! Only a *complete* credential selects Datadog: an API key alone, the normal setting of a traced
+//! application, does not. Switches such as read-only only restrict: any source can turn one on, and
+//! none can turn it off.
 
+#[cfg_attr(
+    not(feature = "oauth"),
+    allow(
+        dead_code,
+        reason = "the authorization server alone reads some of them"
+    )
+)]
 mod callers;
+mod choice;
 mod environment;
+mod error;
 mod file;
+mod flags;
 mod logins;
-mod retention;
 mod secrets;
+mod values;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use etcetera::BaseStrategy;
 use tracing::level_filters::LevelFilter;
 
-use crate::server::{CredentialSource, Wish};
-use datadog_llmobs::login::{LoginStoreError, LoginSummary};
-use datadog_llmobs::{ApiUrlError, Credential, CredentialError, Site, SiteError, Upstream};
-use llmobs_local::Retention;
+use crate::server::{CredentialSource, ToolFilter, ToolRegistry};
+use datadog_llmobs::login::{LoginStore, LoginSummary};
+use datadog_llmobs::{Credential, CredentialError};
 
-use super::args::Shared;
+use super::args::{Cli, Shared};
 
-pub(crate) use callers::Callers;
+pub(crate) use callers::CallerSettings;
+pub(crate) use choice::Choice;
+use choice::{ChoiceInputs, ChosenUpstream, choose};
 pub(crate) use environment::Environment;
+pub(crate) use error::SettingsError;
 pub(crate) use logins::DEFAULT_PROFILE;
 use logins::Logins;
-pub(crate) use retention::{bytes, days};
 pub(crate) use secrets::Secrets;
+pub(crate) use values::Setting;
+use values::{Layers, Names, Values, pick, pick_switch};
 
-/// The site for requests that bring credentials when no site was named.
-const DEFAULT_SITE: &str = "datadoghq.com";
-
-/// Whether a command talks to an upstream of the user's choice at all.
+/// What a command needs of the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// It does.
+    /// It calls the upstream that the settings choose.
     Upstream,
-    /// It does not, so wrong credentials must not stop it.
+    /// It calls none, so wrong credentials must not stop it.
     NoUpstream,
-    /// It signs in there, so what is there already does not count.
+    /// It signs in there, so existing credentials do not count.
     SignIn,
 }
 
-/// Where calls go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Choice {
-    /// The local backend was asked for.
-    Local,
-    /// Nothing was: local, and Datadog at this site for requests that bring credentials.
-    Unchosen(Site),
-    /// A Datadog site, or a base named by `--api-url`.
-    Datadog(Upstream),
+/// Settings of the local backend.
+#[derive(Debug, Default)]
+#[cfg_attr(
+    not(feature = "local"),
+    allow(dead_code, reason = "the local backend alone reads them")
+)]
+pub(crate) struct LocalSettings {
+    /// The data directory.
+    pub(crate) data_dir: PathBuf,
+    /// Whether a setting names the data directory.
+    pub(crate) data_dir_named: bool,
+    /// Maximum age of a span by its start.
+    pub(crate) max_age: Option<Duration>,
+    /// Maximum size of the store in bytes.
+    pub(crate) max_bytes: Option<u64>,
+    /// Whether the intake enforces Datadog's limits.
+    pub(crate) datadog_limits: bool,
 }
 
-/// A setting's value and who said so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Said<T> {
-    pub(crate) value: T,
-    pub(crate) by: String,
-}
-
-/// Everything a command needs to know.
+/// The settings of a command.
 pub(crate) struct Settings {
     pub(crate) choice: Choice,
-    /// Why that upstream, in words.
+    /// Why that upstream, for people.
     pub(crate) because: String,
     pub(crate) secrets: Secrets,
-    /// The stored login that is in force, if one is.
+    /// The stored login to use, if any.
     pub(crate) login: Option<LoginSummary>,
-    /// The profile that was named.
-    pub(crate) profile: Option<Said<String>>,
-    /// Where logins are kept, if this user has a place for them.
+    /// The profile that a setting names.
+    pub(crate) profile: Option<Setting<String>>,
+    /// The directory of stored logins; `None` for a user without a home directory.
     pub(crate) state_dir: Option<PathBuf>,
-    /// The half of a pair that is missing, if one is.
+    /// The missing half of a key pair, if one half is set.
     pub(crate) half: Option<CredentialError>,
-    pub(crate) data_dir: PathBuf,
-    /// Whether somebody named the data folder.
-    pub(crate) data_dir_named: bool,
-    /// What the local backend keeps.
-    pub(crate) retention: Retention,
-    /// Whether the local backend holds to Datadog's limits on what is sent.
-    pub(crate) datadog_limits: bool,
+    pub(crate) local: LocalSettings,
     pub(crate) ca_file: Option<PathBuf>,
-    pub(crate) wish: Wish,
-    /// What is said about callers over HTTP.
-    pub(crate) callers: Callers,
+    /// Which tools the process serves.
+    pub(crate) tool_filter: ToolFilter,
+    /// The source of the list of toolsets, if a setting names toolsets.
+    toolsets_source: Option<String>,
+    /// Settings of callers over HTTP.
+    pub(crate) callers: CallerSettings,
     pub(crate) log: Option<LevelFilter>,
-    /// The config file and whether it was there.
+    /// The path of the config file and whether it exists.
     pub(crate) config: (PathBuf, bool),
-    /// Remarks for the log and for `doctor`.
+    /// Notes for the log and for `doctor`.
     pub(crate) notes: Vec<String>,
 }
 
 impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The secrets stay out of it.
+        // Without the secrets.
         f.debug_struct("Settings")
             .field("choice", &self.choice)
-            .field("wish", &self.wish)
+            .field("tool_filter", &self.tool_filter)
             .finish_non_exhaustive()
-    }
-}
-
-/// What is wrong with the settings.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SettingsError {
-    /// A site that is none, or is not served.
-    #[error("{by}: {error}")]
-    Site { by: String, error: SiteError },
-    /// A base that credentials must not be sent to.
-    #[error("{0}")]
-    ApiUrl(#[from] ApiUrlError),
-    /// Two sources of one secret disagree.
-    #[error("{one} and {other} are both set and differ")]
-    Contradiction { one: String, other: String },
-    /// A secret that no header can carry.
-    #[error("{error}")]
-    Credential { error: CredentialError },
-    /// A secret's file.
-    #[error("{by} names a file that cannot be read: {why}")]
-    SecretFile { by: String, why: String },
-    /// A stored login that does not fit.
-    #[error("{by}: {why}")]
-    Profile { by: String, why: String },
-    /// Stored logins that cannot be read.
-    #[error("{error}")]
-    Logins { error: LoginStoreError },
-    /// A value of a variable.
-    #[error("{name}: {why}")]
-    Value { name: String, why: String },
-    /// The config file cannot be read.
-    #[error("the config file {path} cannot be read: {why}")]
-    Unreadable { path: String, why: String },
-    /// The config file is not TOML, or holds what it must not.
-    #[error("the config file {path} is wrong{line}: {why}")]
-    File {
-        path: String,
-        line: String,
-        why: String,
-    },
-    /// No home folder.
-    #[error("this user has no home folder, so the data folder is unknown")]
-    NoHome,
-}
-
-impl SettingsError {
-    /// The mend, where the message does not already hold it.
-    pub(crate) fn mend(&self) -> Option<String> {
-        let mend = match self {
-            Self::Site { .. } | Self::ApiUrl(_) | Self::Credential { .. } | Self::Value { .. } => {
-                return None;
-            }
-            Self::Profile { .. } => "`llmobs-mcp status` lists the stored logins".to_owned(),
-            Self::Logins { error } => error.hint(),
-            Self::Contradiction { one, .. } => format!("unset all but one of them, such as all but {one}"),
-            Self::SecretFile { by, .. } => {
-                format!("let {by} name a readable file that holds the secret and nothing else")
-            }
-            Self::Unreadable { .. } | Self::File { .. } => {
-                "an example of a good file:\n    site = \"datadoghq.eu\"\n    toolsets = [\"llmobs\"]\n    read_only = true"
-                    .to_owned()
-            }
-            Self::NoHome => "name one: --data-dir /path/to/folder".to_owned(),
-        };
-        Some(mend)
     }
 }
 
 impl Settings {
     /// Resolves the settings of one command.
-    pub(crate) fn resolve(
-        flags: &Shared,
-        env: &Environment,
-        need: Need,
-    ) -> Result<Self, SettingsError> {
+    pub(crate) fn resolve(cli: &Cli, env: &Environment, need: Need) -> Result<Self, SettingsError> {
         let mut notes = env.unknown_names();
-        let config = file::load(flags.config.as_deref(), env)?;
-        notes.extend(config.notes.iter().cloned());
-        let file = &config.values;
+        let config = file::load(cli.shared.config.as_deref(), env, &mut notes)?;
+        let flags = flags::values(cli);
+        let variables = env.values(&mut notes)?;
+        let layers = Layers::new(&flags, &variables, &config.values, config.directory());
 
         let secrets = match need {
-            Need::Upstream => Secrets::resolve(env, file)?,
+            Need::Upstream => Secrets::resolve(&layers)?,
             Need::NoUpstream => Secrets::default(),
-            Need::SignIn => Secrets::resolve(env, file).unwrap_or_default(),
+            Need::SignIn => Secrets::resolve(&layers).unwrap_or_default(),
         };
-        let state_dir = logins::state_dir(env);
-        let profile = logins::named_profile(flags.profile.as_deref(), env);
         let credential = secrets.credential();
         if let Err(error @ CredentialError::BadCharacters(_)) = credential {
             return Err(SettingsError::Credential { error });
@@ -195,74 +135,35 @@ impl Settings {
         let half = credential.as_ref().err().copied();
         let complete = credential.is_ok_and(|credential| !credential.is_none());
 
-        let Chosen {
+        let state_dir = logins::state_dir(env);
+        let profile = logins::named_profile(cli.shared.profile.as_deref(), env);
+        let logins = match need {
+            Need::Upstream => Some(Logins::read(
+                state_dir.as_ref(),
+                profile.clone(),
+                &mut notes,
+            )?),
+            Need::NoUpstream | Need::SignIn => None,
+        };
+        let inputs = ChoiceInputs {
+            local: cli.shared.local,
+            api_url: cli.shared.api_url.as_deref(),
+            site: pick!(layers, site),
+            complete: complete || need == Need::SignIn,
+            logins: logins.as_ref(),
+        };
+        let ChosenUpstream {
             choice,
             because,
             login,
         } = match need {
             Need::NoUpstream => {
-                Chosen::without_login(Choice::Local, "this command uses local data")
+                ChosenUpstream::without_login(Choice::Local, "this command uses local data")
             }
-            Need::SignIn => choose(flags, env, file, true, None)?,
-            Need::Upstream => {
-                let logins = Logins::read(state_dir.as_ref(), profile.clone(), &mut notes)?;
-                choose(flags, env, file, complete, Some(&logins))?
-            }
+            Need::Upstream | Need::SignIn => choose(inputs)?,
         };
-        if let (Choice::Unchosen(_), Some(site)) = (&choice, &flags.site) {
-            notes.push(format!(
-                "--site {site} has no effect yet: no complete credential is set, so the data is \
-                 local; set DD_API_KEY and DD_APPLICATION_KEY, or sign in with `llmobs-mcp login`"
-            ));
-        }
-        match (half, &choice) {
-            (Some(CredentialError::MissingApiKey), Choice::Unchosen(_)) => notes.push(
-                "an application key without an API key does not select Datadog: set DD_API_KEY too"
-                    .to_owned(),
-            ),
-            (Some(error), Choice::Datadog(_)) if login.is_none() && need == Need::Upstream => {
-                notes.push(format!("calls are sent without a credential: {error}"));
-            }
-            _ => {}
-        }
-
-        let list = |flag: &Option<String>, variable: &str, file: &Option<Vec<String>>| {
-            flag.clone()
-                .or_else(|| env.get(variable))
-                .map(|text| split(&text))
-                .or_else(|| file.clone())
-                .filter(|names| !names.is_empty())
-        };
-        let mut read_only = flags.read_only || file.read_only.unwrap_or_default();
-        for variable in ["LLMOBS_MCP_READ_ONLY", "DD_LLMOBS_READ_ONLY"] {
-            read_only |= env.is_set(variable, &mut notes);
-        }
-        let callers = Callers::resolve(env, file, &mut notes);
-        let wish = Wish {
-            toolsets: list(&flags.toolsets, "LLMOBS_MCP_TOOLSETS", &file.toolsets),
-            omit: list(&flags.omit_tools, "LLMOBS_MCP_OMIT_TOOLS", &file.omit_tools)
-                .unwrap_or_default(),
-            read_only,
-        };
-
-        let named_dir = flags
-            .data_dir
-            .clone()
-            .or_else(|| env.get("LLMOBS_MCP_DATA_DIR").map(PathBuf::from))
-            .or_else(|| file.data_dir.clone());
-        let data_dir_named = named_dir.is_some();
-        let data_dir = match named_dir {
-            Some(dir) => dir,
-            None => default_dir(|dirs| dirs.data_dir())?,
-        };
-        let ca_file = flags
-            .ca_file
-            .clone()
-            .or_else(|| env.get("LLMOBS_MCP_CA_FILE").map(PathBuf::from))
-            .or_else(|| file.ca_file.clone());
-
-        let datadog_limits = env.is_set("LLMOBS_MCP_DATADOG_LIMITS", &mut notes)
-            || file.datadog_limits.unwrap_or_default();
+        let uses_keys = login.is_none() && need == Need::Upstream;
+        note_unused_settings(&cli.shared, &choice, half, uses_keys, &mut notes);
 
         Ok(Self {
             choice,
@@ -272,184 +173,142 @@ impl Settings {
             profile,
             state_dir,
             half,
-            data_dir,
-            data_dir_named,
-            retention: retention::resolve(env, file)?,
-            datadog_limits,
-            ca_file,
-            wish,
-            callers,
-            log: level(flags, env, file)?,
-            config: (config.path.clone(), config.found),
+            local: local_settings(&layers)?,
+            ca_file: layers.path(|values| values.ca_file.as_ref()),
+            tool_filter: tool_filter(&layers),
+            toolsets_source: pick!(layers, toolsets).map(|setting| setting.source),
+            callers: CallerSettings::resolve(&layers),
+            log: log_level(&layers, cli.shared.verbose)?,
+            config: (config.path.clone(), config.exists),
             notes,
         })
+    }
+
+    /// Refuses a list of toolsets without a known name, which would serve no tool.
+    pub(crate) fn check_toolsets(&self) -> Result<(), SettingsError> {
+        let (Some(names), Some(source)) = (&self.tool_filter.toolsets, &self.toolsets_source)
+        else {
+            return Ok(());
+        };
+        ToolRegistry::from_tools()
+            .check_toolsets(names)
+            .map_err(|why| SettingsError::Value {
+                name: source.clone(),
+                why,
+            })
+    }
+
+    /// The store of logins.
+    pub(crate) fn login_store(&self) -> Result<LoginStore, SettingsError> {
+        let directory = self.state_dir.as_ref().ok_or(SettingsError::NoStateDir)?;
+        Ok(LoginStore::new(directory))
+    }
+
+    /// The kind of the credential in use and where it comes from; `None` if calls go to local data,
+    /// which needs none. Never the value.
+    pub(crate) fn credential_in_use(&self) -> Option<(&'static str, String)> {
+        match (&self.choice, &self.login) {
+            (Choice::Local | Choice::Unchosen(_), _) => None,
+            (Choice::Datadog(_), Some(login)) => Some((
+                Credential::Bearer(String::new().into()).kind(),
+                format!("the stored login of profile {}", login.name),
+            )),
+            (Choice::Datadog(_), None) => {
+                Some((self.secrets.current().kind(), self.secrets.origin()))
+            }
+        }
     }
 }
 
 impl Settings {
-    /// The kind of the credential in force and where it comes from. Never its value.
-    pub(crate) fn in_force(&self) -> (&'static str, String) {
-        match (&self.choice, &self.login) {
-            (Choice::Local | Choice::Unchosen(_), _) => (
-                Credential::None.kind(),
-                "nowhere, none is needed".to_owned(),
-            ),
-            (Choice::Datadog(_), Some(login)) => (
-                Credential::Bearer(String::new().into()).kind(),
-                format!("the stored login of profile {}", login.name),
-            ),
-            (Choice::Datadog(_), None) => (self.secrets.current().kind(), self.secrets.origin()),
+    /// The kind and source of the credential in use, for people.
+    pub(crate) fn describe_credential(&self) -> String {
+        match self.credential_in_use() {
+            Some((kind, origin)) => format!("{kind} from {origin}"),
+            None => "no credential (local data needs none)".to_owned(),
         }
     }
 }
 
-/// Where calls go, why, and with which stored login.
-struct Chosen {
-    choice: Choice,
-    because: String,
-    login: Option<LoginSummary>,
-}
-
-impl Chosen {
-    fn without_login(choice: Choice, because: &str) -> Self {
-        Self {
-            choice,
-            because: because.to_owned(),
-            login: None,
-        }
-    }
-}
-
-/// Chooses the upstream: flags, then a site named `local`, then whether a credential is complete,
-/// then a stored login. A profile that was named wins over keys of the environment.
-fn choose(
+/// Notes settings that have no effect because a credential is incomplete.
+fn note_unused_settings(
     flags: &Shared,
-    env: &Environment,
-    file: &file::Values,
-    complete: bool,
-    logins: Option<&Logins>,
-) -> Result<Chosen, SettingsError> {
-    let logins = logins.filter(|logins| !complete || logins.named.is_some());
-    if flags.local {
-        return Ok(Chosen::without_login(Choice::Local, "--local"));
+    choice: &Choice,
+    half: Option<CredentialError>,
+    uses_keys: bool,
+    notes: &mut Vec<String>,
+) {
+    if let (Choice::Unchosen(_), Some(site)) = (choice, &flags.site) {
+        notes.push(format!(
+            "--site {site} has no effect yet: no complete credential is set, so the data is local; set \
+             DD_API_KEY and DD_APPLICATION_KEY, or sign in with `llmobs-mcp login`"
+        ));
     }
-    if let Some(url) = &flags.api_url {
-        let upstream = Upstream::from_api_url(url)?;
-        let login = match logins {
-            Some(logins) => logins.at(&upstream)?,
-            None => None,
-        };
-        return Ok(Chosen {
-            login,
-            ..Chosen::without_login(Choice::Datadog(upstream), "--api-url")
-        });
+    match (half, choice) {
+        (Some(CredentialError::MissingApiKey), Choice::Unchosen(_)) => notes.push(
+            "an application key without an API key does not select Datadog: set DD_API_KEY too"
+                .to_owned(),
+        ),
+        (Some(error), Choice::Datadog(_)) if uses_keys => {
+            notes.push(format!("calls are sent without a credential: {error}"));
+        }
+        _ => {}
     }
-    let said = |value: Option<String>, by: &str| {
-        value.map(|value| Said {
-            value,
-            by: by.to_owned(),
-        })
-    };
-    let site = said(flags.site.clone(), "--site")
-        .or_else(|| said(env.get("DD_SITE"), "DD_SITE"))
-        .or_else(|| said(file.site.clone(), "site in the config file"));
-    if let Some(site) = &site
-        && site.value.trim().eq_ignore_ascii_case("local")
-    {
-        let because = format!("{} is local", site.by);
-        return Ok(Chosen::without_login(Choice::Local, &because));
-    }
-    if site.is_none()
-        && let Some(logins) = logins
-        && let Some((login, upstream)) = logins.anywhere()?
-    {
-        return Ok(Chosen {
-            choice: Choice::Datadog(upstream),
-            because: format!("the stored login of profile {}", login.name),
-            login: Some(login),
-        });
-    }
-    let site = site.unwrap_or_else(|| Said {
-        value: DEFAULT_SITE.to_owned(),
-        by: "the default site".to_owned(),
-    });
-    let parsed = Site::parse(&site.value).map_err(|error| SettingsError::Site {
-        by: site.by.clone(),
-        error,
-    })?;
-    let upstream = Upstream::Site(parsed);
-    if let Some(logins) = logins
-        && let Some(login) = logins.at(&upstream)?
-    {
-        return Ok(Chosen {
-            choice: Choice::Datadog(upstream),
-            because: format!(
-                "the stored login of profile {}; the site is from {}",
-                login.name, site.by
-            ),
-            login: Some(login),
-        });
-    }
-    Ok(if complete {
-        let because = format!("a complete credential is set; the site is from {}", site.by);
-        Chosen::without_login(Choice::Datadog(upstream), &because)
-    } else {
-        Chosen::without_login(
-            Choice::Unchosen(parsed),
-            "no complete Datadog credential is set",
-        )
+}
+
+fn local_settings(layers: &Layers<'_>) -> Result<LocalSettings, SettingsError> {
+    let named = layers.path(|values| values.data_dir.as_ref());
+    Ok(LocalSettings {
+        data_dir_named: named.is_some(),
+        data_dir: match named {
+            Some(directory) => directory,
+            None => default_dir(|dirs| dirs.data_dir())?,
+        },
+        max_age: pick!(layers, retain_days).map(|setting| setting.value.0),
+        max_bytes: pick!(layers, retain_bytes).map(|setting| setting.value.0),
+        datadog_limits: pick_switch!(layers, datadog_limits).is_some(),
     })
 }
 
-fn level(
-    flags: &Shared,
-    env: &Environment,
-    file: &file::Values,
-) -> Result<Option<LevelFilter>, SettingsError> {
-    if flags.log.is_some() {
-        return Ok(flags.log);
+/// The tools of the process. An empty list counts as absent.
+fn tool_filter(layers: &Layers<'_>) -> ToolFilter {
+    let list = |key: &str, read: fn(&Values) -> Option<&Names>| {
+        let names = layers.first(key, |values| read(values).cloned())?.value.0;
+        (!names.is_empty()).then_some(names)
+    };
+    ToolFilter {
+        toolsets: list("toolsets", |values| values.toolsets.as_ref()),
+        omit: list("omit_tools", |values| values.omit_tools.as_ref()).unwrap_or_default(),
+        read_only: pick_switch!(layers, read_only).is_some(),
     }
-    match flags.verbose {
+}
+
+/// The log level: `--log`, then `-v`, then the other sources.
+fn log_level(layers: &Layers<'_>, verbose: u8) -> Result<Option<LevelFilter>, SettingsError> {
+    let setting = pick!(layers, log);
+    let by_flag = setting.as_ref().is_some_and(|log| log.source == "--log");
+    match verbose {
+        _ if by_flag => {}
         0 => {}
         1 => return Ok(Some(LevelFilter::INFO)),
         2 => return Ok(Some(LevelFilter::DEBUG)),
         _ => return Ok(Some(LevelFilter::TRACE)),
     }
-    let (name, text) = match (env.get("LLMOBS_MCP_LOG"), &file.log) {
-        (Some(text), _) => ("LLMOBS_MCP_LOG", text),
-        (None, Some(text)) => ("log in the config file", text.clone()),
-        (None, None) => return Ok(None),
+    let Some(Setting { value, source }) = setting else {
+        return Ok(None);
     };
-    text.parse().map(Some).map_err(|_| SettingsError::Value {
-        name: name.to_owned(),
+    value.parse().map(Some).map_err(|_| SettingsError::Value {
+        name: source,
         why: "a level is one of off, error, warn, info, debug, trace; for example LLMOBS_MCP_LOG=info"
             .to_owned(),
     })
 }
 
-/// The names of a comma list.
-fn split(text: &str) -> Vec<String> {
-    text.split(',')
-        .map(|name| name.trim().to_ascii_lowercase())
-        .filter(|name| !name.is_empty())
-        .collect()
-}
-
-/// This program's folder in one of the platform's.
+/// This program's subdirectory of a platform directory.
 fn default_dir(of: impl Fn(&dyn BaseStrategy) -> PathBuf) -> Result<PathBuf, SettingsError> {
     etcetera::choose_base_strategy()
         .map(|dirs| of(&dirs).join("llmobs-mcp"))
         .map_err(|_| SettingsError::NoHome)
-}
-
-/// A path of the config file: `~` is the home folder, and what is relative is so to the file.
-fn path_in(file: &Path, text: &str) -> PathBuf {
-    if let Some(rest) = text.strip_prefix("~/")
-        && let Ok(home) = etcetera::home_dir()
-    {
-        return home.join(rest);
-    }
-    file.parent().unwrap_or(Path::new("")).join(text)
 }
 
 #[cfg(test)]

@@ -1,16 +1,19 @@
-//! Ctrl-C and SIGTERM end servers gracefully; a second one ends them at once.
+//! Ctrl-C and SIGTERM: the first one stops servers gracefully, the second one ends the process.
 
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled when the process is told to stop.
+/// The exit code after a second signal.
+const INTERRUPTED: i32 = 130;
+
+/// A token that the first signal cancels.
 pub(crate) fn stop_on_signal() -> CancellationToken {
     let stop = CancellationToken::new();
-    let told = stop.clone();
+    let signalled = stop.clone();
     tokio::spawn(async move {
         signal().await;
-        told.cancel();
+        signalled.cancel();
         signal().await;
-        std::process::exit(130);
+        std::process::exit(INTERRUPTED);
     });
     stop
 }

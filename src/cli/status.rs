@@ -1,4 +1,4 @@
-//! `status`: the stored logins, and which credential is in force.
+//! `status`: the stored logins, and the credential in use.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -7,44 +7,46 @@ use datadog_llmobs::login::{LoginSummary, TokenStorage};
 use llmobs_core::query::time::format_rfc3339;
 
 use super::error::CliError;
-use super::login::store;
 use super::output;
 use super::settings::Settings;
 
 pub(crate) fn run(settings: &Settings) -> Result<ExitCode, CliError> {
-    let store = store(settings)?;
-    let kept = store.list()?;
-    let mut text = if kept.is_empty() {
-        "Nobody is signed in: `llmobs-mcp login --site datadoghq.eu` does it.\n".to_owned()
+    let store = settings.login_store()?;
+    let logins = store.list()?;
+    let mut text = if logins.is_empty() {
+        "Not signed in. Sign in with `llmobs-mcp login --site <your site>`.\n".to_owned()
     } else {
         format!("Logins in {}\n", store.path().display())
     };
-    for kept in &kept {
-        text.push_str(&line(kept));
+    for login in &logins {
+        text.push_str(&line(login));
     }
-    let (kind, origin) = settings.in_force();
-    let _ = write!(text, "In force: {kind} from {origin}");
+    let _ = write!(
+        text,
+        "Credential in use: {}",
+        settings.describe_credential()
+    );
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn line(kept: &LoginSummary) -> String {
-    let org = kept.org.as_deref().unwrap_or("organisation not told");
-    let renewable = if kept.renewable {
-        ", renews itself"
+fn line(login: &LoginSummary) -> String {
+    let org = login.org.as_deref().unwrap_or("unknown organisation");
+    let renewable = if login.renewable {
+        ", renewed automatically"
     } else {
         ""
     };
-    let safe = match kept.storage {
+    let storage = match login.storage {
         TokenStorage::File => "file",
         TokenStorage::Keyring => "keyring",
     };
     format!(
-        "{} {}: {}, {org}; scopes {}; token until {}{renewable}; in {safe}\n",
-        if kept.current { "*" } else { " " },
-        kept.name,
-        kept.target,
-        kept.scope,
-        format_rfc3339(kept.expires_at_ms),
+        "{} {}: {}, {org}; scopes {}; token until {}{renewable}; in {storage}\n",
+        if login.current { "*" } else { " " },
+        login.name,
+        login.target,
+        login.scope,
+        format_rfc3339(login.expires_at_ms),
     )
 }

@@ -1,11 +1,11 @@
-//! `tools`: the tools that this process would serve.
+//! `tools`: lists the tools that a server with these settings serves.
 
 use std::fmt::Write;
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::server::{Catalogue, Selection, Wish, definitions};
+use crate::server::{Selection, ToolFilter, ToolRegistry, definitions};
 use crate::tools::{self, Access};
 
 use super::args::ToolsArgs;
@@ -14,7 +14,8 @@ use super::output;
 use super::settings::Settings;
 
 pub(crate) fn run(settings: &Settings, args: &ToolsArgs) -> Result<ExitCode, CliError> {
-    let selection = Catalogue::of_tools().select(&settings.wish, &Wish::default());
+    let selection =
+        ToolRegistry::from_tools().select(&settings.tool_filter, &ToolFilter::default());
     for warning in &selection.warnings {
         tracing::warn!("{warning}");
     }
@@ -27,7 +28,7 @@ pub(crate) fn run(settings: &Settings, args: &ToolsArgs) -> Result<ExitCode, Cli
     Ok(ExitCode::SUCCESS)
 }
 
-/// One line per tool: what it may do, its name, the first sentence of its description.
+/// One line per tool: access, name, first sentence of the description.
 fn table(selection: &Selection) -> String {
     let served = || {
         tools::all()
@@ -54,8 +55,8 @@ fn table(selection: &Selection) -> String {
         );
     }
     if text.is_empty() {
-        text.push_str("No tools are served: check --toolsets, --omit-tools and --read-only.\n");
+        text.push_str("No tools are served. Check --toolsets, --omit-tools and --read-only.\n");
     }
-    text.push_str("\n`llmobs-mcp tools --json` shows their arguments; `llmobs-mcp call TOOL key=value` calls one.");
+    text.push_str("\n`llmobs-mcp tools --json` shows the arguments; `llmobs-mcp call TOOL key=value` calls a tool.");
     text
 }

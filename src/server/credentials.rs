@@ -1,4 +1,4 @@
-//! The process's own credential behind a small trait: fixed, read from files, or a stored login.
+//! The source of the process's own credential: fixed, read from files, or a stored login.
 
 use std::sync::Arc;
 
@@ -8,32 +8,31 @@ use futures_util::future::BoxFuture;
 use datadog_llmobs::login::StoredLogin;
 use datadog_llmobs::{Credential, RenewCredential};
 
-/// Where the process's own credential comes from. Asked at each call, so that a mounted secret that
-/// changes is picked up.
+/// A source of the process's own credential. Each call reads it, so that a changed secret file takes
+/// effect.
 pub trait CredentialSource: Send + Sync {
-    /// The credential to use now.
+    /// The current credential.
     fn current(&self) -> Credential;
-    /// Where it comes from, in words for a person; never its value.
+    /// The name of the source, for people. Never the value.
     fn origin(&self) -> String;
 
-    /// The credential for a call that begins now. A source that can renew does so first where
-    /// needed.
-    fn ready(&self) -> BoxFuture<'_, Result<Credential, NotReady>> {
+    /// The credential for a call that starts now. A source that can renew it does so if needed.
+    fn ready(&self) -> BoxFuture<'_, Result<Credential, CredentialUnavailable>> {
         std::future::ready(Ok(self.current())).boxed()
     }
 
-    /// Who gives a new credential when this one is refused.
+    /// The renewal to use if the upstream refuses the credential.
     fn renewal(&self) -> Option<Arc<dyn RenewCredential>> {
         None
     }
 }
 
-/// Why a source has no usable credential at the moment.
+/// The reason why a source has no usable credential now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotReady {
+pub struct CredentialUnavailable {
     /// What is wrong.
     pub error: String,
-    /// The mend.
+    /// How to fix it.
     pub hint: String,
 }
 
@@ -46,12 +45,14 @@ impl CredentialSource for StoredLogin {
         format!("the stored login of profile {}", self.state().name)
     }
 
-    fn ready(&self) -> BoxFuture<'_, Result<Credential, NotReady>> {
+    fn ready(&self) -> BoxFuture<'_, Result<Credential, CredentialUnavailable>> {
         async move {
-            StoredLogin::ready(self).await.map_err(|error| NotReady {
-                error: error.to_string(),
-                hint: error.hint(),
-            })
+            StoredLogin::ready(self)
+                .await
+                .map_err(|error| CredentialUnavailable {
+                    error: error.to_string(),
+                    hint: error.hint(),
+                })
         }
         .boxed()
     }
@@ -68,7 +69,7 @@ pub struct FixedCredential {
 }
 
 impl FixedCredential {
-    /// This credential, from there.
+    /// Creates a source with this credential and this name.
     pub fn new(credential: Credential, origin: impl Into<String>) -> Self {
         Self {
             credential,

@@ -18,7 +18,7 @@ use http::{HeaderMap, StatusCode, Uri, header};
 
 use llmobs_authz::{self, PublicUrl};
 
-use super::http::take_in;
+use super::body::drain_body;
 
 /// Middleware: passes on requests that address this machine or the public URL, answers 403 to others.
 pub(crate) async fn known_names_only(
@@ -35,7 +35,7 @@ pub(crate) async fn known_names_only(
                 "refused a request: {}",
                 refusal.why
             );
-            take_in(request).await;
+            drain_body(request).await;
             let public = match names.0 {
                 Some(url) => format!("{}, ", url.origin()),
                 None => String::new(),

@@ -1,14 +1,14 @@
-//! The protocol side of the server: rmcp's handler, written out by hand because tools are data.
+//! The protocol handler of rmcp. It is written by hand, because tools are data.
 //!
-//! Decisions that real clients forced, so that nobody undoes them by accident:
+//! Real clients require these decisions:
 //!
 //! * Tools and resources are declared without `listChanged`: a client that sees it opens a
-//!   subscription that would never say anything.
-//! * Prompts and completions are not declared, and asking for them is "method not found" rather than
+//!   subscription that would never deliver anything.
+//! * Prompts and completions are not declared, and their methods return "method not found" rather than
 //!   an empty list, because a server that answers must also declare.
 //! * The tool list is one page: Gemini CLI reads only the first.
 //! * Results are text only. Clients disagree on whether the model sees text or `structuredContent`.
-//! * Lists depend on the caller's URL and headers, so they may be cached for that caller alone.
+//! * Lists depend on the caller's URL and headers, so only that caller may cache them.
 
 use std::sync::{Arc, LazyLock};
 
@@ -30,10 +30,10 @@ use super::instructions::instructions;
 use super::selection::{Selection, printable};
 use super::{McpServer, Scope, VERSION, resources};
 
-/// How long a client may keep a list, in milliseconds: it changes only with a restart.
+/// How long a client may cache a list, in milliseconds. It changes with a restart only.
 const LIST_TTL_MS: u64 = 60_000;
 
-/// Every tool as the protocol describes it, made once: schemas are not cheap to build.
+/// The protocol definition of every tool. Built once, because schemas are expensive.
 static DEFINITIONS: LazyLock<Vec<Tool>> =
     LazyLock::new(|| tools::all().iter().map(definition).collect());
 
@@ -57,7 +57,7 @@ fn definition(tool: &tools::Tool) -> Tool {
         .with_annotations(annotations)
 }
 
-/// The protocol's description of the tools that a selection serves, in their fixed order.
+/// The protocol definitions of the tools in a selection, in their fixed order.
 pub fn definitions(selection: &Selection) -> Vec<Tool> {
     DEFINITIONS
         .iter()
@@ -67,55 +67,55 @@ pub fn definitions(selection: &Selection) -> Vec<Tool> {
 }
 
 impl McpServer {
-    /// The scope that the HTTP layer put beside the request; stdio has none of its own.
+    /// The scope that the HTTP layer added to the request; stdio has the default one.
     fn scope(&self, context: &RequestContext<RoleServer>) -> Scope {
         context
             .extensions
             .get::<Parts>()
             .and_then(|parts| parts.extensions.get::<Arc<Scope>>())
-            .map_or_else(|| self.plain_scope(), |scope| Scope::clone(scope))
+            .map_or_else(|| self.default_scope(), |scope| Scope::clone(scope))
     }
 
-    /// What the server says of itself to a caller that sees `selection`.
+    /// The description of the server for a caller with this selection.
     fn config(&self, selection: &Selection) -> ServerConfig {
         let capabilities = ServerCapabilities::builder()
             .enable_tools()
             .enable_resources()
             .build();
-        let me = Implementation::new("llmobs-mcp", VERSION)
+        let implementation = Implementation::new("llmobs-mcp", VERSION)
             .with_title("LLM Observability (Datadog llmobs toolset)");
         ServerConfig::new(capabilities)
-            .with_server_info(me)
+            .with_server_info(implementation)
             .with_instructions(instructions(self.upstreams(), selection))
     }
 }
 
-/// Who calls and how, for the log and the upstream's user agent. The client's own words are made
-/// harmless.
+/// The transport and the client, for the log and the upstream's user agent. The client's text is
+/// sanitized.
 fn caller(context: &RequestContext<RoleServer>) -> String {
-    let named = |client: Implementation| format!("{}/{}", client.name, client.version);
-    let (front, client) = match context.extensions.get::<Parts>() {
-        // Without sessions, an older client told its name in a request long gone: what the library
-        // then reports is itself. The user agent is the client's own.
+    let name = |client: Implementation| format!("{}/{}", client.name, client.version);
+    let (transport, client) = match context.extensions.get::<Parts>() {
+        // An older client sends its name in `initialize`, which later requests without a session do not
+        // see; the library then reports its own name. The user agent is the client's.
         Some(parts) => {
             let agent = parts.headers.get(http::header::USER_AGENT);
             let agent = agent
                 .and_then(|agent| agent.to_str().ok())
                 .and_then(|agent| agent.split_whitespace().next())
                 .map(str::to_owned);
-            ("mcp http", context.meta.client_info().map(named).or(agent))
+            ("mcp http", context.meta.client_info().map(name).or(agent))
         }
-        None => ("mcp stdio", context.client_info().map(named)),
+        None => ("mcp stdio", context.client_info().map(name)),
     };
     match client {
-        Some(client) => format!("{front}; client {}", printable(&client)),
-        None => front.to_owned(),
+        Some(client) => format!("{transport}; client {}", printable(&client)),
+        None => transport.to_owned(),
     }
 }
 
 impl ServerHandler for McpServer {
     fn get_info(&self) -> ServerConfig {
-        self.config(&self.plain_scope().selection)
+        self.config(&self.default_scope().selection)
     }
 
     async fn initialize(
@@ -165,7 +165,7 @@ impl ServerHandler for McpServer {
         let arguments = request.arguments.unwrap_or_default();
         let call = self.call(&request.name, arguments, &scope, &caller);
         let outcome = tokio::select! {
-            // Dropping the call is what cancels it: no request of it stays on the wire.
+            // Dropping the call cancels it, together with its requests.
             () = context.ct.cancelled() => {
                 return Err(ErrorData::internal_error("the call was cancelled", None));
             }

@@ -1,8 +1,7 @@
-//! Streamable HTTP: the MCP endpoint at three paths, a health check, and fast refusals for the rest.
+//! Streamable HTTP: the MCP endpoint at three paths, a health check, and a 404 for all other paths.
 //!
-//! Served without sessions and with JSON answers: the one setting that every tried client accepts,
-//! in both eras of the protocol. Clients probe half a dozen `.well-known` paths on every start; they
-//! get a small 404 at once.
+//! The endpoint has no sessions and sends JSON responses: every tested client accepts that, in both
+//! protocol eras. Clients probe several `.well-known` paths at each start and get a small 404.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,27 +22,24 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use llmobs_authz::{Admitted, Gate, MCP_PATHS, refusal};
 
+use super::body::drain_body;
 use super::guard::known_names_only;
-use super::scope::{Scope, wish};
+use super::scope::{Scope, request_filter};
 use super::{McpServer, VERSION};
 
-/// The largest request body in bytes. A call's arguments are small; a batch of records is not.
+/// The largest request body in bytes. It must hold a batch of dataset records.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 
-/// How much of a refused request's body is taken in, in bytes, and for how long it is waited for.
-const MAX_REFUSED_BYTES: usize = 64 * 1024;
-const REFUSED_PATIENCE: Duration = Duration::from_secs(2);
+/// How long running calls may take to finish after a stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long running calls may take to finish once the process was told to stop.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// What can go wrong in serving HTTP.
+/// An error of the HTTP server.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// The address is reachable from other machines, and the gate is not made for them.
+    /// Other machines can reach the address, and the gate has no public URL.
     #[error(
-        "{0} can be reached from other machines, and no public URL says under which name: use a \
-         loopback address such as 127.0.0.1:8787"
+        "{0} can be reached from other machines, and the server has no public URL: use a loopback \
+         address such as 127.0.0.1:8787, or add --public-url"
     )]
     NotLoopback(SocketAddr),
     /// The socket failed.
@@ -51,14 +47,14 @@ pub enum HttpError {
     Io(#[from] std::io::Error),
 }
 
-/// The HTTP app behind a gate. `stop` ends open streams when the process is told to stop.
+/// The HTTP app behind a gate. `stop` ends open streams.
 pub fn router(server: &McpServer, gate: Arc<dyn Gate>, stop: CancellationToken) -> Router {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
         .with_sse_retry(None)
         .with_max_request_body_bytes(MAX_BODY_BYTES)
-        // Our own wall stands in front of every route, not only of this one.
+        // `guard` checks Host and Origin on every route, not only on this one.
         .disable_allowed_hosts()
         .disable_allowed_origins()
         .with_cancellation_token(stop);
@@ -72,17 +68,17 @@ pub fn router(server: &McpServer, gate: Arc<dyn Gate>, stop: CancellationToken) 
     for path in MCP_PATHS {
         app = app.route_service(path, mcp.clone());
     }
-    let wall = Arc::new(gate.public_url().cloned());
-    let beside = gate.routes();
-    let front = Front {
+    let public_url = Arc::new(gate.public_url().cloned());
+    let gate_routes = gate.routes();
+    let admission = Admission {
         server: server.clone(),
         gate,
     };
-    app.route_layer(middleware::from_fn_with_state(front, admit))
-        .merge(beside)
+    app.route_layer(middleware::from_fn_with_state(admission, admit))
+        .merge(gate_routes)
         .route("/healthz", get(health))
         .fallback(not_found)
-        .layer(middleware::from_fn_with_state(wall, known_names_only))
+        .layer(middleware::from_fn_with_state(public_url, known_names_only))
         .layer(CatchPanicLayer::custom(
             |_panic: Box<dyn std::any::Any + Send>| {
                 refusal(
@@ -94,7 +90,7 @@ pub fn router(server: &McpServer, gate: Arc<dyn Gate>, stop: CancellationToken) 
         ))
 }
 
-/// Serves the app until `stop` is cancelled; then finishes what runs, for a few seconds.
+/// Serves the app until `stop` is cancelled, then lets running calls finish for a few seconds.
 ///
 /// # Errors
 /// The listener is not on loopback and the gate has no public URL; or the socket failed.
@@ -108,7 +104,7 @@ pub async fn serve_http(
     if !address.ip().is_loopback() && gate.public_url().is_none() {
         return Err(HttpError::NotLoopback(address));
     }
-    // Streams end only after the grace, so that running calls can still answer.
+    // Streams end after the timeout, so that running calls can still answer.
     let streams = CancellationToken::new();
     let app =
         router(&server, gate, streams.clone()).into_make_service_with_connect_info::<SocketAddr>();
@@ -121,51 +117,50 @@ pub async fn serve_http(
         done = &mut serving => return done.map_err(HttpError::from),
         () = stop.cancelled() => {}
     }
-    if tokio::time::timeout(GRACE, &mut serving).await.is_err() {
-        tracing::warn!("some calls did not finish in time and were dropped");
+    if tokio::time::timeout(STOP_TIMEOUT, &mut serving)
+        .await
+        .is_err()
+    {
+        tracing::warn!("some calls did not finish in time and were cancelled");
     }
     streams.cancel();
     Ok(())
 }
 
-/// What stands before the protocol.
+/// The state of [`admit`].
 #[derive(Clone)]
-struct Front {
+struct Admission {
     server: McpServer,
     gate: Arc<dyn Gate>,
 }
 
-/// Asks the gate, and notes beside the request what it may see and as whom.
-async fn admit(State(front): State<Front>, mut request: Request, next: Next) -> Response {
+/// Asks the gate, and adds the scope of the request to its extensions.
+async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let peer = peer.map(|ConnectInfo(peer)| *peer);
     let path = request.uri().path().to_owned();
-    let caller = match front.gate.admit(&path, peer, request.headers_mut()).await {
+    let caller = match admission
+        .gate
+        .admit(&path, peer, request.headers_mut())
+        .await
+    {
         Ok(caller) => caller,
-        Err(refused) => {
-            take_in(request).await;
-            return *refused;
+        Err(refusal) => {
+            drain_body(request).await;
+            return *refusal;
         }
     };
-    let mut wish = wish(request.uri(), request.headers());
+    let mut filter = request_filter(request.uri(), request.headers());
     if let Admitted::As(user) = &caller {
-        wish.read_only |= !user.may_write;
+        filter.read_only |= !user.may_write;
     }
-    let selection = front.server.select(&wish);
+    let selection = admission.server.select(&filter);
     for warning in &selection.warnings {
         tracing::info!("{warning}");
     }
     let scope = Scope { selection, caller };
     request.extensions_mut().insert(Arc::new(scope));
     next.run(request).await
-}
-
-/// Takes in the body of a request that is refused. Answered before its body came, the connection would
-/// be closed, and clients that send their next request on it (the one with credentials, often) would
-/// see it break off. What is large or slow is left to that.
-pub(super) async fn take_in(request: Request) {
-    let body = axum::body::to_bytes(request.into_body(), MAX_REFUSED_BYTES);
-    let _ = tokio::time::timeout(REFUSED_PATIENCE, body).await;
 }
 
 async fn health() -> Response {
@@ -176,6 +171,6 @@ async fn not_found() -> Response {
     refusal(
         StatusCode::NOT_FOUND,
         "not found",
-        "the MCP endpoint is POST /mcp; GET /healthz tells whether the server runs",
+        "the MCP endpoint is POST /mcp; the health check is GET /healthz",
     )
 }

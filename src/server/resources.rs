@@ -1,4 +1,4 @@
-//! The two resources of the hosted server: what is enabled, and who is asking.
+//! The two resources of the hosted server: the toolsets, and the caller's credential.
 
 use rmcp::ErrorData;
 use rmcp::model::{CacheScope, ReadResourceResult, Resource, ResourceContents};
@@ -6,18 +6,18 @@ use serde_json::{Map, Value, json};
 
 use crate::tools;
 
-use super::selection::Catalogue;
+use super::selection::ToolRegistry;
 use super::{McpServer, Scope, VERSION};
 use llmobs_core::analysis::candidates::closest;
 
-/// The toolsets, their tools and which are enabled for the reader.
+/// The URI of the toolsets with their tools, and whether each is enabled for the caller.
 pub const TOOLSETS_URI: &str = "datadog://mcp/toolsets";
-/// The upstream and the kind of credential that the reader's calls use.
+/// The URI of the upstream and the kind of credential that the caller's calls use.
 pub const WHOAMI_URI: &str = "datadog://mcp/whoami";
 
 const JSON: &str = "application/json";
 
-/// How long a client may keep the list of toolsets, in milliseconds: it changes with a restart.
+/// How long a client may cache the list of toolsets, in milliseconds. It changes with a restart only.
 const TOOLSETS_TTL_MS: u64 = 60_000;
 
 /// The list of resources, in a fixed order.
@@ -25,13 +25,12 @@ pub(crate) fn list() -> Vec<Resource> {
     vec![
         Resource::new(TOOLSETS_URI, "toolsets")
             .with_title("Toolsets")
-            .with_description("Every toolset with its tools, and which of them are enabled here")
+            .with_description("Every toolset with its tools, and whether it is enabled on this connection")
             .with_mime_type(JSON),
         Resource::new(WHOAMI_URI, "whoami")
             .with_title("Who am I")
             .with_description(
-                "The upstream that answers, the kind of credential used and where it comes from, \
-                 and the server's version",
+                "The upstream, the kind and source of the credential, and the version of the server",
             )
             .with_mime_type(JSON),
     ]
@@ -49,7 +48,7 @@ pub(crate) fn read(
         _ => {
             let near = closest(uri, [TOOLSETS_URI, WHOAMI_URI]).unwrap_or(TOOLSETS_URI);
             return Err(ErrorData::resource_not_found(
-                format!("no such resource; did you mean {near}?"),
+                format!("unknown resource; did you mean {near}?"),
                 None,
             ));
         }
@@ -75,14 +74,14 @@ impl McpServer {
                     "name": set.name,
                     "description": set.description,
                     "enabled": scope.selection.toolsets.contains(&set.name),
-                    "default": Catalogue::is_default(set.name),
+                    "default": ToolRegistry::is_default(set.name),
                     "tools": names,
                 })
             })
             .collect();
         let aliases: Vec<Value> = self
             .inner
-            .catalogue
+            .registry
             .toolset_aliases()
             .into_iter()
             .map(|(name, expands_to)| json!({"name": name, "expandsTo": expands_to}))
@@ -90,9 +89,9 @@ impl McpServer {
         let mut body = Map::new();
         body.insert("toolsets".to_owned(), Value::Array(toolsets));
         body.insert("aliases".to_owned(), Value::Array(aliases));
-        let left_out: Vec<&str> = scope.selection.left_out().collect();
-        if !left_out.is_empty() {
-            body.insert("omitted_tools".to_owned(), json!(left_out));
+        let excluded: Vec<&str> = scope.selection.excluded().collect();
+        if !excluded.is_empty() {
+            body.insert("omitted_tools".to_owned(), json!(excluded));
         }
         if !scope.selection.warnings.is_empty() {
             body.insert("notes".to_owned(), json!(scope.selection.warnings));

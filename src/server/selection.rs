@@ -1,35 +1,39 @@
-//! Which tools a caller sees: toolsets, omitted tools, read-only.
+//! Selects the tools of a caller: toolsets, omitted tools, read-only.
 //!
-//! The rules are those of the hosted server (`toolsets`, `omit_tools`, an empty value means the
-//! default, unknown names warn and never fail) with one addition: what the process was started with
-//! is a ceiling, and a request can only tighten it. A list in which no name is known serves nothing
-//! rather than everything, because a caller who asked for `rum` did not ask for ours.
+//! The rules are those of the hosted server: `toolsets`, `omit_tools`, an empty value means the
+//! default, unknown names warn and never fail. One rule is added: the filter of the process is an
+//! upper limit, which a request can only restrict. A list without a known name serves no tool,
+//! because a caller that wants `rum` does not want these tools.
 
 use crate::tools::{self, Access};
 
 use llmobs_core::analysis::candidates::closest;
 
-/// The toolsets served when nobody names one.
+/// The toolsets served by default.
 const DEFAULT_TOOLSETS: [&str; 1] = ["llmobs"];
 
 /// The toolset alias that expands to every toolset.
 const ALL: &str = "all";
 
-/// At most so many names of one list are looked at: more is not a wish, it is noise.
+/// The most characters of a caller's text in logs and messages.
+const MAX_PRINTABLE_CHARS: usize = 64;
+
+/// The most names of one list that are read.
 const MAX_NAMES: usize = 64;
 
-/// What somebody asks to be served: the process by its settings, a request by its URL and headers.
+/// A restriction of the served tools: that of the process, from its settings, or that of a request,
+/// from its URL and headers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wish {
-    /// Toolsets by name or alias; `None` means "whatever the default is".
+pub struct ToolFilter {
+    /// Toolsets by name or alias; `None` means the default.
     pub toolsets: Option<Vec<String>>,
-    /// Tools to leave out, applied after `toolsets`. Old tool names count.
+    /// Tools to exclude, applied after `toolsets`. Old tool names are accepted.
     pub omit: Vec<String>,
-    /// Whether tools that write are left out.
+    /// Whether tools that write are excluded.
     pub read_only: bool,
 }
 
-/// Splits a comma list into trimmed, lower-case names. An empty list is `None`: "the default".
+/// Splits a list with commas into lower-case names. An empty list is `None`, the default.
 pub(crate) fn names(list: &str) -> Option<Vec<String>> {
     let names: Vec<String> = list
         .split(',')
@@ -40,9 +44,9 @@ pub(crate) fn names(list: &str) -> Option<Vec<String>> {
     (!names.is_empty()).then_some(names)
 }
 
-/// What selection needs to know of one tool.
+/// The properties of a tool that the selection depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry {
+pub struct ToolEntry {
     /// The tool's name.
     pub name: &'static str,
     /// The toolset it belongs to.
@@ -51,40 +55,40 @@ pub struct Entry {
     pub writes: bool,
 }
 
-/// Everything that could be served.
+/// All tools and toolsets.
 #[derive(Debug, Clone)]
-pub struct Catalogue {
-    tools: Vec<Entry>,
+pub struct ToolRegistry {
+    tools: Vec<ToolEntry>,
     toolsets: Vec<&'static str>,
     old_names: Vec<(&'static str, &'static str)>,
 }
 
-/// Why a tool that exists is not served to this caller.
+/// Why an existing tool is not served to a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hidden {
-    /// It writes, and writing is off.
+pub enum HiddenReason {
+    /// It writes, and the caller is read-only.
     ReadOnly,
-    /// It was left out by name.
+    /// A filter excludes it by name.
     Omitted,
     /// Its toolset, named here, is not enabled.
     Toolset(&'static str),
 }
 
-/// The outcome of a selection.
+/// The tools of a caller.
 #[derive(Debug, Clone)]
 pub struct Selection {
     served: Vec<&'static str>,
-    hidden: Vec<(&'static str, Hidden)>,
-    /// The enabled toolsets, in the catalogue's order.
+    hidden: Vec<(&'static str, HiddenReason)>,
+    /// The enabled toolsets, in the order of the registry.
     pub toolsets: Vec<&'static str>,
-    /// Whether tools that write are left out.
+    /// Whether tools that write are excluded.
     pub read_only: bool,
-    /// Names that mean nothing here, said in sentences for a person.
+    /// A sentence for each unknown name.
     pub warnings: Vec<String>,
 }
 
 impl Selection {
-    /// Whether the tool of this (present) name is served.
+    /// Whether the tool of this current name is served.
     pub fn serves(&self, name: &str) -> bool {
         self.served.contains(&name)
     }
@@ -95,29 +99,29 @@ impl Selection {
     }
 
     /// Why the tool of this name is not served, if it exists and is not.
-    pub fn hidden(&self, name: &str) -> Option<Hidden> {
+    pub fn hidden_reason(&self, name: &str) -> Option<HiddenReason> {
         self.hidden
             .iter()
             .find(|(hidden, _)| *hidden == name)
-            .map(|(_, why)| *why)
+            .map(|(_, reason)| *reason)
     }
 
-    /// Tools of an enabled toolset that are left out all the same.
-    pub fn left_out(&self) -> impl Iterator<Item = &'static str> {
+    /// The tools of enabled toolsets that are excluded.
+    pub fn excluded(&self) -> impl Iterator<Item = &'static str> {
         self.hidden
             .iter()
-            .filter(|(_, why)| !matches!(why, Hidden::Toolset(_)))
+            .filter(|(_, reason)| !matches!(reason, HiddenReason::Toolset(_)))
             .map(|(name, _)| *name)
     }
 }
 
-impl Catalogue {
-    /// The catalogue of [`crate::tools`].
-    pub fn of_tools() -> Self {
+impl ToolRegistry {
+    /// The registry of [`crate::tools`].
+    pub fn from_tools() -> Self {
         Self::new(
             tools::all()
                 .iter()
-                .map(|tool| Entry {
+                .map(|tool| ToolEntry {
                     name: tool.name,
                     toolset: tool.toolset,
                     writes: !matches!(tool.access, Access::Read),
@@ -128,9 +132,9 @@ impl Catalogue {
         )
     }
 
-    /// A catalogue of these tools, toolsets and `(old, present)` tool names.
+    /// A registry of these tools, toolsets and `(old, current)` tool names.
     pub fn new(
-        tools: Vec<Entry>,
+        tools: Vec<ToolEntry>,
         toolsets: Vec<&'static str>,
         old_names: Vec<(&'static str, &'static str)>,
     ) -> Self {
@@ -141,29 +145,51 @@ impl Catalogue {
         }
     }
 
-    /// Whether a toolset is among those served when nobody names one.
+    /// Whether a toolset is served by default.
     pub fn is_default(toolset: &str) -> bool {
         DEFAULT_TOOLSETS.contains(&toolset)
     }
 
-    /// The toolset aliases, each with the toolsets that it expands to.
+    /// The toolset aliases with the toolsets that they expand to.
     pub fn toolset_aliases(&self) -> Vec<(&'static str, Vec<&'static str>)> {
         vec![(ALL, self.toolsets.clone())]
     }
 
-    /// Applies the wishes of the process and of one request.
-    pub fn select(&self, process: &Wish, request: &Wish) -> Selection {
+    /// Checks a list of toolsets: at least one name must be known.
+    ///
+    /// # Errors
+    /// A sentence that names the first unknown name and the known ones.
+    pub fn check_toolsets(&self, names: &[String]) -> Result<(), String> {
+        let known = || self.toolsets.iter().copied().chain([ALL]);
+        let Some(first) = names.first() else {
+            return Ok(());
+        };
+        if names.iter().any(|name| known().any(|known| known == name)) {
+            return Ok(());
+        }
+        let name = printable(first);
+        let near = closest(first, known())
+            .map_or(String::new(), |near| format!("did you mean '{near}'? "));
+        let known: Vec<&str> = known().collect();
+        Err(format!(
+            "unknown toolset '{name}', so no tool would be served; {near}the toolsets are {}",
+            known.join(", ")
+        ))
+    }
+
+    /// Applies the filters of the process and of one request.
+    pub fn select(&self, process: &ToolFilter, request: &ToolFilter) -> Selection {
         let mut warnings = Vec::new();
-        let ceiling = self.toolsets_of(process, "--toolsets", &mut warnings);
-        let asked = self.toolsets_of(request, "toolsets", &mut warnings);
+        let limit = self.toolsets_of(process, "--toolsets", &mut warnings);
+        let requested = self.toolsets_of(request, "toolsets", &mut warnings);
         let toolsets: Vec<&'static str> = self
             .toolsets
             .iter()
             .copied()
-            .filter(|set| match (&ceiling, &asked) {
+            .filter(|set| match (&limit, &requested) {
                 (None, None) => Self::is_default(set),
                 (Some(one), None) | (None, Some(one)) => one.contains(set),
-                (Some(ceiling), Some(asked)) => ceiling.contains(set) && asked.contains(set),
+                (Some(limit), Some(requested)) => limit.contains(set) && requested.contains(set),
             })
             .collect();
         let mut omitted = self.tools_of(&process.omit, "--omit-tools", &mut warnings);
@@ -174,11 +200,11 @@ impl Catalogue {
         let mut hidden = Vec::new();
         for tool in &self.tools {
             if !toolsets.contains(&tool.toolset) {
-                hidden.push((tool.name, Hidden::Toolset(tool.toolset)));
+                hidden.push((tool.name, HiddenReason::Toolset(tool.toolset)));
             } else if omitted.contains(&tool.name) {
-                hidden.push((tool.name, Hidden::Omitted));
+                hidden.push((tool.name, HiddenReason::Omitted));
             } else if read_only && tool.writes {
-                hidden.push((tool.name, Hidden::ReadOnly));
+                hidden.push((tool.name, HiddenReason::ReadOnly));
             } else {
                 served.push(tool.name);
             }
@@ -192,47 +218,47 @@ impl Catalogue {
         }
     }
 
-    /// The toolsets that a wish names, or `None` when it names none at all.
+    /// The known toolsets of a filter, or `None` if it names no toolset.
     fn toolsets_of(
         &self,
-        wish: &Wish,
-        whose: &str,
+        filter: &ToolFilter,
+        source: &str,
         warnings: &mut Vec<String>,
     ) -> Option<Vec<&'static str>> {
-        let asked = wish.toolsets.as_ref().filter(|list| !list.is_empty())?;
+        let names = filter.toolsets.as_ref().filter(|list| !list.is_empty())?;
         let mut known = Vec::new();
-        for name in asked {
+        for name in names {
             if name == ALL {
                 known.extend(self.toolsets.iter().copied());
             } else if let Some(set) = self.toolsets.iter().find(|set| *set == name) {
                 known.push(*set);
             } else {
                 let near = closest(name, self.toolsets.iter().copied().chain([ALL]));
-                warnings.push(unknown("toolset", name, whose, near));
+                warnings.push(unknown("toolset", name, source, near));
             }
         }
         Some(known)
     }
 
-    /// The present names of the tools in a list, old names included.
+    /// The current names of the tools in a list of current and old names.
     fn tools_of(
         &self,
-        asked: &[String],
-        whose: &str,
+        names: &[String],
+        source: &str,
         warnings: &mut Vec<String>,
     ) -> Vec<&'static str> {
         let mut known = Vec::new();
-        for name in asked {
-            let present = self
+        for name in names {
+            let current = self
                 .old_names
                 .iter()
                 .find(|(old, _)| old == name)
-                .map_or(name.as_str(), |(_, present)| present);
-            match self.tools.iter().find(|tool| tool.name == present) {
+                .map_or(name.as_str(), |(_, current)| current);
+            match self.tools.iter().find(|tool| tool.name == current) {
                 Some(tool) => known.push(tool.name),
                 None => {
                     let near = closest(name, self.tools.iter().map(|tool| tool.name));
-                    warnings.push(unknown("tool", name, whose, near));
+                    warnings.push(unknown("tool", name, source, near));
                 }
             }
         }
@@ -240,18 +266,19 @@ impl Catalogue {
     }
 }
 
-/// A sentence about a name that means nothing here.
-fn unknown(what: &str, name: &str, whose: &str, near: Option<&str>) -> String {
+/// The warning for an unknown name.
+fn unknown(what: &str, name: &str, source: &str, near: Option<&str>) -> String {
     let name = printable(name);
     match near {
         Some(near) => {
-            format!("{whose}: unknown {what} '{name}' is ignored; did you mean '{near}'?")
+            format!("{source}: unknown {what} '{name}' is ignored; did you mean '{near}'?")
         }
-        None => format!("{whose}: unknown {what} '{name}' is ignored"),
+        None => format!("{source}: unknown {what} '{name}' is ignored"),
     }
 }
 
-/// A caller's name cut down to what can stand in a log line or in a message to a model.
+/// Sanitizes a caller's text for a log line or a message to a model: at most 64 characters, all of
+/// them harmless.
 pub(crate) fn printable(name: &str) -> String {
     let mut out: String = name
         .chars()
@@ -262,9 +289,9 @@ pub(crate) fn printable(name: &str) -> String {
                 '?'
             }
         })
-        .take(64)
+        .take(MAX_PRINTABLE_CHARS)
         .collect();
-    if name.chars().count() > 64 {
+    if name.chars().count() > MAX_PRINTABLE_CHARS {
         out.push('…');
     }
     out
@@ -276,13 +303,13 @@ mod tests {
     use rstest::rstest;
 
     /// Two toolsets, one of them with a tool that writes.
-    fn catalogue() -> Catalogue {
-        let entry = |name, toolset, writes| Entry {
+    fn registry() -> ToolRegistry {
+        let entry = |name, toolset, writes| ToolEntry {
             name,
             toolset,
             writes,
         };
-        Catalogue::new(
+        ToolRegistry::new(
             vec![
                 entry("search_spans", "llmobs", false),
                 entry("delete_evaluator", "llmobs", true),
@@ -293,8 +320,8 @@ mod tests {
         )
     }
 
-    fn wish(toolsets: &str, omit: &str, read_only: bool) -> Wish {
-        Wish {
+    fn filter(toolsets: &str, omit: &str, read_only: bool) -> ToolFilter {
+        ToolFilter {
             toolsets: names(toolsets),
             omit: names(omit).unwrap_or_default(),
             read_only,
@@ -302,43 +329,56 @@ mod tests {
     }
 
     #[rstest]
-    // what the process asks | what the request asks | what is served
-    #[case::nothing_asked(wish("", "", false), wish("", "", false), &["search_spans", "delete_evaluator"])]
-    #[case::empty_means_default(wish("", "", false), wish(" , ,", "", false), &["search_spans", "delete_evaluator"])]
-    #[case::a_list_means_only_these(wish("", "", false), wish("prompts", "", false), &["list_prompts"])]
-    #[case::case_and_space(wish("", "", false), wish(" Prompts ,LLMOBS", "", false), &["search_spans", "delete_evaluator", "list_prompts"])]
-    #[case::all(wish("", "", false), wish("all", "", false), &["search_spans", "delete_evaluator", "list_prompts"])]
-    #[case::one_known(wish("", "", false), wish("llmobs,core", "", false), &["search_spans", "delete_evaluator"])]
-    #[case::none_known_serves_nothing(wish("", "", false), wish("core,rum", "", false), &[])]
-    #[case::process_none_known(wish("core", "", false), wish("", "", false), &[])]
-    #[case::request_cannot_widen(wish("prompts", "", false), wish("all", "", false), &["list_prompts"])]
-    #[case::request_outside_the_ceiling(wish("prompts", "", false), wish("llmobs", "", false), &[])]
-    #[case::omit(wish("", "", false), wish("", "delete_evaluator,nope", false), &["search_spans"])]
-    #[case::omit_by_old_name(wish("", "old_search", false), wish("", "", false), &["delete_evaluator"])]
-    #[case::omits_add_up(wish("", "search_spans", false), wish("", "delete_evaluator", false), &[])]
-    #[case::read_only_process(wish("", "", true), wish("all", "", false), &["search_spans", "list_prompts"])]
-    #[case::read_only_request(wish("", "", false), wish("", "", true), &["search_spans"])]
-    fn the_table(#[case] process: Wish, #[case] request: Wish, #[case] served: &[&str]) {
-        assert_eq!(catalogue().select(&process, &request).served(), served);
+    // filter of the process | filter of the request | served tools
+    #[case::no_filter(filter("", "", false), filter("", "", false), &["search_spans", "delete_evaluator"])]
+    #[case::empty_means_default(filter("", "", false), filter(" , ,", "", false), &["search_spans", "delete_evaluator"])]
+    #[case::only_the_listed(filter("", "", false), filter("prompts", "", false), &["list_prompts"])]
+    #[case::case_and_space(filter("", "", false), filter(" Prompts ,LLMOBS", "", false), &["search_spans", "delete_evaluator", "list_prompts"])]
+    #[case::all(filter("", "", false), filter("all", "", false), &["search_spans", "delete_evaluator", "list_prompts"])]
+    #[case::one_known_name(filter("", "", false), filter("llmobs,core", "", false), &["search_spans", "delete_evaluator"])]
+    #[case::no_known_name_serves_nothing(filter("", "", false), filter("core,rum", "", false), &[])]
+    #[case::no_known_name_of_process(filter("core", "", false), filter("", "", false), &[])]
+    #[case::request_cannot_widen(filter("prompts", "", false), filter("all", "", false), &["list_prompts"])]
+    #[case::request_outside_the_limit(filter("prompts", "", false), filter("llmobs", "", false), &[])]
+    #[case::omit(filter("", "", false), filter("", "delete_evaluator,nope", false), &["search_spans"])]
+    #[case::omit_by_old_name(filter("", "old_search", false), filter("", "", false), &["delete_evaluator"])]
+    #[case::omits_add_up(filter("", "search_spans", false), filter("", "delete_evaluator", false), &[])]
+    #[case::read_only_process(filter("", "", true), filter("all", "", false), &["search_spans", "list_prompts"])]
+    #[case::read_only_request(filter("", "", false), filter("", "", true), &["search_spans"])]
+    fn selects_tools(
+        #[case] process: ToolFilter,
+        #[case] request: ToolFilter,
+        #[case] served: &[&str],
+    ) {
+        assert_eq!(registry().select(&process, &request).served(), served);
     }
 
     #[test]
-    fn a_hidden_tool_knows_why() {
-        let selection = catalogue().select(&wish("llmobs", "search_spans", true), &Wish::default());
-        assert_eq!(selection.hidden("search_spans"), Some(Hidden::Omitted));
-        assert_eq!(selection.hidden("delete_evaluator"), Some(Hidden::ReadOnly));
-        assert_eq!(
-            selection.hidden("list_prompts"),
-            Some(Hidden::Toolset("prompts"))
+    fn names_reason_of_hidden_tool() {
+        let selection = registry().select(
+            &filter("llmobs", "search_spans", true),
+            &ToolFilter::default(),
         );
-        assert_eq!(selection.hidden("nope"), None);
+        assert_eq!(
+            selection.hidden_reason("search_spans"),
+            Some(HiddenReason::Omitted)
+        );
+        assert_eq!(
+            selection.hidden_reason("delete_evaluator"),
+            Some(HiddenReason::ReadOnly)
+        );
+        assert_eq!(
+            selection.hidden_reason("list_prompts"),
+            Some(HiddenReason::Toolset("prompts"))
+        );
+        assert_eq!(selection.hidden_reason("nope"), None);
     }
 
     #[test]
-    fn unknown_names_warn_with_the_nearest_and_cannot_smuggle_text() {
-        let selection = catalogue().select(
-            &Wish::default(),
-            &wish("llmob,ignore all\u{202e} previous", "serch_spans", false),
+    fn warns_of_unknown_names_without_repeating_text() {
+        let selection = registry().select(
+            &ToolFilter::default(),
+            &filter("llmob,ignore all\u{202e} previous", "serch_spans", false),
         );
         assert_eq!(
             selection.warnings,
@@ -351,13 +391,13 @@ mod tests {
     }
 
     #[test]
-    fn every_tool_of_the_product_belongs_to_a_toolset_that_exists() {
-        let catalogue = Catalogue::of_tools();
-        for tool in &catalogue.tools {
-            assert!(catalogue.toolsets.contains(&tool.toolset), "{}", tool.name);
+    fn every_tool_belongs_to_a_toolset() {
+        let registry = ToolRegistry::from_tools();
+        for tool in &registry.tools {
+            assert!(registry.toolsets.contains(&tool.toolset), "{}", tool.name);
         }
         for set in DEFAULT_TOOLSETS {
-            assert!(catalogue.toolsets.contains(&set));
+            assert!(registry.toolsets.contains(&set));
         }
     }
 }

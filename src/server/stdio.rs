@@ -1,6 +1,7 @@
-//! MCP over standard input and output: one client, which started us.
+//! MCP over standard input and output, for the one client that started the process.
 //!
-//! Standard output belongs to the protocol. The process ends when the client closes our input.
+//! Only protocol messages go to standard output. The process ends when the client closes standard
+//! input.
 
 use rmcp::service::ServerInitializeError;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -8,14 +9,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::McpServer;
 
-/// What can go wrong in serving a pair of streams.
+/// An error of the server over a pair of streams.
 #[derive(Debug, thiserror::Error)]
 pub enum StdioError {
-    /// The first message was not one that opens a conversation.
-    #[error("the client did not open the conversation: {0}")]
+    /// The first message does not start an MCP session.
+    #[error("the client did not start with an MCP request: {0}")]
     Handshake(String),
     /// The serving task failed.
-    #[error("serving failed: {0}")]
+    #[error("the MCP server failed: {0}")]
     Failed(String),
 }
 
@@ -25,7 +26,7 @@ pub async fn serve_stdio(server: McpServer, stop: CancellationToken) -> Result<(
     serve_streams(server, input, output, stop).await
 }
 
-/// Serves any pair of streams; the pair that tests use is in memory.
+/// Serves a pair of streams. Tests use an in-memory pair.
 pub async fn serve_streams(
     server: McpServer,
     input: impl AsyncRead + Send + Unpin + 'static,
@@ -37,11 +38,11 @@ pub async fn serve_streams(
             Ok(_reason) => Ok(()),
             Err(error) => Err(StdioError::Failed(error.to_string())),
         },
-        // Closing the input before saying anything is how a client looks whether we start at all.
+        // A client that only checks that the program starts closes the input at once.
         Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => {
             Ok(())
         }
-        // The message itself may hold a caller's text: name the kind only.
+        // The message itself may hold a caller's text, so the error names its kind only.
         Err(ServerInitializeError::ExpectedInitializeRequest(_)) => Err(StdioError::Handshake(
             "its first message was neither initialize nor a request of revision 2026-07-28".into(),
         )),

@@ -1,15 +1,15 @@
-//! Which upstream answers a call, and with whose credentials.
+//! Chooses the upstream and the credential of a call.
 //!
-//! Three situations, and only three:
+//! There are three cases:
 //!
-//! * **Local was chosen** (`--local`, `DD_SITE=local`, `demo`): everything goes there, and
-//!   credentials in a request's headers are dropped unread.
-//! * **Nothing was chosen**: calls go to local, unless the caller has complete credentials; then that
-//!   request alone goes to Datadog at the default site. Its hub is made when first needed.
-//! * **Datadog was chosen**: the credential is the one that the gate admitted the caller with: the
-//!   process's own, what the request brought, or that of a signed-in user. Half a pair is an error,
-//!   and where the request must bring its own, none is one too: never a silent fall back to someone
-//!   else's keys.
+//! * **Local is chosen** (`--local`, `DD_SITE=local`, `demo`): all calls go there, and credentials in
+//!   the headers of a request are ignored.
+//! * **Nothing is chosen**: calls go to local data. A request with complete credentials goes to
+//!   Datadog at the default site; the first one creates that hub.
+//! * **Datadog is chosen**: the call uses the credential that the gate admitted the caller with: the
+//!   process's own, that of the request, or that of a signed-in user. Half a key pair is an error. A
+//!   request that must bring a credential and brings none is an error too; it never uses the keys of
+//!   the server.
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,22 +18,22 @@ use serde_json::{Value, json};
 use datadog_llmobs::{Client, Credential, Hub};
 use llmobs_authz::{Admitted, HeaderCredentials, SignedIn};
 
-use super::credentials::{CredentialSource, NotReady};
+use super::credentials::{CredentialSource, CredentialUnavailable};
 
 /// Why calls go to the local backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LocalReason {
-    /// It was asked for.
+    /// A setting chooses it.
     Chosen,
-    /// It is the demo.
+    /// It serves the demo.
     Demo,
-    /// No Datadog credential was found.
+    /// No Datadog credential is set.
     NothingConfigured,
 }
 
-/// What an upstream is, in words that can be shown to anyone.
+/// A description of an upstream, without secrets.
 #[derive(Debug, Clone)]
-pub struct Described {
+pub struct UpstreamInfo {
     /// The site, such as `datadoghq.com`, when the upstream is one.
     pub site: Option<String>,
     /// The base of its HTTP API, or where the local backend listens.
@@ -42,22 +42,22 @@ pub struct Described {
 
 type MakeHub = Box<dyn Fn() -> Result<Hub, String> + Send + Sync>;
 
-/// How a request brings credentials.
-const SEND_THEM: &str = "send both headers DD_API_KEY and DD_APPLICATION_KEY, or one header \
+/// The hint for a request without credentials.
+const CREDENTIALS_HINT: &str = "send both headers DD_API_KEY and DD_APPLICATION_KEY, or one header \
                          'Authorization: Bearer TOKEN'";
 
-/// The hubs that calls may go through. Lives as long as the process.
+/// The hubs of the process, and the choice between them.
 pub struct Upstreams {
     choice: Choice,
-    described: Described,
+    info: UpstreamInfo,
 }
 
 enum Choice {
     Local {
         hub: Hub,
         reason: LocalReason,
-        /// Datadog for requests that bring credentials; only when nothing was chosen.
-        for_headers: Option<Lazy>,
+        /// Datadog for requests that bring credentials, if nothing is chosen.
+        for_headers: Option<LazyHub>,
     },
     Datadog {
         hub: Hub,
@@ -65,24 +65,24 @@ enum Choice {
     },
 }
 
-struct Lazy {
+struct LazyHub {
     site: String,
     make: MakeHub,
     hub: OnceLock<Hub>,
 }
 
-/// Why a call cannot be sent at all.
+/// Why a call is not sent.
 #[derive(Debug)]
-pub(crate) struct Refused {
-    /// What was wrong.
+pub(crate) struct CallRefusal {
+    /// What is wrong.
     pub error: String,
-    /// The mend.
+    /// How to fix it.
     pub hint: String,
 }
 
 impl Upstreams {
-    /// Local was chosen: header credentials are dropped.
-    pub fn local(hub: Hub, demo: bool, described: Described) -> Self {
+    /// Local data is chosen: credentials in headers are ignored.
+    pub fn local(hub: Hub, demo: bool, info: UpstreamInfo) -> Self {
         let reason = if demo {
             LocalReason::Demo
         } else {
@@ -94,40 +94,35 @@ impl Upstreams {
                 reason,
                 for_headers: None,
             },
-            described,
+            info,
         }
     }
 
-    /// Nothing was chosen: local, and Datadog at `site` for requests that bring credentials.
-    pub fn unchosen(
-        hub: Hub,
-        described: Described,
-        site: impl Into<String>,
-        make: MakeHub,
-    ) -> Self {
+    /// Nothing is chosen: local data, and Datadog at `site` for requests that bring credentials.
+    pub fn unchosen(hub: Hub, info: UpstreamInfo, site: impl Into<String>, make: MakeHub) -> Self {
         Self {
             choice: Choice::Local {
                 hub,
                 reason: LocalReason::NothingConfigured,
-                for_headers: Some(Lazy {
+                for_headers: Some(LazyHub {
                     site: site.into(),
                     make,
                     hub: OnceLock::new(),
                 }),
             },
-            described,
+            info,
         }
     }
 
-    /// Datadog (or `--api-url`) with the process's own credential, which may be none.
-    pub fn datadog(hub: Hub, own: Arc<dyn CredentialSource>, described: Described) -> Self {
+    /// Datadog (or `--api-url`) is chosen, with the process's own credential, which may be none.
+    pub fn datadog(hub: Hub, own: Arc<dyn CredentialSource>, info: UpstreamInfo) -> Self {
         Self {
             choice: Choice::Datadog { hub, own },
-            described,
+            info,
         }
     }
 
-    /// Why calls go to local, or `None` when they go to Datadog.
+    /// Why calls go to local data, or `None` if they go to Datadog.
     pub fn local_reason(&self) -> Option<LocalReason> {
         match &self.choice {
             Choice::Local { reason, .. } => Some(*reason),
@@ -135,23 +130,23 @@ impl Upstreams {
         }
     }
 
-    /// The hub through which calls go, whoever's they are.
+    /// The hub of calls that bring no credentials.
     pub fn hub(&self) -> &Hub {
         match &self.choice {
             Choice::Local { hub, .. } | Choice::Datadog { hub, .. } => hub,
         }
     }
 
-    /// What the upstream is.
-    pub fn described(&self) -> &Described {
-        &self.described
+    /// The description of the upstream.
+    pub fn info(&self) -> &UpstreamInfo {
+        &self.info
     }
 
     /// A client with the process's own credential.
     ///
     /// # Errors
-    /// The credential is over and cannot be renewed.
-    pub async fn own_client(&self, caller: &str) -> Result<Client, NotReady> {
+    /// The credential has expired and cannot be renewed.
+    pub async fn own_client(&self, caller: &str) -> Result<Client, CredentialUnavailable> {
         match &self.choice {
             Choice::Local { hub, .. } => Ok(hub.client(Credential::None, caller)),
             Choice::Datadog { hub, own } => {
@@ -165,7 +160,11 @@ impl Upstreams {
     }
 
     /// The client for one call.
-    pub(crate) async fn client(&self, caller: &Admitted, name: &str) -> Result<Client, Refused> {
+    pub(crate) async fn client(
+        &self,
+        caller: &Admitted,
+        name: &str,
+    ) -> Result<Client, CallRefusal> {
         match (&self.choice, caller) {
             (
                 Choice::Local {
@@ -179,9 +178,9 @@ impl Upstreams {
                 Choice::Local { hub, .. },
                 Admitted::Own | Admitted::Sent(HeaderCredentials::Absent),
             ) => Ok(hub.client(Credential::None, name)),
-            (_, Admitted::Sent(HeaderCredentials::Unusable(why))) => Err(Refused {
+            (_, Admitted::Sent(HeaderCredentials::Unusable(why))) => Err(CallRefusal {
                 error: why.clone(),
-                hint: format!("{SEND_THEM}, or neither"),
+                hint: format!("{CREDENTIALS_HINT}, or neither"),
             }),
             (
                 Choice::Local {
@@ -205,32 +204,34 @@ impl Upstreams {
             (Choice::Datadog { .. }, Admitted::Own) => self
                 .own_client(name)
                 .await
-                .map_err(|NotReady { error, hint }| Refused { error, hint }),
-            // A base of one's own may need none; a site always does.
+                .map_err(|CredentialUnavailable { error, hint }| CallRefusal { error, hint }),
+            // The API at `--api-url` may need no credential; a site always does.
             (Choice::Datadog { hub, .. }, Admitted::Sent(HeaderCredentials::Absent))
-                if self.described.site.is_none() =>
+                if self.info.site.is_none() =>
             {
                 Ok(hub.client(Credential::None, name))
             }
-            (Choice::Datadog { .. }, Admitted::Sent(HeaderCredentials::Absent)) => Err(Refused {
-                error: "this request brought no Datadog credentials, and this server lends none"
-                    .to_owned(),
-                hint: SEND_THEM.to_owned(),
-            }),
+            (Choice::Datadog { .. }, Admitted::Sent(HeaderCredentials::Absent)) => {
+                Err(CallRefusal {
+                    error:
+                        "this request has no Datadog credentials, and the server does not share its own"
+                            .to_owned(),
+                    hint: CREDENTIALS_HINT.to_owned(),
+                })
+            }
         }
     }
 
-    /// Which upstream answers such a caller, and with what kind of credential from where. Never a
-    /// credential's value.
+    /// The upstream of a caller, and the kind and source of its credential. Never the value.
     pub(crate) fn whoami(&self, caller: &Admitted) -> Value {
-        let given = Given::of(caller);
-        let (upstream, kind, origin) = match (&self.choice, &given) {
+        let sent = CallerCredential::from_admitted(caller);
+        let (upstream, kind, origin) = match (&self.choice, &sent) {
             (
                 Choice::Local {
                     for_headers: Some(lazy),
                     ..
                 },
-                Given {
+                CallerCredential {
                     credential: Some(credential),
                     origin,
                     ..
@@ -247,51 +248,51 @@ impl Upstreams {
                     LocalReason::NothingConfigured => "no Datadog credential is configured",
                 };
                 (
-                    json!({"kind": "local", "url": self.described.url, "chosen_by": why}),
+                    json!({"kind": "local", "url": self.info.url, "chosen_by": why}),
                     Credential::None.kind(),
                     "none needed".to_owned(),
                 )
             }
-            (Choice::Datadog { own, .. }, given) => {
-                let mut upstream = json!({"kind": "datadog", "url": self.described.url});
-                if let (Some(site), Some(map)) = (&self.described.site, upstream.as_object_mut()) {
+            (Choice::Datadog { own, .. }, sent) => {
+                let mut upstream = json!({"kind": "datadog", "url": self.info.url});
+                if let (Some(site), Some(map)) = (&self.info.site, upstream.as_object_mut()) {
                     map.insert("site".to_owned(), json!(site));
                 }
-                match (caller, given.credential) {
+                match (caller, sent.credential) {
                     (Admitted::Own, _) => (upstream, own.current().kind(), own.origin()),
-                    (_, Some(credential)) => (upstream, credential.kind(), given.origin.to_owned()),
-                    (_, None) => (upstream, Credential::None.kind(), given.origin.to_owned()),
+                    (_, Some(credential)) => (upstream, credential.kind(), sent.origin.to_owned()),
+                    (_, None) => (upstream, Credential::None.kind(), sent.origin.to_owned()),
                 }
             }
         };
         let mut credential = json!({"kind": kind, "origin": origin});
-        if let (Some(subject), Some(map)) = (given.subject, credential.as_object_mut()) {
+        if let (Some(subject), Some(map)) = (sent.subject, credential.as_object_mut()) {
             map.insert("subject".to_owned(), json!(subject));
         }
         json!({"upstream": upstream, "credential": credential})
     }
 }
 
-/// What a caller was admitted with, apart from the server's own.
-struct Given<'a> {
+/// The credential that a caller brings; none if it uses the server's.
+struct CallerCredential<'a> {
     credential: Option<&'a Credential>,
     origin: &'static str,
     subject: Option<&'a str>,
 }
 
-impl<'a> Given<'a> {
-    fn of(caller: &'a Admitted) -> Self {
+impl<'a> CallerCredential<'a> {
+    fn from_admitted(caller: &'a Admitted) -> Self {
         let (credential, origin, subject) = match caller {
             Admitted::Own => (None, "this server", None),
             Admitted::Sent(HeaderCredentials::Complete(credential)) => {
-                (Some(credential), "the request's headers", None)
+                (Some(credential), "the request headers", None)
             }
             Admitted::Sent(HeaderCredentials::Absent) => {
-                (None, "none: the request's headers hold none", None)
+                (None, "none: the request has no credential headers", None)
             }
             Admitted::Sent(HeaderCredentials::Unusable(_)) => (
                 None,
-                "none: those in the request's headers cannot be used",
+                "none: the credentials in the request headers are unusable",
                 None,
             ),
             Admitted::As(user) => (
@@ -317,18 +318,17 @@ fn client_of(user: &SignedIn, hub: &Hub, name: &str) -> Client {
     }
 }
 
-impl Lazy {
-    fn hub(&self) -> Result<&Hub, Refused> {
+impl LazyHub {
+    fn hub(&self) -> Result<&Hub, CallRefusal> {
         if let Some(hub) = self.hub.get() {
             return Ok(hub);
         }
-        // Two callers may both make one; the first stays, and nothing has been sent through either.
-        let made = (self.make)().map_err(|error| Refused {
-            error: format!("the client for {} could not be made: {error}", self.site),
-            hint:
-                "check LLMOBS_MCP_CA_FILE and the proxy variables; `llmobs-mcp doctor` tells more"
-                    .to_owned(),
+        // Two concurrent callers may each create a hub; the first one is used.
+        let hub = (self.make)().map_err(|error| CallRefusal {
+            error: format!("cannot create the client for {}: {error}", self.site),
+            hint: "check LLMOBS_MCP_CA_FILE and the proxy variables with `llmobs-mcp doctor`"
+                .to_owned(),
         })?;
-        Ok(self.hub.get_or_init(|| made))
+        Ok(self.hub.get_or_init(|| hub))
     }
 }

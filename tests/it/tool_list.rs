@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datadog_llmobs::{Hub, HubSettings, RouterTransport, Upstream};
 use llmobs_authz::Open;
-use llmobs_mcp::server::{Described, McpServer, Upstreams, Wish, serve_http};
+use llmobs_mcp::server::{McpServer, ToolFilter, UpstreamInfo, Upstreams, serve_http};
 use llmobs_mcp::tools;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -14,11 +14,14 @@ use tokio_util::sync::CancellationToken;
 async fn listed() -> Value {
     let nowhere = Arc::new(RouterTransport(axum::Router::new()));
     let hub = Hub::new(Upstream::Local, nowhere, HubSettings::default());
-    let described = Described {
+    let described = UpstreamInfo {
         site: None,
         url: None,
     };
-    let server = McpServer::new(Upstreams::local(hub, false, described), Wish::default());
+    let server = McpServer::new(
+        Upstreams::local(hub, false, described),
+        ToolFilter::default(),
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());
     let stop = CancellationToken::new();

@@ -10,7 +10,9 @@ use axum::response::{IntoResponse, Response};
 use datadog_llmobs::{Credential, HttpTransport, HttpTransportOptions, Hub, HubSettings, Upstream};
 use llmobs_authz::{DatadogHeaders, Gate};
 use llmobs_local::{DataDir, LocalBackend, LocalOptions};
-use llmobs_mcp::server::{Described, FixedCredential, McpServer, Upstreams, Wish, serve_http};
+use llmobs_mcp::server::{
+    FixedCredential, McpServer, ToolFilter, UpstreamInfo, Upstreams, serve_http,
+};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -144,13 +146,13 @@ async fn serve(gate: Arc<dyn Gate>, upstream: &str) -> String {
     );
     let own = Credential::from_parts(Some(ALICE.keys[0].1), Some(ALICE.keys[1].1), None);
     let own = FixedCredential::new(own.unwrap(), "this test");
-    let described = Described {
+    let described = UpstreamInfo {
         site: None,
         url: Some(upstream.to_owned()),
     };
     let server = McpServer::new(
         Upstreams::datadog(hub, Arc::new(own), described),
-        Wish::default(),
+        ToolFilter::default(),
     );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());

@@ -1,31 +1,30 @@
-//! A tool's arguments as a shell can write them.
+//! Parses a tool's arguments from the command line.
 //!
-//! A value stays the string that was typed unless the tool's schema wants something else there:
-//! `limit=5` is a number, `trace_id=5` is not, because ids lose digits as numbers. A list may be
-//! JSON, or one key given several times. What does not fit is passed on as it is: the tool explains
-//! better than we can.
+//! A value stays a string unless the tool's schema requires another type: `limit=5` is a number,
+//! `trace_id=5` is not, because ids lose digits as numbers. A list is JSON, or one key given several
+//! times. A value of the wrong type is passed on unchanged: the tool reports it with an example.
 
 use serde_json::{Map, Value};
 
-use crate::server::closest;
+use llmobs_core::analysis::candidates::closest;
 
 use super::CliError;
 
 const EXAMPLE: &str =
     "for example: llmobs-mcp call search_llmobs_spans ml_app=support-agent limit=5";
 
-/// Arguments, and remarks about them for a person.
-pub(super) struct FromPairs {
+/// The arguments, and notes about them for people.
+pub(super) struct ParsedArguments {
     pub(super) arguments: Map<String, Value>,
     pub(super) notes: Vec<String>,
 }
 
-/// Reads one JSON object.
+/// Parses one JSON object.
 pub(super) fn from_json(text: &str) -> Result<Map<String, Value>, CliError> {
     let example = "for example: --json '{\"limit\":5}'";
     match serde_json::from_str(text) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err(CliError::usage("--json wants a JSON object", example)),
+        Ok(_) => Err(CliError::usage("--json requires a JSON object", example)),
         Err(error) => Err(CliError::usage(
             format!("--json is not JSON: {error}"),
             example,
@@ -33,11 +32,11 @@ pub(super) fn from_json(text: &str) -> Result<Map<String, Value>, CliError> {
     }
 }
 
-/// Reads `key=value` pairs as the schema wants them.
+/// Parses `key=value` pairs by the types in the schema.
 pub(super) fn from_pairs(
     pairs: &[String],
     schema: &Map<String, Value>,
-) -> Result<FromPairs, CliError> {
+) -> Result<ParsedArguments, CliError> {
     let empty = Map::new();
     let properties = schema
         .get("properties")
@@ -52,44 +51,44 @@ pub(super) fn from_pairs(
                 EXAMPLE,
             ));
         };
-        let key = known(key, properties);
-        let wants = match properties.get(&key) {
-            Some(schema) => Wants::of(schema),
+        let key = schema_key(key, properties);
+        let types = match properties.get(&key) {
+            Some(schema) => AcceptedTypes::from_schema(schema),
             None => {
                 notes.push(match closest(&key, properties.keys().map(String::as_str)) {
                     Some(near) => format!("the tool has no argument {key}; did you mean {near}?"),
                     None => format!("the tool has no argument {key}"),
                 });
-                Wants::default()
+                AcceptedTypes::default()
             }
         };
-        let value = wants.read(text);
+        let value = types.parse(text);
         match arguments.get_mut(&key) {
             None => {
                 arguments.insert(key, value);
             }
-            Some(Value::Array(list)) if wants.array => match value {
+            Some(Value::Array(list)) if types.array => match value {
                 Value::Array(more) => list.extend(more),
                 one => list.push(one),
             },
             // `tags=env:prod tags=team:x`: the tools take lists of `key:value` for objects too.
-            Some(first) if wants.array || wants.object => {
+            Some(first) if types.array || types.object => {
                 let first = first.take();
                 arguments.insert(key, Value::Array(vec![first, value]));
             }
             Some(_) => {
                 return Err(CliError::usage(
-                    format!("{key} is given twice and takes one value"),
-                    "give it once",
+                    format!("{key} is given twice, but takes one value"),
+                    "remove one of them",
                 ));
             }
         }
     }
-    Ok(FromPairs { arguments, notes })
+    Ok(ParsedArguments { arguments, notes })
 }
 
-/// The schema's spelling of a key: dashes are as good as underscores.
-fn known(key: &str, properties: &Map<String, Value>) -> String {
+/// The key as the schema spells it: dashes may replace underscores.
+fn schema_key(key: &str, properties: &Map<String, Value>) -> String {
     let folded = key.replace('-', "_");
     if !properties.contains_key(key) && properties.contains_key(&folded) {
         folded
@@ -98,9 +97,9 @@ fn known(key: &str, properties: &Map<String, Value>) -> String {
     }
 }
 
-/// The kinds of value that a schema takes.
+/// The JSON types that a schema accepts.
 #[derive(Default, Clone, Copy)]
-struct Wants {
+struct AcceptedTypes {
     string: bool,
     number: bool,
     boolean: bool,
@@ -108,37 +107,37 @@ struct Wants {
     object: bool,
 }
 
-impl Wants {
-    fn of(schema: &Value) -> Self {
-        let mut wants = Self::default();
-        wants.add(schema);
-        wants
+impl AcceptedTypes {
+    fn from_schema(schema: &Value) -> Self {
+        let mut types = Self::default();
+        types.add(schema);
+        types
     }
 
     fn add(&mut self, schema: &Value) {
         match schema.get("type") {
-            Some(Value::String(kind)) => self.add_kind(kind),
-            Some(Value::Array(kinds)) => {
-                for kind in kinds.iter().filter_map(Value::as_str) {
-                    self.add_kind(kind);
+            Some(Value::String(name)) => self.add_type(name),
+            Some(Value::Array(names)) => {
+                for name in names.iter().filter_map(Value::as_str) {
+                    self.add_type(name);
                 }
             }
             _ => {}
         }
         for key in ["anyOf", "oneOf", "allOf"] {
-            for part in schema
+            for alternative in schema
                 .get(key)
                 .and_then(Value::as_array)
                 .into_iter()
                 .flatten()
             {
-                self.add(part);
+                self.add(alternative);
             }
         }
     }
 
-    fn add_kind(&mut self, kind: &str) {
-        match kind {
+    fn add_type(&mut self, name: &str) {
+        match name {
             "string" => self.string = true,
             "integer" | "number" => self.number = true,
             "boolean" => self.boolean = true,
@@ -148,11 +147,11 @@ impl Wants {
         }
     }
 
-    /// The value that a text stands for.
-    fn read(self, text: &str) -> Value {
-        let typed = Value::String(text.to_owned());
+    /// Parses a text as one of the types, or as a string.
+    fn parse(self, text: &str) -> Value {
+        let string = Value::String(text.to_owned());
         let Ok(parsed) = serde_json::from_str::<Value>(text.trim()) else {
-            return typed;
+            return string;
         };
         let fits = match &parsed {
             Value::Array(_) => self.array,
@@ -161,7 +160,7 @@ impl Wants {
             Value::Bool(_) => self.boolean && !self.string,
             Value::String(_) | Value::Null => false,
         };
-        if fits { parsed } else { typed }
+        if fits { parsed } else { string }
     }
 }
 
@@ -206,7 +205,7 @@ mod tests {
     #[case(&["tags={\"env\":\"prod\"}"], json!({"tags": {"env": "prod"}}))]
     #[case(&["tags=env:prod", "tags=team:x"], json!({"tags": ["env:prod", "team:x"]}))]
     #[case(&["root-spans-only=false"], json!({"root_spans_only": false}))]
-    fn pairs_become_what_the_schema_wants(#[case] pairs: &[&str], #[case] expected: Value) {
+    fn pairs_follow_the_types_of_the_schema(#[case] pairs: &[&str], #[case] expected: Value) {
         assert_eq!(read(pairs), expected);
     }
 
@@ -214,26 +213,26 @@ mod tests {
     #[case("limit")]
     #[case("=5")]
     #[case("")]
-    fn what_is_no_pair_is_refused_with_an_example(#[case] pair: &str) {
+    fn refuses_malformed_pair_with_example(#[case] pair: &str) {
         let error = from_pairs(&[pair.to_owned()], &schema())
             .err()
             .expect("refused");
         assert_eq!(error.code(), 2);
-        assert!(error.mend().expect("a mend").contains("limit=5"));
+        assert!(error.hint().expect("a hint").contains("limit=5"));
     }
 
     #[test]
-    fn a_single_value_twice_is_refused() {
+    fn refuses_repeated_scalar() {
         let pairs = ["query=a".to_owned(), "query=b".to_owned()];
         assert!(from_pairs(&pairs, &schema()).is_err());
     }
 
     #[test]
-    fn a_mistyped_key_is_passed_on_with_a_remark() {
-        let read = from_pairs(&["qery=x".to_owned()], &schema()).expect("reads");
-        assert_eq!(read.arguments["qery"], "x");
+    fn notes_unknown_key_and_passes_it_on() {
+        let parsed = from_pairs(&["qery=x".to_owned()], &schema()).expect("reads");
+        assert_eq!(parsed.arguments["qery"], "x");
         assert_eq!(
-            read.notes,
+            parsed.notes,
             ["the tool has no argument qery; did you mean query?"]
         );
     }
@@ -242,7 +241,7 @@ mod tests {
     #[case("{\"limit\":5}", true)]
     #[case("[1]", false)]
     #[case("{", false)]
-    fn json_must_be_an_object(#[case] text: &str, #[case] good: bool) {
-        assert_eq!(from_json(text).is_ok(), good);
+    fn accepts_only_a_json_object(#[case] text: &str, #[case] accepted: bool) {
+        assert_eq!(from_json(text).is_ok(), accepted);
     }
 }

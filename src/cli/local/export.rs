@@ -62,7 +62,7 @@ pub(super) async fn run(settings: &Settings, args: &ExportArgs) -> Result<ExitCo
     };
     // Standard output is for the lines.
     if to_stdout {
-        output::tell(&told);
+        output::print_note(&told);
     } else {
         output::print(&told)?;
     }
@@ -74,7 +74,7 @@ async fn export(store: &Store, path: &Path) -> Result<Option<Progress>, CliError
     let (mut target, mut done) = open(path, &store.id)?;
     if done.next.is_some() {
         let lines = done.spans + done.evaluations;
-        output::tell(&format!("Going on behind line {lines}."));
+        output::print_note(&format!("Going on behind line {lines}."));
     }
     let stats: Value = store.ask("stats", json!({})).await?;
     let count = |path: &str| stats.pointer(path).and_then(Value::as_u64).unwrap_or(0);

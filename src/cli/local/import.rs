@@ -47,7 +47,7 @@ pub(super) async fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitCo
     let mut all = Imported::default();
     let mut outcome = Ok(());
     for source in &args.files {
-        match import(&store, source, &settings.data_dir).await {
+        match import(&store, source, &settings.local.data_dir).await {
             Ok(done) => {
                 all.lines += done.lines;
                 all.spans += done.spans;
@@ -100,7 +100,7 @@ async fn import(store: &Store, source: &Path, data_dir: &Path) -> Result<Importe
     if let Some(before) = note.as_ref().and_then(Note::read) {
         lines.skip(before.bytes).map_err(unreadable)?;
         let line = before.lines;
-        output::tell(&format!("{}: going on behind line {line}.", importing.name));
+        output::print_note(&format!("{}: going on behind line {line}.", importing.name));
         importing.done = before;
     }
     importing.all(&mut lines).await?;
@@ -176,7 +176,7 @@ impl Importing<'_> {
         if self.done.refused <= TOLD {
             let name = &self.name;
             self.bar
-                .suspend(|| output::tell(&format!("{name}: line {line}: {reason}")));
+                .suspend(|| output::print_note(&format!("{name}: line {line}: {reason}")));
         }
     }
 }

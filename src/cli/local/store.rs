@@ -10,12 +10,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::cli::backend::{Backend, in_folder};
+use crate::cli::backend::Backend;
 use crate::cli::error::CliError;
 use crate::cli::settings::Settings;
 use datadog_llmobs::{ResponseLimits, Transport};
 use llmobs_local::owner::Listen;
-use llmobs_local::{Retention, has_store};
+use llmobs_local::{DataDir, LocalOptions, has_store};
 
 /// The header that names the store that an import means.
 pub(super) const STORE: &str = "x-llmobs-mcp-store";
@@ -48,7 +48,7 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) async fn open(settings: &Settings, needs: Needs) -> Result<Self, CliError> {
-        let folder = &settings.data_dir;
+        let folder = &settings.local.data_dir;
         if needs == Needs::Data && !has_store(folder) {
             return Err(CliError::failed(
                 format!("there are no data in {}", folder.display()),
@@ -57,7 +57,7 @@ impl Store {
         }
         // A port of its own: nobody should begin to send to a command that is about to end. And what
         // the command does not remove stays, whatever the retention of servers is.
-        let options = in_folder(folder, Retention::default());
+        let options = LocalOptions::new(DataDir::Folder(folder.clone()));
         let listen = Listen::Exactly(([127, 0, 0, 1], 0).into());
         let backend = Backend::share(options, listen).await?;
         let mut store = Self {

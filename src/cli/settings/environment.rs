@@ -1,43 +1,29 @@
-//! The environment, taken once, so that resolving settings is a function of its arguments.
+//! A snapshot of the environment, so that resolving settings is a function of its arguments.
 
 use std::collections::BTreeMap;
 
-use crate::server::closest;
+use llmobs_core::analysis::candidates::closest;
 
-/// The variables of ours that exist besides Datadog's.
-const OURS: [&str; 21] = [
-    "LLMOBS_MCP_TOOLSETS",
-    "LLMOBS_MCP_OMIT_TOOLS",
-    "LLMOBS_MCP_READ_ONLY",
-    "LLMOBS_MCP_DATA_DIR",
-    "LLMOBS_MCP_RETAIN_DAYS",
-    "LLMOBS_MCP_RETAIN_BYTES",
-    "LLMOBS_MCP_DATADOG_LIMITS",
-    "LLMOBS_MCP_CA_FILE",
-    "LLMOBS_MCP_LOG",
-    "LLMOBS_MCP_CONFIG",
-    "LLMOBS_MCP_PROFILE",
-    "LLMOBS_MCP_STATE_DIR",
-    "LLMOBS_MCP_AUTH",
-    "LLMOBS_MCP_PUBLIC_URL",
-    "LLMOBS_MCP_NO_CLIENT_METADATA_DOCUMENTS",
-    "LLMOBS_MCP_DATADOG_SIGN_IN",
-    "LLMOBS_MCP_DATADOG_CLIENT_ID",
-    "LLMOBS_MCP_BEARER",
-    "LLMOBS_MCP_BEARER_FILE",
-    "LLMOBS_MCP_SECRET_KEY",
-    "LLMOBS_MCP_SECRET_KEY_FILE",
-];
+use super::SettingsError;
+use super::values::{Raw, SETTINGS, Values};
+
+pub(super) const CONFIG: &str = "LLMOBS_MCP_CONFIG";
+pub(super) const PROFILE: &str = "LLMOBS_MCP_PROFILE";
+pub(super) const STATE_DIR: &str = "LLMOBS_MCP_STATE_DIR";
+
+/// The variable of other tools that also makes this program read-only.
+const DATADOG_READ_ONLY: &str = "DD_LLMOBS_READ_ONLY";
 
 /// A snapshot of environment variables.
 #[derive(Debug, Default)]
 pub(crate) struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// The environment of this process. Variables that are not text are none of ours.
-    pub(crate) fn of_process() -> Self {
+    /// The environment of this process. Variables that are not UTF-8 are left out.
+    pub(crate) fn from_process() -> Self {
+        let variables = std::env::vars_os();
         Self(
-            std::env::vars_os()
+            variables
                 .filter_map(|(name, value)| {
                     Some((name.into_string().ok()?, value.into_string().ok()?))
                 })
@@ -46,7 +32,7 @@ impl Environment {
     }
 
     #[cfg(test)]
-    pub(crate) fn of(pairs: &[(&str, &str)]) -> Self {
+    pub(crate) fn from_pairs(pairs: &[(&str, &str)]) -> Self {
         Self(
             pairs
                 .iter()
@@ -55,46 +41,71 @@ impl Environment {
         )
     }
 
-    /// A variable's trimmed value; an empty one is absent.
-    pub(crate) fn get(&self, name: &str) -> Option<String> {
-        self.0
-            .get(name)
-            .map(|value| value.trim())
-            .filter(|value| !value.is_empty())
-            .map(str::to_owned)
+    /// The trimmed value of a variable; an empty one counts as absent.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let value = self.0.get(name)?.trim();
+        (!value.is_empty()).then_some(value)
     }
 
-    /// Whether a yes-or-no variable that only tightens is on. What is neither counts as on.
-    pub(crate) fn is_set(&self, name: &str, notes: &mut Vec<String>) -> bool {
-        let Some(value) = self.get(name) else {
-            return false;
-        };
-        match value.to_ascii_lowercase().as_str() {
-            "1" | "true" | "yes" | "on" => true,
-            "0" | "false" | "no" | "off" => false,
-            _ => {
-                notes.push(format!(
-                    "{name} is neither true nor false; it counts as true"
-                ));
-                true
+    /// The settings in the environment.
+    pub(super) fn values(&self, notes: &mut Vec<String>) -> Result<Values, SettingsError> {
+        let mut values = Values::default();
+        for (key, variable) in SETTINGS {
+            if let Some(text) = self.get(variable) {
+                set(&mut values, key, variable, text, notes)?;
             }
         }
+        if values.read_only != Some(true)
+            && let Some(text) = self.get(DATADOG_READ_ONLY)
+        {
+            set(&mut values, "read_only", DATADOG_READ_ONLY, text, notes)?;
+        }
+        Ok(values)
     }
 
-    /// A remark for each variable that looks like ours and is not.
-    pub(crate) fn unknown_names(&self) -> Vec<String> {
+    /// A note for each variable with our prefix that is not a setting.
+    pub(super) fn unknown_names(&self) -> Vec<String> {
+        let known = || {
+            let settings = SETTINGS.iter().map(|(_, variable)| *variable);
+            settings.chain([CONFIG, PROFILE, STATE_DIR])
+        };
         self.0
             .keys()
-            .filter(|name| name.starts_with("LLMOBS_MCP_") && !OURS.contains(&name.as_str()))
-            .map(|name| match closest(name, OURS) {
+            .filter(|name| name.starts_with("LLMOBS_MCP_"))
+            .filter(|name| !known().any(|known| known == name.as_str()))
+            .map(|name| match closest(name, known()) {
                 _ if name == "LLMOBS_MCP_API_URL" => {
-                    "LLMOBS_MCP_API_URL is ignored: where credentials go is said by the flag \
-                     --api-url only"
+                    "LLMOBS_MCP_API_URL is ignored: only the flag --api-url may say where \
+                     credentials are sent"
                         .to_owned()
                 }
-                Some(near) => format!("{name} is not known and ignored; did you mean {near}?"),
-                None => format!("{name} is not known and ignored"),
+                Some(near) => {
+                    format!("unknown variable {name} is ignored; did you mean {near}?")
+                }
+                None => format!("unknown variable {name} is ignored"),
             })
             .collect()
     }
+}
+
+/// Sets a key from a variable. A switch that is neither on nor off counts as on, because switches
+/// only restrict.
+fn set(
+    values: &mut Values,
+    key: &str,
+    variable: &str,
+    text: &str,
+    notes: &mut Vec<String>,
+) -> Result<(), SettingsError> {
+    let Err(why) = values.set(key, Raw::Text(text)) else {
+        return Ok(());
+    };
+    if values.set(key, Raw::Text("true")).is_ok() {
+        notes.push(format!("{variable} {why}; it counts as true"));
+        return Ok(());
+    }
+    Err(SettingsError::Value {
+        name: variable.to_owned(),
+        why,
+    })
 }

@@ -1,9 +1,9 @@
 //! The process's own credential: from variables, from mounted files, from the config file.
 //!
-//! Mounted secrets rotate, so a file is read again when it changed. If it cannot be read just then
-//! (a mount being replaced), the last good value stays.
+//! Mounted secrets rotate, so a file is read again when it changes. If it cannot be read at that
+//! moment (a mount is being replaced), the last valid value stays in use.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::SystemTime;
 
@@ -12,18 +12,21 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::server::CredentialSource;
 use datadog_llmobs::{Credential, CredentialError};
 
-use super::file::{Values, others_can_read};
-use super::{Environment, SettingsError};
+use super::SettingsError;
+use super::file::others_can_read;
+use super::values::{
+    ACCESS_TOKEN, API_KEY, APP_KEY, Layers, SecretLocation, SecretName, SecretSource, Setting,
+};
 
-/// Where one secret comes from.
+/// A secret and its source.
 struct Secret {
-    /// Its name for people.
-    label: String,
+    /// The name of the source, for people.
+    name: String,
     value: SecretString,
     file: Option<(PathBuf, Stamp)>,
 }
 
-/// What tells that a file changed.
+/// Modification time and length: they differ after a change.
 type Stamp = Option<(SystemTime, u64)>;
 
 /// The secrets of this process.
@@ -35,22 +38,19 @@ pub(crate) struct Secrets {
 }
 
 impl Secrets {
-    /// Gathers the secrets. Names of one secret that are both set must agree.
-    pub(crate) fn resolve(env: &Environment, file: &Values) -> Result<Self, SettingsError> {
-        let role = |variables: &[&str], keys: &[&str]| -> Result<_, SettingsError> {
-            Ok(Mutex::new(the_one(&said(env, variables, file, keys))?))
+    /// Reads the secrets. The sources of one secret must agree.
+    pub(super) fn resolve(layers: &Layers<'_>) -> Result<Self, SettingsError> {
+        let read = |names: &[SecretName]| -> Result<_, SettingsError> {
+            Ok(Mutex::new(read_agreed(&layers.secret_sources(names))?))
         };
         Ok(Self {
-            api_key: role(&["DD_API_KEY"], &["api_key"])?,
-            app_key: role(
-                &["DD_APPLICATION_KEY", "DD_APP_KEY"],
-                &["application_key", "app_key"],
-            )?,
-            token: role(&["DD_ACCESS_TOKEN"], &["access_token"])?,
+            api_key: read(&API_KEY)?,
+            app_key: read(&APP_KEY)?,
+            token: read(&ACCESS_TOKEN)?,
         })
     }
 
-    /// The credential that the secrets make now, or which half of a pair is missing.
+    /// The current credential, or which half of a key pair is missing.
     pub(crate) fn credential(&self) -> Result<Credential, CredentialError> {
         let parts = [&self.api_key, &self.app_key, &self.token].map(|secret| {
             let mut guard = secret
@@ -67,18 +67,18 @@ impl Secrets {
         Credential::from_parts(api_key, app_key, token)
     }
 
-    fn label(&self, secret: &Mutex<Option<Secret>>) -> Option<String> {
+    fn name_of(secret: &Mutex<Option<Secret>>) -> Option<String> {
         let guard = secret
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        guard.as_ref().map(|secret| secret.label.clone())
+        guard.as_ref().map(|secret| secret.name.clone())
     }
 
-    /// The names of everything that is set, used or not.
-    pub(crate) fn labels(&self) -> Vec<String> {
+    /// The names of all secrets that are set, used or not.
+    pub(crate) fn names(&self) -> Vec<String> {
         [&self.api_key, &self.app_key, &self.token]
             .into_iter()
-            .filter_map(|secret| self.label(secret))
+            .filter_map(Self::name_of)
             .collect()
     }
 }
@@ -86,7 +86,7 @@ impl Secrets {
 impl CredentialSource for Secrets {
     fn current(&self) -> Credential {
         self.credential().unwrap_or_else(|error| {
-            // Half a pair was told at the start; anything else is a mounted file gone wrong.
+            // The start already reported half a pair; anything else is a damaged mounted file.
             if matches!(error, CredentialError::BadCharacters(_)) {
                 tracing::warn!("no credential is sent: {error}");
             }
@@ -102,7 +102,7 @@ impl CredentialSource for Secrets {
             Credential::None => vec![],
         }
         .into_iter()
-        .filter_map(|secret| self.label(secret))
+        .filter_map(Self::name_of)
         .collect();
         if used.is_empty() {
             "none".to_owned()
@@ -112,42 +112,20 @@ impl CredentialSource for Secrets {
     }
 }
 
-/// Where a secret was said to be, not read yet.
-#[derive(Clone)]
-pub(super) struct Source {
-    /// Its name for people.
-    pub(super) label: String,
-    place: Place,
-}
-
-#[derive(Clone)]
-enum Place {
-    Here(SecretString),
-    File(PathBuf),
-}
-
-impl Source {
-    /// A file that somebody named.
-    pub(super) fn file(label: impl Into<String>, path: PathBuf) -> Self {
-        Self {
-            label: label.into(),
-            place: Place::File(path),
-        }
-    }
-
+impl SecretSource {
     fn read(&self) -> Result<Secret, SettingsError> {
-        let path = match &self.place {
-            Place::File(path) => path,
-            Place::Here(value) => {
+        let path = match &self.location {
+            SecretLocation::File(path) => path,
+            SecretLocation::Inline(value) => {
                 return Ok(Secret {
-                    label: self.label.clone(),
+                    name: self.name.clone(),
                     value: value.clone(),
                     file: None,
                 });
             }
         };
         let unreadable = |why: String| SettingsError::SecretFile {
-            by: self.label.clone(),
+            name: self.name.clone(),
             why,
         };
         let stamp = stamp(path);
@@ -156,7 +134,7 @@ impl Source {
             return Err(unreadable("it is empty".to_owned()));
         }
         Ok(Secret {
-            label: self.label.clone(),
+            name: self.name.clone(),
             value: text.trim().into(),
             file: Some((path.clone(), stamp)),
         })
@@ -179,98 +157,54 @@ impl Secret {
                 *seen = now;
             }
             _ => tracing::warn!(
-                "the file of {} changed and cannot be read; the last good value stays",
-                self.label
+                "the file in {} changed and cannot be read; the last valid value stays in use",
+                self.name
             ),
         }
     }
 }
 
-fn stamp(path: &PathBuf) -> Stamp {
+fn stamp(path: &Path) -> Stamp {
     let meta = std::fs::metadata(path).ok()?;
     Some((meta.modified().ok()?, meta.len()))
 }
 
-/// Every place that a secret is said to be at: those of the environment, or else those of the file.
-pub(super) fn said(
-    env: &Environment,
-    variables: &[&str],
-    file: &Values,
-    keys: &[&str],
-) -> Vec<Source> {
-    let found = in_variables(env, variables);
-    if found.is_empty() {
-        in_file(file, keys)
-    } else {
-        found
-    }
+/// The secret that the sources agree on, with the name of the first source.
+pub(super) fn read(
+    sources: &[SecretSource],
+) -> Result<Option<Setting<SecretString>>, SettingsError> {
+    Ok(read_agreed(sources)?.map(|secret| Setting {
+        value: secret.value,
+        source: secret.name,
+    }))
 }
 
-fn in_variables(env: &Environment, names: &[&str]) -> Vec<Source> {
-    let here = names.iter().filter_map(|name| {
-        Some(Source {
-            label: (*name).to_owned(),
-            place: Place::Here(env.get(name)?.into()),
+/// The names of the sources that are files which other users can read.
+pub(super) fn open_to_others(sources: &[SecretSource]) -> Vec<&str> {
+    sources
+        .iter()
+        .filter(|source| match &source.location {
+            SecretLocation::File(path) => others_can_read(path),
+            SecretLocation::Inline(_) => false,
         })
-    });
-    let files = names.iter().filter_map(|name| {
-        let name = format!("{name}_FILE");
-        let path = env.get(&name)?;
-        Some(Source::file(name, PathBuf::from(path)))
-    });
-    here.chain(files).collect()
+        .map(|source| source.name.as_str())
+        .collect()
 }
 
-fn in_file(file: &Values, keys: &[&str]) -> Vec<Source> {
-    let mut found = Vec::new();
-    for key in keys {
-        for (name, value) in file.secrets.iter().filter(|(name, _)| name == key) {
-            found.push(Source {
-                label: format!("{name} in the config file"),
-                place: Place::Here(value.clone()),
-            });
-        }
-        for (name, path) in &file.secret_files {
-            if name.strip_suffix("_file") == Some(*key) {
-                found.push(Source::file(
-                    format!("{name} in the config file"),
-                    path.clone(),
-                ));
-            }
-        }
-    }
-    found
-}
-
-/// What stands at the places of one secret, which must agree, and the name of the first.
-pub(super) fn read(sources: &[Source]) -> Result<Option<(String, SecretString)>, SettingsError> {
-    Ok(the_one(sources)?.map(|secret| (secret.label, secret.value)))
-}
-
-/// The names of those sources that are files which other users can read.
-pub(super) fn open_to_others(sources: &[Source]) -> Vec<&str> {
-    let open = |source: &&Source| match &source.place {
-        Place::File(path) => others_can_read(path),
-        Place::Here(_) => false,
-    };
-    let open = sources.iter().filter(open);
-    open.map(|source| source.label.as_str()).collect()
-}
-
-/// The first of several sources, all of which must agree.
-fn the_one(sources: &[Source]) -> Result<Option<Secret>, SettingsError> {
-    let mut found = Vec::with_capacity(sources.len());
+/// Reads all sources and returns the first. They must agree.
+fn read_agreed(sources: &[SecretSource]) -> Result<Option<Secret>, SettingsError> {
+    let mut secrets = Vec::with_capacity(sources.len());
     for source in sources {
-        found.push(source.read()?);
+        secrets.push(source.read()?);
     }
-    let mut found = found.into_iter();
-    let Some(first) = found.next() else {
+    let mut secrets = secrets.into_iter();
+    let Some(first) = secrets.next() else {
         return Ok(None);
     };
-    match found.find(|other| other.value.expose_secret() != first.value.expose_secret()) {
+    match secrets.find(|other| other.value.expose_secret() != first.value.expose_secret()) {
         Some(other) => Err(SettingsError::Contradiction {
-            one: first.label,
-            other: other.label,
+            one: first.name,
+            other: other.name,
         }),
         None => Ok(Some(first)),
     }

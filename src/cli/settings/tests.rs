@@ -1,34 +1,34 @@
-//! Settings as a table: what was said where, and what follows.
+//! Tests of the settings: sources and the resolved values.
+
+use std::path::Path;
 
 use super::*;
 use crate::server::CredentialSource;
 use datadog_llmobs::Credential;
 use rstest::rstest;
 
-/// Resolves with a config file of this text (none if empty), away from this machine's own.
+/// Resolves settings with this text as config file, apart from the settings of this machine.
 fn resolve(flags: &[&str], env: &[(&str, &str)], toml: &str) -> Result<Settings, SettingsError> {
-    let folder = tempfile::tempdir().expect("a folder");
-    resolve_in(folder.path(), flags, env, toml)
+    let directory = tempfile::tempdir().expect("a directory");
+    resolve_in(directory.path(), flags, env, toml)
 }
 
 pub(crate) fn resolve_in(
-    folder: &Path,
+    directory: &Path,
     flags: &[&str],
     env: &[(&str, &str)],
     toml: &str,
 ) -> Result<Settings, SettingsError> {
-    use clap::Parser;
-    let path = folder.join("config.toml");
+    use clap::Parser as _;
+    let path = directory.join("config.toml");
     std::fs::write(&path, toml).expect("written");
     let words = std::iter::once("llmobs-mcp").chain(flags.iter().copied());
-    let mut shared = crate::cli::args::Cli::try_parse_from(words)
-        .expect("flags")
-        .shared;
-    shared.config.get_or_insert(path);
-    let state = folder.join("state");
+    let mut cli = Cli::try_parse_from(words).expect("flags");
+    cli.shared.config.get_or_insert(path);
+    let state = directory.join("state");
     let mut env = env.to_vec();
     env.push(("LLMOBS_MCP_STATE_DIR", state.to_str().expect("text")));
-    Settings::resolve(&shared, &Environment::of(&env), Need::Upstream)
+    Settings::resolve(&cli, &Environment::from_pairs(&env), Need::Upstream)
 }
 
 fn upstream(settings: &Settings) -> String {
@@ -48,7 +48,7 @@ const PAIR: [(&str, &str); 2] = [("DD_API_KEY", "a"), ("DD_APPLICATION_KEY", "b"
 #[case::flag_over_env(&["--site", "eu"], &[PAIR[0], PAIR[1], ("DD_SITE", "us5.datadoghq.com")], "", "https://api.datadoghq.eu")]
 #[case::env_over_file(&[], &[PAIR[0], PAIR[1], ("DD_SITE", "us5")], "site = 'eu'", "https://api.us5.datadoghq.com")]
 #[case::file(&[], &PAIR, "site = 'eu'", "https://api.datadoghq.eu")]
-#[case::other_name_of_the_key(&[], &[PAIR[0], ("DD_APP_KEY", "b")], "", "https://api.datadoghq.com")]
+#[case::short_name_of_application_key(&[], &[PAIR[0], ("DD_APP_KEY", "b")], "", "https://api.datadoghq.com")]
 #[case::api_key_alone(&[], &[PAIR[0], ("DD_SITE", "eu")], "", "unchosen, datadoghq.eu for headers")]
 #[case::app_key_alone(&[], &[PAIR[1]], "", "unchosen, datadoghq.com for headers")]
 #[case::token_as_app_key(&[], &[("DD_APPLICATION_KEY", "ddpat_x")], "", "https://api.datadoghq.com")]
@@ -62,9 +62,9 @@ const PAIR: [(&str, &str); 2] = [("DD_API_KEY", "a"), ("DD_APPLICATION_KEY", "b"
 #[case::site_flag_over_local(&["--site", "eu"], &[PAIR[0], PAIR[1], ("DD_SITE", "local")], "", "https://api.datadoghq.eu")]
 #[case::api_url(&["--api-url", "http://127.0.0.1:8126"], &[], "", "http://127.0.0.1:8126")]
 #[case::api_url_over_local(&["--api-url", "http://127.0.0.1:1/"], &[("DD_SITE", "local")], "", "http://127.0.0.1:1")]
-#[case::pair_of_two_places(&[], &[PAIR[0]], "application_key = 'b'", "https://api.datadoghq.com")]
-#[case::pair_of_the_file(&[], &[], "api_key = 'a'\napp_key = 'b'", "https://api.datadoghq.com")]
-fn the_upstream(
+#[case::pair_from_two_sources(&[], &[PAIR[0]], "application_key = 'b'", "https://api.datadoghq.com")]
+#[case::pair_from_file(&[], &[], "api_key = 'a'\napp_key = 'b'", "https://api.datadoghq.com")]
+fn chooses_upstream(
     #[case] flags: &[&str],
     #[case] env: &[(&str, &str)],
     #[case] toml: &str,
@@ -80,7 +80,7 @@ fn the_upstream(
 #[case::contradiction(&[], &[PAIR[1], ("DD_APP_KEY", "c")], "", "DD_APPLICATION_KEY and DD_APP_KEY are both set and differ")]
 #[case::government(&[], &[("DD_SITE", "ddog-gov.com")], "", "government")]
 #[case::unknown_site(&["--site", "datadog.example"], &[], "", "--site: ")]
-#[case::http_elsewhere(&["--api-url", "http://example.com"], &[], "", "https")]
+#[case::http_beyond_loopback(&["--api-url", "http://example.com"], &[], "", "https")]
 #[case::unknown_key(&[], &[], "tool_sets = ['llmobs']", "unknown key tool_sets; did you mean toolsets?")]
 #[case::api_url_in_file(&[], &[], "api_url = 'https://x'", "flag --api-url")]
 #[case::wrong_type(&[], &[], "read_only = 'yes'", "read_only must be true or false")]
@@ -88,15 +88,16 @@ fn the_upstream(
 #[case::bad_level(&[], &[("LLMOBS_MCP_LOG", "loud")], "", "LLMOBS_MCP_LOG: a level is one of")]
 #[case::missing_secret_file(&[], &[("DD_API_KEY_FILE", "nowhere/at/all")], "", "DD_API_KEY_FILE names a file that cannot be read")]
 #[case::missing_config(&["--config", "nowhere.toml"], &[], "", "nowhere.toml cannot be read")]
+#[case::retain_days(&[], &[("LLMOBS_MCP_RETAIN_DAYS", "0")], "", "LLMOBS_MCP_RETAIN_DAYS: ")]
 #[case::line_break_in_key(&[], &[PAIR[1], ("DD_API_KEY", "hun\nter2")], "", "characters")]
-fn what_is_refused(
+fn refuses_wrong_settings(
     #[case] flags: &[&str],
     #[case] env: &[(&str, &str)],
     #[case] toml: &str,
     #[case] expected: &str,
 ) {
     let error = resolve(flags, env, toml).expect_err("refused");
-    let text = format!("{error} {}", error.mend().unwrap_or_default());
+    let text = format!("{error} {}", error.hint().unwrap_or_default());
     assert!(text.contains(expected), "{text}");
     assert!(!text.contains("hunter2"), "a secret in an error: {text}");
 }
@@ -105,53 +106,78 @@ fn what_is_refused(
 #[case::nothing(&[], &[], "", false)]
 #[case::flag(&["--read-only"], &[("LLMOBS_MCP_READ_ONLY", "false")], "read_only = false", true)]
 #[case::env(&[], &[("LLMOBS_MCP_READ_ONLY", "1")], "", true)]
-#[case::datadogs_env(&[], &[("DD_LLMOBS_READ_ONLY", "true")], "", true)]
+#[case::datadog_variable(&[], &[("DD_LLMOBS_READ_ONLY", "true")], "", true)]
 #[case::env_cannot_loosen(&[], &[("LLMOBS_MCP_READ_ONLY", "false")], "read_only = true", true)]
-#[case::odd_value_tightens(&[], &[("DD_LLMOBS_READ_ONLY", "maybe")], "", true)]
+#[case::unclear_value_counts_as_on(&[], &[("DD_LLMOBS_READ_ONLY", "maybe")], "", true)]
 #[case::off(&[], &[("DD_LLMOBS_READ_ONLY", "0")], "read_only = false", false)]
-fn read_only_only_tightens(
+fn read_only_cannot_be_turned_off(
     #[case] flags: &[&str],
     #[case] env: &[(&str, &str)],
     #[case] toml: &str,
     #[case] expected: bool,
 ) {
     assert_eq!(
-        resolve(flags, env, toml).ok().map(|s| s.wish.read_only),
+        resolve(flags, env, toml)
+            .ok()
+            .map(|s| s.tool_filter.read_only),
         Some(expected)
     );
 }
 
 #[test]
-fn lists_come_from_the_nearest_source_that_names_any() {
-    let env = [("LLMOBS_MCP_TOOLSETS", "b"), ("LLMOBS_MCP_OMIT_TOOLS", "")];
+fn lists_follow_precedence_of_sources() {
+    let env = [
+        ("LLMOBS_MCP_TOOLSETS", "b,llmobs"),
+        ("LLMOBS_MCP_OMIT_TOOLS", ""),
+    ];
     let toml = "toolsets = ['c']\nomit_tools = 'x, Y'";
-    let wish = resolve(&[], &env, toml).expect("resolves").wish;
-    assert_eq!(wish.toolsets, Some(vec!["b".to_owned()]));
-    assert_eq!(wish.omit, ["x", "y"]);
-    let wish = resolve(&["--toolsets", "a,d"], &env, toml)
+    let filter = resolve(&[], &env, toml).expect("resolves").tool_filter;
+    assert_eq!(
+        filter.toolsets,
+        Some(vec!["b".to_owned(), "llmobs".to_owned()])
+    );
+    assert_eq!(filter.omit, ["x", "y"]);
+    let filter = resolve(&["--toolsets", "all,d"], &env, toml)
         .expect("resolves")
-        .wish;
-    assert_eq!(wish.toolsets, Some(vec!["a".to_owned(), "d".to_owned()]));
+        .tool_filter;
+    assert_eq!(
+        filter.toolsets,
+        Some(vec!["all".to_owned(), "d".to_owned()])
+    );
 }
 
 #[test]
-fn paths_of_the_file_are_relative_to_it() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let settings = resolve_in(folder.path(), &[], &[], "data_dir = 'data'").expect("resolves");
-    assert_eq!(settings.data_dir, folder.path().join("data"));
-    assert!(settings.data_dir_named);
+fn refuses_toolsets_without_a_known_name() {
+    let settings = resolve(&["--toolsets", "llmob,rum"], &[], "").expect("resolves");
+    let error = settings.check_toolsets().expect_err("refused").to_string();
+    assert!(
+        error.starts_with("--toolsets: unknown toolset 'llmob'"),
+        "{error}"
+    );
+    assert!(error.contains("did you mean 'llmobs'?"), "{error}");
+    let settings = resolve(&["--toolsets", "rum,llmobs"], &[], "").expect("resolves");
+    assert!(settings.check_toolsets().is_ok());
+}
+
+#[test]
+fn config_file_paths_are_relative_to_the_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let settings = resolve_in(directory.path(), &[], &[], "data_dir = 'data'").expect("resolves");
+    assert_eq!(settings.local.data_dir, directory.path().join("data"));
+    assert!(settings.local.data_dir_named);
     let flags = ["--data-dir", "elsewhere"];
-    let settings = resolve_in(folder.path(), &flags, &[], "data_dir = 'data'").expect("resolves");
-    assert_eq!(settings.data_dir, Path::new("elsewhere"));
+    let settings =
+        resolve_in(directory.path(), &flags, &[], "data_dir = 'data'").expect("resolves");
+    assert_eq!(settings.local.data_dir, Path::new("elsewhere"));
 }
 
 #[test]
-fn a_mounted_secret_is_read_again_when_it_changes_and_kept_when_it_vanishes() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mount = folder.path().join("token");
+fn rereads_changed_secret_file_and_keeps_value_of_removed_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mount = directory.path().join("token");
     std::fs::write(&mount, "first\n").expect("written");
     let env = [("DD_ACCESS_TOKEN_FILE", mount.to_str().expect("text"))];
-    let settings = resolve_in(folder.path(), &[], &env, "").expect("resolves");
+    let settings = resolve_in(directory.path(), &[], &env, "").expect("resolves");
     let token = || match settings.secrets.current() {
         Credential::Bearer(token) => {
             use secrecy::ExposeSecret;
@@ -168,7 +194,7 @@ fn a_mounted_secret_is_read_again_when_it_changes_and_kept_when_it_vanishes() {
 }
 
 #[test]
-fn remarks_name_what_had_no_effect() {
+fn notes_settings_without_effect() {
     let env = [
         ("LLMOBS_MCP_TOOLSET", "x"),
         ("LLMOBS_MCP_API_URL", "https://x"),
@@ -181,24 +207,24 @@ fn remarks_name_what_had_no_effect() {
         notes.contains("did you mean LLMOBS_MCP_TOOLSETS?"),
         "{notes}"
     );
-    assert!(notes.contains("flag --api-url only"), "{notes}");
+    assert!(notes.contains("only the flag --api-url"), "{notes}");
     assert!(notes.contains("--site eu has no effect yet"), "{notes}");
 }
 
 #[test]
-fn a_command_without_an_upstream_is_not_stopped_by_wrong_credentials() {
+fn ignores_wrong_credentials_without_upstream() {
     let env = [("DD_SITE", "ddog-gov.com"), PAIR[1], ("DD_APP_KEY", "c")];
-    let shared = Shared {
-        config: None,
-        ..Shared::default()
+    let cli = Cli {
+        shared: Shared::default(),
+        command: None,
     };
-    assert!(Settings::resolve(&shared, &Environment::of(&env), Need::NoUpstream).is_ok());
+    assert!(Settings::resolve(&cli, &Environment::from_pairs(&env), Need::NoUpstream).is_ok());
 }
 
-/// Keeps logins named so, each at that place; the last one is current.
-pub(crate) async fn keep(folder: &Path, logins: &[(&str, &str)]) {
+/// Stores logins as pairs of profile and upstream; the last one is current.
+pub(crate) async fn store_logins(directory: &Path, logins: &[(&str, &str)]) {
     use datadog_llmobs::login::{Login, LoginStore, LoginTarget, TokenStorage};
-    let store = LoginStore::new(folder.join("state"));
+    let store = LoginStore::new(directory.join("state"));
     let lock = store.lock().await.expect("a lock");
     for (name, place) in logins {
         let profile = Login {
@@ -218,70 +244,75 @@ pub(crate) async fn keep(folder: &Path, logins: &[(&str, &str)]) {
     }
 }
 
-const HERE: &str = "http://127.0.0.1:9";
+const THIS_MACHINE: &str = "http://127.0.0.1:9";
 
 #[rstest]
-#[case::it_chooses_its_site(&[("a", "datadoghq.eu")], &[], &[], "https://api.datadoghq.eu a")]
-#[case::the_current_one(&[("a", "datadoghq.eu"), ("b", "us5.datadoghq.com")], &[], &[], "https://api.us5.datadoghq.com b")]
-#[case::a_profile(&[("a", "datadoghq.eu"), ("b", "us5.datadoghq.com")], &["--profile", "a"], &[], "https://api.datadoghq.eu a")]
-#[case::a_profile_of_the_environment(&[("a", "datadoghq.eu"), ("b", "us5.datadoghq.com")], &[], &[("LLMOBS_MCP_PROFILE", "a")], "https://api.datadoghq.eu a")]
-#[case::the_one_of_the_site(&[("a", "datadoghq.eu"), ("b", "us5.datadoghq.com")], &["--site", "eu"], &[], "https://api.datadoghq.eu a")]
-#[case::none_of_the_site(&[("a", "datadoghq.eu")], &["--site", "us5"], &[], "unchosen, us5.datadoghq.com for headers -")]
-#[case::keys_come_first(&[("a", "datadoghq.eu")], &[], &PAIR, "https://api.datadoghq.com -")]
-#[case::a_named_profile_before_keys(&[("a", "datadoghq.eu")], &["--profile", "a"], &PAIR, "https://api.datadoghq.eu a")]
-#[case::half_a_pair_is_none(&[("a", "datadoghq.eu")], &[], &[PAIR[0]], "https://api.datadoghq.eu a")]
-#[case::local_is_local(&[("a", "datadoghq.eu")], &["--local"], &[], "local -")]
-#[case::a_server_here_chooses_nothing(&[("a", HERE)], &[], &[], "unchosen, datadoghq.com for headers -")]
-#[case::a_server_here_that_is_named(&[("a", HERE)], &["--api-url", HERE], &[], "http://127.0.0.1:9 a")]
-#[case::another_server_here(&[("a", HERE)], &["--api-url", "http://127.0.0.1:10"], &[], "http://127.0.0.1:10 -")]
-#[case::a_proxy_gets_no_login(&[("a", "datadoghq.eu")], &["--api-url", "https://proxy.example.com"], &[], "https://proxy.example.com -")]
+#[case::login_chooses_site(&[("a", "datadoghq.eu")], &[], &[], "https://api.datadoghq.eu a")]
+#[case::current_login(&[("a", "datadoghq.eu"), ("b", "us5.datadoghq.com")], &[], &[], "https://api.us5.datadoghq.com b")]
+#[case::profile_from_flag(&[("a", "datadoghq.eu"), ("b", "us5.datadoghq.com")], &["--profile", "a"], &[], "https://api.datadoghq.eu a")]
+#[case::profile_from_environment(&[("a", "datadoghq.eu"), ("b", "us5.datadoghq.com")], &[], &[("LLMOBS_MCP_PROFILE", "a")], "https://api.datadoghq.eu a")]
+#[case::login_at_named_site(&[("a", "datadoghq.eu"), ("b", "us5.datadoghq.com")], &["--site", "eu"], &[], "https://api.datadoghq.eu a")]
+#[case::no_login_at_named_site(&[("a", "datadoghq.eu")], &["--site", "us5"], &[], "unchosen, us5.datadoghq.com for headers -")]
+#[case::keys_precede_login(&[("a", "datadoghq.eu")], &[], &PAIR, "https://api.datadoghq.com -")]
+#[case::named_profile_precedes_keys(&[("a", "datadoghq.eu")], &["--profile", "a"], &PAIR, "https://api.datadoghq.eu a")]
+#[case::half_a_pair_does_not_count(&[("a", "datadoghq.eu")], &[], &[PAIR[0]], "https://api.datadoghq.eu a")]
+#[case::local_needs_no_login(&[("a", "datadoghq.eu")], &["--local"], &[], "local -")]
+#[case::loopback_login_chooses_nothing(&[("a", THIS_MACHINE)], &[], &[], "unchosen, datadoghq.com for headers -")]
+#[case::loopback_login_with_api_url(&[("a", THIS_MACHINE)], &["--api-url", THIS_MACHINE], &[], "http://127.0.0.1:9 a")]
+#[case::loopback_login_at_other_port(&[("a", THIS_MACHINE)], &["--api-url", "http://127.0.0.1:10"], &[], "http://127.0.0.1:10 -")]
+#[case::proxy_gets_no_login(&[("a", "datadoghq.eu")], &["--api-url", "https://proxy.example.com"], &[], "https://proxy.example.com -")]
 #[tokio::test]
-async fn which_stored_login_counts(
-    #[case] kept: &[(&str, &str)],
+async fn selects_stored_login(
+    #[case] logins: &[(&str, &str)],
     #[case] flags: &[&str],
     #[case] env: &[(&str, &str)],
     #[case] expected: &str,
 ) {
-    let folder = tempfile::tempdir().expect("a folder");
-    keep(folder.path(), kept).await;
-    let settings = resolve_in(folder.path(), flags, env, "").expect("resolves");
+    let directory = tempfile::tempdir().expect("a directory");
+    store_logins(directory.path(), logins).await;
+    let settings = resolve_in(directory.path(), flags, env, "").expect("resolves");
     let login = settings.login.as_ref().map_or("-", |login| &login.name);
     assert_eq!(format!("{} {login}", upstream(&settings)), expected);
-    let (_, origin) = settings.in_force();
-    assert_eq!(origin.contains("stored login"), login != "-", "{origin}");
+    let origin = settings.credential_in_use().map(|(_, origin)| origin);
+    let from_login = origin.is_some_and(|origin| origin.contains("stored login"));
+    assert_eq!(from_login, login != "-");
 }
 
 #[rstest]
-#[case::no_such(&["--profile", "x"], "no stored login has that name; there are a, b, c")]
-#[case::other_site(&["--profile", "a", "--site", "us5"], "is for datadoghq.eu, and this is us5.datadoghq.com")]
-#[case::here_unnamed(&["--profile", "c"], "add --api-url http://127.0.0.1:9")]
+#[case::unknown_profile(&["--profile", "x"], "no stored login has that name; stored are a, b, c")]
+#[case::other_site(&["--profile", "a", "--site", "us5"], "is for datadoghq.eu, not for us5.datadoghq.com")]
+#[case::loopback_without_api_url(&["--profile", "c"], "add --api-url http://127.0.0.1:9")]
 #[case::proxy(&["--profile", "a", "--api-url", "https://proxy.example.com"], "for a Datadog site")]
-#[case::several(&["--site", "eu"], "several stored logins are for it: a, b; name one with --profile")]
+#[case::several(&["--site", "eu"], "several stored logins match: a, b; select one with --profile")]
 #[tokio::test]
-async fn stored_logins_that_do_not_fit_are_refused(#[case] flags: &[&str], #[case] words: &str) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let kept = [("a", "datadoghq.eu"), ("b", "datadoghq.eu"), ("c", HERE)];
-    keep(folder.path(), &kept).await;
-    let error = resolve_in(folder.path(), flags, &[], "").expect_err("refused");
+async fn refuses_stored_login_that_does_not_match(#[case] flags: &[&str], #[case] words: &str) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let logins = [
+        ("a", "datadoghq.eu"),
+        ("b", "datadoghq.eu"),
+        ("c", THIS_MACHINE),
+    ];
+    store_logins(directory.path(), &logins).await;
+    let error = resolve_in(directory.path(), flags, &[], "").expect_err("refused");
     assert!(error.to_string().contains(words), "{error}");
 }
 
 #[cfg(unix)]
 #[test]
-fn a_secret_file_that_others_can_read_is_noticed() {
+fn detects_secret_file_that_others_can_read() {
     use std::os::unix::fs::PermissionsExt;
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("bearer");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("bearer");
     std::fs::write(&path, "a-secret").expect("written");
     let env = [("LLMOBS_MCP_BEARER_FILE", path.to_str().expect("text"))];
-    let sources = secrets::said(
-        &Environment::of(&env),
-        &["LLMOBS_MCP_BEARER"],
-        &file::Values::default(),
-        &["bearer"],
-    );
-    for (mode, noticed) in [(0o600, &[][..]), (0o640, &["LLMOBS_MCP_BEARER_FILE"][..])] {
+    let variables = Environment::from_pairs(&env)
+        .values(&mut Vec::new())
+        .expect("values");
+    let none = Values::default();
+    let layers = Layers::new(&none, &variables, &none, directory.path());
+    let sources = layers.secret_sources(&values::BEARER);
+    for (mode, expected) in [(0o600, &[][..]), (0o640, &["LLMOBS_MCP_BEARER_FILE"][..])] {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
-        assert_eq!(secrets::open_to_others(&sources), noticed);
+        assert_eq!(secrets::open_to_others(&sources), expected);
     }
 }

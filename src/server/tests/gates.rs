@@ -1,4 +1,4 @@
-//! What the gate decides, seen from outside: whose credentials reach the upstream, and which tools.
+//! Tests of the gates: which credentials reach the upstream, and which tools are served.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use http::{HeaderMap, StatusCode};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::support::{Recorder, Served, datadog, local, serve_behind, unchosen};
-use crate::server::{Upstreams, WHOAMI_URI, Wish};
+use super::support::{Recorder, RunningServer, datadog, local, serve_behind, unchosen};
+use crate::server::{ToolFilter, Upstreams, WHOAMI_URI};
 use datadog_llmobs::Credential;
 use llmobs_authz::{
     Admitted, DatadogHeaders, Gate, MCP_PATHS, PublicUrl, SignedIn, StaticBearer, refusal,
@@ -25,42 +25,42 @@ const PAIR: &[(&str, &str)] = &[
 ];
 const HALF: &[(&str, &str)] = &[("DD_API_KEY", "sent-api")];
 
-/// Lets in who says a word, as a user who may not write.
-struct Reader;
+/// Admits requests with a header as a user without write access.
+struct ReadOnlyGate;
 
-impl Gate for Reader {
+impl Gate for ReadOnlyGate {
     fn admit<'a>(
         &'a self,
         path: &'a str,
         peer: Option<SocketAddr>,
         headers: &'a mut HeaderMap,
     ) -> BoxFuture<'a, Result<Admitted, Box<Response>>> {
-        let known = headers.remove("x-word").is_some() && MCP_PATHS.contains(&path);
-        let admitted = if known && peer.is_some() {
+        let has_word = headers.remove("x-word").is_some() && MCP_PATHS.contains(&path);
+        let admitted = if has_word && peer.is_some() {
             let credential = Credential::from_parts(Some("user-api"), Some("user-app"), None);
             Ok(Admitted::As(SignedIn {
                 credential: credential.expect("a pair"),
                 renewal: None,
-                subject: "somebody".to_owned(),
+                subject: "a-user".to_owned(),
                 may_write: false,
             }))
         } else {
             Err(Box::new(refusal(
                 StatusCode::UNAUTHORIZED,
-                "who?",
-                "say the word",
+                "no x-word header",
+                "send x-word",
             )))
         };
         std::future::ready(admitted).boxed()
     }
 
     fn routes(&self) -> axum::Router {
-        axum::Router::new().route("/beside", get(|| async { "beside" }))
+        axum::Router::new().route("/gate-route", get(|| async { "ok" }))
     }
 }
 
-async fn ask(
-    served: &Served,
+async fn call_method(
+    served: &RunningServer,
     method: &str,
     params: Value,
     headers: &[(&str, &str)],
@@ -78,10 +78,10 @@ async fn ask(
     (response.status(), response.json().await.expect("JSON"))
 }
 
-/// The text of a search's answer, and whether it is an error.
-async fn search(served: &Served, headers: &[(&str, &str)]) -> (String, bool) {
+/// The text of a search answer, and whether it is an error.
+async fn search(served: &RunningServer, headers: &[(&str, &str)]) -> (String, bool) {
     let params = json!({"name": "search_llmobs_spans", "arguments": {}});
-    let (_, body) = ask(served, "tools/call", params, headers).await;
+    let (_, body) = call_method(served, "tools/call", params, headers).await;
     let result = &body["result"];
     (
         result["content"][0]["text"]
@@ -92,8 +92,8 @@ async fn search(served: &Served, headers: &[(&str, &str)]) -> (String, bool) {
     )
 }
 
-async fn whoami(served: &Served, headers: &[(&str, &str)]) -> Value {
-    let (_, body) = ask(
+async fn whoami(served: &RunningServer, headers: &[(&str, &str)]) -> Value {
+    let (_, body) = call_method(
         served,
         "resources/read",
         json!({"uri": WHOAMI_URI}),
@@ -103,20 +103,22 @@ async fn whoami(served: &Served, headers: &[(&str, &str)]) -> Value {
     let text = body["result"]["contents"][0]["text"]
         .as_str()
         .expect("text");
-    let told: Value = serde_json::from_str(text).expect("JSON");
-    told["credential"].clone()
+    let text: Value = serde_json::from_str(text).expect("JSON");
+    text["credential"].clone()
 }
 
-async fn by_headers(make: fn(&Arc<Recorder>) -> Upstreams) -> (Arc<Recorder>, Served) {
+async fn serve_with_headers(
+    make: fn(&Arc<Recorder>) -> Upstreams,
+) -> (Arc<Recorder>, RunningServer) {
     let recorder = Arc::<Recorder>::default();
     let gate = Arc::new(DatadogHeaders::default());
-    let served = serve_behind(gate, make(&recorder), Wish::default()).await;
+    let served = serve_behind(gate, make(&recorder), ToolFilter::default()).await;
     (recorder, served)
 }
 
 #[tokio::test]
-async fn in_mode_datadog_headers_a_site_is_never_asked_with_the_servers_own() {
-    let (recorder, served) = by_headers(datadog).await;
+async fn header_mode_never_uses_server_credentials_at_a_site() {
+    let (recorder, served) = serve_with_headers(datadog).await;
     let (_, is_error) = search(&served, PAIR).await;
     assert!(!is_error);
     assert_eq!(recorder.first("dd-api-key").1.as_deref(), Some("sent-api"));
@@ -128,23 +130,23 @@ async fn in_mode_datadog_headers_a_site_is_never_asked_with_the_servers_own() {
             "DD_API_KEY",
         ),
     ] {
-        let (said, is_error) = search(&served, headers).await;
-        assert!(is_error && said.contains(missing), "{said}");
+        let (answer_text, is_error) = search(&served, headers).await;
+        assert!(is_error && answer_text.contains(missing), "{answer_text}");
     }
     assert_eq!(recorder.count(), 0, "nothing was sent without credentials");
     let none = whoami(&served, &[]).await;
     assert_eq!(none["kind"], "no credential");
-    assert_eq!(none["origin"], "none: the request's headers hold none");
     assert_eq!(
-        whoami(&served, PAIR).await["origin"],
-        "the request's headers"
+        none["origin"],
+        "none: the request has no credential headers"
     );
+    assert_eq!(whoami(&served, PAIR).await["origin"], "the request headers");
 }
 
 #[tokio::test]
-async fn in_mode_datadog_headers_local_data_ask_for_none() {
+async fn header_mode_needs_no_credentials_for_local_data() {
     for make in [local, unchosen] {
-        let (recorder, served) = by_headers(make).await;
+        let (recorder, served) = serve_with_headers(make).await;
         let (_, is_error) = search(&served, &[]).await;
         assert!(!is_error);
         assert_eq!(recorder.first("dd-api-key").1, None);
@@ -152,30 +154,34 @@ async fn in_mode_datadog_headers_local_data_ask_for_none() {
 }
 
 #[rstest]
-#[case::own(Some(SECRET), &[], 200)]
+#[case::correct(Some(SECRET), &[], 200)]
 #[case::nothing(None, &[], 401)]
 #[case::wrong(Some("another-obviously-made-up-secret-of-ours"), &[], 401)]
 #[case::keys_instead(None, PAIR, 401)]
-#[case::keys_beside(Some(SECRET), PAIR, 400)]
+#[case::keys_and_bearer(Some(SECRET), PAIR, 400)]
 #[tokio::test]
-async fn in_mode_static_bearer_the_secret_opens_the_servers_own(
+async fn bearer_secret_grants_server_credentials(
     #[case] bearer: Option<&str>,
     #[case] headers: &[(&str, &str)],
     #[case] status: u16,
 ) {
     let recorder = Arc::<Recorder>::default();
-    let gate = Arc::new(StaticBearer::new(&SECRET.into(), None).expect("a good secret"));
-    let served = serve_behind(gate, datadog(&recorder), Wish::default()).await;
+    let gate = Arc::new(StaticBearer::new(&SECRET.into(), None).expect("a valid secret"));
+    let served = serve_behind(gate, datadog(&recorder), ToolFilter::default()).await;
     let value = bearer.map(|bearer| format!("Bearer {bearer}"));
     let mut sent = headers.to_vec();
     sent.extend(value.as_deref().map(|value| ("authorization", value)));
     let params = json!({"name": "search_llmobs_spans", "arguments": {}});
-    let (answered, _) = ask(&served, "tools/call", params, &sent).await;
-    assert_eq!(answered.as_u16(), status);
+    let (response_status, _) = call_method(&served, "tools/call", params, &sent).await;
+    assert_eq!(response_status.as_u16(), status);
     if status == 200 {
         assert_eq!(recorder.first("dd-api-key").1.as_deref(), Some("own-api"));
         search(&served, &sent).await;
-        assert_eq!(recorder.first("authorization").1, None, "ours stays here");
+        assert_eq!(
+            recorder.first("authorization").1,
+            None,
+            "the bearer secret is not forwarded"
+        );
     } else {
         assert_eq!(recorder.count(), 0);
     }
@@ -186,9 +192,9 @@ async fn in_mode_static_bearer_the_secret_opens_the_servers_own(
 #[case::delete("DELETE")]
 #[case::post("POST")]
 #[tokio::test]
-async fn the_gate_answers_every_method_on_every_path_and_nothing_else(#[case] method: &str) {
-    let gate = Arc::new(StaticBearer::new(&SECRET.into(), None).expect("a good secret"));
-    let served = serve_behind(gate, local(&Arc::default()), Wish::default()).await;
+async fn gate_protects_every_method_of_mcp_paths_only(#[case] method: &str) {
+    let gate = Arc::new(StaticBearer::new(&SECRET.into(), None).expect("a valid secret"));
+    let served = serve_behind(gate, local(&Arc::default()), ToolFilter::default()).await;
     let client = datadog_llmobs::http_client().build().unwrap();
     for path in MCP_PATHS {
         let url = format!("{}{path}?toolsets=llmobs", served.base);
@@ -204,38 +210,48 @@ async fn the_gate_answers_every_method_on_every_path_and_nothing_else(#[case] me
 }
 
 #[tokio::test]
-async fn a_signed_in_user_calls_with_their_own_and_may_be_kept_from_writing() {
+async fn signed_in_user_uses_own_credentials_and_stays_read_only() {
     let recorder = Arc::<Recorder>::default();
-    let served = serve_behind(Arc::new(Reader), datadog(&recorder), Wish::default()).await;
+    let served = serve_behind(
+        Arc::new(ReadOnlyGate),
+        datadog(&recorder),
+        ToolFilter::default(),
+    )
+    .await;
     let word = &[("x-word", "please")];
     let (_, is_error) = search(&served, word).await;
     assert!(!is_error);
     assert_eq!(recorder.first("dd-api-key").1.as_deref(), Some("user-api"));
-    let told = whoami(&served, word).await;
+    let text = whoami(&served, word).await;
     assert_eq!(
-        (&told["origin"], &told["subject"]),
-        (&json!("the sign-in at this server"), &json!("somebody"))
+        (&text["origin"], &text["subject"]),
+        (&json!("the sign-in at this server"), &json!("a-user"))
     );
     let delete = json!({"name": "delete_llmobs_evaluator", "arguments": {"eval_name": "x"}});
-    let (_, body) = ask(&served, "tools/call", delete, word).await;
-    let said = body["result"]["content"][0]["text"].as_str().expect("text");
-    assert!(said.contains("read-only"), "{said}");
+    let (_, body) = call_method(&served, "tools/call", delete, word).await;
+    let answer_text = body["result"]["content"][0]["text"].as_str().expect("text");
+    assert!(answer_text.contains("read-only"), "{answer_text}");
     assert_eq!(recorder.count(), 0);
-    let (status, _) = ask(&served, "tools/list", json!({}), &[]).await;
+    let (status, _) = call_method(&served, "tools/list", json!({}), &[]).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
-    let beside = datadog_llmobs::http_client()
+    let route = datadog_llmobs::http_client()
         .build()
         .unwrap()
-        .get(format!("{}/beside", served.base))
+        .get(format!("{}/gate-route", served.base))
         .send()
         .await;
-    assert_eq!(beside.expect("an answer").status(), StatusCode::OK);
+    assert_eq!(route.expect("an answer").status(), StatusCode::OK);
 }
 
 #[tokio::test]
-async fn with_nothing_chosen_a_signed_in_user_reads_the_site() {
+async fn signed_in_user_reads_site_if_nothing_is_chosen() {
     let recorder = Arc::<Recorder>::default();
-    let served = serve_behind(Arc::new(Reader), unchosen(&recorder), Wish::default()).await;
+    let served = serve_behind(
+        Arc::new(ReadOnlyGate),
+        unchosen(&recorder),
+        ToolFilter::default(),
+    )
+    .await;
     search(&served, &[("x-word", "please")]).await;
     let (host, key) = recorder.first("dd-api-key");
     assert_eq!(
@@ -250,33 +266,38 @@ async fn with_nothing_chosen_a_signed_in_user_reads_the_site() {
 #[case("evil.example", None, 403)]
 #[case("mcp.example.com", Some("https://evil.example"), 403)]
 #[tokio::test]
-async fn the_public_url_is_a_name_of_this_server(
+async fn accepts_host_and_origin_of_public_url(
     #[case] host: &str,
     #[case] origin: Option<&str>,
     #[case] status: u16,
 ) {
     let public = PublicUrl::parse("https://mcp.example.com").expect("a URL");
-    let gate = StaticBearer::new(&SECRET.into(), Some(public)).expect("a good secret");
-    let served = serve_behind(Arc::new(gate), local(&Arc::default()), Wish::default()).await;
+    let gate = StaticBearer::new(&SECRET.into(), Some(public)).expect("a valid secret");
+    let served = serve_behind(
+        Arc::new(gate),
+        local(&Arc::default()),
+        ToolFilter::default(),
+    )
+    .await;
     let bearer = format!("Bearer {SECRET}");
     let mut sent = vec![("authorization", bearer.as_str()), ("host", host)];
     sent.extend(origin.map(|origin| ("origin", origin)));
-    // What stands in front may say what it likes: nobody listens.
+    // The server ignores X-Forwarded-Host.
     sent.push(("x-forwarded-host", "mcp.example.com"));
-    let (answered, _) = ask(&served, "tools/list", json!({}), &sent).await;
-    assert_eq!(answered.as_u16(), status);
+    let (response_status, _) = call_method(&served, "tools/list", json!({}), &sent).await;
+    assert_eq!(response_status.as_u16(), status);
 }
 
-/// Some clients send head and body one after the other, and the request with credentials after that,
-/// all on one connection.
+/// Some clients send head and body separately, and then the request with credentials on the same
+/// connection.
 #[rstest]
 #[case::no_bearer("127.0.0.1", 401)]
 #[case::foreign_host("evil.example", 403)]
 #[tokio::test]
-async fn a_refusal_leaves_the_connection_usable(#[case] host: &str, #[case] status: u16) {
+async fn refusal_keeps_connection_open(#[case] host: &str, #[case] status: u16) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let gate = Arc::new(StaticBearer::new(&SECRET.into(), None).expect("a good secret"));
-    let served = serve_behind(gate, local(&Arc::default()), Wish::default()).await;
+    let gate = Arc::new(StaticBearer::new(&SECRET.into(), None).expect("a valid secret"));
+    let served = serve_behind(gate, local(&Arc::default()), ToolFilter::default()).await;
     let address = served.base.trim_start_matches("http://");
     let mut stream = tokio::net::TcpStream::connect(address)
         .await
@@ -291,10 +312,10 @@ async fn a_refusal_leaves_the_connection_usable(#[case] host: &str, #[case] stat
         stream.write_all(b"{}").await.expect("sent");
         let mut answer = String::new();
         while !answer.ends_with('}') {
-            let mut part = [0; 2_048];
-            let read = stream.read(&mut part).await.expect("an answer");
+            let mut buffer = [0; 2_048];
+            let read = stream.read(&mut buffer).await.expect("an answer");
             assert!(read > 0, "the connection was closed");
-            answer.push_str(std::str::from_utf8(&part[..read]).expect("text"));
+            answer.push_str(std::str::from_utf8(&buffer[..read]).expect("text"));
         }
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status} ")),

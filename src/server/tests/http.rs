@@ -1,4 +1,4 @@
-//! Streamable HTTP.
+//! Tests over Streamable HTTP.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::support::{Recorder, Served, datadog, local, serve, unchosen};
-use crate::server::{McpServer, TOOLSETS_URI, Upstreams, WHOAMI_URI, Wish, serve_http};
+use super::support::{Recorder, RunningServer, datadog, local, serve, unchosen};
+use crate::server::{McpServer, TOOLSETS_URI, ToolFilter, Upstreams, WHOAMI_URI, serve_http};
 use crate::tools::{self, Access};
 use llmobs_authz::{MCP_PATHS, Open};
 
@@ -22,7 +22,7 @@ fn rpc(method: &str, params: impl serde::Serialize) -> Value {
     json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": json!(params)})
 }
 
-fn post(served: &Served, path: &str, body: &Value) -> reqwest::RequestBuilder {
+fn post(served: &RunningServer, path: &str, body: &Value) -> reqwest::RequestBuilder {
     datadog_llmobs::http_client()
         .build()
         .unwrap()
@@ -37,7 +37,7 @@ async fn answer(request: reqwest::RequestBuilder) -> Value {
     response.json().await.expect("JSON")
 }
 
-async fn tool_names(served: &Served, query: &str, header: Option<&str>) -> Vec<String> {
+async fn tool_names(served: &RunningServer, query: &str, header: Option<&str>) -> Vec<String> {
     let path = format!("/mcp{query}");
     let mut request = post(served, &path, &rpc("tools/list", json!({})));
     if let Some(value) = header {
@@ -80,9 +80,9 @@ fn all_names() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn gemini_initializes_with_2025_06_18_and_never_sends_a_version_header() {
-    let served = serve(local(&Arc::default()), Wish::default()).await;
-    let hello = answer(post(
+async fn accepts_client_without_version_header() {
+    let served = serve(local(&Arc::default()), ToolFilter::default()).await;
+    let initialized = answer(post(
         &served,
         "/mcp",
         &rpc(
@@ -92,15 +92,15 @@ async fn gemini_initializes_with_2025_06_18_and_never_sends_a_version_header() {
         ),
     ))
     .await;
-    let result = &hello["result"];
+    let result = &initialized["result"];
     assert_eq!(result["protocolVersion"], "2025-06-18");
     assert_eq!(result["serverInfo"]["name"], "llmobs-mcp");
     assert_eq!(
         result["capabilities"],
         json!({"tools": {}, "resources": {}})
     );
-    let told = result["instructions"].as_str().expect("instructions").len();
-    assert!((200..=1600).contains(&told), "{told}");
+    let length = result["instructions"].as_str().expect("instructions").len();
+    assert!((200..=1600).contains(&length), "{length}");
     let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
     let accepted = post(&served, "/mcp", &ready).send().await.expect("answer");
     assert_eq!(accepted.status(), StatusCode::ACCEPTED);
@@ -109,9 +109,9 @@ async fn gemini_initializes_with_2025_06_18_and_never_sends_a_version_header() {
     assert_eq!((found["spans"].clone(), is_error), (json!([]), false));
 }
 
-/// A request of the stateless revision, as its clients send it.
+/// A request of the stateless revision.
 fn modern(
-    served: &Served,
+    served: &RunningServer,
     method: &str,
     name: Option<&str>,
     mut params: Value,
@@ -131,8 +131,8 @@ fn modern(
 }
 
 #[tokio::test]
-async fn the_stateless_revision_needs_no_handshake_and_caches_for_the_caller_alone() {
-    let served = serve(local(&Arc::default()), Wish::default()).await;
+async fn stateless_revision_needs_no_handshake_and_caches_privately() {
+    let served = serve(local(&Arc::default()), ToolFilter::default()).await;
     let found = answer(modern(&served, "server/discover", None, json!({}))).await;
     let result = &found["result"];
     assert!(
@@ -156,8 +156,8 @@ async fn the_stateless_revision_needs_no_handshake_and_caches_for_the_caller_alo
 #[case::legacy(ClientLifecycleMode::Initialize)]
 #[case::modern(ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] })]
 #[tokio::test]
-async fn the_sdk_client_works_in_both_eras_on_every_path(#[case] era: ClientLifecycleMode) {
-    let served = serve(local(&Arc::default()), Wish::default()).await;
+async fn sdk_client_works_in_both_eras_on_every_path(#[case] era: ClientLifecycleMode) {
+    let served = serve(local(&Arc::default()), ToolFilter::default()).await;
     for path in MCP_PATHS {
         let url = format!("{}{path}", served.base);
         let client =
@@ -182,8 +182,8 @@ async fn the_sdk_client_works_in_both_eras_on_every_path(#[case] era: ClientLife
 }
 
 #[tokio::test]
-async fn every_tool_is_annotated_and_titled() {
-    let served = serve(local(&Arc::default()), Wish::default()).await;
+async fn every_tool_has_annotations_and_title() {
+    let served = serve(local(&Arc::default()), ToolFilter::default()).await;
     let list = answer(post(&served, "/mcp", &rpc("tools/list", json!({})))).await;
     for tool in list["result"]["tools"].as_array().expect("tools") {
         let known = tools::find(tool["name"].as_str().expect("name")).expect("known");
@@ -206,12 +206,9 @@ async fn every_tool_is_annotated_and_titled() {
 #[case::unknown("GET", "/nothing")]
 #[case::well_known("GET", "/.well-known/oauth-protected-resource")]
 #[tokio::test]
-async fn a_foreign_host_or_origin_is_refused_on_every_route(
-    #[case] method: &str,
-    #[case] path: &str,
-) {
+async fn refuses_foreign_host_and_origin_on_every_route(#[case] method: &str, #[case] path: &str) {
     let recorder = Arc::<Recorder>::default();
-    let served = serve(local(&recorder), Wish::default()).await;
+    let served = serve(local(&recorder), ToolFilter::default()).await;
     for (header, value) in [
         ("host", "evil.example"),
         ("origin", "https://evil.example"),
@@ -242,8 +239,8 @@ async fn a_foreign_host_or_origin_is_refused_on_every_route(
 }
 
 #[tokio::test]
-async fn a_page_on_this_machine_may_ask() {
-    let served = serve(local(&Arc::default()), Wish::default()).await;
+async fn accepts_loopback_origin() {
+    let served = serve(local(&Arc::default()), ToolFilter::default()).await;
     let request = post(&served, "/mcp", &search())
         .header("origin", "http://localhost:6274")
         .header("host", "localhost:1");
@@ -251,8 +248,8 @@ async fn a_page_on_this_machine_may_ask() {
 }
 
 #[tokio::test]
-async fn probes_get_a_small_404_and_health_says_ok() {
-    let served = serve(local(&Arc::default()), Wish::default()).await;
+async fn unknown_paths_are_404_and_health_is_ok() {
+    let served = serve(local(&Arc::default()), ToolFilter::default()).await;
     for path in [
         "/.well-known/oauth-protected-resource/mcp",
         "/.well-known/openid-configuration",
@@ -292,8 +289,8 @@ async fn probes_get_a_small_404_and_health_says_ok() {
 }
 
 #[tokio::test]
-async fn a_body_beyond_the_limit_is_refused() {
-    let served = serve(local(&Arc::default()), Wish::default()).await;
+async fn refuses_body_over_limit() {
+    let served = serve(local(&Arc::default()), ToolFilter::default()).await;
     let big = "x".repeat(9 * 1024 * 1024);
     let body = rpc(
         "tools/call",
@@ -312,42 +309,42 @@ async fn a_body_beyond_the_limit_is_refused() {
 #[case::header_form("", Some("core,rum"), false)]
 #[case::empty_header("", Some(""), true)]
 #[tokio::test]
-async fn toolsets_choose_what_is_listed(
+async fn toolsets_select_listed_tools(
     #[case] query: &str,
     #[case] header: Option<&str>,
     #[case] everything: bool,
 ) {
-    let served = serve(local(&Arc::default()), Wish::default()).await;
+    let served = serve(local(&Arc::default()), ToolFilter::default()).await;
     let expected = if everything { all_names() } else { Vec::new() };
     assert_eq!(tool_names(&served, query, header).await, expected);
 }
 
 #[tokio::test]
-async fn an_omitted_tool_is_neither_listed_nor_callable_also_by_its_old_name() {
+async fn omits_tool_by_old_name_from_list_and_calls() {
     let recorder = Arc::<Recorder>::default();
-    let served = serve(local(&recorder), Wish::default()).await;
+    let served = serve(local(&recorder), ToolFilter::default()).await;
     let query = "?omit_tools=search_datadog_llmobs_spans,nope";
     let names = tool_names(&served, query, None).await;
     assert_eq!(names.len(), all_names().len() - 1);
     let path = format!("/mcp{query}");
-    let (said, is_error) = text(&answer(post(&served, &path, &search())).await);
+    let (answer_text, is_error) = text(&answer(post(&served, &path, &search())).await);
     assert!(is_error);
-    assert_eq!(said["status"], 403);
+    assert_eq!(answer_text["status"], 403);
     assert_eq!(recorder.count(), 0);
 }
 
 #[tokio::test]
-async fn read_only_leaves_only_tools_that_read() {
+async fn read_only_serves_reading_tools_only() {
     for (process, query) in [
         (true, ""),
         (false, "?read_only=true"),
         (true, "?read_only=false"),
     ] {
-        let wish = Wish {
+        let filter = ToolFilter {
             read_only: process,
-            ..Wish::default()
+            ..ToolFilter::default()
         };
-        let served = serve(local(&Arc::default()), wish).await;
+        let served = serve(local(&Arc::default()), filter).await;
         let reading: Vec<String> = tools::all()
             .iter()
             .filter(|tool| matches!(tool.access, Access::Read))
@@ -358,8 +355,8 @@ async fn read_only_leaves_only_tools_that_read() {
 }
 
 #[tokio::test]
-async fn an_unknown_tool_is_a_protocol_error_that_names_the_nearest() {
-    let served = serve(local(&Arc::default()), Wish::default()).await;
+async fn unknown_tool_is_protocol_error_with_candidate() {
+    let served = serve(local(&Arc::default()), ToolFilter::default()).await;
     let body = answer(post(
         &served,
         "/mcp",
@@ -377,8 +374,8 @@ async fn an_unknown_tool_is_a_protocol_error_that_names_the_nearest() {
 }
 
 #[tokio::test]
-async fn an_old_tool_name_and_a_stated_intent_change_nothing() {
-    let served = serve(local(&Arc::default()), Wish::default()).await;
+async fn old_tool_name_and_intent_do_not_change_answer() {
+    let served = serve(local(&Arc::default()), ToolFilter::default()).await;
     let at = json!({"from": "2026-07-01T00:00:00Z", "to": "2026-07-02T00:00:00Z"});
     let plain = rpc(
         "tools/call",
@@ -397,21 +394,21 @@ async fn an_old_tool_name_and_a_stated_intent_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_tool_error_is_a_result_and_not_a_protocol_error() {
-    let served = serve(local(&Arc::default()), Wish::default()).await;
+async fn tool_error_is_a_result() {
+    let served = serve(local(&Arc::default()), ToolFilter::default()).await;
     let call = rpc(
         "tools/call",
         json!({"name": "get_llmobs_trace", "arguments": {}}),
     );
-    let (said, is_error) = text(&answer(post(&served, "/mcp", &call)).await);
+    let (answer_text, is_error) = text(&answer(post(&served, "/mcp", &call)).await);
     assert!(is_error);
-    assert!(said["error"].is_string());
+    assert!(answer_text["error"].is_string());
 }
 
 #[tokio::test]
-async fn a_panic_below_a_tool_is_a_tool_error_that_quotes_nothing_of_it() {
-    let recorder = Arc::new(Recorder::broken());
-    let served = serve(datadog(&recorder), Wish::default()).await;
+async fn panic_becomes_tool_error_without_its_message() {
+    let recorder = Arc::new(Recorder::panicking());
+    let served = serve(datadog(&recorder), ToolFilter::default()).await;
     let body = answer(post(&served, "/mcp", &search())).await;
     let (error, is_error) = text(&body);
     assert!(is_error);
@@ -424,32 +421,32 @@ async fn a_panic_below_a_tool_is_a_tool_error_that_quotes_nothing_of_it() {
         assert!(!body.to_string().contains(secret), "{body}");
     }
     let body = answer(post(&served, "/mcp", &rpc("ping", json!({})))).await;
-    assert_eq!(body["result"], json!({}), "the server goes on");
+    assert_eq!(body["result"], json!({}), "the server still answers");
 }
 
-/// Which site was asked with which API key, or what the caller was told.
-async fn asked_as(
+/// Which site was asked with which API key, or what the caller was text.
+async fn upstream_request(
     make: fn(&Arc<Recorder>) -> Upstreams,
     headers: &[(&str, &str)],
 ) -> Result<(String, Option<String>), String> {
     let recorder = Arc::<Recorder>::default();
-    let served = serve(make(&recorder), Wish::default()).await;
+    let served = serve(make(&recorder), ToolFilter::default()).await;
     let mut request = post(&served, "/mcp", &search());
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let (said, is_error) = text(&answer(request).await);
+    let (answer_text, is_error) = text(&answer(request).await);
     if is_error {
         assert_eq!(recorder.count(), 0, "a refused call sends nothing");
-        return Err(said.to_string());
+        return Err(answer_text.to_string());
     }
     Ok(recorder.first("dd-api-key"))
 }
 
 #[tokio::test]
-async fn the_upstream_learns_the_clients_name_from_whichever_place_holds_it() {
+async fn user_agent_names_client_in_both_eras() {
     let recorder = Arc::<Recorder>::default();
-    let served = serve(local(&recorder), Wish::default()).await;
+    let served = serve(local(&recorder), ToolFilter::default()).await;
     answer(post(&served, "/mcp", &search()).header("user-agent", "codex/0.169.0 (linux)")).await;
     let (_, agent) = recorder.first("user-agent");
     assert!(agent.is_some_and(|agent| agent.contains("mcp http; client codex/0.169.0")));
@@ -473,40 +470,47 @@ const HALF: &[(&str, &str)] = &[("DD-API-KEY", "sent-api"), ("DD-APPLICATION-KEY
 const EMPTY: &[(&str, &str)] = &[("DD_API_KEY", ""), ("DD_APPLICATION_KEY", "")];
 
 #[tokio::test]
-async fn credentials_in_headers_replace_the_servers_own_for_that_request() {
+async fn header_credentials_replace_server_credentials() {
     let eu = "api.datadoghq.eu".to_owned();
     let as_key = |key: &str| Ok((eu.clone(), Some(key.to_owned())));
-    assert_eq!(asked_as(datadog, PAIR).await, as_key("sent-api"));
-    assert_eq!(asked_as(datadog, &[]).await, as_key("own-api"));
-    assert_eq!(asked_as(datadog, EMPTY).await, as_key("own-api"));
-    let told = asked_as(datadog, HALF).await.expect_err("half a pair");
-    assert!(told.contains("DD_APPLICATION_KEY"), "{told}");
-    assert!(!told.contains("sent-api"), "{told}");
+    assert_eq!(upstream_request(datadog, PAIR).await, as_key("sent-api"));
+    assert_eq!(upstream_request(datadog, &[]).await, as_key("own-api"));
+    assert_eq!(upstream_request(datadog, EMPTY).await, as_key("own-api"));
+    let text = upstream_request(datadog, HALF)
+        .await
+        .expect_err("half a pair");
+    assert!(text.contains("DD_APPLICATION_KEY"), "{text}");
+    assert!(!text.contains("sent-api"), "{text}");
 }
 
 #[tokio::test]
-async fn with_nothing_chosen_complete_credentials_choose_datadog_for_that_request() {
-    let asked = asked_as(unchosen, PAIR).await.expect("an answer");
+async fn complete_header_credentials_select_datadog() {
+    let request = upstream_request(unchosen, PAIR).await.expect("an answer");
     assert_eq!(
-        asked,
+        request,
         ("api.datadoghq.com".to_owned(), Some("sent-api".to_owned()))
     );
-    let (host, key) = asked_as(unchosen, &[]).await.expect("an answer");
+    let (host, key) = upstream_request(unchosen, &[]).await.expect("an answer");
     assert_ne!(host, "api.datadoghq.com");
     assert_eq!(key, None);
-    assert!(asked_as(unchosen, HALF).await.is_err());
+    assert!(upstream_request(unchosen, HALF).await.is_err());
 }
 
 #[tokio::test]
-async fn a_chosen_local_upstream_drops_credentials_whatever_they_are() {
+async fn local_upstream_ignores_header_credentials() {
     for headers in [PAIR, HALF, EMPTY] {
-        let (host, key) = asked_as(local, headers).await.expect("an answer");
+        let (host, key) = upstream_request(local, headers).await.expect("an answer");
         assert_ne!(host, "api.datadoghq.com");
         assert_eq!(key, None);
     }
 }
 
-async fn resource(served: &Served, uri: &str, headers: &[(&str, &str)], query: &str) -> Value {
+async fn resource(
+    served: &RunningServer,
+    uri: &str,
+    headers: &[(&str, &str)],
+    query: &str,
+) -> Value {
     let path = format!("/mcp{query}");
     let mut request = post(served, &path, &rpc("resources/read", json!({"uri": uri})));
     for (name, value) in headers {
@@ -519,8 +523,8 @@ async fn resource(served: &Served, uri: &str, headers: &[(&str, &str)], query: &
 }
 
 #[tokio::test]
-async fn whoami_tells_the_upstream_and_the_kind_of_credential_but_never_its_value() {
-    let served = serve(datadog(&Arc::default()), Wish::default()).await;
+async fn whoami_shows_kind_of_credential_without_value() {
+    let served = serve(datadog(&Arc::default()), ToolFilter::default()).await;
     let own = resource(&served, WHOAMI_URI, &[], "").await;
     assert_eq!(own["upstream"]["site"], "datadoghq.eu");
     assert_eq!(own["credential"]["kind"], "API key and application key");
@@ -535,18 +539,18 @@ async fn whoami_tells_the_upstream_and_the_kind_of_credential_but_never_its_valu
         "",
     )
     .await;
-    assert_eq!(sent["credential"]["origin"], "the request's headers");
-    for told in [own, sent] {
-        let told = told.to_string();
+    assert_eq!(sent["credential"]["origin"], "the request headers");
+    for body in [own, sent] {
+        let text = body.to_string();
         for secret in ["own-api", "own-app", "sent-token"] {
-            assert!(!told.contains(secret), "{told}");
+            assert!(!text.contains(secret), "{text}");
         }
     }
 }
 
 #[tokio::test]
-async fn the_toolsets_resource_tells_what_is_enabled_and_what_was_not_understood() {
-    let served = serve(local(&Arc::default()), Wish::default()).await;
+async fn toolsets_resource_lists_enabled_toolsets_and_unknown_names() {
+    let served = serve(local(&Arc::default()), ToolFilter::default()).await;
     let plain = resource(&served, TOOLSETS_URI, &[], "").await;
     let llmobs = &plain["toolsets"][0];
     assert_eq!(llmobs["name"], "llmobs");
@@ -571,8 +575,8 @@ async fn the_toolsets_resource_tells_what_is_enabled_and_what_was_not_understood
 }
 
 #[tokio::test]
-async fn what_is_not_declared_is_not_served() {
-    let served = serve(local(&Arc::default()), Wish::default()).await;
+async fn undeclared_methods_are_not_found() {
+    let served = serve(local(&Arc::default()), ToolFilter::default()).await;
     for (method, code) in [
         ("prompts/list", -32601),
         ("completion/complete", -32601),
@@ -599,13 +603,13 @@ async fn what_is_not_declared_is_not_served() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_cancels_its_call() {
+async fn disconnect_cancels_call() {
     let recorder = Arc::new(Recorder::silent());
-    let served = serve(local(&recorder), Wish::default()).await;
+    let served = serve(local(&recorder), ToolFilter::default()).await;
     let call = post(&served, "/mcp", &search())
         .timeout(Duration::from_millis(300))
         .send();
-    assert!(call.await.is_err(), "we gave up");
+    assert!(call.await.is_err(), "the client timed out");
     for _ in 0..100 {
         if *recorder.dropped.lock().unwrap() == 1 {
             return;
@@ -616,8 +620,8 @@ async fn a_client_that_hangs_up_cancels_its_call() {
 }
 
 #[tokio::test]
-async fn stopping_lets_the_listener_go() {
-    let mut served = serve(local(&Arc::default()), Wish::default()).await;
+async fn stop_closes_listener() {
+    let mut served = serve(local(&Arc::default()), ToolFilter::default()).await;
     tool_names(&served, "", None).await;
     served.stop.cancel();
     tokio::time::timeout(Duration::from_secs(10), &mut served.done)
@@ -636,9 +640,9 @@ async fn stopping_lets_the_listener_go() {
 }
 
 #[tokio::test]
-async fn an_address_that_other_machines_reach_is_refused_with_the_reason() {
+async fn refuses_exposed_address_without_public_url() {
     let listener = TcpListener::bind("0.0.0.0:0").await.expect("a free port");
-    let server = McpServer::new(local(&Arc::default()), Wish::default());
+    let server = McpServer::new(local(&Arc::default()), ToolFilter::default());
     let error = serve_http(server, Arc::new(Open), listener, CancellationToken::new())
         .await
         .expect_err("refused");

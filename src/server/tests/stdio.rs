@@ -1,4 +1,4 @@
-//! Standard input and output, as a pair of in-memory streams.
+//! Tests over a pair of in-memory streams, as over standard input and output.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::support::{Recorder, datadog, local, unchosen};
-use crate::server::{McpServer, StdioError, Upstreams, Wish, serve_streams};
+use crate::server::{McpServer, StdioError, ToolFilter, Upstreams, serve_streams};
 use crate::tools;
 
 fn start(upstreams: Upstreams) -> (DuplexStream, JoinHandle<Result<(), StdioError>>) {
-    let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let (input, output) = tokio::io::split(theirs);
-    let server = McpServer::new(upstreams, Wish::default());
+    let (client, server_side) = tokio::io::duplex(1 << 16);
+    let (input, output) = tokio::io::split(server_side);
+    let server = McpServer::new(upstreams, ToolFilter::default());
     let serving = tokio::spawn(serve_streams(
         server,
         input,
         output,
         CancellationToken::new(),
     ));
-    (ours, serving)
+    (client, serving)
 }
 
 #[rstest]
@@ -50,21 +50,21 @@ async fn both_eras_list_and_call(#[case] era: ClientLifecycleMode) {
         .expect("result");
     assert_ne!(result.is_error, Some(true));
     client.cancel().await.expect("closes");
-    serving.await.expect("ends").expect("well");
+    serving.await.expect("ends").expect("no error");
 }
 
 #[tokio::test]
-async fn closing_the_input_ends_the_process_even_before_a_word() {
+async fn closed_input_ends_server_without_error() {
     let (stream, serving) = start(local(&Arc::default()));
     drop(stream);
     tokio::time::timeout(Duration::from_secs(5), serving)
         .await
         .expect("in time")
         .expect("ends")
-        .expect("well");
+        .expect("no error");
 }
 
-async fn say(stream: &mut (impl AsyncWriteExt + Unpin), message: &Value) {
+async fn send(stream: &mut (impl AsyncWriteExt + Unpin), message: &Value) {
     stream
         .write_all(format!("{message}\n").as_bytes())
         .await
@@ -72,30 +72,30 @@ async fn say(stream: &mut (impl AsyncWriteExt + Unpin), message: &Value) {
 }
 
 #[tokio::test]
-async fn a_cancelled_call_is_dropped_at_the_upstream() {
+async fn cancelled_call_cancels_upstream_request() {
     let recorder = Arc::new(Recorder::silent());
     let (stream, _serving) = start(local(&recorder));
     let (read, mut write) = tokio::io::split(stream);
     let mut lines = BufReader::new(read).lines();
-    let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+    let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
         "protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "t", "version": "1"}}});
-    say(&mut write, &hello).await;
+    send(&mut write, &initialize).await;
     lines.next_line().await.expect("read").expect("an answer");
-    say(
+    send(
         &mut write,
         &json!({"jsonrpc": "2.0", "method": "notifications/initialized"}),
     )
     .await;
     let call = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call",
         "params": {"name": "search_llmobs_spans", "arguments": {}}});
-    say(&mut write, &call).await;
+    send(&mut write, &call).await;
     while recorder.count() == 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
         "params": {"requestId": 7, "reason": "changed my mind"}});
-    say(&mut write, &cancel).await;
+    send(&mut write, &cancel).await;
     for _ in 0..100 {
         if *recorder.dropped.lock().unwrap() == 1 {
             return;
@@ -106,7 +106,7 @@ async fn a_cancelled_call_is_dropped_at_the_upstream() {
 }
 
 #[tokio::test]
-async fn the_processs_own_credential_is_used() {
+async fn uses_credential_of_process() {
     let recorder = Arc::<Recorder>::default();
     let (stream, _serving) = start(datadog(&recorder));
     let client =
@@ -124,14 +124,14 @@ async fn the_processs_own_credential_is_used() {
 }
 
 #[tokio::test]
-async fn with_nothing_configured_the_instructions_say_so_and_how_to_connect() {
+async fn instructions_explain_missing_credentials() {
     let (stream, _serving) = start(unchosen(&Arc::default()));
     let client =
         ().serve_with_lifecycle(tokio::io::split(stream), ClientLifecycleMode::Initialize)
             .await
             .expect("connects");
     let info = client.peer_info().expect("info");
-    let told = info.instructions.clone().expect("instructions");
+    let text = info.instructions.clone().expect("instructions");
     for word in [
         "local",
         "DD_SITE",
@@ -139,7 +139,7 @@ async fn with_nothing_configured_the_instructions_say_so_and_how_to_connect() {
         "DD_APPLICATION_KEY",
         "search_llmobs_spans",
     ] {
-        assert!(told.contains(word), "{word}: {told}");
+        assert!(text.contains(word), "{word}: {text}");
     }
-    assert!((200..=1600).contains(&told.chars().count()));
+    assert!((200..=1600).contains(&text.chars().count()));
 }

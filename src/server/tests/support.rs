@@ -1,4 +1,4 @@
-//! A server over a recording upstream.
+//! A server over an upstream that records requests.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,21 +8,21 @@ use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{Described, FixedCredential, McpServer, Upstreams, Wish, serve_http};
+use crate::server::{FixedCredential, McpServer, ToolFilter, UpstreamInfo, Upstreams, serve_http};
 use datadog_llmobs::{
     Credential, Hub, HubSettings, ResponseLimits, Site, Transport, TransportError, Upstream,
 };
 use llmobs_authz::{Gate, Open};
 
-/// An upstream with no data that remembers every request.
+/// An upstream without data that records every request.
 #[derive(Default)]
 pub(super) struct Recorder {
     requests: Mutex<Vec<(String, http::HeaderMap)>>,
-    /// Whether an answer never comes.
+    /// Whether it never answers.
     silent: bool,
-    /// Whether a request meets a bug that quotes all of it.
-    broken: bool,
-    /// Requests whose future was dropped before an answer.
+    /// Whether it panics with the request in the message.
+    panicking: bool,
+    /// The number of requests whose future was dropped before an answer.
     pub(super) dropped: Arc<Mutex<usize>>,
 }
 
@@ -34,7 +34,7 @@ impl Drop for CountDrop {
 }
 
 impl Recorder {
-    /// An upstream that takes requests and never answers.
+    /// An upstream that accepts requests and never answers.
     pub(super) fn silent() -> Self {
         Self {
             silent: true,
@@ -43,9 +43,9 @@ impl Recorder {
     }
 
     /// An upstream whose code panics, with the request in the message.
-    pub(super) fn broken() -> Self {
+    pub(super) fn panicking() -> Self {
         Self {
-            broken: true,
+            panicking: true,
             ..Self::default()
         }
     }
@@ -54,7 +54,7 @@ impl Recorder {
         self.requests.lock().unwrap().len()
     }
 
-    /// `host` and one header of the first request since the last look.
+    /// Removes all requests and returns the host and one header of the first.
     pub(super) fn first(&self, header: &str) -> (String, Option<String>) {
         let mut requests = self.requests.lock().unwrap();
         let (host, headers) = requests.first().cloned().expect("a request was sent");
@@ -76,9 +76,9 @@ impl Transport for Recorder {
             .unwrap()
             .push((host, req.headers().clone()));
         Box::pin(async move {
-            assert!(!self.broken, "cannot send {req:?}");
+            assert!(!self.panicking, "cannot send {req:?}");
             if self.silent {
-                let _counted = CountDrop(self.dropped.clone());
+                let _count_drop = CountDrop(self.dropped.clone());
                 tokio::time::sleep(Duration::from_secs(3600)).await;
             }
             let body = r#"{"data":[],"meta":{"status":"done","page":{}}}"#;
@@ -94,8 +94,8 @@ pub(super) fn hub(upstream: Upstream, recorder: &Arc<Recorder>) -> Hub {
     Hub::new(upstream, recorder.clone(), HubSettings::default())
 }
 
-fn described(url: &str) -> Described {
-    Described {
+fn info(url: &str) -> UpstreamInfo {
+    UpstreamInfo {
         site: None,
         url: Some(url.to_owned()),
     }
@@ -105,7 +105,7 @@ pub(super) fn local(recorder: &Arc<Recorder>) -> Upstreams {
     Upstreams::local(
         hub(Upstream::Local, recorder),
         false,
-        described("http://127.0.0.1:8126"),
+        info("http://127.0.0.1:8126"),
     )
 }
 
@@ -113,7 +113,7 @@ pub(super) fn unchosen(recorder: &Arc<Recorder>) -> Upstreams {
     let for_headers = recorder.clone();
     Upstreams::unchosen(
         hub(Upstream::Local, recorder),
-        described("http://127.0.0.1:8126"),
+        info("http://127.0.0.1:8126"),
         "datadoghq.com",
         Box::new(move || {
             let site = Site::parse("datadoghq.com").map_err(|e| e.to_string())?;
@@ -133,37 +133,37 @@ pub(super) fn datadog(recorder: &Arc<Recorder>) -> Upstreams {
             own,
             "environment: DD_API_KEY and DD_APPLICATION_KEY",
         )),
-        Described {
+        UpstreamInfo {
             site: Some("datadoghq.eu".to_owned()),
             url: Some("https://api.datadoghq.eu".to_owned()),
         },
     )
 }
 
-/// A served HTTP app; stops when dropped.
-pub(super) struct Served {
+/// A running HTTP server; it stops when dropped.
+pub(super) struct RunningServer {
     pub(super) base: String,
     pub(super) stop: CancellationToken,
     pub(super) done: tokio::task::JoinHandle<()>,
 }
 
-impl Drop for Served {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
-/// Served to whoever comes, on loopback.
-pub(super) async fn serve(upstreams: Upstreams, process: Wish) -> Served {
+/// Serves without authentication on loopback.
+pub(super) async fn serve(upstreams: Upstreams, process: ToolFilter) -> RunningServer {
     serve_behind(Arc::new(Open), upstreams, process).await
 }
 
-/// Served behind a gate.
+/// Serves behind a gate.
 pub(super) async fn serve_behind(
     gate: Arc<dyn Gate>,
     upstreams: Upstreams,
-    process: Wish,
-) -> Served {
+    process: ToolFilter,
+) -> RunningServer {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let base = format!("http://{}", listener.local_addr().expect("address"));
     let stop = CancellationToken::new();
@@ -174,5 +174,5 @@ pub(super) async fn serve_behind(
             .await
             .expect("serves");
     });
-    Served { base, stop, done }
+    RunningServer { base, stop, done }
 }

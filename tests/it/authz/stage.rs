@@ -19,7 +19,9 @@ use llmobs_authz::oauth::{
     AuthorizationServer, Clock, DatadogSignIn, Document, FetchDocument, FetchError, Options,
     SecretKey,
 };
-use llmobs_mcp::server::{Described, FixedCredential, McpServer, Upstreams, Wish, serve_http};
+use llmobs_mcp::server::{
+    FixedCredential, McpServer, ToolFilter, UpstreamInfo, Upstreams, serve_http,
+};
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -258,7 +260,7 @@ impl Stage {
         } = setup;
         let hub = Hub::new(upstream, transport, HubSettings::default());
         let own = FixedCredential::new(Credential::None, "nowhere");
-        let described = Described {
+        let described = UpstreamInfo {
             site: None,
             url: None,
         };
@@ -278,7 +280,7 @@ impl Stage {
         let gate = AuthorizationServer::open(&state.path().join("state"), options).unwrap();
         let gate = Arc::new(gate);
         let stop = CancellationToken::new();
-        let server = McpServer::new(upstreams, Wish::default());
+        let server = McpServer::new(upstreams, ToolFilter::default());
         tokio::spawn(serve_http(server, gate.clone(), listener, stop.clone()));
         Self {
             base,

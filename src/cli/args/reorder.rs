@@ -1,4 +1,4 @@
-//! Flags before their subcommand: moved behind it before clap looks.
+//! Moves flags that precede their subcommand behind it, so that clap accepts them.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -7,14 +7,14 @@ use clap::CommandFactory as _;
 
 use super::Cli;
 
-/// Moves whatever stands before the subcommand behind it, and before a subcommand of that behind
-/// both, and adds the subcommand that a lone `--http` or `--stdio` can only mean.
-pub(crate) fn hoist(args: Vec<OsString>) -> Vec<OsString> {
+/// Moves the subcommands of a line to its front, and adds `serve` to a line that has `--http` or
+/// `--stdio` and no subcommand.
+pub(crate) fn reorder(args: Vec<OsString>) -> Vec<OsString> {
     let root = Cli::command();
-    let takes_value = flags_of(&root);
+    let takes_value = long_flags(&root);
     let mut command = &root;
-    // Where the next subcommand belongs: all that is known stands before.
-    let mut place = 1;
+    // The target position of the next subcommand.
+    let mut target = 1;
 
     let mut words = args;
     let mut serves = false;
@@ -42,33 +42,33 @@ pub(crate) fn hoist(args: Vec<OsString>) -> Vec<OsString> {
             position += if next_is_value { 2 } else { 1 };
         } else if word.starts_with('-') {
             position += 1;
-        } else if let Some(found) = command.find_subcommand(word) {
-            if let Some(head) = words.get_mut(place..=position) {
+        } else if let Some(subcommand) = command.find_subcommand(word) {
+            if let Some(head) = words.get_mut(target..=position) {
                 head.rotate_right(1);
             }
-            if !found.has_subcommands() {
+            if !subcommand.has_subcommands() {
                 return words;
             }
-            command = found;
-            place += 1;
+            command = subcommand;
+            target += 1;
             position += 1;
         } else {
             return words;
         }
     }
-    if serves && place == 1 {
+    if serves && target == 1 {
         words.insert(1.min(words.len()), OsString::from("serve"));
     }
     words
 }
 
-/// The long flags of a command and of all below it; whether each takes a value.
-fn flags_of(command: &clap::Command) -> HashMap<String, bool> {
-    let mut flags: HashMap<String, bool> = command.get_subcommands().flat_map(flags_of).collect();
+/// The long flags of a command and its subcommands, and whether each takes a value.
+fn long_flags(command: &clap::Command) -> HashMap<String, bool> {
+    let mut flags: HashMap<String, bool> = command.get_subcommands().flat_map(long_flags).collect();
     let own = command.get_arguments();
     flags.extend(own.filter_map(|arg| {
-        let takes = arg.get_action().takes_values();
-        Some((arg.get_long()?.to_owned(), takes))
+        let takes_value = arg.get_action().takes_values();
+        Some((arg.get_long()?.to_owned(), takes_value))
     }));
     flags
 }
