@@ -1,5 +1,5 @@
-//! `local`: the local backend alone, for SDKs to send to and for other processes to attach to; and
-//! what keeps its data in order.
+//! `local`: serves the local backend, for SDKs that send and for processes that attach. Its subcommands
+//! maintain the data.
 
 mod export;
 mod import;
@@ -23,12 +23,12 @@ use super::output;
 use super::settings::Settings;
 use super::signals::stop_on_signal;
 
-/// How long requests that are running may take to end.
-const GRACE: Duration = Duration::from_secs(3);
+/// How long running requests may take to finish after a stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(settings: &Settings, args: &LocalArgs) -> Result<ExitCode, CliError> {
     match &args.command {
-        None => serve_alone(settings, args).await,
+        None => serve_backend(settings, args).await,
         Some(LocalCommand::Stats(args)) => stats::run(settings, args).await,
         Some(LocalCommand::Purge(args)) => purge::run(settings, args).await,
         Some(LocalCommand::Reindex(args)) => verify::reindex(settings, args).await,
@@ -38,10 +38,10 @@ pub(crate) async fn run(settings: &Settings, args: &LocalArgs) -> Result<ExitCod
     }
 }
 
-async fn serve_alone(settings: &Settings, args: &LocalArgs) -> Result<ExitCode, CliError> {
+async fn serve_backend(settings: &Settings, args: &LocalArgs) -> Result<ExitCode, CliError> {
     let stop = stop_on_signal();
     let listen = args.listen.map_or(Listen::Default, Listen::Exactly);
-    let folder = &settings.local.data_dir;
+    let directory = &settings.local.data_dir;
     let mut options = options(&settings.local);
     options.documented_only = args.documented_only;
     let backend = Backend::share(options, listen).await?;
@@ -49,10 +49,10 @@ async fn serve_alone(settings: &Settings, args: &LocalArgs) -> Result<ExitCode, 
     let Some(owned) = backend.owned() else {
         backend.close().await;
         return Err(CliError::failed(
-            format!("{} is already served at {url}", folder.display()),
+            format!("{} is already served at {url}", directory.display()),
             format!(
-                "use that one, or name another folder: llmobs-mcp local --data-dir {}-2",
-                folder.display()
+                "use that backend, or name another directory: llmobs-mcp local --data-dir {}-2",
+                directory.display()
             ),
         ));
     };
@@ -66,39 +66,39 @@ async fn serve_alone(settings: &Settings, args: &LocalArgs) -> Result<ExitCode, 
             }
         };
         let url = listener.local_addr().unwrap_or(address);
-        let told = stop.clone().cancelled_owned();
-        otlp = Some((url, tokio::spawn(serve(owned, listener, told))));
+        let stopped = stop.clone().cancelled_owned();
+        otlp = Some((url, tokio::spawn(serve(owned, listener, stopped))));
     }
-    let also = otlp
+    let otlp_url = otlp
         .as_ref()
         .map(|(address, _)| format!("http://{address}"));
-    let folder = folder.display().to_string();
-    output::print(&greeting(&url, also.as_deref(), &folder))?;
+    let directory = directory.display().to_string();
+    output::print(&greeting(&url, otlp_url.as_deref(), &directory))?;
     stop.cancelled().await;
     if let Some((_, serving)) = otlp {
-        // What it takes in is durable before it is acknowledged: nothing is lost if it is late.
-        if tokio::time::timeout(GRACE, serving).await.is_err() {
-            tracing::debug!("the listener for OpenTelemetry did not end in time");
+        // Spans are durable before they are acknowledged, so a timeout loses none.
+        if tokio::time::timeout(STOP_TIMEOUT, serving).await.is_err() {
+            tracing::debug!("the OpenTelemetry listener did not stop in time");
         }
     }
     backend.close().await;
     Ok(ExitCode::SUCCESS)
 }
 
-/// `also` is where a second listener takes OpenTelemetry traces.
-fn greeting(url: &str, also: Option<&str>, folder: &str) -> String {
-    // SDKs look for an Agent at its own address; anywhere else they must be told.
-    let tell = if url.ends_with(&AGENT_ADDRESS.to_string()) {
+/// `otlp_url` is the second listener for OpenTelemetry traces, if there is one.
+fn greeting(url: &str, otlp_url: Option<&str>, directory: &str) -> String {
+    // SDKs send to the address of the Agent by default.
+    let agent_url = if url.ends_with(&AGENT_ADDRESS.to_string()) {
         String::new()
     } else {
         format!("DD_TRACE_AGENT_URL={url} ")
     };
     let program = output::program();
-    let otlp = also.unwrap_or(url);
+    let otlp = otlp_url.unwrap_or(url);
     format!(
-        "Local backend at {url}, data in {folder}\n\n\
-         Send traces of a Python application that uses ddtrace:\n  \
-         {tell}DD_LLMOBS_ENABLED=1 DD_LLMOBS_ML_APP=my-app ddtrace-run python app.py\n\n\
+        "Local backend at {url}, data in {directory}\n\n\
+         Send traces of a Python application with ddtrace:\n  \
+         {agent_url}DD_LLMOBS_ENABLED=1 DD_LLMOBS_ML_APP=my-app ddtrace-run python app.py\n\n\
          Send OpenTelemetry traces (GenAI, OpenLLMetry, OpenInference):\n  \
          OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={otlp}/v1/traces OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf …\n\n\
          Read them:\n  \

@@ -1,5 +1,5 @@
-//! The program itself: exit codes, what goes to stdout, the same answer by every way in, and no
-//! credential anywhere.
+//! The program: exit codes, standard output, equal answers over every transport, and no credential in
+//! any output.
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::path::Path;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-/// The program without the settings of whoever runs the test.
+/// The program without the settings of the user that runs the test.
 pub(crate) fn program(home: &TempDir) -> Command {
     let mut command = Command::new(cargo_bin("llmobs-mcp"));
     command
@@ -21,15 +21,15 @@ pub(crate) fn program(home: &TempDir) -> Command {
         .env("XDG_DATA_HOME", home.path().join("data"))
         .env("APPDATA", home.path())
         .env("LOCALAPPDATA", home.path());
-    for kept in ["PATH", "SystemRoot", "TEMP", "TMP", "LLVM_PROFILE_FILE"] {
-        if let Some(value) = std::env::var_os(kept) {
-            command.env(kept, value);
+    for name in ["PATH", "SystemRoot", "TEMP", "TMP", "LLVM_PROFILE_FILE"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
         }
     }
     command
 }
 
-/// A process that is ended with its test.
+/// A server process that ends with its test.
 pub(crate) struct Running {
     pub(crate) child: Child,
     pub(crate) url: String,
@@ -43,13 +43,13 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let (found, url) = std::sync::mpsc::channel();
+        let (sender, url) = std::sync::mpsc::channel();
         let out: [Box<dyn std::io::Read + Send>; 2] = [
             Box::new(child.stdout.take().unwrap()),
             Box::new(child.stderr.take().unwrap()),
         ];
         for stream in out {
-            let found = found.clone();
+            let sender = sender.clone();
             std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
                     if let Some(at) = line
@@ -60,7 +60,7 @@ impl Running {
                             .chars()
                             .take_while(|c| !c.is_whitespace())
                             .collect();
-                        let _ = found.send(url);
+                        let _ = sender.send(url);
                     }
                 }
             });
@@ -89,7 +89,7 @@ pub(crate) fn demo(home: &TempDir) -> Running {
     Running::start(command, "local backend")
 }
 
-/// The local backend over a folder, on a free port.
+/// The local backend with a data directory, on a free port.
 pub(crate) fn local(home: &TempDir, data: &Path) -> Command {
     let mut command = program(home);
     command
@@ -99,7 +99,7 @@ pub(crate) fn local(home: &TempDir, data: &Path) -> Command {
     command
 }
 
-/// What `local verify` says of a folder, which must be clean.
+/// The report of `local verify` on a data directory, which must have no faults.
 pub(crate) fn verified(home: &TempDir, data: &Path) -> Value {
     let done = program(home)
         .args(["local", "verify", "--json", "--data-dir"])
@@ -111,7 +111,7 @@ pub(crate) fn verified(home: &TempDir, data: &Path) -> Value {
     report
 }
 
-/// One request of the stateless kind, by hand.
+/// Calls a tool with one stateless request.
 fn over_http(url: &str, tool: &str, arguments: &Value) -> String {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -159,7 +159,7 @@ fn over_stdio(mut command: Command, tool: &str, arguments: &Value) -> String {
         .map(|line| serde_json::from_str::<Value>(&line.unwrap()).expect("only protocol on stdout"))
         .find(|message| message["id"] == 2)
         .unwrap();
-    // End of input is how a client says goodbye.
+    // A client ends the server by closing its input.
     drop(stdin);
     assert!(child.wait().unwrap().success());
     answer["result"]["content"][0]["text"]
@@ -169,14 +169,14 @@ fn over_stdio(mut command: Command, tool: &str, arguments: &Value) -> String {
 }
 
 #[test]
-fn every_way_in_gives_the_same_bytes() {
+fn every_transport_gives_the_same_bytes() {
     let home = TempDir::new().unwrap();
     let backend = demo(&home);
     let mut serve = program(&home);
     serve.args(["serve", "--http", "127.0.0.1:0", "--api-url", &backend.url]);
     let http = Running::start(serve, "MCP over HTTP");
 
-    let found = program(&home)
+    let search_answer = program(&home)
         .args([
             "call",
             "search_llmobs_spans",
@@ -193,14 +193,17 @@ fn every_way_in_gives_the_same_bytes() {
         .output()
         .unwrap();
     assert!(
-        found.status.success(),
+        search_answer.status.success(),
         "{}",
-        String::from_utf8_lossy(&found.stderr)
+        String::from_utf8_lossy(&search_answer.stderr)
     );
-    let found: Value = serde_json::from_slice(&found.stdout).unwrap();
-    let root = &found["spans"][0];
+    let search_answer: Value = serde_json::from_slice(&search_answer.stdout).unwrap();
+    let root = &search_answer["spans"][0];
     let (trace, span) = (&root["trace_id"], &root["span_id"]);
-    let (from, to) = (&found["window"]["from"], &found["window"]["to"]);
+    let (from, to) = (
+        &search_answer["window"]["from"],
+        &search_answer["window"]["to"],
+    );
     for (tool, mut arguments) in [
         ("search_llmobs_spans", json!({"trace_id": trace})),
         ("search_llmobs_spans", json!({"ml_app": "no-such-app"})),
@@ -251,7 +254,7 @@ fn every_way_in_gives_the_same_bytes() {
 }
 
 #[test]
-fn exit_codes_tell_a_tool_error_from_a_wrong_call() {
+fn exit_codes_distinguish_tool_errors_from_wrong_usage() {
     let home = TempDir::new().unwrap();
     let data = TempDir::new().unwrap();
     let call = |arguments: &[&str]| {
@@ -295,21 +298,21 @@ fn no_credential_appears_in_any_output_at_any_level() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let upstream = runtime.block_on(async {
         let server = MockServer::start().await;
-        // A hostile upstream that says back what it was told.
+        // A hostile upstream that repeats the headers of the request.
         Mock::given(any())
             .respond_with(|request: &wiremock::Request| {
-                let told: Vec<String> = request
+                let headers: Vec<String> = request
                     .headers
                     .iter()
                     .map(|(name, value)| format!("{name}={}", value.to_str().unwrap_or("")))
                     .collect();
-                ResponseTemplate::new(403).set_body_json(json!({"errors": [told.join("; ")]}))
+                ResponseTemplate::new(403).set_body_json(json!({"errors": [headers.join("; ")]}))
             })
             .mount(&server)
             .await;
         server
     });
-    // Words that no other text holds; they look like no real key.
+    // Words that occur nowhere else and do not look like real keys.
     let secrets = [
         "first-word-to-hide",
         "second-word-to-hide",
@@ -349,7 +352,7 @@ fn no_credential_appears_in_any_output_at_any_level() {
     });
     assert!(sent.count() > 0, "the credentials were in use");
 
-    // An HTTP server that is sent credentials with a request, at its most talkative.
+    // An HTTP server with verbose logs that receives credentials with a request.
     let mut serve = program(&home);
     serve.args([
         "serve",
@@ -371,7 +374,7 @@ fn no_credential_appears_in_any_output_at_any_level() {
         url.clear();
         assert!(
             stderr.read_line(&mut url).unwrap() > 0,
-            "the server says where it listens"
+            "the server prints its address"
         );
         output.extend(url.as_bytes());
     }
@@ -409,22 +412,27 @@ fn no_credential_appears_in_any_output_at_any_level() {
     }
 }
 
-/// What `doctor` prints, without what differs from run to run.
+/// The output and exit code of `doctor`.
 fn diagnosis(command: &mut Command) -> (String, i32) {
     let done = command.output().unwrap();
-    let said = String::from_utf8(done.stdout).unwrap();
-    (said, done.status.code().unwrap())
+    let output_text = String::from_utf8(done.stdout).unwrap();
+    (output_text, done.status.code().unwrap())
 }
 
 #[test]
-fn doctor_probes_each_endpoint_that_the_tools_need_and_shows_keys_without_content() {
+fn doctor_probes_endpoints_and_shows_keys_without_content() {
     let home = TempDir::new().unwrap();
     let demo = demo(&home);
     let mut command = program(&home);
     command.args(["doctor", "--probe", "--api-url", &demo.url]);
-    let (said, code) = diagnosis(&mut command);
-    assert_eq!(code, 0, "{said}");
-    assert!(said.trim_end().ends_with("Nothing is wrong."), "{said}");
+    let (output_text, code) = diagnosis(&mut command);
+    assert_eq!(code, 0, "{output_text}");
+    assert!(
+        output_text
+            .trim_end()
+            .ends_with("No problems search_answer."),
+        "{output_text}"
+    );
     for endpoint in [
         "API key check (GET /api/v1/validate): 200",
         "span list (GET /api/v2/llm-obs/v1/spans/events): 200",
@@ -438,19 +446,22 @@ fn doctor_probes_each_endpoint_that_the_tools_need_and_shows_keys_without_conten
         "experiment events (GET /api/v2/llm-obs/v3/experiments/{experiment_id}/events): 200",
         "list of custom evaluators (GET /api/unstable/llm-obs/config/evaluators/custom): 200",
     ] {
-        assert!(said.contains(endpoint), "{endpoint} in {said}");
+        assert!(
+            output_text.contains(endpoint),
+            "{endpoint} in {output_text}"
+        );
     }
     assert!(
-        said.contains("row keys:") && said.contains("ml_app"),
-        "{said}"
+        output_text.contains("row keys:") && output_text.contains("ml_app"),
+        "{output_text}"
     );
     for content in ["refund-helper-quality", "help-desk-baseline"] {
-        assert!(!said.contains(content), "{content} in {said}");
+        assert!(!output_text.contains(content), "{content} in {output_text}");
     }
 }
 
 #[test]
-fn doctor_says_what_is_wrong_and_the_mend_of_each() {
+fn doctor_reports_problems_with_hints() {
     let home = TempDir::new().unwrap();
     let file = home.path().join("a-file");
     std::fs::write(&file, "x").unwrap();
@@ -462,12 +473,12 @@ fn doctor_says_what_is_wrong_and_the_mend_of_each() {
             .envs(environment.iter().copied());
         diagnosis(&mut command)
     };
-    let folder = file.to_str().unwrap();
-    for (arguments, environment, problem, mend) in [
+    let path = file.to_str().unwrap();
+    for (arguments, environment, problem, hint) in [
         (
-            vec!["--data-dir", folder],
+            vec!["--data-dir", path],
             vec![],
-            "it is not a folder",
+            "not a directory",
             "--data-dir DIR",
         ),
         (
@@ -488,24 +499,33 @@ fn doctor_says_what_is_wrong_and_the_mend_of_each() {
                 ("DD_API_KEY", "word-to-hide"),
                 ("DD_APPLICATION_KEY", "word-to-hide"),
             ],
-            "0 of 15 endpoints answered",
-            "`llmobs-mcp doctor --probe` shows each of them",
+            "could not reach http://127.0.0.1:9",
+            "`llmobs-mcp doctor --probe` shows each endpoint",
         ),
     ] {
-        let (said, code) = doctor(&arguments, &environment);
-        assert_eq!(code, 1, "{said}");
+        let (output_text, code) = doctor(&arguments, &environment);
+        assert_eq!(code, 1, "{output_text}");
         assert!(
-            said.contains("PROBLEM ") && said.contains(problem),
-            "{said}"
+            output_text.contains("PROBLEM ") && output_text.contains(problem),
+            "{output_text}"
         );
-        assert!(said.contains("-> ") && said.contains(mend), "{said}");
-        assert!(said.trim_end().ends_with("One problem."), "{said}");
-        assert!(!said.contains("word-to-hide"), "{said}");
+        assert!(
+            output_text.contains("-> ") && output_text.contains(hint),
+            "{output_text}"
+        );
+        assert!(
+            output_text.trim_end().ends_with("One problem."),
+            "{output_text}"
+        );
+        assert!(!output_text.contains("word-to-hide"), "{output_text}");
     }
-    let (said, code) = doctor(&[], &[("DD_API_KEY", "word-to-hide")]);
-    assert_eq!(code, 0, "what SDKs need to send is no problem: {said}");
+    let (output_text, code) = doctor(&[], &[("DD_API_KEY", "word-to-hide")]);
+    assert_eq!(
+        code, 0,
+        "an API key for SDKs is not a problem: {output_text}"
+    );
     assert!(
-        said.contains("DD_API_KEY alone does not select Datadog"),
-        "{said}"
+        output_text.contains("DD_API_KEY alone does not select Datadog"),
+        "{output_text}"
     );
 }

@@ -1,5 +1,5 @@
-//! The process is killed at any moment of ingest, again and again over one folder. What it had
-//! acknowledged is there afterwards, once, and can be found.
+//! Kills the process repeatedly at random moments of ingest, on one data directory. Every acknowledged
+//! span exists afterwards exactly once, and searches find it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,12 +15,12 @@ use crate::support::sender::{
 const ROUNDS: u64 = 50;
 const WRITERS: u64 = 4;
 
-/// Most acknowledgements that a round waits for, and most time.
-const ACKNOWLEDGED: u64 = 24;
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The most acknowledgements that a round waits for, and the longest time.
+const MAX_ACKNOWLEDGED: u64 = 24;
+const ROUND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends until nobody answers. A batch in three is sent twice, as an SDK does that missed an answer.
-async fn write(url: String, app: String, writer: u64, acknowledged: Arc<AtomicU64>, kept: Kept) {
+/// Sends until the server stops. Every third batch is sent twice, as an SDK does after a lost response.
+async fn write(url: String, app: String, writer: u64, acknowledged: Arc<AtomicU64>, log: SentLog) {
     let client = client();
     for number in 0.. {
         let trace = format!("{app}-{writer}-{number}");
@@ -32,7 +32,7 @@ async fn write(url: String, app: String, writer: u64, acknowledged: Arc<AtomicU6
             }
             acknowledged.fetch_add(1, Ordering::Relaxed);
         }
-        kept.lock().unwrap().push(Sent {
+        log.lock().unwrap().push(Sent {
             trace: trace.clone(),
             judged: false,
         });
@@ -41,19 +41,19 @@ async fn write(url: String, app: String, writer: u64, acknowledged: Arc<AtomicU6
             return;
         }
         acknowledged.fetch_add(1, Ordering::Relaxed);
-        let mut kept = kept.lock().unwrap();
-        if let Some(sent) = kept.iter_mut().find(|sent| sent.trace == trace) {
+        let mut log = log.lock().unwrap();
+        if let Some(sent) = log.iter_mut().find(|sent| sent.trace == trace) {
             sent.judged = true;
         }
     }
 }
 
-type Kept = Arc<Mutex<Vec<Sent>>>;
+type SentLog = Arc<Mutex<Vec<Sent>>>;
 
-/// What was acknowledged in a round that ended with a kill.
+/// Sends until a kill, and returns the acknowledged traces.
 async fn round(server: &mut Running, app: &str, dice: &mut Dice) -> Vec<Sent> {
     let acknowledged = Arc::new(AtomicU64::new(0));
-    let kept: Kept = Kept::default();
+    let log: SentLog = SentLog::default();
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
             tokio::spawn(write(
@@ -61,27 +61,27 @@ async fn round(server: &mut Running, app: &str, dice: &mut Dice) -> Vec<Sent> {
                 app.to_owned(),
                 writer,
                 acknowledged.clone(),
-                kept.clone(),
+                log.clone(),
             ))
         })
         .collect();
-    let wanted = dice.below(ACKNOWLEDGED);
+    let target = dice.below(MAX_ACKNOWLEDGED);
     let started = Instant::now();
-    while acknowledged.load(Ordering::Relaxed) < wanted && started.elapsed() < PATIENCE {
+    while acknowledged.load(Ordering::Relaxed) < target && started.elapsed() < ROUND_TIMEOUT {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // Somewhere within a write.
+    // A random moment within a write.
     tokio::time::sleep(Duration::from_micros(dice.below(8_000))).await;
     server.child.kill().unwrap();
     server.child.wait().unwrap();
     for writer in writers {
         writer.await.unwrap();
     }
-    std::mem::take(&mut *kept.lock().unwrap())
+    std::mem::take(&mut *log.lock().unwrap())
 }
 
-/// All that was ever acknowledged is there, found by a facet and by its words, and the store is
-/// sound.
+/// Checks that every acknowledged trace is found by facet and by text, and that the store has no
+/// faults.
 async fn check(server: &Running, home: &TempDir, data: &TempDir, sent: &[Sent]) {
     let client = client();
     let spans = found(&client, &server.url, "@meta.span.kind:task").await;
@@ -96,7 +96,7 @@ async fn check(server: &Running, home: &TempDir, data: &TempDir, sent: &[Sent]) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_kills_lose_nothing_that_was_acknowledged() {
+async fn fifty_kills_lose_no_acknowledged_span() {
     let (home, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let mut dice = Dice(20_261_125);
     let mut all: Vec<Sent> = Vec::new();

@@ -1,5 +1,5 @@
-//! The demo's data give the answers that `fixtures/demo-answers.json` worked out from the files
-//! with a program of its own.
+//! The demo data gives the answers in `fixtures/demo-answers.json`, which a separate program computed
+//! from the data files.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ fn expected() -> Value {
 }
 
 #[tokio::test]
-async fn every_story_of_the_demo_is_told_by_the_tools() {
+async fn tools_show_every_demo_scenario() {
     let app = App::new().demo();
     let expected = expected();
     for (title, story) in expected["stories"].as_object().unwrap() {
@@ -26,12 +26,12 @@ async fn every_story_of_the_demo_is_told_by_the_tools() {
         assert_eq!(
             span_ids(&errors["error_spans"], |row| row["is_origin"] == true),
             span_ids(&story["origin"], |_| true),
-            "{title}: where the errors began"
+            "{title}: error origins"
         );
         assert_eq!(
             span_ids(&errors["soft_errors"], |row| row["span_kind"] == "tool"),
             span_ids(&story["soft_errors"], |_| true),
-            "{title}: tools that failed quietly"
+            "{title}: soft errors"
         );
 
         let followed = app.call("get_llmobs_agent_loop", trace).await;
@@ -43,8 +43,8 @@ async fn every_story_of_the_demo_is_told_by_the_tools() {
 }
 
 /// The span ids of some rows, sorted.
-fn span_ids(rows: &Value, wanted: impl Fn(&Value) -> bool) -> Vec<String> {
-    let rows = rows.as_array().unwrap().iter().filter(|row| wanted(row));
+fn span_ids(rows: &Value, matches: impl Fn(&Value) -> bool) -> Vec<String> {
+    let rows = rows.as_array().unwrap().iter().filter(|row| matches(row));
     let mut ids: Vec<String> = rows
         .map(|row| row["span_id"].as_str().unwrap().to_owned())
         .collect();
@@ -53,7 +53,7 @@ fn span_ids(rows: &Value, wanted: impl Fn(&Value) -> bool) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn each_application_has_its_traces() {
+async fn each_application_has_its_spans() {
     let app = App::new().demo();
     for (name, numbers) in expected()["apps"].as_object().unwrap() {
         let roots = app
@@ -92,10 +92,10 @@ async fn experiments(app: &App) -> (String, String, String) {
 }
 
 #[tokio::test]
-async fn what_an_experiment_has_not_is_refused_with_what_is_near_and_a_call_that_works() {
+async fn experiment_errors_have_candidates_and_working_examples() {
     let app = App::new().demo();
     let (_, baseline, candidate) = experiments(&app).await;
-    let of = |key: &str, value: &str| json!({"experiment_id": baseline, key: value});
+    let with = |key: &str, value: &str| json!({"experiment_id": baseline, key: value});
     let pair = |second: &str, label: &str| json!({"baseline_experiment_id": baseline, "candidate_experiment_id": second, "metric_labels": [label]});
     let summary = "get_llmobs_experiment_summary";
     let values = "get_llmobs_experiment_metric_values";
@@ -117,19 +117,19 @@ async fn what_an_experiment_has_not_is_refused_with_what_is_near_and_a_call_that
         ),
         (
             values,
-            of("metric_label", typo),
+            with("metric_label", typo),
             "metric not found",
             Some("policy_correct"),
         ),
         (
             "list_llmobs_experiment_events",
-            of("sort_by_metric_label", typo),
+            with("sort_by_metric_label", typo),
             "metric not found",
             Some("policy_correct"),
         ),
         (
             dimension,
-            of("dimension_key", "teir"),
+            with("dimension_key", "teir"),
             "dimension not found: teir",
             Some("tier"),
         ),
@@ -166,21 +166,19 @@ async fn what_an_experiment_has_not_is_refused_with_what_is_near_and_a_call_that
         app.call(works, example["arguments"].clone()).await;
     }
     let none = app
-        .refusal("get_llmobs_experiment_event", of("event_id", "17"))
+        .refusal("get_llmobs_experiment_event", with("event_id", "17"))
         .await;
-    let event = none["candidates"][0]
-        .as_str()
-        .expect("an event that is there");
-    app.call("get_llmobs_experiment_event", of("event_id", event))
+    let event = none["candidates"][0].as_str().expect("an existing event");
+    app.call("get_llmobs_experiment_event", with("event_id", event))
         .await;
 }
 
 #[tokio::test]
-async fn an_experiment_that_runs_and_one_without_metrics_say_so() {
+async fn notes_running_experiment_and_missing_metrics() {
     let app = App::new().demo();
     let (project, baseline, _) = experiments(&app).await;
-    let begun = json!({"project_id": project, "experiment_name": "begun"});
-    let made = app.call("create_llmobs_experiment", begun).await;
+    let created = json!({"project_id": project, "experiment_name": "begun"});
+    let made = app.call("create_llmobs_experiment", created).await;
     let id = made["experiment_id"].as_str().unwrap().to_owned();
     let one = json!({"experiment_id": id});
     let change = json!({"experiment_id": id, "status": "running"});

@@ -1,5 +1,5 @@
-//! A disk that takes no more, and a folder that cannot be written: told clearly, and nothing that
-//! was acknowledged is lost.
+//! A full disk and a read-only data directory: the errors name the cause, and no acknowledged span is
+//! lost.
 
 #![cfg(unix)]
 
@@ -20,9 +20,9 @@ use crate::support::sender::{
 const APP: &str = "full";
 const PROJECTS: &str = "/api/v2/llm-obs/v1/projects";
 
-/// The same in a shell that lets no file grow beyond so many blocks. Without the signal that the
-/// system sends by default, a write beyond that fails as it does on a full disk.
-fn within(blocks: u32, command: &Command) -> Command {
+/// The same command with a limit on the size of files, in blocks. With the default signal ignored, a
+/// write beyond the limit fails like on a full disk.
+fn with_file_limit(blocks: u32, command: &Command) -> Command {
     let mut shell = Command::new("/bin/sh");
     shell
         .arg("-c")
@@ -49,12 +49,15 @@ fn noise(dice: &mut Dice) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_told_and_what_was_acknowledged_stays() {
+async fn full_disk_is_reported_and_acknowledged_data_stays() {
     let (home, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let client = client();
     let mut dice = Dice(7);
     let mut sent = Vec::new();
-    let server = Running::start(within(8_000, &local(&home, data.path())), "Local backend");
+    let server = Running::start(
+        with_file_limit(8_000, &local(&home, data.path())),
+        "Local backend",
+    );
     let mut refusals = 0;
     for number in 0..400 {
         let trace = format!("t{number}");
@@ -70,8 +73,8 @@ async fn a_full_disk_is_told_and_what_was_acknowledged_stays() {
             continue;
         }
         assert!([503, 507].contains(&status), "{status}");
-        let told: Value = answer.json().await.unwrap();
-        let detail = told["errors"][0]["detail"].as_str().unwrap();
+        let body: Value = answer.json().await.unwrap();
+        let detail = body["errors"][0]["detail"].as_str().unwrap();
         assert!(
             detail.contains("nothing of this request was kept"),
             "{detail}"
@@ -87,7 +90,7 @@ async fn a_full_disk_is_told_and_what_was_acknowledged_stays() {
     }
     assert_eq!(refusals, 3, "the limit was reached");
     assert!(sent.len() > 5, "{} batches before", sent.len());
-    // What else is sent is refused as clearly, or kept.
+    // Other requests are refused with the same clarity, or stored.
     for sent in &mut sent {
         let path = "/api/intake/llm-obs/v2/eval-metric";
         let status = post(&client, &server.url, path, &scores(&sent.trace)).await;
@@ -100,7 +103,7 @@ async fn a_full_disk_is_told_and_what_was_acknowledged_stays() {
         "attributes": [{"key": "gen_ai.prompt", "value": {"stringValue": noise(&mut dice)}}]}]}]}]});
     let status = post(&client, &server.url, "/v1/traces", &otel).await;
     assert!(matches!(status, Some(200 | 503)), "{status:?}");
-    let otel_kept = status == Some(200);
+    let otel_stored = status == Some(200);
     let mut projects = 0;
     for number in 0..20 {
         let project = serde_json::json!({"data": {"type": "projects", "attributes": {
@@ -109,7 +112,7 @@ async fn a_full_disk_is_told_and_what_was_acknowledged_stays() {
         assert!(matches!(status, Some(200 | 503 | 507)), "{status:?}");
         projects += usize::from(status == Some(200));
     }
-    // What is there can still be read.
+    // Stored data is still readable.
     let spans = found(&client, &server.url, "@ml_app:full").await;
     assert_all_there(&spans, &sent);
     drop(server);
@@ -117,9 +120,9 @@ async fn a_full_disk_is_told_and_what_was_acknowledged_stays() {
     let server = Running::start(local(&home, data.path()), "Local backend");
     let spans = found(&client, &server.url, "@ml_app:full").await;
     assert_all_there(&spans, &sent);
-    assert_eq!(spans.len(), sent.len() * 5, "nothing refused was kept");
+    assert_eq!(spans.len(), sent.len() * 5, "no refused span is stored");
     let otel = found(&client, &server.url, "source:otel").await;
-    assert_eq!(otel.len(), usize::from(otel_kept));
+    assert_eq!(otel.len(), usize::from(otel_stored));
     let listed = client.get(format!("{}{PROJECTS}", server.url)).send().await;
     let listed: Value = listed.unwrap().json().await.unwrap();
     assert_eq!(listed["data"].as_array().unwrap().len(), projects);
@@ -130,7 +133,7 @@ async fn a_full_disk_is_told_and_what_was_acknowledged_stays() {
         &batch(APP, "more", ""),
     )
     .await;
-    assert_eq!(more, Some(202), "there is room again");
+    assert_eq!(more, Some(202), "the disk has space again");
     let verified = program(&home)
         .args(["local", "verify", "--data-dir"])
         .arg(data.path())
@@ -139,18 +142,18 @@ async fn a_full_disk_is_told_and_what_was_acknowledged_stays() {
     assert!(verified.status.success());
 }
 
-/// A program run by somebody who may not write: for the superuser no folder is read-only.
-fn powerless(home: &TempDir, folder: &TempDir) -> Command {
-    let plain = program(home);
+/// The program as an unprivileged user, because the superuser ignores file permissions.
+fn unprivileged(home: &TempDir, directory: &TempDir) -> Command {
+    let base = program(home);
     let superuser = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
     if !superuser {
-        return plain;
+        return base;
     }
-    let copy = folder.path().join("llmobs-mcp");
+    let copy = directory.path().join("llmobs-mcp");
     std::fs::copy(cargo_bin("llmobs-mcp"), &copy).unwrap();
     let mut command = Command::new(copy);
     command.uid(65_534).gid(65_534).env_clear();
-    for (name, value) in plain.get_envs() {
+    for (name, value) in base.get_envs() {
         if let Some(value) = value {
             command.env(name, value);
         }
@@ -163,14 +166,14 @@ fn allow(path: &Path, mode: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_that_cannot_be_written_is_named_and_left_as_it_is() {
-    let (home, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    allow(folder.path(), 0o755);
-    let data = folder.path().join("data");
+async fn read_only_directory_is_named_and_unchanged() {
+    let (home, directory) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    allow(directory.path(), 0o755);
+    let data = directory.path().join("data");
     let server = Running::start(local(&home, &data), "Local backend");
     let client = client();
-    let kept = post(&client, &server.url, "/api/v2/llmobs", &batch(APP, "t", "")).await;
-    assert_eq!(kept, Some(202));
+    let status = post(&client, &server.url, "/api/v2/llmobs", &batch(APP, "t", "")).await;
+    assert_eq!(status, Some(202));
     drop(server);
     let files = || {
         let entries = std::fs::read_dir(&data).unwrap();
@@ -195,16 +198,16 @@ async fn a_folder_that_cannot_be_written_is_named_and_left_as_it_is() {
         vec!["local", "purge", "--older-than", "1"],
     ];
     for arguments in &mut commands {
-        let refused = powerless(&home, &folder)
+        let refused = unprivileged(&home, &directory)
             .args(&*arguments)
             .arg("--data-dir")
             .arg(&data)
             .output()
             .unwrap();
-        let told = String::from_utf8(refused.stderr).unwrap();
-        assert_eq!(refused.status.code(), Some(1), "{arguments:?}: {told}");
-        assert!(told.contains(data.to_str().unwrap()), "{told}");
-        assert!(told.contains("--data-dir"), "{told}");
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(data.to_str().unwrap()), "{stderr}");
+        assert!(stderr.contains("--data-dir"), "{stderr}");
     }
     allow(&data, 0o755);
     for entry in std::fs::read_dir(&data).unwrap() {

@@ -1,4 +1,4 @@
-//! The whole sign-in with the real program, over real HTTP, against the local backend.
+//! The complete sign-in with the program over HTTP, against the local backend.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,22 +9,22 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// A local backend that listens, and a home for logins.
-struct Stage {
+/// A local backend over HTTP, and a home directory for logins.
+struct Fixture {
     backend: LocalBackend,
     url: String,
     home: tempfile::TempDir,
 }
 
-/// How a program ended.
+/// The exit code and the output of a program.
 #[derive(Debug)]
-struct Ended {
+struct ProgramOutput {
     code: i32,
     out: String,
     err: String,
 }
 
-impl Stage {
+impl Fixture {
     async fn new() -> Self {
         let backend = LocalBackend::open(LocalOptions::new(DataDir::Temporary)).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -60,17 +60,17 @@ impl Stage {
         command
     }
 
-    async fn run(&self, arguments: &[&str]) -> Ended {
+    async fn run(&self, arguments: &[&str]) -> ProgramOutput {
         let output = self.command(arguments).output().await.unwrap();
-        Ended {
+        ProgramOutput {
             code: output.status.code().unwrap(),
             out: String::from_utf8(output.stdout).unwrap(),
             err: String::from_utf8(output.stderr).unwrap(),
         }
     }
 
-    /// Starts `login` and gives the address that it wants opened.
-    async fn login(&self, more: &[&str]) -> (Login, String) {
+    /// Starts `login` and returns the address to open.
+    async fn login(&self, more: &[&str]) -> (PendingLogin, String) {
         let mut arguments = vec!["login", "--no-browser", "--api-url", &self.url];
         if !more.contains(&"--callback-port") {
             arguments.extend(["--callback-port", "0"]);
@@ -78,28 +78,28 @@ impl Stage {
         arguments.extend(more);
         let mut child = self.command(&arguments).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = String::new();
+        let mut text = String::new();
         while let Some(line) = lines.next_line().await.unwrap() {
-            said.push_str(&line);
-            said.push('\n');
+            text.push_str(&line);
+            text.push('\n');
             if let Some(url) = line.trim().strip_prefix("http") {
                 let url = format!("http{url}");
-                return (Login { child, lines, said }, url);
+                return (PendingLogin { child, lines, text }, url);
             }
         }
-        panic!("login asked for nothing: {said}");
+        panic!("login printed no address: {text}");
     }
 
-    async fn signed_in(&self, more: &[&str]) -> Ended {
+    async fn sign_in(&self, more: &[&str]) -> ProgramOutput {
         let (login, url) = self.login(more).await;
-        let callback = answer_page(&url, "allow").await;
+        let callback = answer_consent_page(&url, "allow").await;
         assert_eq!(get(&callback).await.0, 200);
-        let ended = login.end().await;
-        assert_eq!(ended.code, 0, "{ended:?}");
-        ended
+        let output = login.end().await;
+        assert_eq!(output.code, 0, "{output:?}");
+        output
     }
 
-    /// The tokens as they are kept.
+    /// The stored access and refresh tokens.
     fn tokens(&self, profile: &str) -> (String, String) {
         let file: Value =
             serde_json::from_str(&std::fs::read_to_string(self.file()).unwrap()).unwrap();
@@ -108,8 +108,8 @@ impl Stage {
         (text("access"), text("refresh"))
     }
 
-    /// Makes the access token look as if it had ended.
-    fn let_end(&self, profile: &str) {
+    /// Marks the access token as expired.
+    fn expire(&self, profile: &str) {
         let mut file: Value =
             serde_json::from_str(&std::fs::read_to_string(self.file()).unwrap()).unwrap();
         file["profiles"][profile]["expires_at_ms"] = json!(1_000);
@@ -117,37 +117,37 @@ impl Stage {
         std::fs::write(self.file(), file.to_string()).unwrap();
     }
 
-    async fn search(&self) -> Ended {
+    async fn search(&self) -> ProgramOutput {
         let arguments = ["call", "search_llmobs_spans", "--api-url", &self.url];
         self.run(&arguments).await
     }
 
-    fn asked(&self, route: &str) -> u64 {
+    fn request_count(&self, route: &str) -> u64 {
         let counts = self.backend.request_counts().requests;
         counts.get(route).copied().unwrap_or_default()
     }
 }
 
-/// A `login` that waits.
-struct Login {
+/// A `login` that waits for the browser.
+struct PendingLogin {
     child: Child,
     lines: tokio::io::Lines<BufReader<tokio::process::ChildStderr>>,
-    said: String,
+    text: String,
 }
 
-impl Login {
-    async fn end(mut self) -> Ended {
+impl PendingLogin {
+    async fn end(mut self) -> ProgramOutput {
         while let Some(line) = self.lines.next_line().await.unwrap() {
-            self.said.push_str(&line);
-            self.said.push('\n');
+            self.text.push_str(&line);
+            self.text.push('\n');
         }
         let mut out = String::new();
         let stdout = self.child.stdout.as_mut().unwrap();
         stdout.read_to_string(&mut out).await.unwrap();
-        Ended {
+        ProgramOutput {
             code: self.child.wait().await.unwrap().code().unwrap(),
             out,
-            err: self.said,
+            err: self.text,
         }
     }
 }
@@ -165,8 +165,8 @@ async fn get(url: &str) -> (u16, String) {
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
-/// Opens the consent page as a browser does, presses a button, and gives where that leads.
-async fn answer_page(url: &str, decision: &str) -> String {
+/// Opens the consent page like a browser, presses a button, and returns the redirect.
+async fn answer_consent_page(url: &str, decision: &str) -> String {
     let page = browser().get(url).send().await.unwrap();
     let cookie = page.headers()["set-cookie"].to_str().unwrap().to_owned();
     let html = page.text().await.unwrap();
@@ -190,98 +190,98 @@ async fn answer_page(url: &str, decision: &str) -> String {
     answer.headers()["location"].to_str().unwrap().to_owned()
 }
 
-fn without_secrets(ended: &Ended, secrets: &[&str]) {
+fn assert_no_secrets(output: &ProgramOutput, secrets: &[&str]) {
     for secret in secrets {
-        assert!(!ended.out.contains(secret), "{ended:?}");
-        assert!(!ended.err.contains(secret), "{ended:?}");
+        assert!(!output.out.contains(secret), "{output:?}");
+        assert!(!output.err.contains(secret), "{output:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sign_in_use_renew_and_sign_out() {
-    let stage = Stage::new().await;
-    let before = stage.run(&["status"]).await;
-    assert!(before.out.contains("Nobody is signed in"), "{before:?}");
-    let signed_in = stage.signed_in(&[]).await;
+async fn signs_in_renews_and_signs_out() {
+    let fixture = Fixture::new().await;
+    let before = fixture.run(&["status"]).await;
+    assert!(before.out.contains("Not signed in"), "{before:?}");
+    let signed_in = fixture.sign_in(&[]).await;
     assert!(
         signed_in.out.contains("Signed in to 127.0.0.1"),
         "{signed_in:?}"
     );
-    let (access, refresh) = stage.tokens("default");
+    let (access, refresh) = fixture.tokens("default");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&stage.file()), 0o600);
-        assert_eq!(mode(&stage.state()), 0o700);
+        assert_eq!(mode(&fixture.file()), 0o600);
+        assert_eq!(mode(&fixture.state()), 0o700);
     }
 
-    let status = stage.run(&["status"]).await;
+    let status = fixture.run(&["status"]).await;
     assert!(
         status.out.contains("* default: http://127.0.0.1"),
         "{status:?}"
     );
-    let whoami = stage
-        .run(&["whoami", "--json", "--api-url", &stage.url])
+    let whoami = fixture
+        .run(&["whoami", "--json", "--api-url", &fixture.url])
         .await;
-    let told: Value = serde_json::from_str(&whoami.out).unwrap();
-    assert_eq!(told["credential"]["kind"], "bearer token");
+    let report: Value = serde_json::from_str(&whoami.out).unwrap();
+    assert_eq!(report["credential"]["kind"], "bearer token");
     let origin = "the stored login of profile default";
-    assert_eq!(told["credential"]["origin"], origin);
-    let doctor = stage.run(&["doctor", "--api-url", &stage.url]).await;
+    assert_eq!(report["credential"]["origin"], origin);
+    let doctor = fixture.run(&["doctor", "--api-url", &fixture.url]).await;
     assert!(doctor.out.contains(origin), "{doctor:?}");
-    // A server of this machine counts only where a flag names it.
-    let elsewhere = stage.run(&["whoami"]).await;
+    // A login at a loopback server is used only with a flag that names the server.
+    let elsewhere = fixture.run(&["whoami"]).await;
     assert!(elsewhere.out.contains("no credential"), "{elsewhere:?}");
 
-    let found = stage.search().await;
+    let found = fixture.search().await;
     assert_eq!(found.code, 0, "{found:?}");
-    assert_eq!(stage.asked("POST /oauth2/v1/token"), 1);
+    assert_eq!(fixture.request_count("POST /oauth2/v1/token"), 1);
 
-    // Two processes whose token has ended: one renews, both are answered.
-    stage.let_end("default");
-    let (one, other) = tokio::join!(stage.search(), stage.search());
+    // Two processes with an expired token: one renews it, both succeed.
+    fixture.expire("default");
+    let (one, other) = tokio::join!(fixture.search(), fixture.search());
     assert_eq!((one.code, other.code), (0, 0), "{one:?} {other:?}");
-    assert_eq!(stage.asked("POST /oauth2/v1/token"), 2);
-    let (new_access, new_refresh) = stage.tokens("default");
+    assert_eq!(fixture.request_count("POST /oauth2/v1/token"), 2);
+    let (new_access, new_refresh) = fixture.tokens("default");
     assert_ne!((&access, &refresh), (&new_access, &new_refresh));
 
-    // Only the access token is revoked: the next call is refused once and renews.
+    // Only the access token is revoked: the next call is refused once and renews it.
     let file: Value =
-        serde_json::from_str(&std::fs::read_to_string(stage.file()).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(fixture.file()).unwrap()).unwrap();
     let client = file["profiles"]["default"]["client_id"].as_str().unwrap();
     let revoke = async |token: &str| {
         let body = format!("client_id={client}&token={token}");
-        let url = format!("{}/oauth2/v1/revoke", stage.url);
+        let url = format!("{}/oauth2/v1/revoke", fixture.url);
         browser().post(url).body(body).send().await.unwrap();
     };
     revoke(&new_access).await;
-    let healed = stage.search().await;
-    assert_eq!(healed.code, 0, "{healed:?}");
-    assert_eq!(stage.asked("POST /oauth2/v1/token"), 3);
+    let renewed = fixture.search().await;
+    assert_eq!(renewed.code, 0, "{renewed:?}");
+    assert_eq!(fixture.request_count("POST /oauth2/v1/token"), 3);
 
-    // The whole grant is revoked: the error says what to do.
-    let (last_access, last_refresh) = stage.tokens("default");
+    // The grant is revoked: the error says how to sign in again.
+    let (last_access, last_refresh) = fixture.tokens("default");
     revoke(&last_refresh).await;
-    let over = stage.search().await;
-    assert_eq!(over.code, 1);
+    let revoked = fixture.search().await;
+    assert_eq!(revoked.code, 1);
     assert!(
-        over.out.contains("sign in again: llmobs-mcp login"),
-        "{over:?}"
+        revoked.out.contains("sign in again: llmobs-mcp login"),
+        "{revoked:?}"
     );
 
-    let again = stage.signed_in(&[]).await;
-    let (access2, refresh2) = stage.tokens("default");
-    let out = stage.run(&["logout", "--api-url", &stage.url]).await;
+    let again = fixture.sign_in(&[]).await;
+    let (access2, refresh2) = fixture.tokens("default");
+    let out = fixture.run(&["logout", "--api-url", &fixture.url]).await;
     assert_eq!(out.code, 0, "{out:?}");
-    assert!(out.out.contains("revoked and forgotten"), "{out:?}");
+    assert!(out.out.contains("revoked and deleted"), "{out:?}");
     assert!(
-        !std::fs::read_to_string(stage.file())
+        !std::fs::read_to_string(fixture.file())
             .unwrap()
             .contains(&access2)
     );
     let bearer = format!("Bearer {access2}");
-    let url = format!("{}/api/v2/llm-obs/v1/spans/events", stage.url);
+    let url = format!("{}/api/v2/llm-obs/v1/spans/events", fixture.url);
     let answer = browser()
         .get(url)
         .header("authorization", bearer)
@@ -300,19 +300,19 @@ async fn sign_in_use_renew_and_sign_out() {
         &refresh2,
     ];
     let secrets: Vec<&str> = secrets.iter().map(|secret| secret.as_str()).collect();
-    for ended in [
-        signed_in, status, whoami, doctor, found, one, other, healed, over, again, out,
+    for output in [
+        signed_in, status, whoami, doctor, found, one, other, renewed, revoked, again, out,
     ] {
-        without_secrets(&ended, &secrets);
+        assert_no_secrets(&output, &secrets);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn profiles_live_beside_each_other() {
-    let stage = Stage::new().await;
-    stage.signed_in(&["--profile", "one", "--read-only"]).await;
-    stage.signed_in(&["--profile", "two"]).await;
-    let status = stage.run(&["status"]).await;
+async fn keeps_several_profiles() {
+    let fixture = Fixture::new().await;
+    fixture.sign_in(&["--profile", "one", "--read-only"]).await;
+    fixture.sign_in(&["--profile", "two"]).await;
+    let status = fixture.run(&["status"]).await;
     assert!(
         status.out.contains("  one: ") && status.out.contains("* two: "),
         "{status:?}"
@@ -322,19 +322,19 @@ async fn profiles_live_beside_each_other() {
             "whoami",
             "--json",
             "--api-url",
-            &stage.url,
+            &fixture.url,
             "--profile",
             profile,
         ];
-        stage.run(&arguments).await
+        fixture.run(&arguments).await
     };
     let one: Value = serde_json::from_str(&whoami("one").await.out).unwrap();
     assert_eq!(one["credential"]["scopes"], "llm_observability_read");
-    let nobody = whoami("three").await;
-    assert_eq!(nobody.code, 2);
-    assert!(nobody.err.contains("there are one, two"), "{nobody:?}");
-    // Keys of the environment come first, unless a profile is named.
-    let mut keys = stage.command(&["whoami", "--api-url", &stage.url]);
+    let unknown = whoami("three").await;
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.err.contains("stored are one, two"), "{unknown:?}");
+    // Keys in the environment take precedence, unless a flag names a profile.
+    let mut keys = fixture.command(&["whoami", "--api-url", &fixture.url]);
     keys.env("DD_API_KEY", "alpha")
         .env("DD_APPLICATION_KEY", "beta");
     let output = String::from_utf8(keys.output().await.unwrap().stdout).unwrap();
@@ -342,7 +342,7 @@ async fn profiles_live_beside_each_other() {
         output.contains("from DD_API_KEY and DD_APPLICATION_KEY"),
         "{output}"
     );
-    let mut named = stage.command(&["whoami", "--api-url", &stage.url, "--profile", "one"]);
+    let mut named = fixture.command(&["whoami", "--api-url", &fixture.url, "--profile", "one"]);
     named
         .env("DD_API_KEY", "alpha")
         .env("DD_APPLICATION_KEY", "beta");
@@ -351,63 +351,54 @@ async fn profiles_live_beside_each_other() {
         output.contains("the stored login of profile one"),
         "{output}"
     );
-    let out = stage
-        .run(&["logout", "--all", "--api-url", &stage.url])
+    let out = fixture
+        .run(&["logout", "--all", "--api-url", &fixture.url])
         .await;
     assert_eq!(out.code, 0, "{out:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_of_this_machine_must_be_named_before_a_token_is_sent_there() {
-    let stage = Stage::new().await;
-    stage.signed_in(&[]).await;
-    let out = stage.run(&["logout"]).await;
+async fn sends_token_to_loopback_server_only_if_named() {
+    let fixture = Fixture::new().await;
+    fixture.sign_in(&[]).await;
+    let out = fixture.run(&["logout"]).await;
     assert_eq!(out.code, 1);
-    assert!(
-        out.err.contains("forgotten here but not revoked"),
-        "{out:?}"
-    );
-    assert_eq!(stage.asked("POST /oauth2/v1/revoke"), 0);
-    assert!(
-        stage
-            .run(&["status"])
-            .await
-            .out
-            .contains("Nobody is signed in")
-    );
+    assert!(out.err.contains("deleted here but not revoked"), "{out:?}");
+    assert_eq!(fixture.request_count("POST /oauth2/v1/revoke"), 0);
+    assert!(fixture.run(&["status"]).await.out.contains("Not signed in"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn denied_in_the_browser() {
-    let stage = Stage::new().await;
-    let (login, url) = stage.login(&[]).await;
-    get(&answer_page(&url, "deny").await).await;
-    let ended = login.end().await;
-    assert_eq!(ended.code, 1);
-    assert!(ended.err.contains("the sign-in was denied"), "{ended:?}");
-    assert!(!stage.file().exists());
+async fn reports_denied_sign_in() {
+    let fixture = Fixture::new().await;
+    let (login, url) = fixture.login(&[]).await;
+    get(&answer_consent_page(&url, "deny").await).await;
+    let output = login.end().await;
+    assert_eq!(output.code, 1);
+    assert!(output.err.contains("the sign-in was denied"), "{output:?}");
+    assert!(!fixture.file().exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_scope_that_is_not_known() {
-    let stage = Stage::new().await;
-    let (login, url) = stage.login(&["--scope", "admin"]).await;
+async fn reports_unknown_scope() {
+    let fixture = Fixture::new().await;
+    let (login, url) = fixture.login(&["--scope", "admin"]).await;
     let answer = browser().get(&url).send().await.unwrap();
     get(answer.headers()["location"].to_str().unwrap()).await;
-    let ended = login.end().await;
-    assert_eq!(ended.code, 1);
-    assert!(ended.err.contains("not recognized: admin"), "{ended:?}");
+    let output = login.end().await;
+    assert_eq!(output.code, 1);
+    assert!(output.err.contains("not recognized: admin"), "{output:?}");
     assert!(
-        ended.err.contains("--scope llm_observability_read"),
-        "{ended:?}"
+        output.err.contains("--scope llm_observability_read"),
+        "{output:?}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_strangers_answer_does_not_end_the_wait() {
-    let stage = Stage::new().await;
-    let (login, url) = stage.login(&[]).await;
-    let callback = answer_page(&url, "allow").await;
+async fn foreign_redirect_does_not_end_wait() {
+    let fixture = Fixture::new().await;
+    let (login, url) = fixture.login(&[]).await;
+    let callback = answer_consent_page(&url, "allow").await;
     let (head, _) = callback.split_once('?').unwrap();
     let (status, page) = get(&format!("{head}?code=x&state=y&domain=evil.example")).await;
     assert_eq!(status, 400);
@@ -417,26 +408,26 @@ async fn a_strangers_answer_does_not_end_the_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_answer_may_be_pasted_where_the_browser_is_elsewhere() {
-    let stage = Stage::new().await;
-    let (mut login, url) = stage.login(&[]).await;
-    let callback = answer_page(&url, "allow").await;
+async fn accepts_pasted_redirect() {
+    let fixture = Fixture::new().await;
+    let (mut login, url) = fixture.login(&[]).await;
+    let callback = answer_consent_page(&url, "allow").await;
     let mut stdin = login.child.stdin.take().unwrap();
     stdin.write_all(b"what?\n").await.unwrap();
     stdin
         .write_all(format!("{callback}\n").as_bytes())
         .await
         .unwrap();
-    let ended = login.end().await;
-    assert_eq!(ended.code, 0, "{ended:?}");
+    let output = login.end().await;
+    assert_eq!(output.code, 0, "{output:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_with_another_domain_is_not_followed() {
-    let stage = Stage::new().await;
+async fn ignores_redirect_with_another_domain() {
+    let fixture = Fixture::new().await;
     for domain in ["datadoghq.com", "localhost:1", "evil.example"] {
-        let (mut login, url) = stage.login(&[]).await;
-        let callback = answer_page(&url, "allow").await;
+        let (mut login, url) = fixture.login(&[]).await;
+        let callback = answer_consent_page(&url, "allow").await;
         let mut changed: url::Url = callback.parse().unwrap();
         let values: Vec<(String, String)> = changed
             .query_pairs()
@@ -456,73 +447,73 @@ async fn an_answer_with_another_domain_is_not_followed() {
             .write_all(format!("{changed}\n").as_bytes())
             .await
             .unwrap();
-        let ended = login.end().await;
-        assert_eq!(ended.code, 1);
+        let output = login.end().await;
+        assert_eq!(output.code, 1);
         assert!(
-            ended.err.contains("the code was not sent there"),
-            "{ended:?}"
+            output.err.contains("the code was not sent there"),
+            "{output:?}"
         );
     }
-    assert_eq!(stage.asked("POST /oauth2/v1/token"), 0);
+    assert_eq!(fixture.request_count("POST /oauth2/v1/token"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_port_that_is_taken_and_a_browser_that_never_comes() {
-    let stage = Stage::new().await;
+async fn reports_port_in_use_and_timeout() {
+    let fixture = Fixture::new().await;
     let used = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = used.local_addr().unwrap().port().to_string();
-    let arguments = ["login", "--api-url", &stage.url, "--callback-port", &port];
-    let ended = stage.run(&arguments).await;
-    assert_eq!(ended.code, 1);
-    assert!(ended.err.contains(&format!("port {port}")), "{ended:?}");
-    assert_eq!(stage.asked("POST /api/v2/oauth2/register"), 0);
+    let arguments = ["login", "--api-url", &fixture.url, "--callback-port", &port];
+    let output = fixture.run(&arguments).await;
+    assert_eq!(output.code, 1);
+    assert!(output.err.contains(&format!("port {port}")), "{output:?}");
+    assert_eq!(fixture.request_count("POST /api/v2/oauth2/register"), 0);
 
-    let (login, _) = stage.login(&["--timeout", "1"]).await;
-    let ended = tokio::time::timeout(Duration::from_secs(30), login.end())
+    let (login, _) = fixture.login(&["--timeout", "1"]).await;
+    let output = tokio::time::timeout(Duration::from_secs(30), login.end())
         .await
         .unwrap();
-    assert_eq!(ended.code, 1);
+    assert_eq!(output.code, 1);
     assert!(
-        ended.err.contains("no answer came from the browser"),
-        "{ended:?}"
+        output.err.contains("no answer came from the browser"),
+        "{output:?}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_keyring_that_is_not_there_is_said_loudly() {
-    let stage = Stage::new().await;
-    // No session bus in this environment, or no keyring in this build.
-    let ended = stage.signed_in(&["--storage", "keyring"]).await;
+async fn warns_of_missing_keyring() {
+    let fixture = Fixture::new().await;
+    // This environment has no session bus, or this build no keyring.
+    let output = fixture.sign_in(&["--storage", "keyring"]).await;
     assert!(
-        ended
+        output
             .err
             .contains("warning: the system's keyring cannot be used"),
-        "{ended:?}"
+        "{output:?}"
     );
-    assert!(ended.err.contains("logins.json"), "{ended:?}");
-    assert!(stage.run(&["status"]).await.out.contains("in file"));
+    assert!(output.err.contains("logins.json"), "{output:?}");
+    assert!(fixture.run(&["status"]).await.out.contains("in file"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_of_logins_that_others_can_read_is_not_used() {
+async fn ignores_login_file_that_others_can_read() {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let stage = Stage::new().await;
-        stage.signed_in(&[]).await;
-        std::fs::set_permissions(stage.file(), std::fs::Permissions::from_mode(0o644)).unwrap();
-        let ended = stage.run(&["whoami", "--api-url", &stage.url]).await;
-        assert!(ended.out.contains("no credential"), "{ended:?}");
-        assert!(ended.err.contains("other users can read"), "{ended:?}");
-        let ended = stage.run(&["status"]).await;
-        assert_eq!(ended.code, 1);
-        assert!(ended.err.contains("chmod 600"), "{ended:?}");
+        let fixture = Fixture::new().await;
+        fixture.sign_in(&[]).await;
+        std::fs::set_permissions(fixture.file(), std::fs::Permissions::from_mode(0o644)).unwrap();
+        let output = fixture.run(&["whoami", "--api-url", &fixture.url]).await;
+        assert!(output.out.contains("no credential"), "{output:?}");
+        assert!(output.err.contains("other users can read"), "{output:?}");
+        let output = fixture.run(&["status"]).await;
+        assert_eq!(output.code, 1);
+        assert!(output.err.contains("chmod 600"), "{output:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn places_that_nobody_signs_in_to() {
-    let stage = Stage::new().await;
+async fn refuses_sign_in_at_unsupported_targets() {
+    let fixture = Fixture::new().await;
     for (arguments, words) in [
         (
             &["login", "--site", "local"][..],
@@ -533,26 +524,29 @@ async fn places_that_nobody_signs_in_to() {
             "neither",
         ),
         (&["login", "--site", "ddog-gov.com"], "government"),
-        (&["login", "--profile", "../../x"], "a profile's name is"),
+        (
+            &["login", "--profile", "../../x"],
+            "the name of a profile is",
+        ),
         (&["login", "--org", "acme"], "a UUID"),
     ] {
-        let ended = stage.run(arguments).await;
-        assert_ne!(ended.code, 0);
-        assert!(ended.err.contains(words), "{ended:?}");
+        let output = fixture.run(arguments).await;
+        assert_ne!(output.code, 0);
+        assert!(output.err.contains(words), "{output:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_among_the_arguments_is_warned_of_and_not_repeated() {
-    let stage = Stage::new().await;
+async fn warns_of_key_in_arguments_without_repeating_it() {
+    let fixture = Fixture::new().await;
     let key = "0123456789abcdef0123456789abcdef";
-    let ended = stage.run(&["--api-key", key, "tools"]).await;
-    assert_eq!(ended.code, 2);
+    let output = fixture.run(&["--api-key", key, "tools"]).await;
+    assert_eq!(output.code, 2);
     assert!(
-        ended.err.contains("an argument looks like a key"),
-        "{ended:?}"
+        output.err.contains("an argument looks like a key"),
+        "{output:?}"
     );
-    let help = stage
+    let help = fixture
         .command(&["--help"])
         .env("DD_API_KEY", key)
         .output()

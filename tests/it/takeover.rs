@@ -1,5 +1,5 @@
-//! Two processes on one data folder, both serving MCP: the second works through the first, and goes
-//! on alone when the first is killed in the middle of ingest.
+//! Two processes serve MCP over one data directory. The second works through the first, and takes over
+//! when the first is killed during ingest.
 
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::{Path, PathBuf};
@@ -51,8 +51,8 @@ impl Mcp {
     fn ask(&mut self, method: &str, params: &Value) -> Value {
         self.next += 1;
         let id = self.next;
-        let asked = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        writeln!(self.stdin, "{asked}").unwrap();
+        let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        writeln!(self.stdin, "{request}").unwrap();
         loop {
             let line = self.lines.next().expect("an answer").unwrap();
             let message: Value = serde_json::from_str(&line).unwrap();
@@ -62,16 +62,16 @@ impl Mcp {
         }
     }
 
-    /// How many spans of the application a search shows; it must not fail.
+    /// The number of spans in a search, which must succeed.
     fn search(&mut self, limit: usize) -> usize {
         let arguments = json!({"ml_app": "shared", "from": "now-1d", "limit": limit,
             "summary": true});
-        let told = self.ask(
+        let result = self.ask(
             "tools/call",
             &json!({"name": "search_llmobs_spans", "arguments": arguments}),
         );
-        let text = told["content"][0]["text"].as_str().unwrap();
-        assert_ne!(told["isError"], true, "{text}");
+        let text = result["content"][0]["text"].as_str().unwrap();
+        assert_ne!(result["isError"], true, "{text}");
         let answer: Value = serde_json::from_str(text).unwrap();
         answer["spans"].as_array().unwrap().len()
     }
@@ -84,21 +84,23 @@ impl Drop for Mcp {
     }
 }
 
-/// Where whoever owns the folder listens.
-fn owner(data: &Path) -> Option<String> {
+/// The URL of the owner of a data directory.
+fn owner_url(data: &Path) -> Option<String> {
     let text = std::fs::read(data.join("owner.json")).ok()?;
-    let name: Value = serde_json::from_slice(&text).ok()?;
-    Some(name["url"].as_str()?.to_owned())
+    let owner: Value = serde_json::from_slice(&text).ok()?;
+    Some(owner["url"].as_str()?.to_owned())
 }
 
-/// Sends until it is told to stop, to whoever owns the folder.
-async fn ingest(data: PathBuf, kept: Arc<Mutex<Vec<Sent>>>, stop: Arc<AtomicBool>) {
+/// Sends to the owner of the data directory until `stop` is set.
+async fn ingest(data: PathBuf, sent_log: Arc<Mutex<Vec<Sent>>>, stop: Arc<AtomicBool>) {
     let client = client();
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         number += 1;
         let trace = format!("t{number}");
-        let Some(url) = owner(&data) else { continue };
+        let Some(url) = owner_url(&data) else {
+            continue;
+        };
         let spans = batch("shared", &trace, "");
         if post(&client, &url, "/api/v2/llmobs", &spans).await != Some(202) {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -106,29 +108,29 @@ async fn ingest(data: PathBuf, kept: Arc<Mutex<Vec<Sent>>>, stop: Arc<AtomicBool
         }
         let path = "/api/intake/llm-obs/v2/eval-metric";
         let judged = post(&client, &url, path, &scores(&trace)).await == Some(202);
-        kept.lock().unwrap().push(Sent { trace, judged });
+        sent_log.lock().unwrap().push(Sent { trace, judged });
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_second_process_goes_on_when_the_first_is_killed() {
+async fn second_process_takes_over_after_kill() {
     let (home, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let mut first = Mcp::start(&home, data.path());
-    let url = owner(data.path()).expect("the first owns the folder");
+    let url = owner_url(data.path()).expect("the first owns the directory");
     let mut second = Mcp::start(&home, data.path());
     assert_eq!(
-        owner(data.path()).as_ref(),
+        owner_url(data.path()).as_ref(),
         Some(&url),
         "the second attached"
     );
 
-    let (kept, stop) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+    let (sent_log, stop) = (Arc::default(), Arc::new(AtomicBool::new(false)));
     let sending = tokio::spawn(ingest(
         data.path().to_owned(),
-        Arc::clone(&kept),
+        Arc::clone(&sent_log),
         stop.clone(),
     ));
-    let sent = || kept.lock().unwrap().len();
+    let sent = || sent_log.lock().unwrap().len();
     while sent() < 10 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -138,12 +140,9 @@ async fn the_second_process_goes_on_when_the_first_is_killed() {
     first.child.kill().unwrap();
     first.child.wait().unwrap();
     let before = sent();
-    assert!(
-        second.search(50) >= 10 * BATCH,
-        "the very next call is answered"
-    );
-    // It may have got the same port.
-    let next = owner(data.path()).unwrap();
+    assert!(second.search(50) >= 10 * BATCH, "the next call succeeds");
+    // The new owner may listen on the same port.
+    let next = owner_url(data.path()).unwrap();
     while sent() < before + 10 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -152,16 +151,16 @@ async fn the_second_process_goes_on_when_the_first_is_killed() {
 
     // A third process works through the second.
     verified(&home, data.path());
-    assert_eq!(owner(data.path()), Some(next.clone()));
+    assert_eq!(owner_url(data.path()), Some(next.clone()));
     let spans = found(&client(), &next, "@ml_app:shared").await;
-    assert_all_there(&spans, &kept.lock().unwrap());
+    assert_all_there(&spans, &sent_log.lock().unwrap());
     let url = next.as_str();
     let serving = program(&home)
         .args(["local", "--data-dir"])
         .arg(data.path())
         .output()
         .unwrap();
-    let told = String::from_utf8(serving.stderr).unwrap();
+    let stderr = String::from_utf8(serving.stderr).unwrap();
     assert_eq!(serving.status.code(), Some(1));
-    assert!(told.contains(url), "who holds it: {told}");
+    assert!(stderr.contains(url), "names the owner: {stderr}");
 }

@@ -1,8 +1,8 @@
-//! `local export`: spans and evaluations as lines, to a file or to standard output.
+//! `local export`: writes spans and evaluations as lines to a file or to standard output.
 //!
-//! Beside the file stands how far it is until it is whole, so that the same command goes on after a
-//! break. A page of lines is one member of a gzip file: a file that was cut behind a page is a
-//! valid one.
+//! A second file beside the export records the progress until the export is complete, so that the
+//! same command resumes an interrupted export. Each page of lines is one member of the gzip file, so
+//! a file that ends after a page is valid.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write};
@@ -19,40 +19,40 @@ use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::cli::settings::Settings;
 
-use super::store::{Needs, Store, progress};
+use super::store::{Store, StoreRequirement, progress};
 
-/// How far an export is.
+/// The progress of an export.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Progress {
+struct ExportProgress {
     store_id: String,
-    /// Length of the file up to here, in bytes.
+    /// Length of the complete pages in the file, in bytes.
     length: u64,
-    /// Where to go on; `None` at the beginning.
+    /// The position of the next page in the store; `None` at the start.
     next: Option<Value>,
     spans: u64,
     evaluations: u64,
 }
 
-/// Where the lines go.
-enum Target {
+/// The destination of the lines.
+enum ExportTarget {
     Stdout,
     File {
         file: File,
         compressed: bool,
-        /// Where it is noted how far the file is.
-        note: PathBuf,
+        /// The file that records the progress.
+        progress_file: PathBuf,
     },
 }
 
 pub(super) async fn run(settings: &Settings, args: &ExportArgs) -> Result<ExitCode, CliError> {
-    let store = Store::open(settings, Needs::Data).await?;
-    let written = export(&store, &args.file).await;
+    let store = Store::open(settings, StoreRequirement::Existing).await?;
+    let exported = export(&store, &args.file).await;
     store.close().await;
-    let Some(done) = written? else {
+    let Some(done) = exported? else {
         return Ok(ExitCode::SUCCESS);
     };
     let to_stdout = args.file.as_os_str() == "-";
-    let told = if args.json {
+    let summary = if args.json {
         json!({"spans": done.spans, "evaluations": done.evaluations}).to_string()
     } else {
         format!(
@@ -60,21 +60,21 @@ pub(super) async fn run(settings: &Settings, args: &ExportArgs) -> Result<ExitCo
             done.spans, done.evaluations
         )
     };
-    // Standard output is for the lines.
+    // Standard output holds the lines.
     if to_stdout {
-        output::print_note(&told);
+        output::print_note(&summary);
     } else {
-        output::print(&told)?;
+        output::print(&summary)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// `None` when the reader of standard output had enough.
-async fn export(store: &Store, path: &Path) -> Result<Option<Progress>, CliError> {
+/// Exports all lines. Returns `None` if the reader of standard output closes it.
+async fn export(store: &Store, path: &Path) -> Result<Option<ExportProgress>, CliError> {
     let (mut target, mut done) = open(path, &store.id)?;
     if done.next.is_some() {
         let lines = done.spans + done.evaluations;
-        output::print_note(&format!("Going on behind line {lines}."));
+        output::print_note(&format!("Resuming after line {lines}."));
     }
     let stats: Value = store.ask("stats", json!({})).await?;
     let count = |path: &str| stats.pointer(path).and_then(Value::as_u64).unwrap_or(0);
@@ -107,69 +107,75 @@ async fn export(store: &Store, path: &Path) -> Result<Option<Progress>, CliError
 
 fn unwritable(path: &Path, error: &io::Error) -> CliError {
     CliError::failed(
-        format!("{} cannot be written: {error}", path.display()),
-        "make room or name another file; the same command goes on where it was",
+        format!("cannot write {}: {error}", path.display()),
+        "free disk space or name another file; the same command resumes the export",
     )
 }
 
-fn open(path: &Path, store_id: &str) -> Result<(Target, Progress), CliError> {
-    let new = Progress {
+fn open(path: &Path, store_id: &str) -> Result<(ExportTarget, ExportProgress), CliError> {
+    let new = ExportProgress {
         store_id: store_id.to_owned(),
-        ..Progress::default()
+        ..ExportProgress::default()
     };
     if path.as_os_str() == "-" {
-        return Ok((Target::Stdout, new));
+        return Ok((ExportTarget::Stdout, new));
     }
-    let note = beside(path);
-    let noted: Option<Progress> = std::fs::read(&note)
+    let progress_file = progress_path(path);
+    let recorded: Option<ExportProgress> = std::fs::read(&progress_file)
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok());
-    let (mut file, done) = match noted {
-        Some(noted) if noted.store_id == store_id => {
+    let (mut file, done) = match recorded {
+        Some(recorded) if recorded.store_id == store_id => {
             let file = OpenOptions::new().write(true).open(path);
-            (file.map_err(|error| unwritable(path, &error))?, noted)
+            (file.map_err(|error| unwritable(path, &error))?, recorded)
         }
         Some(_) => {
             return Err(CliError::failed(
-                format!("{} was begun from another store", path.display()),
-                format!("delete it and {}, or name another file", note.display()),
+                format!(
+                    "{} is an unfinished export of another store",
+                    path.display()
+                ),
+                format!(
+                    "delete it and {}, or name another file",
+                    progress_file.display()
+                ),
             ));
         }
         None => {
             let file = OpenOptions::new().write(true).create_new(true).open(path);
             let file = file.map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists => CliError::failed(
-                    format!("{} is there already", path.display()),
-                    "name another file, or delete that one",
+                    format!("{} already exists", path.display()),
+                    "name another file, or delete this one",
                 ),
                 _ => unwritable(path, &error),
             })?;
             (file, new)
         }
     };
-    // What stands behind was written and not noted.
+    // Bytes after the recorded length belong to an unfinished page.
     file.set_len(done.length)
         .and_then(|()| file.seek(SeekFrom::End(0)))
         .map_err(|error| unwritable(path, &error))?;
     let compressed = path.extension().is_some_and(|end| end == "gz");
-    let target = Target::File {
+    let target = ExportTarget::File {
         file,
         compressed,
-        note,
+        progress_file,
     };
     Ok((target, done))
 }
 
-/// The file that notes how far another is.
-fn beside(path: &Path) -> PathBuf {
+/// The file that records the progress of an export.
+fn progress_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".resume");
     PathBuf::from(name)
 }
 
-impl Target {
-    /// Writes a page, and notes how far it is.
-    fn write(&mut self, lines: &[u8], done: &mut Progress) -> io::Result<()> {
+impl ExportTarget {
+    /// Writes a page and records the progress.
+    fn write(&mut self, lines: &[u8], done: &mut ExportProgress) -> io::Result<()> {
         match self {
             Self::Stdout => {
                 let mut out = io::stdout().lock();
@@ -179,7 +185,7 @@ impl Target {
             Self::File {
                 file,
                 compressed,
-                note,
+                progress_file,
             } => {
                 if *compressed {
                     let mut encoder = GzEncoder::new(&mut *file, Compression::default());
@@ -188,12 +194,12 @@ impl Target {
                 } else {
                     file.write_all(lines)?;
                 }
-                // The note must not know of more than the file holds.
+                // The record must not exceed the durable content of the file.
                 file.sync_data()?;
                 done.length = file.stream_position()?;
-                let aside = note.with_extension("resume.new");
-                std::fs::write(&aside, serde_json::to_vec(done)?)?;
-                std::fs::rename(&aside, note)
+                let temporary = progress_file.with_extension("resume.new");
+                std::fs::write(&temporary, serde_json::to_vec(done)?)?;
+                std::fs::rename(&temporary, progress_file)
             }
         }
     }
@@ -201,7 +207,7 @@ impl Target {
     fn finish(self) -> io::Result<()> {
         match self {
             Self::Stdout => Ok(()),
-            Self::File { note, .. } => std::fs::remove_file(note),
+            Self::File { progress_file, .. } => std::fs::remove_file(progress_file),
         }
     }
 }
@@ -212,38 +218,38 @@ mod tests {
     use std::io::Read as _;
 
     #[test]
-    fn a_file_that_was_broken_off_goes_on_behind_the_last_page() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("out.ndjson.gz");
+    fn resumes_interrupted_export_after_last_page() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("out.ndjson.gz");
         let (mut target, mut done) = open(&path, "s").expect("new");
         done.next = Some(json!({"spans": 1}));
         target.write(b"{\"a\":1}\n", &mut done).expect("written");
-        // The process dies while it writes the second page.
-        if let Target::File { file, .. } = &mut target {
+        // The process ends while it writes the second page.
+        if let ExportTarget::File { file, .. } = &mut target {
             file.write_all(b"half a page").expect("written");
         }
         drop(target);
 
-        let (mut target, mut again) = open(&path, "s").expect("goes on");
+        let (mut target, mut again) = open(&path, "s").expect("resumes");
         assert_eq!(again, done);
         again.next = None;
         target.write(b"{\"a\":2}\n", &mut again).expect("written");
         target.finish().expect("done");
-        let file = File::open(&path).expect("there");
+        let file = File::open(&path).expect("exists");
         let mut text = String::new();
         flate2::read::MultiGzDecoder::new(file)
             .read_to_string(&mut text)
             .expect("valid gzip");
         assert_eq!(text, "{\"a\":1}\n{\"a\":2}\n");
-        assert!(!beside(&path).exists());
+        assert!(!progress_path(&path).exists());
         let refused = open(&path, "s").err().expect("not overwritten");
-        assert!(refused.to_string().contains("is there already"));
+        assert!(refused.to_string().contains("already exists"));
     }
 
     #[test]
-    fn an_export_of_another_store_is_not_gone_on_with() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("out.ndjson");
+    fn refuses_to_resume_export_of_another_store() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("out.ndjson");
         let (mut target, mut done) = open(&path, "one").expect("new");
         target.write(b"{}\n", &mut done).expect("written");
         let refused = open(&path, "two").err().expect("refused");

@@ -1,7 +1,7 @@
-//! `local import`: lines back into the store.
+//! `local import`: reads exported lines into the store.
 //!
-//! What a line says replaces what is kept under the same ids, so reading one twice is no harm: after
-//! a break the same command goes on behind the last lines that surely arrived.
+//! An imported span or evaluation replaces the one with the same id, so importing a line twice is
+//! harmless. The same command resumes an interrupted import after the last acknowledged lines.
 
 use std::io;
 use std::path::Path;
@@ -17,42 +17,42 @@ use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::cli::settings::Settings;
 
-use super::source::{Imported, Line, Lines, Note};
-use super::store::{Needs, Store, progress};
+use super::source::{ImportProgress, Line, Lines, ProgressFile};
+use super::store::{Store, StoreRequirement, progress};
 
-/// Bytes after which lines are sent, and lines.
-const CHUNK_BYTES: usize = 1 << 20;
-const CHUNK_LINES: usize = 1_000;
+/// The most bytes and the most lines of one request.
+const MAX_CHUNK_BYTES: usize = 1 << 20;
+const MAX_CHUNK_LINES: usize = 1_000;
 
-/// Lines told that could not be taken in; further ones are counted.
-const TOLD: u64 = 100;
+/// The most malformed lines that are reported; further ones are only counted.
+const MAX_REPORTED_LINES: u64 = 100;
 
-/// What the store says about a chunk.
+/// The answer of the store to a chunk.
 #[derive(Deserialize)]
-struct Taken {
+struct ChunkResult {
     spans: u64,
     evaluations: u64,
-    refused: Vec<Refused>,
+    refused: Vec<MalformedLine>,
 }
 
 #[derive(Deserialize)]
-struct Refused {
-    /// Within the chunk, from 1.
+struct MalformedLine {
+    /// Line number within the chunk, from 1.
     line: u64,
     reason: String,
 }
 
 pub(super) async fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitCode, CliError> {
-    let store = Store::open(settings, Needs::Nothing).await?;
-    let mut all = Imported::default();
+    let store = Store::open(settings, StoreRequirement::MayBeNew).await?;
+    let mut total = ImportProgress::default();
     let mut outcome = Ok(());
     for source in &args.files {
         match import(&store, source, &settings.local.data_dir).await {
             Ok(done) => {
-                all.lines += done.lines;
-                all.spans += done.spans;
-                all.evaluations += done.evaluations;
-                all.refused += done.refused;
+                total.lines += done.lines;
+                total.spans += done.spans;
+                total.evaluations += done.evaluations;
+                total.refused += done.refused;
             }
             Err(error) => {
                 outcome = Err(error);
@@ -62,65 +62,66 @@ pub(super) async fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitCo
     }
     store.close().await;
     outcome?;
-    let refused = all.refused;
+    let refused = total.refused;
     output::print(&if args.json {
-        json!({"lines": all.lines, "spans": all.spans, "evaluations": all.evaluations,
+        json!({"lines": total.lines, "spans": total.spans, "evaluations": total.evaluations,
             "refused_lines": refused})
         .to_string()
     } else {
-        let (spans, evaluations) = (all.spans, all.evaluations);
+        let (spans, evaluations) = (total.spans, total.evaluations);
         format!("Imported {spans} spans and {evaluations} evaluations.")
     })?;
     if refused > 0 {
         return Err(CliError::failed(
-            format!("{refused} lines could not be taken in; the others were"),
-            "mend those lines and import the file again: what is there already stays as it is",
+            format!("{refused} lines are malformed; the others were imported"),
+            "fix those lines and import the file again; lines that are already imported do not change",
         ));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn import(store: &Store, source: &Path, data_dir: &Path) -> Result<Imported, CliError> {
+async fn import(store: &Store, source: &Path, data_dir: &Path) -> Result<ImportProgress, CliError> {
     let unreadable = |error: io::Error| {
         CliError::failed(
-            format!("{} cannot be read: {error}", source.display()),
-            "name a file that `llmobs-mcp local export` wrote, or - for standard input",
+            format!("cannot read {}: {error}", source.display()),
+            "name a file written by `llmobs-mcp local export`, or - for standard input",
         )
     };
-    let note = Note::of(source, data_dir).map_err(unreadable)?;
+    let progress_file = ProgressFile::for_source(source, data_dir).map_err(unreadable)?;
     let bar = progress("bytes read", 0);
     let mut lines = Lines::open(source, &bar).map_err(unreadable)?;
-    let mut importing = Importing {
+    let mut import = FileImport {
         store,
         bar: &bar,
-        note: note.as_ref(),
-        done: Imported::default(),
+        progress_file: progress_file.as_ref(),
+        done: ImportProgress::default(),
         name: source.display().to_string(),
     };
-    if let Some(before) = note.as_ref().and_then(Note::read) {
-        lines.skip(before.bytes).map_err(unreadable)?;
-        let line = before.lines;
-        output::print_note(&format!("{}: going on behind line {line}.", importing.name));
-        importing.done = before;
+    if let Some(done) = progress_file.as_ref().and_then(ProgressFile::read) {
+        lines.skip(done.bytes).map_err(unreadable)?;
+        let line = done.lines;
+        output::print_note(&format!("{}: resuming after line {line}.", import.name));
+        import.done = done;
     }
-    importing.all(&mut lines).await?;
+    import.run(&mut lines).await?;
     bar.finish_and_clear();
-    if let Some(note) = &note {
-        note.remove();
+    if let Some(progress_file) = &progress_file {
+        progress_file.remove();
     }
-    Ok(importing.done)
+    Ok(import.done)
 }
 
-struct Importing<'a> {
+/// The import of one file.
+struct FileImport<'a> {
     store: &'a Store,
     bar: &'a ProgressBar,
-    note: Option<&'a Note>,
-    done: Imported,
+    progress_file: Option<&'a ProgressFile>,
+    done: ImportProgress,
     name: String,
 }
 
-impl Importing<'_> {
-    async fn all(&mut self, lines: &mut Lines) -> Result<(), CliError> {
+impl FileImport<'_> {
+    async fn run(&mut self, lines: &mut Lines) -> Result<(), CliError> {
         let mut chunk = Vec::new();
         let mut count = 0;
         loop {
@@ -129,18 +130,18 @@ impl Importing<'_> {
             match next {
                 Ok(None) => return self.send(chunk, count, lines.bytes).await,
                 Ok(Some(Line::Text(text))) => chunk.extend(text),
-                Ok(Some(Line::TooLong)) => self.refuse(number, "it is far too long for a span"),
+                Ok(Some(Line::TooLong)) => self.report(number, "the line is too long for a span"),
                 Err(error) => {
                     self.send(chunk, count, lines.bytes).await?;
-                    let why = format!("the file cannot be read on from here ({error})");
-                    self.refuse(number, &why);
+                    let why = format!("cannot read the rest of the file ({error})");
+                    self.report(number, &why);
                     return Ok(());
                 }
             }
-            // Every line stands in the chunk, if only as an empty one: its place is its number.
+            // The chunk keeps an empty line for a skipped one, so that line numbers match.
             chunk.push(b'\n');
             count += 1;
-            if chunk.len() >= CHUNK_BYTES || count >= CHUNK_LINES {
+            if chunk.len() >= MAX_CHUNK_BYTES || count >= MAX_CHUNK_LINES {
                 self.send(std::mem::take(&mut chunk), count, lines.bytes)
                     .await?;
                 count = 0;
@@ -148,32 +149,33 @@ impl Importing<'_> {
         }
     }
 
-    /// Sends lines, tells what was refused, and notes how far it is.
+    /// Sends lines, reports the malformed ones and records the progress.
     async fn send(&mut self, chunk: Vec<u8>, count: usize, bytes: u64) -> Result<(), CliError> {
         if count == 0 {
             return Ok(());
         }
         let answer = self.store.post("import", Bytes::from(chunk)).await?;
-        let taken: Taken = serde_json::from_slice(answer.body())
+        let result: ChunkResult = serde_json::from_slice(answer.body())
             .map_err(|error| CliError::failed(error, "this is a bug: please report it"))?;
-        for refused in taken.refused {
-            self.refuse(self.done.lines + refused.line, &refused.reason);
+        for malformed in result.refused {
+            self.report(self.done.lines + malformed.line, &malformed.reason);
         }
-        self.done.spans += taken.spans;
-        self.done.evaluations += taken.evaluations;
+        self.done.spans += result.spans;
+        self.done.evaluations += result.evaluations;
         self.done.lines += count as u64;
         self.done.bytes = bytes;
-        if let Some(note) = self.note
-            && let Err(error) = note.write(&self.done)
+        if let Some(progress_file) = self.progress_file
+            && let Err(error) = progress_file.write(&self.done)
         {
-            tracing::warn!("how far the import is cannot be noted: {error}");
+            tracing::warn!("cannot record the progress of the import: {error}");
         }
         Ok(())
     }
 
-    fn refuse(&mut self, line: u64, reason: &str) {
+    /// Reports a malformed line.
+    fn report(&mut self, line: u64, reason: &str) {
         self.done.refused += 1;
-        if self.done.refused <= TOLD {
+        if self.done.refused <= MAX_REPORTED_LINES {
             let name = &self.name;
             self.bar
                 .suspend(|| output::print_note(&format!("{name}: line {line}: {reason}")));

@@ -1,7 +1,6 @@
-//! `local purge`: old spans go for good.
+//! `local purge`: removes old spans permanently.
 
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -9,16 +8,16 @@ use crate::cli::args::PurgeArgs;
 use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::cli::settings::Settings;
+use crate::clock::now_ms;
 
-use super::store::{Needs, Store, progress};
+use super::store::{Store, StoreRequirement, progress};
 
 pub(super) async fn run(settings: &Settings, args: &PurgeArgs) -> Result<ExitCode, CliError> {
     let before_ms = args.older_than.map(|age| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let before = now.unwrap_or_default().saturating_sub(age);
-        i64::try_from(before.as_millis()).unwrap_or(i64::MAX)
+        let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        now_ms().saturating_sub(age_ms)
     });
-    let store = Store::open(settings, Needs::Data).await?;
+    let store = Store::open(settings, StoreRequirement::Existing).await?;
     let removed = remove(&store, before_ms, args.down_to).await;
     store.close().await;
     let (spans, evaluations) = removed?;
@@ -30,7 +29,7 @@ pub(super) async fn run(settings: &Settings, args: &PurgeArgs) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// Piece by piece, so that whoever holds the data goes on taking in and answering.
+/// Removes spans in steps, so that the owner of the data can ingest and answer in between.
 async fn remove(
     store: &Store,
     before_ms: Option<i64>,
@@ -39,16 +38,16 @@ async fn remove(
     let bar = progress("spans removed", 0);
     bar.unset_length();
     let (mut spans, mut evaluations) = (0, 0);
-    let mut asked = json!({"before_ms": before_ms, "max_bytes": max_bytes});
+    let mut request = json!({"before_ms": before_ms, "max_bytes": max_bytes});
     loop {
-        let told: Value = store.ask("purge", asked).await?;
-        let count = |path: &str| told.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+        let answer: Value = store.ask("purge", request).await?;
+        let count = |path: &str| answer.pointer(path).and_then(Value::as_u64).unwrap_or(0);
         spans += count("/removed/spans");
         evaluations += count("/removed/evaluations");
         bar.set_position(spans);
-        match told.get("purge") {
+        match answer.get("purge") {
             None | Some(Value::Null) => break,
-            Some(rest) => asked = json!({"purge": rest}),
+            Some(rest) => request = json!({"purge": rest}),
         }
     }
     bar.finish_and_clear();

@@ -1,4 +1,4 @@
-//! A source of lines: a file, plain or gzip, or standard input; and how far it has been read.
+//! A source of lines (a plain or gzip file, or standard input), and the progress of its import.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,54 +10,54 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Longest line that is taken in. A span is far smaller; what has no line breaks at all must not
-/// fill the memory.
-const MAX_LINE: u64 = 32 << 20;
+/// The longest line, in bytes. A span is far smaller; a file without line breaks must not fill the
+/// memory.
+const MAX_LINE_BYTES: u64 = 32 << 20;
 
-/// How far a source was imported.
+/// The progress of an import.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Imported {
-    /// Bytes of lines, once decompressed.
+pub(super) struct ImportProgress {
+    /// Decompressed bytes.
     pub(super) bytes: u64,
     /// Lines.
     pub(super) lines: u64,
     pub(super) spans: u64,
     pub(super) evaluations: u64,
-    /// Lines that could not be taken in.
+    /// Malformed lines.
     pub(super) refused: u64,
 }
 
-/// Which source a note is about: changed, it is another.
+/// The identity of a source. A changed file is another source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Identity {
+struct SourceIdentity {
     path: PathBuf,
     length: u64,
     modified_ms: u64,
 }
 
-/// Where it is noted how far a source was imported into a data folder.
-pub(super) struct Note {
+/// The file in the data directory that records the progress of an import.
+pub(super) struct ProgressFile {
     file: PathBuf,
-    identity: Identity,
+    identity: SourceIdentity,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Noted {
-    source: Identity,
-    done: Imported,
+struct ProgressRecord {
+    source: SourceIdentity,
+    done: ImportProgress,
 }
 
-impl Note {
-    /// The note of a source; `None` for standard input, which cannot be read again.
-    pub(super) fn of(source: &Path, data_dir: &Path) -> io::Result<Option<Self>> {
+impl ProgressFile {
+    /// The progress file of a source; `None` for standard input, which cannot be read twice.
+    pub(super) fn for_source(source: &Path, data_dir: &Path) -> io::Result<Option<Self>> {
         if source.as_os_str() == "-" {
             return Ok(None);
         }
-        let found = std::fs::metadata(source)?;
-        let modified = found.modified()?.duration_since(UNIX_EPOCH);
-        let identity = Identity {
+        let metadata = std::fs::metadata(source)?;
+        let modified = metadata.modified()?.duration_since(UNIX_EPOCH);
+        let identity = SourceIdentity {
             path: source.canonicalize()?,
-            length: found.len(),
+            length: metadata.len(),
             modified_ms: modified
                 .ok()
                 .and_then(|since| u64::try_from(since.as_millis()).ok())
@@ -73,38 +73,38 @@ impl Note {
         Ok(Some(Self { file, identity }))
     }
 
-    /// How far the source was imported when it was broken off.
-    pub(super) fn read(&self) -> Option<Imported> {
+    /// The progress of the interrupted import of this source, if there is one.
+    pub(super) fn read(&self) -> Option<ImportProgress> {
         let text = std::fs::read(&self.file).ok()?;
-        let noted: Noted = serde_json::from_slice(&text).ok()?;
-        (noted.source == self.identity).then_some(noted.done)
+        let record: ProgressRecord = serde_json::from_slice(&text).ok()?;
+        (record.source == self.identity).then_some(record.done)
     }
 
-    pub(super) fn write(&self, done: &Imported) -> io::Result<()> {
-        if let Some(folder) = self.file.parent() {
-            std::fs::create_dir_all(folder)?;
+    pub(super) fn write(&self, done: &ImportProgress) -> io::Result<()> {
+        if let Some(directory) = self.file.parent() {
+            std::fs::create_dir_all(directory)?;
         }
-        let noted = Noted {
+        let record = ProgressRecord {
             source: self.identity.clone(),
             done: done.clone(),
         };
-        let aside = self.file.with_extension("new");
-        std::fs::write(&aside, serde_json::to_vec(&noted)?)?;
-        std::fs::rename(aside, &self.file)
+        let temporary = self.file.with_extension("new");
+        std::fs::write(&temporary, serde_json::to_vec(&record)?)?;
+        std::fs::rename(temporary, &self.file)
     }
 
-    /// The source is done, or begun anew.
+    /// Removes the file after a complete import.
     pub(super) fn remove(&self) {
-        // A note that stays is about a source that is wholly imported: reading it again is no harm.
+        // A file that cannot be removed is harmless: it records a complete import.
         let _ = std::fs::remove_file(&self.file);
     }
 }
 
-/// A line, or why there is none.
+/// A line, or a skipped one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     Text(Vec<u8>),
-    /// Longer than is taken in; it was skipped.
+    /// Longer than the maximum; skipped.
     TooLong,
 }
 
@@ -116,7 +116,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Opens a source; `bar` is moved by the bytes read of it.
+    /// Opens a source. `bar` advances by the bytes read.
     pub(super) fn open(source: &Path, bar: &ProgressBar) -> io::Result<Self> {
         let raw: Box<dyn Read> = if source.as_os_str() == "-" {
             Box::new(io::stdin())
@@ -125,13 +125,13 @@ impl Lines {
             bar.set_length(file.metadata()?.len());
             Box::new(file)
         };
-        Self::of(bar.wrap_read(raw))
+        Self::from_reader(bar.wrap_read(raw))
     }
 
-    fn of(raw: impl Read + 'static) -> io::Result<Self> {
+    fn from_reader(raw: impl Read + 'static) -> io::Result<Self> {
         const GZIP: [u8; 2] = [0x1f, 0x8b];
         let mut raw = BufReader::with_capacity(1 << 18, raw);
-        // By its first bytes: a name can lie, and standard input has none.
+        // The first bytes decide: a file name can be wrong, and standard input has none.
         let reader: Box<dyn BufRead> = if raw.fill_buf()?.starts_with(&GZIP) {
             Box::new(BufReader::new(MultiGzDecoder::new(raw)))
         } else {
@@ -140,10 +140,10 @@ impl Lines {
         Ok(Self { reader, bytes: 0 })
     }
 
-    /// Passes over what was imported before.
+    /// Skips the bytes that are already imported.
     pub(super) fn skip(&mut self, bytes: u64) -> io::Result<()> {
-        let mut before = (&mut self.reader).take(bytes);
-        self.bytes += io::copy(&mut before, &mut io::sink())?;
+        let mut imported = (&mut self.reader).take(bytes);
+        self.bytes += io::copy(&mut imported, &mut io::sink())?;
         Ok(())
     }
 
@@ -151,7 +151,7 @@ impl Lines {
     pub(super) fn next(&mut self) -> io::Result<Option<Line>> {
         let mut line = Vec::new();
         let read = (&mut self.reader)
-            .take(MAX_LINE)
+            .take(MAX_LINE_BYTES)
             .read_until(b'\n', &mut line)? as u64;
         self.bytes += read;
         if read == 0 {
@@ -161,22 +161,22 @@ impl Lines {
             line.pop();
             return Ok(Some(Line::Text(line)));
         }
-        if read < MAX_LINE {
+        if read < MAX_LINE_BYTES {
             return Ok(Some(Line::Text(line)));
         }
-        self.pass_line()?;
+        self.skip_line()?;
         Ok(Some(Line::TooLong))
     }
 
-    /// Reads to the end of the line without keeping it.
-    fn pass_line(&mut self) -> io::Result<()> {
+    /// Skips to the end of the line.
+    fn skip_line(&mut self) -> io::Result<()> {
         loop {
-            let held = self.reader.fill_buf()?;
-            let end = held.iter().position(|byte| *byte == b'\n');
-            let passed = end.map_or(held.len(), |at| at + 1);
-            let done = end.is_some() || held.is_empty();
-            self.reader.consume(passed);
-            self.bytes += passed as u64;
+            let buffer = self.reader.fill_buf()?;
+            let end = buffer.iter().position(|byte| *byte == b'\n');
+            let skipped = end.map_or(buffer.len(), |at| at + 1);
+            let done = end.is_some() || buffer.is_empty();
+            self.reader.consume(skipped);
+            self.bytes += skipped as u64;
             if done {
                 return Ok(());
             }
@@ -190,7 +190,7 @@ mod tests {
     use std::io::{Cursor, Write as _};
 
     fn lines(bytes: Vec<u8>) -> Lines {
-        Lines::of(Cursor::new(bytes)).expect("opens")
+        Lines::from_reader(Cursor::new(bytes)).expect("opens")
     }
 
     fn text(line: &str) -> Option<Line> {
@@ -198,14 +198,14 @@ mod tests {
     }
 
     #[test]
-    fn plain_and_gzip_of_several_members_give_the_same_lines() {
-        let packed = |text: &str| {
+    fn plain_and_multi_member_gzip_give_same_lines() {
+        let compress = |text: &str| {
             let mut encoder =
                 flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(text.as_bytes()).expect("written");
-            encoder.finish().expect("whole")
+            encoder.finish().expect("complete")
         };
-        let members = [packed("one\ntw"), packed("o\n\nthree")].concat();
+        let members = [compress("one\ntw"), compress("o\n\nthree")].concat();
         for source in [b"one\ntwo\n\nthree".to_vec(), members] {
             let mut lines = lines(source);
             for expected in [text("one"), text("two"), text(""), text("three"), None] {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_imported_is_passed_over() {
+    fn skips_imported_bytes() {
         let mut lines = lines(b"one\ntwo\nthree".to_vec());
         lines.skip(4).expect("skips");
         assert_eq!(lines.next().expect("reads"), text("two"));
@@ -224,8 +224,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_skipped_and_the_next_one_is_read() {
-        let mut long = vec![b'x'; usize::try_from(MAX_LINE).expect("fits") + 5];
+    fn skips_overlong_line() {
+        let mut long = vec![b'x'; usize::try_from(MAX_LINE_BYTES).expect("fits") + 5];
         long.extend_from_slice(b"\nnext\n");
         let mut lines = lines(long);
         assert_eq!(lines.next().expect("reads"), Some(Line::TooLong));
@@ -233,27 +233,27 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_about_one_state_of_one_file() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let source = folder.path().join("x.ndjson");
+    fn progress_is_valid_for_unchanged_file_only() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let source = directory.path().join("x.ndjson");
         std::fs::write(&source, "{}\n").expect("written");
-        let note = || {
-            Note::of(&source, folder.path())
-                .expect("there")
+        let progress_file = || {
+            ProgressFile::for_source(&source, directory.path())
+                .expect("exists")
                 .expect("a file")
         };
-        assert_eq!(note().read(), None);
-        let done = Imported {
+        assert_eq!(progress_file().read(), None);
+        let done = ImportProgress {
             lines: 1,
-            ..Imported::default()
+            ..ImportProgress::default()
         };
-        note().write(&done).expect("noted");
-        assert_eq!(note().read(), Some(done));
+        progress_file().write(&done).expect("recorded");
+        assert_eq!(progress_file().read(), Some(done));
         std::fs::write(&source, "{}\n{}\n").expect("changed");
-        assert_eq!(note().read(), None);
-        note().remove();
+        assert_eq!(progress_file().read(), None);
+        progress_file().remove();
         assert!(
-            Note::of(Path::new("-"), folder.path())
+            ProgressFile::for_source(Path::new("-"), directory.path())
                 .expect("stdin")
                 .is_none()
         );

@@ -1,4 +1,4 @@
-//! `local stats`: how much is kept, and how much room it takes.
+//! `local stats`: shows the number of spans and the size on disk.
 
 use std::process::ExitCode;
 
@@ -11,47 +11,48 @@ use crate::cli::output;
 use crate::cli::settings::Settings;
 use llmobs_core::query::time::format_rfc3339;
 
-use super::store::{Needs, Store};
+use super::store::{Store, StoreRequirement};
 
 pub(super) async fn run(settings: &Settings, args: &StatsArgs) -> Result<ExitCode, CliError> {
-    let store = Store::open(settings, Needs::Data).await?;
-    let told = store.ask::<Value>("stats", json!({})).await;
-    let holder = store.holder();
+    let store = Store::open(settings, StoreRequirement::Existing).await?;
+    let stats = store.ask::<Value>("stats", json!({})).await;
+    let owner = store.owner();
     store.close().await;
-    let mut told = told?;
+    let mut stats = stats?;
     if args.json {
-        if let Some(map) = told.as_object_mut() {
-            map.insert("held_by".to_owned(), json!(holder));
+        if let Some(map) = stats.as_object_mut() {
+            map.insert("held_by".to_owned(), json!(owner));
         }
-        output::print(&told.to_string())?;
+        output::print(&stats.to_string())?;
     } else {
-        output::print(&for_people(&told, holder.as_deref()))?;
+        output::print(&to_text(&stats, owner.as_deref()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn for_people(told: &Value, holder: Option<&str>) -> String {
-    let number = |path: &str| told.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+fn to_text(stats: &Value, owner: Option<&str>) -> String {
+    let number = |path: &str| stats.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     let text = |path: &str| {
-        told.pointer(path)
+        stats
+            .pointer(path)
             .and_then(Value::as_str)
             .unwrap_or_default()
     };
     let size = |path: &str| DecimalBytes(number(path));
-    let moment = |path: &str| {
-        let ns = told.pointer(path).and_then(Value::as_i64);
+    let time = |path: &str| {
+        let ns = stats.pointer(path).and_then(Value::as_i64);
         ns.map(|ns| format_rfc3339(ns.div_euclid(1_000_000)))
     };
-    let between = match (moment("/oldest_start_ns"), moment("/newest_start_ns")) {
+    let time_window = match (time("/oldest_start_ns"), time("/newest_start_ns")) {
         (Some(oldest), Some(newest)) => format!(", from {oldest} to {newest}"),
         _ => String::new(),
     };
-    let held = holder.map_or_else(String::new, |url| format!("\nHeld by      {url}"));
+    let owner = owner.map_or_else(String::new, |url| format!("\nOwner        {url}"));
     format!(
-        "Data in      {} (store {}){held}\n\
-         Spans        {} in {} traces{between}\n\
+        "Data in      {} (store {}){owner}\n\
+         Spans        {} in {} traces{time_window}\n\
          Evaluations  {}\n\
-         On disk      {} used, {} free inside the file, {} log, {} index, {} experiments\n\
+         On disk      {} used, {} free in the file, {} log, {} index, {} experiments\n\
          Index        {}",
         text("/folder"),
         text("/store_id"),
@@ -63,20 +64,20 @@ fn for_people(told: &Value, holder: Option<&str>) -> String {
         size("/bytes/log"),
         size("/bytes/index"),
         size("/bytes/experiments"),
-        index_for_people(told),
+        index_to_text(stats),
     )
 }
 
-fn index_for_people(told: &Value) -> String {
-    let of = |key: &str| told.pointer(&format!("/index/{key}"));
-    let number = |key: &str| of(key).and_then(Value::as_u64).unwrap_or(0);
-    let text = |key: &str| of(key).and_then(Value::as_str);
-    let slower = "searches read the data themselves until then, more slowly";
+fn index_to_text(stats: &Value) -> String {
+    let of = |key: &str| stats.pointer(&format!("/index/{key}"));
+    let number = |key: &str| field(key).and_then(Value::as_u64).unwrap_or(0);
+    let text = |key: &str| field(key).and_then(Value::as_str);
+    let slower = "until then searches scan the data, which is slower";
     match text("state") {
-        None => "none: searches read the data themselves".to_owned(),
-        Some("ready") if number("changes_behind") == 0 => "has everything".to_owned(),
+        None => "none; searches scan the data".to_owned(),
+        Some("ready") if number("changes_behind") == 0 => "complete".to_owned(),
         Some("ready") => format!(
-            "{} changes behind; searches read those from the data",
+            "{} changes behind; searches scan those in the data",
             number("changes_behind")
         ),
         Some("building") => format!(
@@ -85,7 +86,7 @@ fn index_for_people(told: &Value) -> String {
             number("total")
         ),
         Some(_) => format!(
-            "cannot be built ({}) and is tried again; {slower}",
+            "could not be built ({}), and building is retried; {slower}",
             text("reason").unwrap_or_default()
         ),
     }

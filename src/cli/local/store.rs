@@ -1,5 +1,5 @@
-//! The data that a `local` command works on, through the private endpoints of whoever owns them:
-//! this process, when nobody else does.
+//! The store that a `local` subcommand works on, through the private endpoints of its owner: another
+//! process, or this one if there is no other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,78 +17,82 @@ use datadog_llmobs::{ResponseLimits, Transport};
 use llmobs_local::owner::Listen;
 use llmobs_local::{DataDir, LocalOptions, has_store};
 
-/// The header that names the store that an import means.
-pub(super) const STORE: &str = "x-llmobs-mcp-store";
+/// The header with the id of the store that a request is for.
+const STORE_HEADER: &str = "x-llmobs-mcp-store";
 
-/// How long one request may take: the engine's own check reads the whole file.
-const TIMEOUT: Duration = Duration::from_secs(60 * 60);
+/// How long one request may take. The integrity check of the engine reads the entire file.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// A page of an export holds at least one line, whatever its size.
-const MAX_ANSWER: usize = 256 << 20;
+/// The largest response. A page of an export holds at least one line, of any size.
+const MAX_RESPONSE_BYTES: usize = 256 << 20;
 
-/// How often a request is sent again that came when too much was being taken in.
-const RETRIES: u32 = 10;
+/// How often a request is retried while the intake is at its limit.
+const MAX_RETRIES: u32 = 10;
 
-/// Whether the command may begin with nothing.
+/// Whether the store must exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Needs {
-    /// There must be data.
-    Data,
-    /// They are made if there are none.
-    Nothing,
+pub(super) enum StoreRequirement {
+    /// It must exist.
+    Existing,
+    /// It is created if it does not exist.
+    MayBeNew,
 }
 
-/// The data, for as long as a command works on them.
+/// The open store of a subcommand.
 pub(super) struct Store {
     backend: Backend,
     transport: Arc<dyn Transport>,
     pub(super) id: String,
-    folder: String,
+    directory: String,
 }
 
 impl Store {
-    pub(super) async fn open(settings: &Settings, needs: Needs) -> Result<Self, CliError> {
-        let folder = &settings.local.data_dir;
-        if needs == Needs::Data && !has_store(folder) {
+    pub(super) async fn open(
+        settings: &Settings,
+        requirement: StoreRequirement,
+    ) -> Result<Self, CliError> {
+        let directory = &settings.local.data_dir;
+        if requirement == StoreRequirement::Existing && !has_store(directory) {
             return Err(CliError::failed(
-                format!("there are no data in {}", folder.display()),
-                "name the folder that holds them, for example --data-dir ~/.local/share/llmobs-mcp",
+                format!("{} has no local data", directory.display()),
+                "name the data directory with --data-dir DIR, or send spans first: `llmobs-mcp local` receives \
+                 them, `llmobs-mcp demo` shows sample data",
             ));
         }
-        // A port of its own: nobody should begin to send to a command that is about to end. And what
-        // the command does not remove stays, whatever the retention of servers is.
-        let options = LocalOptions::new(DataDir::Folder(folder.clone()));
+        // A free port, because no SDK should send to a command that is about to end. No retention, because
+        // only the command itself may remove data.
+        let options = LocalOptions::new(DataDir::Folder(directory.clone()));
         let listen = Listen::Exactly(([127, 0, 0, 1], 0).into());
         let backend = Backend::share(options, listen).await?;
         let mut store = Self {
             transport: backend.transport(),
             backend,
             id: String::new(),
-            folder: folder.display().to_string(),
+            directory: directory.display().to_string(),
         };
         let info = Request::get(format!("{}/info", store.backend.url())).body(Bytes::new());
-        let info: Value = store.read(&store.send(info.map_err(broken)?).await?)?;
+        let info: Value = store.parse(&store.send(info.map_err(invalid_request)?).await?)?;
         let id = info.pointer("/llmobs_mcp/store_id").and_then(Value::as_str);
         id.unwrap_or_default().clone_into(&mut store.id);
         Ok(store)
     }
 
-    /// Who holds the data, for people; `None` when it is this command.
-    pub(super) fn holder(&self) -> Option<String> {
+    /// The URL of the owner; `None` if it is this process.
+    pub(super) fn owner(&self) -> Option<String> {
         self.backend.owned().is_none().then(|| self.backend.url())
     }
 
-    /// Asks the endpoint of a name, with the store named.
+    /// Calls a private endpoint with the id of the store.
     pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         name: &str,
-        more: Value,
+        body: Value,
     ) -> Result<T, CliError> {
-        let answer = self.ask_raw(name, more).await?;
-        self.read(&answer)
+        let response = self.ask_raw(name, body).await?;
+        self.parse(&response)
     }
 
-    /// The same, with the answer as it is.
+    /// Like [`Self::ask`], with the response unparsed.
     pub(super) async fn ask_raw(
         &self,
         name: &str,
@@ -100,96 +104,99 @@ impl Store {
         self.post(name, Bytes::from(body.to_string())).await
     }
 
-    /// Sends a body to the endpoint of a name.
+    /// Sends a body to a private endpoint.
     pub(super) async fn post(&self, name: &str, body: Bytes) -> Result<Response<Bytes>, CliError> {
-        for _ in 0..RETRIES {
-            let answer = self.send(self.request(name, body.clone())?).await?;
-            if answer.status() != StatusCode::SERVICE_UNAVAILABLE {
-                return self.accepted(answer);
+        for _ in 0..MAX_RETRIES {
+            let response = self.send(self.request(name, body.clone())?).await?;
+            if response.status() != StatusCode::SERVICE_UNAVAILABLE {
+                return self.check_status(response);
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        let answer = self.send(self.request(name, body)?).await?;
-        self.accepted(answer)
+        let response = self.send(self.request(name, body)?).await?;
+        self.check_status(response)
     }
 
     fn request(&self, name: &str, body: Bytes) -> Result<Request<Bytes>, CliError> {
         let url = self.backend.url();
         Request::post(format!("{url}/api/unstable/llm-obs-mcp/v1/store/{name}"))
             .header("content-type", "application/json")
-            .header(STORE, &self.id)
+            .header(STORE_HEADER, &self.id)
             .body(body)
-            .map_err(broken)
+            .map_err(invalid_request)
     }
 
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, CliError> {
         let limits = ResponseLimits {
-            timeout: TIMEOUT,
-            max_body_bytes: MAX_ANSWER,
+            timeout: REQUEST_TIMEOUT,
+            max_body_bytes: MAX_RESPONSE_BYTES,
         };
         self.transport.send(request, limits).await.map_err(|error| {
             CliError::failed(
-                format!("{} does not answer: {error}", self.named()),
+                format!("{} does not answer: {error}", self.describe()),
                 "run the command again",
             )
         })
     }
 
-    /// An answer that is a success, or the error that it tells.
-    fn accepted(&self, answer: Response<Bytes>) -> Result<Response<Bytes>, CliError> {
-        if answer.status().is_success() {
-            return Ok(answer);
+    /// Returns a successful response, or its error.
+    fn check_status(&self, response: Response<Bytes>) -> Result<Response<Bytes>, CliError> {
+        if response.status().is_success() {
+            return Ok(response);
         }
-        if answer.status() == StatusCode::NOT_FOUND {
+        if response.status() == StatusCode::NOT_FOUND {
             return Err(CliError::failed(
-                format!("{} is of a version that cannot do this", self.named()),
+                format!(
+                    "{} runs another version, which lacks this command",
+                    self.describe()
+                ),
                 "stop that process and run the command again",
             ));
         }
-        let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+        let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
         let detail = body.pointer("/errors/0/detail").and_then(Value::as_str);
-        let status = answer.status().as_u16();
+        let status = response.status().as_u16();
         Err(match detail {
             Some(detail) => CliError::failed(detail, ""),
             None => CliError::failed(
-                format!("{} answered with status {status}", self.named()),
+                format!("{} answered with status {status}", self.describe()),
                 "run the command again",
             ),
         })
     }
 
-    fn read<T: DeserializeOwned>(&self, answer: &Response<Bytes>) -> Result<T, CliError> {
-        serde_json::from_slice(answer.body()).map_err(|_| {
+    fn parse<T: DeserializeOwned>(&self, response: &Response<Bytes>) -> Result<T, CliError> {
+        serde_json::from_slice(response.body()).map_err(|_| {
             CliError::failed(
-                format!("{} gave an answer that cannot be read", self.named()),
-                "use the same version of llmobs-mcp for this command and for the process that holds the data",
+                format!("{} sent an unreadable answer", self.describe()),
+                "use the same version of llmobs-mcp for this command and for the owner of the data",
             )
         })
     }
 
-    fn named(&self) -> String {
-        match self.holder() {
-            Some(url) => format!("the process at {url}, which holds {},", self.folder),
-            None => format!("the store in {}", self.folder),
+    fn describe(&self) -> String {
+        match self.owner() {
+            Some(url) => format!("the process at {url}, the owner of {},", self.directory),
+            None => format!("the store in {}", self.directory),
         }
     }
 
-    /// Lets go of the data.
+    /// Releases the data.
     pub(super) async fn close(self) {
         self.backend.close().await;
     }
 }
 
-fn broken(error: http::Error) -> CliError {
+fn invalid_request(error: http::Error) -> CliError {
     CliError::failed(error, "this is a bug: please report it")
 }
 
-/// A bar on standard error, if that is a terminal.
-pub(super) fn progress(what: &'static str, length: u64) -> ProgressBar {
+/// A progress bar on standard error, if that is a terminal.
+pub(super) fn progress(label: &'static str, length: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{msg} [{wide_bar}] {human_pos}/{human_len} {eta}");
     if let Ok(style) = style {
         bar.set_style(style);
     }
-    bar.with_message(what)
+    bar.with_message(label)
 }

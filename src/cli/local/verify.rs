@@ -1,4 +1,4 @@
-//! `local verify` and `local reindex`: is all that is kept there and readable, and the index anew.
+//! `local verify` checks that all data is complete and readable; `local reindex` rebuilds the index.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,67 +11,67 @@ use crate::cli::output;
 use crate::cli::settings::Settings;
 use llmobs_local::store::{CheckStep, Checked};
 
-use super::store::{Needs, Store, progress};
+use super::store::{Store, StoreRequirement, progress};
 
-/// Faults that are told; further ones are counted.
-const TOLD: usize = 1_000;
+/// The most faults that are reported; further ones are only counted.
+const MAX_REPORTED_FAULTS: usize = 1_000;
 
 #[derive(Default)]
-struct Report {
+struct VerifyReport {
     spans: u64,
     evaluations: u64,
     faults: Vec<String>,
-    /// How many were found, told or not.
-    found: usize,
+    /// The number of faults, reported or not.
+    fault_count: usize,
 }
 
 pub(super) async fn run(settings: &Settings, args: &VerifyArgs) -> Result<ExitCode, CliError> {
-    let store = Store::open(settings, Needs::Data).await?;
+    let store = Store::open(settings, StoreRequirement::Existing).await?;
     let checked = check(&store).await;
     store.close().await;
     let report = checked?;
-    let clean = report.found == 0;
+    let clean = report.fault_count == 0;
     if args.json {
-        let told = json!({
+        let summary = json!({
             "clean": clean,
             "spans": report.spans,
             "evaluations": report.evaluations,
-            "faults_found": report.found,
+            "faults_found": report.fault_count,
             "faults": report.faults,
         });
-        output::print(&told.to_string())?;
+        output::print(&summary.to_string())?;
     } else {
-        output::print(&for_people(&report))?;
+        output::print(&to_text(&report))?;
     }
     if clean {
         return Ok(ExitCode::SUCCESS);
     }
     Err(CliError::failed(
-        format!("{} faults were found", report.found),
-        "what can still be read is saved by `llmobs-mcp local export saved.ndjson.gz`; import it into a \
-         new folder with `llmobs-mcp local import saved.ndjson.gz --data-dir NEW`; an index that \
-         disagrees is built anew by `llmobs-mcp local reindex`",
+        format!("found {} faults", report.fault_count),
+        "save the readable data with `llmobs-mcp local export saved.ndjson.gz`, and import it into a new \
+         directory with `llmobs-mcp local import saved.ndjson.gz --data-dir NEW`; rebuild an index that \
+         disagrees with `llmobs-mcp local reindex`",
     ))
 }
 
-fn for_people(report: &Report) -> String {
-    let looked = format!(
+fn to_text(report: &VerifyReport) -> String {
+    let checked = format!(
         "Checked {} spans and {} evaluations",
         report.spans, report.evaluations
     );
-    if report.found == 0 {
-        return format!("{looked}: nothing is wrong.");
+    if report.fault_count == 0 {
+        return format!("{checked}: no faults.");
     }
-    format!("{looked}:\n  {}", report.faults.join("\n  "))
+    format!("{checked}:\n  {}", report.faults.join("\n  "))
 }
 
-async fn check(store: &Store) -> Result<Report, CliError> {
+async fn check(store: &Store) -> Result<VerifyReport, CliError> {
     let stats: Value = store.ask("stats", json!({})).await?;
     let count = |path: &str| stats.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     let bar = progress("checked", count("/spans") + count("/evaluations"));
-    let mut report = Report::default();
-    let mut at = Some(CheckStep::File);
-    while let Some(step) = at {
+    let mut report = VerifyReport::default();
+    let mut next_step = Some(CheckStep::File);
+    while let Some(step) = next_step {
         let checked: Checked = store.ask("verify", json!({"step": step})).await?;
         match step {
             CheckStep::Spans { .. } => report.spans += checked.looked_at,
@@ -79,17 +79,19 @@ async fn check(store: &Store) -> Result<Report, CliError> {
             CheckStep::File | CheckStep::Changes | CheckStep::Index => {}
         }
         bar.set_position(report.spans + report.evaluations);
-        report.found += checked.faults.len();
-        let room = TOLD.saturating_sub(report.faults.len());
-        report.faults.extend(checked.faults.into_iter().take(room));
-        at = behind(step, checked.next);
+        report.fault_count += checked.faults.len();
+        let remaining = MAX_REPORTED_FAULTS.saturating_sub(report.faults.len());
+        report
+            .faults
+            .extend(checked.faults.into_iter().take(remaining));
+        next_step = step_after(step, checked.next);
     }
     bar.finish_and_clear();
     Ok(report)
 }
 
 /// The step after one.
-fn behind(step: CheckStep, next: Option<i64>) -> Option<CheckStep> {
+fn step_after(step: CheckStep, next: Option<i64>) -> Option<CheckStep> {
     match (step, next) {
         (CheckStep::File, _) => Some(CheckStep::Spans { after: None }),
         (CheckStep::Spans { .. }, after @ Some(_)) => Some(CheckStep::Spans { after }),
@@ -101,11 +103,11 @@ fn behind(step: CheckStep, next: Option<i64>) -> Option<CheckStep> {
     }
 }
 
-/// How often it is asked how far the index is.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often the progress of the index is read.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 pub(super) async fn reindex(settings: &Settings, args: &ReindexArgs) -> Result<ExitCode, CliError> {
-    let store = Store::open(settings, Needs::Data).await?;
+    let store = Store::open(settings, StoreRequirement::Existing).await?;
     let built = build(&store).await;
     store.close().await;
     let built = built?;
@@ -113,24 +115,24 @@ pub(super) async fn reindex(settings: &Settings, args: &ReindexArgs) -> Result<E
         built.to_string()
     } else {
         match built.get("indexed_spans").and_then(Value::as_u64) {
-            Some(spans) => format!("The index was built anew over {spans} spans."),
-            None => "There is no index to build: searches read the data themselves.".to_owned(),
+            Some(spans) => format!("Rebuilt the index of {spans} spans."),
+            None => "This store has no index; searches scan the data.".to_owned(),
         }
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Begins, and waits until the index is whole.
+/// Starts the rebuild, and waits until the index is complete.
 async fn build(store: &Store) -> Result<Value, CliError> {
     let bar = progress("indexed", 0);
-    let mut told: Value = store.ask("reindex", json!({"begin": true})).await?;
-    while let Some(building) = told.get("building") {
+    let mut state: Value = store.ask("reindex", json!({"begin": true})).await?;
+    while let Some(building) = state.get("building") {
         let count = |key: &str| building.get(key).and_then(Value::as_u64).unwrap_or(0);
         bar.set_length(count("total"));
         bar.set_position(count("done"));
-        tokio::time::sleep(LOOK).await;
-        told = store.ask("reindex", json!({"begin": false})).await?;
+        tokio::time::sleep(POLL_INTERVAL).await;
+        state = store.ask("reindex", json!({"begin": false})).await?;
     }
     bar.finish_and_clear();
-    Ok(told)
+    Ok(state)
 }
