@@ -101,13 +101,13 @@ mod tests {
 
     #[tokio::test]
     async fn skips_port_in_use_unless_named() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let address = taken.local_addr().expect("address");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("address");
         let other = bind(None, address.port()..address.port() + 1)
             .await
             .expect("another");
         assert_ne!(other.local_addr().expect("address"), address);
-        let error = bind(Some(address), 0..0).await.expect_err("taken");
+        let error = bind(Some(address), 0..0).await.expect_err("in use");
         assert_eq!(error.code(), 1);
     }
 }

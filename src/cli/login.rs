@@ -25,32 +25,7 @@ pub(crate) async fn run(settings: &Settings, args: &LoginArgs) -> Result<ExitCod
     let store = settings.login_store()?;
     // Before the sign-in: an unusable store would waste it.
     store.list()?;
-    let target = match &settings.choice {
-        Choice::Datadog(upstream) => LoginTarget::from_upstream(upstream)?,
-        Choice::Local | Choice::Unchosen(_) => {
-            return Err(CliError::usage(
-                "local data needs no sign-in",
-                "to sign in at Datadog, name a site: llmobs-mcp login --site datadoghq.eu",
-            ));
-        }
-    };
-    if let Some(org) = &args.org
-        && uuid::Uuid::parse_str(org).is_err()
-    {
-        return Err(CliError::usage(
-            "--org requires the id of an organisation, a UUID",
-            "remove it and choose the organisation in the browser",
-        ));
-    }
-    let request = SignInRequest {
-        target: target.clone(),
-        scopes: scopes(args, settings.tool_filter.read_only),
-        client_name: args
-            .client_name
-            .clone()
-            .unwrap_or_else(|| CLIENT_NAME.to_owned()),
-        org: args.org.clone(),
-    };
+    let request = sign_in_request(settings, args)?;
     let transport = http_transport(settings).map_err(|error| CliError::usage(error, ""))?;
     // The port first: the registered redirect URI contains it.
     let listener = CallbackListener::bind(args.callback_port).await?;
@@ -58,15 +33,15 @@ pub(crate) async fn run(settings: &Settings, args: &LoginArgs) -> Result<ExitCod
     let attempt = Arc::new(attempt);
     open_or_print(&attempt, args.no_browser);
     let wait = listener.wait(attempt.clone(), Duration::from_secs(args.timeout));
-    let answer = if args.no_browser {
+    let redirect = if args.no_browser {
         tokio::select! {
-            answer = wait => answer?,
-            address = read_pasted_address() => address,
+            redirect = wait => redirect?,
+            pasted = read_pasted_address() => pasted,
         }
     } else {
         wait.await?
     };
-    let CompletedSignIn { profile, notes } = attempt.finish(&answer).await?;
+    let CompletedSignIn { profile, notes } = attempt.finish(&redirect).await?;
     for note in notes {
         print_note(&format!("note: {note}"));
     }
@@ -97,6 +72,36 @@ pub(crate) async fn run(settings: &Settings, args: &LoginArgs) -> Result<ExitCod
     }
     output::print(&result(&name, &profile))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The sign-in that flags and settings ask for.
+fn sign_in_request(settings: &Settings, args: &LoginArgs) -> Result<SignInRequest, CliError> {
+    let target = match &settings.choice {
+        Choice::Datadog(upstream) => LoginTarget::from_upstream(upstream)?,
+        Choice::Local | Choice::Unchosen(_) => {
+            return Err(CliError::usage(
+                "local data needs no sign-in",
+                "to sign in at Datadog, name a site: llmobs-mcp login --site datadoghq.eu",
+            ));
+        }
+    };
+    if let Some(org) = &args.org
+        && uuid::Uuid::parse_str(org).is_err()
+    {
+        return Err(CliError::usage(
+            "--org requires the id of an organisation, a UUID",
+            "remove it and choose the organisation in the browser",
+        ));
+    }
+    Ok(SignInRequest {
+        target,
+        scopes: scopes(args, settings.tool_filter.read_only),
+        client_name: args
+            .client_name
+            .clone()
+            .unwrap_or_else(|| CLIENT_NAME.to_owned()),
+        org: args.org.clone(),
+    })
 }
 
 fn result(name: &str, profile: &Login) -> String {

@@ -123,18 +123,11 @@ impl Settings {
         let variables = env.values(&mut notes)?;
         let layers = Layers::new(&flags, &variables, &config.values, config.directory());
 
-        let secrets = match need {
-            Need::Upstream => Secrets::resolve(&layers)?,
-            Need::NoUpstream => Secrets::default(),
-            Need::SignIn => Secrets::resolve(&layers).unwrap_or_default(),
-        };
-        let credential = secrets.credential();
-        if let Err(error @ CredentialError::BadCharacters(_)) = credential {
-            return Err(SettingsError::Credential { error });
-        }
-        let half = credential.as_ref().err().copied();
-        let complete = credential.is_ok_and(|credential| !credential.is_none());
-
+        let ProcessCredential {
+            secrets,
+            half,
+            complete,
+        } = ProcessCredential::resolve(&layers, need)?;
         let state_dir = logins::state_dir(env);
         let profile = logins::named_profile(cli.shared.profile.as_deref(), env);
         let logins = match need {
@@ -204,6 +197,14 @@ impl Settings {
         Ok(LoginStore::new(directory))
     }
 
+    /// The kind and source of the credential in use, for people.
+    pub(crate) fn describe_credential(&self) -> String {
+        match self.credential_in_use() {
+            Some((kind, origin)) => format!("{kind} from {origin}"),
+            None => "no credential (local data needs none)".to_owned(),
+        }
+    }
+
     /// The kind of the credential in use and where it comes from; `None` if calls go to local data,
     /// which needs none. Never the value.
     pub(crate) fn credential_in_use(&self) -> Option<(&'static str, String)> {
@@ -220,13 +221,30 @@ impl Settings {
     }
 }
 
-impl Settings {
-    /// The kind and source of the credential in use, for people.
-    pub(crate) fn describe_credential(&self) -> String {
-        match self.credential_in_use() {
-            Some((kind, origin)) => format!("{kind} from {origin}"),
-            None => "no credential (local data needs none)".to_owned(),
+/// The credential that the settings hold.
+struct ProcessCredential {
+    secrets: Secrets,
+    /// The missing half of a key pair, if one half is set.
+    half: Option<CredentialError>,
+    complete: bool,
+}
+
+impl ProcessCredential {
+    fn resolve(layers: &Layers<'_>, need: Need) -> Result<Self, SettingsError> {
+        let secrets = match need {
+            Need::Upstream => Secrets::resolve(layers)?,
+            Need::NoUpstream => Secrets::default(),
+            Need::SignIn => Secrets::resolve(layers).unwrap_or_default(),
+        };
+        let credential = secrets.credential();
+        if let Err(error @ CredentialError::BadCharacters(_)) = credential {
+            return Err(SettingsError::Credential { error });
         }
+        Ok(Self {
+            secrets,
+            half: credential.as_ref().err().copied(),
+            complete: credential.is_ok_and(|credential| !credential.is_none()),
+        })
     }
 }
 

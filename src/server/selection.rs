@@ -3,7 +3,7 @@
 //! The rules are those of the hosted server: `toolsets`, `omit_tools`, an empty value means the
 //! default, unknown names warn and never fail. One rule is added: the filter of the process is an
 //! upper limit, which a request can only restrict. A list without a known name serves no tool,
-//! because a caller that wants `rum` does not want these tools.
+//! because a caller that names `rum` does not expect these tools.
 
 use crate::tools::{self, Access};
 

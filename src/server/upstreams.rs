@@ -165,59 +165,54 @@ impl Upstreams {
         caller: &Admitted,
         name: &str,
     ) -> Result<Client, CallRefusal> {
-        match (&self.choice, caller) {
-            (
-                Choice::Local {
-                    hub,
-                    for_headers: None,
-                    ..
-                },
-                _,
-            )
-            | (
-                Choice::Local { hub, .. },
-                Admitted::Own | Admitted::Sent(HeaderCredentials::Absent),
-            ) => Ok(hub.client(Credential::None, name)),
-            (_, Admitted::Sent(HeaderCredentials::Unusable(why))) => Err(CallRefusal {
-                error: why.clone(),
-                hint: format!("{CREDENTIALS_HINT}, or neither"),
-            }),
-            (
-                Choice::Local {
-                    for_headers: Some(lazy),
-                    ..
-                },
-                Admitted::Sent(HeaderCredentials::Complete(credential)),
-            ) => Ok(lazy.hub()?.client(credential.clone(), name)),
-            (
-                Choice::Local {
-                    for_headers: Some(lazy),
-                    ..
-                },
-                Admitted::As(user),
-            ) => Ok(client_of(user, lazy.hub()?, name)),
-            (
-                Choice::Datadog { hub, .. },
-                Admitted::Sent(HeaderCredentials::Complete(credential)),
-            ) => Ok(hub.client(credential.clone(), name)),
-            (Choice::Datadog { hub, .. }, Admitted::As(user)) => Ok(client_of(user, hub, name)),
-            (Choice::Datadog { .. }, Admitted::Own) => self
+        if let Choice::Local {
+            hub,
+            for_headers: None,
+            ..
+        } = &self.choice
+        {
+            return Ok(hub.client(Credential::None, name));
+        }
+        match caller {
+            Admitted::Own => self
                 .own_client(name)
                 .await
                 .map_err(|CredentialUnavailable { error, hint }| CallRefusal { error, hint }),
-            // The API at `--api-url` may need no credential; a site always does.
-            (Choice::Datadog { hub, .. }, Admitted::Sent(HeaderCredentials::Absent))
-                if self.info.site.is_none() =>
-            {
-                Ok(hub.client(Credential::None, name))
+            Admitted::Sent(HeaderCredentials::Complete(credential)) => {
+                Ok(self.datadog_hub()?.client(credential.clone(), name))
             }
-            (Choice::Datadog { .. }, Admitted::Sent(HeaderCredentials::Absent)) => {
-                Err(CallRefusal {
-                    error:
-                        "this request has no Datadog credentials, and the server does not share its own"
-                            .to_owned(),
-                    hint: CREDENTIALS_HINT.to_owned(),
-                })
+            Admitted::As(user) => Ok(client_of(user, self.datadog_hub()?, name)),
+            Admitted::Sent(HeaderCredentials::Unusable(why)) => Err(CallRefusal {
+                error: why.clone(),
+                hint: format!("{CREDENTIALS_HINT}, or neither"),
+            }),
+            Admitted::Sent(HeaderCredentials::Absent) => self.client_without_credential(name),
+        }
+    }
+
+    /// The hub for a credential that a caller brings.
+    fn datadog_hub(&self) -> Result<&Hub, CallRefusal> {
+        match &self.choice {
+            Choice::Local {
+                for_headers: Some(lazy),
+                ..
+            } => lazy.hub(),
+            Choice::Local { hub, .. } | Choice::Datadog { hub, .. } => Ok(hub),
+        }
+    }
+
+    /// The client for a request without credentials. A site always needs one; local data needs none,
+    /// and the API at `--api-url` may need none.
+    fn client_without_credential(&self, name: &str) -> Result<Client, CallRefusal> {
+        match &self.choice {
+            Choice::Datadog { .. } if self.info.site.is_some() => Err(CallRefusal {
+                error:
+                    "this request has no Datadog credentials, and the server does not share its own"
+                        .to_owned(),
+                hint: CREDENTIALS_HINT.to_owned(),
+            }),
+            Choice::Local { hub, .. } | Choice::Datadog { hub, .. } => {
+                Ok(hub.client(Credential::None, name))
             }
         }
     }

@@ -154,9 +154,9 @@ async fn intake_accepts_every_exported_line() {
         assert_eq!(post(&client, &target.url, path, &body).await, Some(202));
     }
     let query = "@ml_app:shop @evaluation.place.value:>=0";
-    let there = found(&client, &source.url, query).await;
-    assert_eq!(there.len(), 5);
-    assert_eq!(found(&client, &target.url, query).await, there);
+    let spans = found(&client, &source.url, query).await;
+    assert_eq!(spans.len(), 5);
+    assert_eq!(found(&client, &target.url, query).await, spans);
 }
 
 #[test]
@@ -273,8 +273,8 @@ async fn commands_work_through_the_owner() {
         "{left}"
     );
     let client = client();
-    let there = found(&client, &owner.url, "@duration:>=0").await;
-    assert!(there.len() as u64 <= left["spans"].as_u64().unwrap());
+    let spans = found(&client, &owner.url, "@duration:>=0").await;
+    assert!(spans.len() as u64 <= left["spans"].as_u64().unwrap());
     // The text names the owner.
     let stderr = String::from_utf8(fixture.run("one", &["stats"]).stdout).unwrap();
     assert!(stderr.contains(&owner.url), "{stderr}");
@@ -454,7 +454,7 @@ async fn datadog_limits_refuse_old_spans(
     #[case] flags: &[&str],
     #[case] variable: Option<&str>,
     #[case] in_file: bool,
-    #[case] kept: bool,
+    #[case] accepts_old: bool,
 ) {
     let (home, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let mut command = local(&home, data.path());
@@ -476,7 +476,7 @@ async fn datadog_limits_refuse_old_spans(
     }
     let answer = answered(&client, &server.url, "/api/v2/llmobs", &body).await;
     let text = answer.unwrap().text().await.unwrap();
-    assert_eq!(text.contains("24 hours"), !kept, "{text}");
+    assert_eq!(text.contains("24 hours"), !accepts_old, "{text}");
     post(
         &client,
         &server.url,
@@ -490,5 +490,5 @@ async fn datadog_limits_refuse_old_spans(
         .output()
         .unwrap();
     let stats: Value = serde_json::from_slice(&stats.stdout).unwrap();
-    assert_eq!(stats["spans"], if kept { 10 } else { 5 }, "{stats}");
+    assert_eq!(stats["spans"], if accepts_old { 10 } else { 5 }, "{stats}");
 }

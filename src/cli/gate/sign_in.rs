@@ -96,7 +96,7 @@ fn datadog_sign_in(
     else {
         return Ok(None);
     };
-    let place = login::LoginTarget::from_upstream(upstream).map_err(|_| {
+    let target = login::LoginTarget::from_upstream(upstream).map_err(|_| {
         CliError::usage(
             format!(
                 "{source}: users can sign in at a Datadog site, or at an --api-url on this machine; this \
@@ -107,7 +107,7 @@ fn datadog_sign_in(
         )
     })?;
     Ok(Some(DatadogSignIn {
-        place,
+        place: target,
         client_id: callers.datadog_client_id()?,
     }))
 }

@@ -69,7 +69,7 @@ fn to_text(stats: &Value, owner: Option<&str>) -> String {
 }
 
 fn index_to_text(stats: &Value) -> String {
-    let of = |key: &str| stats.pointer(&format!("/index/{key}"));
+    let field = |key: &str| stats.pointer(&format!("/index/{key}"));
     let number = |key: &str| field(key).and_then(Value::as_u64).unwrap_or(0);
     let text = |key: &str| field(key).and_then(Value::as_str);
     let slower = "until then searches scan the data, which is slower";

@@ -226,9 +226,9 @@ pub(crate) async fn store_logins(directory: &Path, logins: &[(&str, &str)]) {
     use datadog_llmobs::login::{Login, LoginStore, LoginTarget, TokenStorage};
     let store = LoginStore::new(directory.join("state"));
     let lock = store.lock().await.expect("a lock");
-    for (name, place) in logins {
+    for (name, target) in logins {
         let profile = Login {
-            target: LoginTarget::from_key(place).expect("a place"),
+            target: LoginTarget::from_key(target).expect("a target"),
             client_id: "c".to_owned(),
             access: "access-secret".into(),
             refresh: None,
@@ -240,7 +240,7 @@ pub(crate) async fn store_logins(directory: &Path, logins: &[(&str, &str)]) {
         };
         store
             .put(&lock, name, &profile, TokenStorage::File, true)
-            .expect("kept");
+            .expect("stored");
     }
 }
 

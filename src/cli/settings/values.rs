@@ -358,7 +358,7 @@ impl Values {
     }
 }
 
-/// A place that holds a secret, before it is read.
+/// The source of a secret, before it is read.
 #[derive(Clone)]
 pub(super) struct SecretSource {
     /// The name for people.

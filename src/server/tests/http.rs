@@ -424,7 +424,7 @@ async fn panic_becomes_tool_error_without_its_message() {
     assert_eq!(body["result"], json!({}), "the server still answers");
 }
 
-/// Which site was asked with which API key, or what the caller was text.
+/// The host and API key of the upstream request, or the error of the call.
 async fn upstream_request(
     make: fn(&Arc<Recorder>) -> Upstreams,
     headers: &[(&str, &str)],
