@@ -200,6 +200,7 @@ impl Settings {
     /// The kind and source of the credential in use, for people.
     pub(crate) fn describe_credential(&self) -> String {
         match self.credential_in_use() {
+            Some((kind, _)) if kind == Credential::None.kind() => kind.to_owned(),
             Some((kind, origin)) => format!("{kind} from {origin}"),
             None => "no credential (local data needs none)".to_owned(),
         }

@@ -428,9 +428,7 @@ fn doctor_probes_endpoints_and_shows_keys_without_content() {
     let (output_text, code) = diagnosis(&mut command);
     assert_eq!(code, 0, "{output_text}");
     assert!(
-        output_text
-            .trim_end()
-            .ends_with("No problems search_answer."),
+        output_text.trim_end().ends_with("No problems found."),
         "{output_text}"
     );
     for endpoint in [
@@ -499,7 +497,7 @@ fn doctor_reports_problems_with_hints() {
                 ("DD_API_KEY", "word-to-hide"),
                 ("DD_APPLICATION_KEY", "word-to-hide"),
             ],
-            "could not reach http://127.0.0.1:9",
+            "could not reach 127.0.0.1:9: API key check got no answer",
             "`llmobs-mcp doctor --probe` shows each endpoint",
         ),
     ] {

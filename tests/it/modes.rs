@@ -1,5 +1,5 @@
-//! `serve --http` in each mode with the real program: what starts, who is let in, and that no secret
-//! is ever shown.
+//! `serve --http` with the program in each mode: which settings start, which callers are admitted, and
+//! that no output holds a secret.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Stdio};
@@ -24,10 +24,10 @@ const SECRETS: [(&str, &str); 5] = [
     ),
 ];
 
-/// A server that ends with its test, and everything that it says.
+/// A server that ends with its test, and its log.
 struct Server {
     child: Child,
-    said: BufReader<std::process::ChildStderr>,
+    stderr: BufReader<std::process::ChildStderr>,
     log: String,
     url: String,
 }
@@ -42,16 +42,16 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let said = BufReader::new(child.stderr.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
         let mut server = Self {
             child,
-            said,
+            stderr,
             log: String::new(),
             url: String::new(),
         };
         while server.url.is_empty() {
             let mut line = String::new();
-            let read = server.said.read_line(&mut line).unwrap();
+            let read = server.stderr.read_line(&mut line).unwrap();
             server.log.push_str(&line);
             assert!(read > 0, "it ended: {}", server.log);
             if line.starts_with("MCP over HTTP") {
@@ -63,10 +63,10 @@ impl Server {
         server
     }
 
-    /// Ends it and gives all that it said.
-    fn end(mut self) -> String {
+    /// Stops the server and returns its log.
+    fn stop(mut self) -> String {
         self.child.kill().unwrap();
-        self.said.read_to_string(&mut self.log).unwrap();
+        self.stderr.read_to_string(&mut self.log).unwrap();
         std::mem::take(&mut self.log)
     }
 }
@@ -78,8 +78,8 @@ impl Drop for Server {
     }
 }
 
-/// An upstream that says back which headers it was sent.
-async fn telltale() -> MockServer {
+/// An upstream that repeats the headers of the request.
+async fn echo_upstream() -> MockServer {
     let server = MockServer::start().await;
     Mock::given(any())
         .respond_with(ResponseTemplate::new(200).set_body_json(json!({
@@ -89,7 +89,7 @@ async fn telltale() -> MockServer {
     server
 }
 
-async fn keys_seen(upstream: &MockServer) -> Vec<String> {
+async fn received_keys(upstream: &MockServer) -> Vec<String> {
     let requests = upstream.received_requests().await.unwrap();
     upstream.reset().await;
     Mock::given(any())
@@ -132,7 +132,7 @@ const SENT: &[(&str, &str)] = &[
     ("DD_APPLICATION_KEY", "sent-app-key"),
 ];
 
-/// Which keys reach the upstream when a request brings these headers.
+/// The keys that reach the upstream for a request with these headers.
 #[rstest]
 #[case::none_own("none", &[], &["own-key"])]
 #[case::none_sent("none", SENT, &["sent-key"])]
@@ -142,26 +142,26 @@ const SENT: &[(&str, &str)] = &[
 #[case::bearer_nothing("static-bearer", &[], &[])]
 #[case::bearer_sent("static-bearer", SENT, &[])]
 #[tokio::test]
-async fn whose_keys_are_used(
+async fn selects_keys_for_upstream(
     #[case] mode: &str,
     #[case] headers: &[(&str, &str)],
     #[case] expected: &[&str],
 ) {
-    let upstream = telltale().await;
+    let upstream = echo_upstream().await;
     let home = TempDir::new().unwrap();
     let env = [OWN, &[("LLMOBS_MCP_BEARER", BEARER)]].concat();
     let server = Server::start(&home, &["--auth", mode, "--api-url", &upstream.uri()], &env);
     let answer = search(&server.url, headers).await;
     let body = answer.text().await.unwrap();
-    assert_eq!(keys_seen(&upstream).await, expected, "{body}");
-    let said = body + &server.end();
+    assert_eq!(received_keys(&upstream).await, expected, "{body}");
+    let output = body + &server.stop();
     for secret in ["own-key", "own-app-key", "sent-key", "sent-app-key", BEARER] {
-        assert!(!said.contains(secret), "{secret} was shown: {said}");
+        assert!(!output.contains(secret), "{secret} was shown: {output}");
     }
 }
 
 #[tokio::test]
-async fn guessing_the_bearer_is_slowed_down() {
+async fn limits_rate_of_bearer_guesses() {
     let home = TempDir::new().unwrap();
     let server = Server::start(
         &home,
@@ -189,7 +189,7 @@ async fn guessing_the_bearer_is_slowed_down() {
 }
 
 #[test]
-fn a_server_that_would_lend_its_keys_refuses_at_once_and_names_the_mend() {
+fn refuses_to_share_server_keys_without_mode() {
     let home = TempDir::new().unwrap();
     for flags in [
         &["serve", "--http", "127.0.0.1:0"][..],
@@ -201,18 +201,18 @@ fn a_server_that_would_lend_its_keys_refuses_at_once_and_names_the_mend() {
             .output()
             .unwrap();
         assert_eq!(done.status.code(), Some(2));
-        let said = String::from_utf8(done.stderr).unwrap();
+        let output = String::from_utf8(done.stderr).unwrap();
         for word in ["error: ", "--auth static-bearer"] {
-            assert!(said.contains(word), "{said}");
+            assert!(output.contains(word), "{output}");
         }
-        assert!(!said.contains("own-key"), "{said}");
+        assert!(!output.contains("own-key"), "{output}");
     }
 }
 
 #[test]
-fn help_and_wrong_usage_show_no_secret_of_the_environment() {
+fn help_and_errors_show_no_secret_from_environment() {
     let home = TempDir::new().unwrap();
-    let mut said = String::new();
+    let mut output = String::new();
     for arguments in [
         &["--help"][..],
         &["-h"],
@@ -227,50 +227,52 @@ fn help_and_wrong_usage_show_no_secret_of_the_environment() {
         &["doctor"],
     ] {
         let mut command = program(&home);
-        // A closed port: nothing leaves this machine.
         command
             .args(arguments)
             .envs(SECRETS)
             .env("DD_SITE", "local")
             .env("LLMOBS_MCP_AUTH", "static-bearer");
         let done = command.output().unwrap();
-        said += &String::from_utf8(done.stdout).unwrap();
-        said += &String::from_utf8(done.stderr).unwrap();
+        output += &String::from_utf8(done.stdout).unwrap();
+        output += &String::from_utf8(done.stderr).unwrap();
     }
     for word in [
         "LLMOBS_MCP_BEARER",
         "LLMOBS_MCP_SECRET_KEY",
         "static-bearer",
     ] {
-        assert!(said.contains(word), "the help names {word}");
+        assert!(output.contains(word), "the help names {word}");
     }
     for (name, secret) in SECRETS {
-        assert!(!said.contains(secret), "{name} was shown");
+        assert!(!output.contains(secret), "{name} was shown");
     }
 }
 
 #[rstest]
 #[case::bearer(&["serve", "--http", "127.0.0.1:0", "--bearer", BEARER])]
 #[case::key(&["--api-key=0123456789abcdef0123456789abcdef", "doctor"])]
-fn a_secret_among_the_arguments_draws_a_warning_and_is_not_repeated(#[case] arguments: &[&str]) {
+fn warns_of_secret_in_arguments_without_repeating_it(#[case] arguments: &[&str]) {
     let home = TempDir::new().unwrap();
     let done = program(&home).args(arguments).output().unwrap();
     assert_eq!(done.status.code(), Some(2), "no flag takes it");
-    let said = String::from_utf8(done.stderr).unwrap();
-    assert!(said.contains("warning: an argument looks like"), "{said}");
+    let output = String::from_utf8(done.stderr).unwrap();
+    assert!(
+        output.contains("warning: an argument looks like"),
+        "{output}"
+    );
     for secret in [BEARER, "0123456789abcdef"] {
-        assert!(!said.contains(secret), "{said}");
+        assert!(!output.contains(secret), "{output}");
     }
 }
 
-/// The four sources, the nearest first; `whoami` and `doctor` agree and never show a value.
+/// `whoami` and `doctor` name the same source of the credential, and never its value.
 #[rstest]
 #[case::pair(&[("DD_API_KEY", "first-word-to-hide"), ("DD_APPLICATION_KEY", "second-word-to-hide")],
     "API key and application key", "DD_API_KEY and DD_APPLICATION_KEY")]
 #[case::bearer(&[("DD_ACCESS_TOKEN", "third-word-to-hide")], "bearer token", "DD_ACCESS_TOKEN")]
 #[case::token_alone(&[("DD_APP_KEY", "ddpat_word-to-hide")], "access token as application key", "DD_APP_KEY")]
 #[case::none(&[], "no credential", "none")]
-fn whoami_and_doctor_name_the_credential_in_force(
+fn whoami_and_doctor_name_credential_in_use(
     #[case] env: &[(&str, &str)],
     #[case] kind: &str,
     #[case] origin: &str,
@@ -279,23 +281,26 @@ fn whoami_and_doctor_name_the_credential_in_force(
     let run = |arguments: &[&str]| {
         let done = program(&home)
             .args(arguments)
-            // A port where nobody listens.
+            // A closed port.
             .args(["--api-url", "http://127.0.0.1:9"])
             .envs(env.iter().copied())
             .output()
             .unwrap();
         String::from_utf8(done.stdout).unwrap() + &String::from_utf8(done.stderr).unwrap()
     };
-    let told: Value =
+    let report: Value =
         serde_json::from_str(run(&["whoami", "--json"]).lines().next().unwrap()).unwrap();
-    assert_eq!(told["credential"], json!({"kind": kind, "origin": origin}));
+    assert_eq!(
+        report["credential"],
+        json!({"kind": kind, "origin": origin})
+    );
     let doctor = run(&["doctor"]);
     if !env.is_empty() {
         assert!(
             doctor.contains(&format!("credential: {kind} from {origin}")),
             "{doctor}"
         );
-        assert!(doctor.contains("does not start without --auth"), "{doctor}");
+        assert!(doctor.contains("needs --auth to start"), "{doctor}");
     }
     assert!(!doctor.contains("word-to-hide"), "{doctor}");
 }
@@ -303,7 +308,7 @@ fn whoami_and_doctor_name_the_credential_in_force(
 #[rstest]
 #[case::headers("datadog-headers")]
 #[case::oauth("oauth")]
-fn a_local_backend_is_never_the_judge_of_strangers(#[case] mode: &str) {
+fn refuses_local_backend_as_only_verifier(#[case] mode: &str) {
     let home = TempDir::new().unwrap();
     let backend = crate::binary::demo(&home);
     let flags = [
@@ -326,7 +331,7 @@ fn a_local_backend_is_never_the_judge_of_strangers(#[case] mode: &str) {
         )
         .output()
         .unwrap();
-    let said = String::from_utf8(done.stderr).unwrap();
-    assert_eq!(done.status.code(), Some(2), "{said}");
-    assert!(said.contains("takes every key for a good one"), "{said}");
+    let output = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(2), "{output}");
+    assert!(output.contains("accepts any key"), "{output}");
 }

@@ -39,7 +39,9 @@ fn add_results(report: &mut Report, name: &str, results: &[ProbeResult], verbose
     let unreachable = results.iter().all(|result| result.status.is_none());
     match results.first() {
         Some(first) if unreachable => {
-            let finding = format!("could not reach {name}: {}", first.detail);
+            // The detail starts with the elapsed time.
+            let (_, cause) = first.detail.split_once("; ").unwrap_or(("", &first.detail));
+            let finding = format!("could not reach {name}: {cause}");
             report.add(Level::Problem, &finding);
         }
         _ => {
