@@ -30,6 +30,7 @@
 mod ast;
 mod balance;
 pub mod combine;
+mod context;
 mod cursor;
 mod error;
 mod eval;
@@ -52,8 +53,8 @@ mod properties;
 
 pub use ast::{Comparison, Expr, Field, FreeText, Pattern, Query, Term};
 pub use balance::check_balance;
+pub use context::SpanContext;
 pub use error::ParseError;
-pub use eval::SpanContext;
 pub use number::{Number, TimeUnit};
 pub use parser::{MAX_DEPTH, parse};
 pub use values::facet_values;

@@ -1,11 +1,11 @@
-//! Experiments as numbers: events out of spans, statistics of metrics, and the comparison of two
-//! experiments.
+//! Analysis of experiments: assembling events from spans, statistics of metrics, and the
+//! comparison of two experiments.
 //!
-//! What counts, everywhere here: one event is one run of one dataset record. Of equal labels on one
-//! span the newest counts. A metric whose evaluator failed is no value. Events whose task failed
-//! are left out of the statistics unless asked for, because evaluators judge an empty output there.
-//! Percentiles interpolate linearly between the two nearest values, as NumPy and pandas do by
-//! default. Nothing here gives a number that is not finite.
+//! Conventions: an event is one run of one dataset record. The newest metric of a label on a span
+//! is used. A metric whose evaluator failed has no value. Events whose task failed are excluded
+//! from statistics by default, because their evaluators saw an empty output. Percentiles
+//! interpolate linearly between the two nearest values, which is the default of NumPy and pandas.
+//! Every number is finite.
 
 mod assemble;
 mod compare;

@@ -2,31 +2,7 @@
 
 use super::facets::{self, FacetValue};
 use super::number::decimal;
-use super::{Expr, Field, Pattern, Query, Term, TimeUnit, text};
-use crate::model::{Span, TraceRollup};
-
-/// A span and the data of its trace that a query may read. Evaluations and feedback are fields of
-/// the span.
-#[derive(Debug, Clone, Copy)]
-pub struct SpanContext<'a> {
-    /// The span.
-    pub span: &'a Span,
-    /// Totals of its trace, for `@trace.…`; see [`Query::needs_rollup`].
-    pub rollup: Option<&'a TraceRollup>,
-    /// Its descendants, for `@child.…`; see [`Query::needs_descendants`].
-    pub descendants: &'a [&'a Span],
-}
-
-impl<'a> SpanContext<'a> {
-    /// The context of a span alone, in which `@trace.…` and `@child.…` have no values.
-    pub fn without_trace(span: &'a Span) -> Self {
-        Self {
-            span,
-            rollup: None,
-            descendants: &[],
-        }
-    }
-}
+use super::{Expr, Field, Pattern, Query, SpanContext, Term, TimeUnit, text};
 
 impl Query {
     /// Whether the span matches the query.

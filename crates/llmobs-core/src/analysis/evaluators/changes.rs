@@ -1,32 +1,34 @@
-//! What a write changes. Datadog replaces the whole configuration, so a field that is left out
-//! falls back to its default: that is said apart from what the caller changed on purpose.
+//! The difference between two configurations of an evaluator.
+//!
+//! A write replaces the complete configuration, so an omitted field is reset to its default. Such
+//! fields are listed separately from those that the caller changed.
 
 use serde_json::{Map, Value, json};
 
-use super::form::{flat, same};
+use super::form::{flat_fields, values_equal};
 use crate::model::Evaluator;
 
-/// One field before and after.
+/// The change of one field.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FieldChange {
-    /// The field's flat name.
+    /// Name of the field.
     pub field: String,
-    /// What it held; null for nothing.
+    /// The value before the write; null if absent.
     pub from: Value,
-    /// What it holds after the write; null for nothing.
+    /// The value after the write; null if absent.
     pub to: Value,
 }
 
-/// What a write does to a configuration.
+/// The changes of a write.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ConfigurationDiff {
-    /// Fields that the caller gave and that differ from what was kept.
+    /// Fields that the caller wrote with a new value.
     pub changed: Vec<FieldChange>,
-    /// Fields that the caller left out and that held something else than their default.
+    /// Fields that the caller omitted and that lose a value other than their default.
     pub reset: Vec<FieldChange>,
 }
 
-fn default_of(field: &str) -> Value {
+fn default_value(field: &str) -> Value {
     match field {
         "eval_scope" => json!("span"),
         "root_spans_only" | "modified_library_prompt_template" => json!(false),
@@ -35,20 +37,22 @@ fn default_of(field: &str) -> Value {
     }
 }
 
-/// The difference between what is kept and what would be written. `given` are the caller's fields.
+/// Compares the stored configuration with the new one. `caller_fields` are the fields that the
+/// caller wrote.
 pub fn diff_configurations(
-    kept: &Evaluator,
+    stored: &Evaluator,
     new: &Evaluator,
-    given: &Map<String, Value>,
+    caller_fields: &Map<String, Value>,
 ) -> ConfigurationDiff {
-    let ((old, _), (new, _)) = (flat(kept), flat(new));
+    let ((old, _), (new, _)) = (flat_fields(stored), flat_fields(new));
     let mut names: Vec<&String> = old.keys().collect();
     names.extend(new.keys().filter(|name| !old.contains_key(*name)));
     let mut changes = ConfigurationDiff::default();
     for name in names {
-        let value = |map: &Map<String, Value>| map.get(name).cloned().unwrap_or(default_of(name));
+        let value =
+            |map: &Map<String, Value>| map.get(name).cloned().unwrap_or(default_value(name));
         let (from, to) = (value(&old), value(&new));
-        if same(&from, &to) {
+        if values_equal(&from, &to) {
             continue;
         }
         let change = FieldChange {
@@ -56,7 +60,7 @@ pub fn diff_configurations(
             from,
             to,
         };
-        if given.contains_key(name) {
+        if caller_fields.contains_key(name) {
             changes.changed.push(change);
         } else {
             changes.reset.push(change);
@@ -67,22 +71,22 @@ pub fn diff_configurations(
 
 #[cfg(test)]
 mod tests {
-    use super::super::form::read_draft;
-    use super::super::validate::example_fields;
+    use super::super::draft::read_draft;
+    use super::super::example::example_fields;
     use super::*;
 
     #[test]
-    fn what_was_left_out_is_told_apart_from_what_was_changed() {
+    fn lists_omitted_fields_as_reset() {
         let mut full = example_fields();
         full.insert("sampling_percentage".into(), json!(10));
         full.insert("filter".into(), json!("@status:ok"));
         full.insert("eval_scope".into(), json!("span"));
-        let kept = read_draft(&full).evaluator;
-        let mut less = example_fields();
-        less.insert("enabled".into(), json!(true));
-        less.insert("sampling_percentage".into(), json!(10.0));
-        let draft = read_draft(&less);
-        let changes = diff_configurations(&kept, &draft.evaluator, &draft.fields);
+        let stored = read_draft(&full).evaluator;
+        let mut partial = example_fields();
+        partial.insert("enabled".into(), json!(true));
+        partial.insert("sampling_percentage".into(), json!(10.0));
+        let draft = read_draft(&partial);
+        let changes = diff_configurations(&stored, &draft.evaluator, &draft.fields);
         let change = |field: &str, from, to| FieldChange {
             field: field.into(),
             from,

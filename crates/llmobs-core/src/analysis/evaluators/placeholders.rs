@@ -1,5 +1,4 @@
-//! `{{placeholders}}` of a judge's prompt: reading them, and filling them from a span, a trace or a
-//! session exactly as Datadog documents it.
+//! Parsing and filling of the `{{placeholders}}` in a judge's prompt, as Datadog documents them.
 //!
 //! ```text
 //! placeholder := "{{" ( "*" | path ) "}}"
@@ -8,35 +7,40 @@
 //! selector    := "[" ( "*" | index | first "," last | path ":" value ) "]"
 //! ```
 //!
-//! A name on a list applies to each of its items. What is missing or out of range is empty; text
-//! stands as it is; a list of texts is joined by newlines; all else is compact JSON.
+//! A name on a list applies to each item. A missing value or an index out of range gives empty
+//! text. Text is inserted unchanged, a list of texts is joined by newlines, and any other value is
+//! written as compact JSON.
 
 use serde_json::Value;
 use thiserror::Error;
 
-/// What one placeholder brings is cut at this size, in bytes.
-const MAX_BYTES: usize = 250 * 1024;
+/// Maximum size of one placeholder's value in bytes. A longer value is truncated.
+const MAX_VALUE_BYTES: usize = 250 * 1024;
 
-/// A text with placeholders, ready to be filled.
+/// A parsed text with placeholders.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PromptTemplate {
-    parts: Vec<Part>,
+pub(super) struct PromptTemplate {
+    parts: Vec<TemplatePart>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Part {
+enum TemplatePart {
     Text(String),
-    Placeholder { written: String, path: Path },
+    Placeholder {
+        source: String,
+        path: PlaceholderPath,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Path {
-    Whole,
-    Segments(Vec<Segment>),
+enum PlaceholderPath {
+    /// `*`: the complete context.
+    FullContext,
+    Segments(Vec<PathSegment>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Segment {
+struct PathSegment {
     name: String,
     selectors: Vec<Selector>,
 }
@@ -45,7 +49,7 @@ struct Segment {
 enum Selector {
     All,
     Index(usize),
-    /// Both ends belong to it.
+    /// First and last index, inclusive.
     Range(usize, usize),
     Equals {
         path: Vec<String>,
@@ -53,113 +57,117 @@ enum Selector {
     },
 }
 
-/// Why a placeholder cannot be read. The words repeat nothing of the text.
+/// A syntax error in a placeholder. The message quotes nothing of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("placeholder {number} {what}")]
-pub struct PlaceholderError {
-    /// Which placeholder, counted from 1.
+#[error("placeholder {number} {reason}")]
+pub(super) struct PlaceholderError {
+    /// The number of the placeholder, counted from 1.
     number: usize,
-    what: &'static str,
+    /// The reason, as text that follows "placeholder 1".
+    reason: &'static str,
 }
 
-/// A filled text.
+/// A text with filled placeholders.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct FilledText {
     pub(super) text: String,
-    /// The placeholders that brought nothing, as written.
+    /// Placeholders without a value, as written.
     pub(super) empty: Vec<String>,
-    /// The placeholders whose text was cut.
+    /// Placeholders with a truncated value, as written.
     pub(super) cut: Vec<String>,
 }
 
 impl PromptTemplate {
-    /// Reads a text.
+    /// Parses a text.
     ///
     /// # Errors
-    /// A [`PlaceholderError`] for the first placeholder that cannot be read.
-    pub fn parse(text: &str) -> Result<Self, PlaceholderError> {
+    ///
+    /// The first syntax error in a placeholder.
+    pub(super) fn parse(text: &str) -> Result<Self, PlaceholderError> {
         let mut parts = Vec::new();
         let mut rest = text;
         let mut number = 0;
         while let Some((before, after)) = rest.split_once("{{") {
             number += 1;
-            let wrong = |what| PlaceholderError { number, what };
+            let error = |reason| PlaceholderError { number, reason };
             let (inside, tail) = after
                 .split_once("}}")
-                .ok_or(wrong("is opened with {{ and never closed with }}"))?;
-            parts.push(Part::Text(before.to_owned()));
-            let written = inside.trim();
-            let path = if written == "*" {
-                Path::Whole
+                .ok_or(error("starts with {{ but is never closed with }}"))?;
+            parts.push(TemplatePart::Text(before.to_owned()));
+            let source = inside.trim();
+            let path = if source == "*" {
+                PlaceholderPath::FullContext
             } else {
-                Path::Segments(Reader::new(written).path().map_err(wrong)?)
+                PlaceholderPath::Segments(PathParser::new(source).parse().map_err(error)?)
             };
-            parts.push(Part::Placeholder {
-                written: written.to_owned(),
+            parts.push(TemplatePart::Placeholder {
+                source: source.to_owned(),
                 path,
             });
             rest = tail;
         }
-        parts.push(Part::Text(rest.to_owned()));
+        parts.push(TemplatePart::Text(rest.to_owned()));
         Ok(Self { parts })
     }
 
-    /// The first name of every placeholder; `*` for the whole.
-    pub fn roots(&self) -> impl Iterator<Item = &str> {
+    /// The first name of every placeholder; `*` for the full context.
+    pub(super) fn first_names(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Text(_) => None,
-            Part::Placeholder {
-                path: Path::Whole, ..
+            TemplatePart::Text(_) => None,
+            TemplatePart::Placeholder {
+                path: PlaceholderPath::FullContext,
+                ..
             } => Some("*"),
-            Part::Placeholder {
-                path: Path::Segments(segments),
+            TemplatePart::Placeholder {
+                path: PlaceholderPath::Segments(segments),
                 ..
             } => segments.first().map(|segment| segment.name.as_str()),
         })
     }
 
-    /// Fills the placeholders. `whole` is what `{{*}}` stands for.
-    pub(super) fn fill(&self, context: &Value, whole: &Value) -> FilledText {
+    /// Fills the placeholders. `full_context` is the value of `{{*}}`.
+    pub(super) fn fill(&self, context: &Value, full_context: &Value) -> FilledText {
         let mut filled = FilledText::default();
         for part in &self.parts {
-            let (written, path) = match part {
-                Part::Text(text) => {
+            let (source, path) = match part {
+                TemplatePart::Text(text) => {
                     filled.text.push_str(text);
                     continue;
                 }
-                Part::Placeholder { written, path } => (written, path),
+                TemplatePart::Placeholder { source, path } => (source, path),
             };
             let text = match path {
-                Path::Whole => shown(whole),
-                Path::Segments(segments) => resolve(context, segments)
-                    .map(|value| shown(&value))
+                PlaceholderPath::FullContext => value_text(full_context),
+                PlaceholderPath::Segments(segments) => resolve(context, segments)
+                    .map(|value| value_text(&value))
                     .unwrap_or_default(),
             };
-            if text.is_empty() && !filled.empty.contains(written) {
-                filled.empty.push(written.clone());
+            if text.is_empty() && !filled.empty.contains(source) {
+                filled.empty.push(source.clone());
             }
-            let kept = cut(&text);
-            if kept.len() < text.len() && !filled.cut.contains(written) {
-                filled.cut.push(written.clone());
+            let truncated = truncate(&text);
+            if truncated.len() < text.len() && !filled.cut.contains(source) {
+                filled.cut.push(source.clone());
             }
-            filled.text.push_str(kept);
+            filled.text.push_str(truncated);
         }
         filled
     }
 }
 
-fn cut(text: &str) -> &str {
-    if text.len() <= MAX_BYTES {
+/// The longest prefix of at most [`MAX_VALUE_BYTES`] that ends on a character boundary.
+fn truncate(text: &str) -> &str {
+    if text.len() <= MAX_VALUE_BYTES {
         return text;
     }
-    let end = (0..=MAX_BYTES)
+    let end = (0..=MAX_VALUE_BYTES)
         .rev()
         .find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
-/// A value as the judge reads it.
-fn shown(value: &Value) -> String {
+/// A value as text for the judge.
+fn value_text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
@@ -172,17 +180,17 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// The value at a path. A path that went over a list gives a list.
-fn resolve(context: &Value, segments: &[Segment]) -> Option<Value> {
+/// The value at a path. A path through a list returns a list.
+fn resolve(context: &Value, segments: &[PathSegment]) -> Option<Value> {
     let mut current = vec![context];
-    let mut many = false;
+    let mut is_list = false;
     for segment in segments {
         let mut next = Vec::new();
         for value in current {
             match value {
-                // A name on a list applies to each of its items.
+                // A name on a list applies to each item.
                 Value::Array(items) => {
-                    many = true;
+                    is_list = true;
                     next.extend(items.iter().filter_map(|item| item.get(&segment.name)));
                 }
                 other => next.extend(other.get(&segment.name)),
@@ -207,19 +215,20 @@ fn resolve(context: &Value, segments: &[Segment]) -> Option<Value> {
                     }
                 }
             }
-            many |= !matches!(selector, Selector::Index(_));
+            is_list |= !matches!(selector, Selector::Index(_));
             next = selected;
         }
         current = next;
     }
-    if many {
+    if is_list {
         Some(Value::Array(current.into_iter().cloned().collect()))
     } else {
         current.first().map(|value| (*value).clone())
     }
 }
 
-fn equals(item: &Value, path: &[String], wanted: &str) -> bool {
+/// Whether the value at a path of an item has the expected text.
+fn equals(item: &Value, path: &[String], expected: &str) -> bool {
     let mut value = item;
     for name in path {
         match value.get(name) {
@@ -228,28 +237,25 @@ fn equals(item: &Value, path: &[String], wanted: &str) -> bool {
         }
     }
     match value {
-        Value::String(text) => text == wanted,
+        Value::String(text) => text == expected,
         Value::Null | Value::Array(_) | Value::Object(_) => false,
-        other => {
-            let text = other.to_string();
-            text == wanted
-        }
+        other => other.to_string() == expected,
     }
 }
 
-/// Reads one path.
-struct Reader<'a> {
+/// Parses one path. Errors are reasons for a [`PlaceholderError`].
+struct PathParser<'a> {
     chars: std::iter::Peekable<std::str::Chars<'a>>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> PathParser<'a> {
     fn new(text: &'a str) -> Self {
         Self {
             chars: text.chars().peekable(),
         }
     }
 
-    fn path(mut self) -> Result<Vec<Segment>, &'static str> {
+    fn parse(mut self) -> Result<Vec<PathSegment>, &'static str> {
         let mut segments = Vec::new();
         loop {
             let name = self.name();
@@ -260,12 +266,14 @@ impl<'a> Reader<'a> {
             while self.chars.next_if_eq(&'[').is_some() {
                 selectors.push(self.selector()?);
             }
-            segments.push(Segment { name, selectors });
+            segments.push(PathSegment { name, selectors });
             match self.chars.next() {
                 None => return Ok(segments),
                 Some('.') => {}
                 Some(_) => {
-                    return Err("may hold names, dots and [selectors] only, such as spans[0].name");
+                    return Err(
+                        "may contain only names, dots and [selectors], such as spans[0].name",
+                    );
                 }
             }
         }
@@ -312,10 +320,10 @@ impl<'a> Reader<'a> {
         let index = |text: &str| {
             let text = text.trim();
             if text.starts_with('-') {
-                return Err("counts from the end, which is not possible; the first is [0]");
+                return Err("has a negative index; indexes start at [0]");
             }
             text.parse::<usize>()
-                .map_err(|_| "needs [0], [0,4], [*] or [path:value] between its brackets")
+                .map_err(|_| "needs a selector such as [0], [0,4], [*] or [path:value]")
         };
         match inside.split_once(',') {
             Some((first, last)) => Ok(Selector::Range(index(first)?, index(last)?)),
@@ -331,7 +339,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    fn world() -> Value {
+    fn context() -> Value {
         json!({
             "span_input": "hello", "n": 3, "none": null, "list": [], "o": {"a": [1, "b"]},
             "spans": [
@@ -360,46 +368,46 @@ mod tests {
     #[case("{{spans[meta.span.kind:llm].meta.m[*].content}}", "one\ntwo\nthree")]
     #[case("{{spans[0].meta.tags[1]}}", "y")]
     #[case("a {b} }} c", "a {b} }} c")]
-    fn placeholders_resolve_as_documented(#[case] text: &str, #[case] filled: &str) {
+    fn fills_placeholders_as_documented(#[case] text: &str, #[case] filled: &str) {
         let template = PromptTemplate::parse(text).unwrap();
-        assert_eq!(template.fill(&world(), &json!("all")).text, filled);
+        assert_eq!(template.fill(&context(), &json!("all")).text, filled);
     }
 
     #[test]
-    fn the_star_is_the_whole_and_empty_ones_are_named_once() {
+    fn fills_full_context_and_lists_empty_placeholders_once() {
         let template = PromptTemplate::parse("{{*}}{{nope}}{{nope}}{{list}}").unwrap();
-        let filled = template.fill(&world(), &json!({"k": 1}));
+        let filled = template.fill(&context(), &json!({"k": 1}));
         assert_eq!(filled.text, r#"{"k":1}"#);
         assert_eq!(filled.empty, ["nope", "list"]);
     }
 
     #[test]
-    fn a_large_field_is_cut_between_characters() {
+    fn truncates_large_value_at_char_boundary() {
         let template = PromptTemplate::parse("{{big}}").unwrap();
         let filled = template.fill(&json!({"big": "é".repeat(200_000)}), &Value::Null);
-        assert_eq!(filled.text.len(), MAX_BYTES);
+        assert_eq!(filled.text.len(), MAX_VALUE_BYTES);
         assert_eq!(filled.cut, ["big"]);
     }
 
     #[rstest]
-    #[case("{{spans[-1]}}", "from the end")]
-    #[case("x {{ok}} {{", "placeholder 2 is opened")]
+    #[case("{{spans[-1]}}", "negative index")]
+    #[case("x {{ok}} {{", "placeholder 2 starts with {{")]
     #[case("{{}}", "needs a name")]
     #[case("{{a..b}}", "needs a name")]
-    #[case("{{a b}}", "may hold names")]
+    #[case("{{a b}}", "may contain only names")]
     #[case("{{a[}}", "never closed")]
-    #[case("{{a[x]}}", "needs [0]")]
+    #[case("{{a[x]}}", "needs a selector")]
     #[case("{{a[:x]}}", "before the colon")]
-    fn what_cannot_be_read_says_why(#[case] text: &str, #[case] words: &str) {
+    fn refuses_invalid_placeholder(#[case] text: &str, #[case] words: &str) {
         let error = PromptTemplate::parse(text).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused_and_text_without_braces_stays(text in "[a-z{}\\[\\]*.:,0-9 -]{0,40}") {
+        fn text_without_placeholders_is_unchanged(text in "[a-z{}\\[\\]*.:,0-9 -]{0,40}") {
             if let Ok(template) = PromptTemplate::parse(&text) {
-                let filled = template.fill(&world(), &Value::Null).text;
+                let filled = template.fill(&context(), &Value::Null).text;
                 if !text.contains("{{") {
                     prop_assert_eq!(filled, text);
                 }

@@ -1,18 +1,18 @@
-//! What placeholders see of a span, a trace or a session, and a whole prompt filled with it.
+//! Rendering of an evaluator's prompt, and the data that its placeholders read.
 
 use serde_json::{Map, Value, json};
 
 use super::placeholders::{FilledText, PromptTemplate};
 use crate::model::{Evaluator, Io, ROOT_PARENT, Span, SpanKind};
 
-/// A prompt as the judge would get it.
+/// A prompt as the judge receives it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RenderedPrompt {
-    /// `{role, content}`.
+    /// Pairs of role and content.
     pub messages: Vec<(String, String)>,
-    /// Placeholders that brought nothing, as written.
+    /// Placeholders without a value, as written.
     pub empty: Vec<String>,
-    /// Placeholders that brought more than is sent.
+    /// Placeholders with a truncated value, as written.
     pub cut: Vec<String>,
 }
 
@@ -20,24 +20,25 @@ pub struct RenderedPrompt {
 pub fn span_context(span: &Span) -> Value {
     let mut context = span_value(span);
     if let Some(map) = context.as_object_mut() {
-        map.insert("span_input".to_owned(), side(span, &span.input));
-        map.insert("span_output".to_owned(), side(span, &span.output));
+        map.insert("span_input".to_owned(), content_value(span, &span.input));
+        map.insert("span_output".to_owned(), content_value(span, &span.output));
     }
     context
 }
 
-/// The context of a trace-scoped evaluator; spans by start.
+/// The context of a trace-scoped evaluator. The spans are sorted by start.
 pub fn trace_context<'a>(trace_id: &str, spans: impl Iterator<Item = &'a Span>) -> Value {
     json!({"trace_id": trace_id, "spans": spans.map(span_value).collect::<Vec<_>>()})
 }
 
-/// The context of a session-scoped evaluator, of the contexts of its traces.
+/// The context of a session-scoped evaluator. `traces` are the contexts of its traces.
 pub fn session_context(session_id: &str, traces: &[Value]) -> Value {
     json!({"session_id": session_id, "traces": traces})
 }
 
-/// Messages of an LLM call as the list of their contents; the value of any other span.
-fn side(span: &Span, io: &Io) -> Value {
+/// `span_input` or `span_output`: the contents of an LLM span's messages, or the value of any other
+/// span.
+fn content_value(span: &Span, io: &Io) -> Value {
     if span.kind == SpanKind::Llm {
         let contents = io.messages.iter().filter_map(|m| m.0.get("content"));
         return Value::Array(contents.cloned().collect());
@@ -45,7 +46,7 @@ fn side(span: &Span, io: &Io) -> Value {
     io.value.clone().unwrap_or_default()
 }
 
-/// A span as the wire writes it, which is what paths lead through.
+/// A span in its wire form, in which placeholders are resolved.
 fn span_value(span: &Span) -> Value {
     let io = |io: &Io| {
         let mut map = Map::new();
@@ -84,13 +85,13 @@ fn span_value(span: &Span) -> Value {
         meta.insert(key.to_owned(), value);
     }
     meta.extend(span.meta_extra.clone());
-    let empty = |value: &Value| match value {
+    let is_empty = |value: &Value| match value {
         Value::Null => true,
         Value::Array(items) => items.is_empty(),
         Value::Object(map) => map.is_empty(),
         _ => false,
     };
-    meta.retain(|_, value| !empty(value));
+    meta.retain(|_, value| !is_empty(value));
     let parent = span
         .parent_id
         .as_ref()
@@ -112,8 +113,8 @@ fn span_value(span: &Span) -> Value {
     })
 }
 
-/// The texts of a message: its content, or the text parts of its contents.
-pub(super) fn texts(message: &Value) -> Vec<&str> {
+/// The texts of a message: its `content`, or the text parts of its `contents`.
+pub(super) fn message_texts(message: &Value) -> Vec<&str> {
     if let Some(text) = message.get("content").and_then(Value::as_str) {
         return vec![text];
     }
@@ -125,10 +126,11 @@ pub(super) fn texts(message: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// Fills a valid evaluator's prompt. Placeholders are filled in user messages only.
+/// Renders a valid evaluator's prompt. Placeholders are filled in user messages only.
 pub fn render_prompt(evaluator: &Evaluator, context: &Value) -> RenderedPrompt {
-    let mut whole = context.clone();
-    if let Some(map) = whole.as_object_mut() {
+    // `{{*}}` does not repeat the content under its short names.
+    let mut full_context = context.clone();
+    if let Some(map) = full_context.as_object_mut() {
         map.shift_remove("span_input");
         map.shift_remove("span_output");
     }
@@ -139,7 +141,7 @@ pub fn render_prompt(evaluator: &Evaluator, context: &Value) -> RenderedPrompt {
             .and_then(Value::as_str)
             .unwrap_or_default();
         let mut content = Vec::new();
-        for text in texts(message) {
+        for text in message_texts(message) {
             let template = if role == "user" {
                 PromptTemplate::parse(text).ok()
             } else {
@@ -149,12 +151,12 @@ pub fn render_prompt(evaluator: &Evaluator, context: &Value) -> RenderedPrompt {
                 content.push(text.to_owned());
                 continue;
             };
-            let FilledText { text, empty, cut } = template.fill(context, &whole);
+            let FilledText { text, empty, cut } = template.fill(context, &full_context);
             content.push(text);
-            for (all, found) in [(&mut rendered.empty, empty), (&mut rendered.cut, cut)] {
-                for written in found {
-                    if !all.contains(&written) {
-                        all.push(written);
+            for (all, added) in [(&mut rendered.empty, empty), (&mut rendered.cut, cut)] {
+                for placeholder in added {
+                    if !all.contains(&placeholder) {
+                        all.push(placeholder);
                     }
                 }
             }
@@ -171,7 +173,7 @@ mod tests {
     use super::*;
     use crate::model::JudgeConfig;
 
-    fn judge(content: &str) -> Evaluator {
+    fn evaluator(content: &str) -> Evaluator {
         Evaluator {
             llm_judge_config: JudgeConfig {
                 prompt_template: vec![
@@ -200,25 +202,28 @@ mod tests {
     }
 
     #[test]
-    fn span_input_is_the_messages_of_an_llm_call_and_the_value_of_all_else() {
-        let prompt = judge("Q: {{span_input}} A: {{span_output}}");
-        let llm = render_prompt(&prompt, &span_context(&span(SpanKind::Llm)));
+    fn span_input_is_messages_of_llm_span_or_value() {
+        let with_content = evaluator("Q: {{span_input}} A: {{span_output}}");
+        let llm = render_prompt(&with_content, &span_context(&span(SpanKind::Llm)));
         assert_eq!(llm.messages[0].1, "{{span_input}} stays");
         assert_eq!(llm.messages[1].1, "Q: be brief\nwhy? A: ");
         assert_eq!(llm.empty, ["span_output"]);
-        let task = render_prompt(&prompt, &span_context(&span(SpanKind::Task)));
+        let task = render_prompt(&with_content, &span_context(&span(SpanKind::Task)));
         assert_eq!(task.messages[1].1, "Q: the value A: ");
     }
 
     #[test]
-    fn traces_and_sessions_are_read_through_their_spans() {
+    fn reads_traces_and_sessions_through_their_spans() {
         let spans = [span(SpanKind::Agent), span(SpanKind::Llm)];
         let trace = trace_context("t1", spans.iter());
-        let kinds = render_prompt(&judge("{{spans[*].meta.span.kind}} {{trace_id}}"), &trace);
+        let kinds = render_prompt(
+            &evaluator("{{spans[*].meta.span.kind}} {{trace_id}}"),
+            &trace,
+        );
         assert_eq!(kinds.messages[1].1, "agent\nllm t1");
         let session = session_context("s1", &[trace.clone(), trace]);
         let names = render_prompt(
-            &judge("{{session_id}} {{traces[*].spans[0].name}}"),
+            &evaluator("{{session_id}} {{traces[*].spans[0].name}}"),
             &session,
         );
         assert_eq!(names.messages[1].1, "s1 ask\nask");

@@ -1,4 +1,4 @@
-//! Random valid evaluators, and that their forms lose nothing.
+//! Random valid evaluators, and properties of their forms.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -11,8 +11,8 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn schema_and_criteria() -> impl Strategy<Value = (Value, Option<Value>)> {
-    let schema = |name: &str, verdict: Value, reasoning: bool| {
-        let mut properties = json!({name: verdict});
+    let schema = |name: &str, result: Value, reasoning: bool| {
+        let mut properties = json!({name: result});
         let mut required = json!([name]);
         if reasoning {
             properties["reasoning"] = json!({"type": "string"});
@@ -23,7 +23,7 @@ fn schema_and_criteria() -> impl Strategy<Value = (Value, Option<Value>)> {
     };
     (0..3_usize, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
         move |(kind, reasoning, pass, bare)| {
-            let (name, verdict, criteria) = match kind {
+            let (name, result, criteria) = match kind {
                 0 => ("boolean_eval", json!({"type": "boolean"}), json!({"pass_when": pass})),
                 1 => (
                     "score_eval",
@@ -36,9 +36,9 @@ fn schema_and_criteria() -> impl Strategy<Value = (Value, Option<Value>)> {
                     json!({"pass_values": ["b"]}),
                 ),
             };
-            let plain = schema(name, verdict, reasoning);
-            let written = if bare { plain } else { json!({"name": name, "strict": true, "schema": plain}) };
-            (written, pass.then_some(criteria))
+            let plain = schema(name, result, reasoning);
+            let schema = if bare { plain } else { json!({"name": name, "strict": true, "schema": plain}) };
+            (schema, pass.then_some(criteria))
         },
     )
 }
@@ -81,7 +81,7 @@ fn optional() -> impl Strategy<Value = Map<String, Value>> {
     })
 }
 
-/// Random valid configurations, flat.
+/// Random valid configurations in flat form.
 pub fn configurations() -> impl Strategy<Value = Map<String, Value>> {
     (
         name(),
@@ -113,7 +113,7 @@ pub fn configurations() -> impl Strategy<Value = Map<String, Value>> {
 
 proptest! {
     #[test]
-    fn every_form_of_a_valid_evaluator_reads_back_as_the_same(flat in configurations()) {
+    fn every_form_reads_to_the_same_evaluator(flat in configurations()) {
         let draft = read_draft(&flat);
         prop_assert_eq!(find_problems(&draft), vec![]);
         for form in [nested_form(&draft.evaluator), draft.evaluator.to_attributes(), corrected_fields(&flat, &[])] {
@@ -125,14 +125,14 @@ proptest! {
     }
 
     #[test]
-    fn any_json_is_read_or_refused_with_a_call_that_is_accepted(
+    fn correction_of_any_fields_is_valid(
         mut flat in configurations(),
         key in "[a-z_]{1,12}|enabled|filter|output_schema|prompt_template|target|eval_scope",
         value in prop_oneof![Just(json!([[[]]])), Just(json!({"a": 1})), Just(json!("x")), Just(json!(-1)), Just(json!("trace"))],
     ) {
         flat.insert(key, value);
         let draft = read_draft(&flat);
-        let mended = corrected_fields(&draft.fields, &find_problems(&draft));
-        prop_assert_eq!(find_problems(&read_draft(&mended)), vec![]);
+        let corrected = corrected_fields(&draft.fields, &find_problems(&draft));
+        prop_assert_eq!(find_problems(&read_draft(&corrected)), vec![]);
     }
 }

@@ -1,17 +1,19 @@
-//! The two spellings of an output schema. Datadog's own documents disagree on which of them a
-//! write wants, so both are taken and the wrapper `{name, strict, schema}` is what is kept.
+//! The two forms of an output schema: bare, and in the wrapper `{name, strict, schema}`.
+//!
+//! Datadog's documents disagree on the form that a write requires. Both are accepted and the
+//! wrapper is stored.
 
 use serde_json::{Value, json};
 
-/// The wrapper names, each with the property that holds the verdict.
-pub(super) const KINDS: [(&str, &str); 4] = [
+/// The names of wrappers, each with the property that contains the result.
+pub(super) const SCHEMA_KINDS: [(&str, &str); 4] = [
     ("boolean_eval", "boolean_eval"),
     ("score_eval", "score_eval"),
     ("categorical_eval", "categorical_eval"),
     ("json_eval", "result"),
 ];
 
-/// A schema with its wrapper; one that has it, or that is no schema at all, stays as it is.
+/// Wraps a bare schema. A wrapped schema, or a value that is not a schema, is returned unchanged.
 pub fn wrap_schema(schema: &Value) -> Value {
     let Some(map) = schema.as_object() else {
         return schema.clone();
@@ -22,7 +24,7 @@ pub fn wrap_schema(schema: &Value) -> Value {
     let Some(properties) = map.get("properties").and_then(Value::as_object) else {
         return schema.clone();
     };
-    let name = KINDS
+    let name = SCHEMA_KINDS
         .iter()
         .find(|(_, property)| properties.contains_key(*property))
         .map_or("json_eval", |(name, _)| name);
@@ -34,13 +36,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bare_schema_gets_the_name_of_its_property() {
-        for (name, property) in KINDS {
+    fn bare_schema_is_named_after_its_property() {
+        for (name, property) in SCHEMA_KINDS {
             let bare = json!({"type": "object", "properties": {"reasoning": {}, property: {}}});
-            let whole = wrap_schema(&bare);
-            assert_eq!(whole["name"], name);
-            assert_eq!(whole["schema"], bare);
-            assert_eq!(wrap_schema(&whole), whole);
+            let wrapped = wrap_schema(&bare);
+            assert_eq!(wrapped["name"], name);
+            assert_eq!(wrapped["schema"], bare);
+            assert_eq!(wrap_schema(&wrapped), wrapped);
         }
         assert_eq!(wrap_schema(&json!({"x": 1})), json!({"x": 1}));
     }

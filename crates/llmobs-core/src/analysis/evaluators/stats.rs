@@ -1,4 +1,4 @@
-//! What the evaluations of one name add up to.
+//! Statistics of the evaluations with one name.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -7,65 +7,66 @@ use serde_json::Value;
 
 use crate::model::{Assessment, EvalStatus, MetricType, Span};
 
-/// Values that are listed by name at most.
-const TOP_VALUES: usize = 10;
+/// Maximum number of listed values.
+const MAX_TOP_VALUES: usize = 10;
 
-/// Sums over evaluations of one name.
+/// Statistics of the evaluations with one name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct EvaluationStats {
-    /// `boolean`, `score`, `categorical` or `json`, by most of them; none when there are none.
+    /// The most frequent type: `boolean`, `score`, `categorical` or `json`; absent without
+    /// evaluations.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub metric_type: Option<&'static str>,
-    /// All evaluations, those without a value included.
+    /// Number of evaluations, including those without a value.
     pub total_count: u64,
-    /// How many passed; absent when none was assessed.
+    /// Number of passed evaluations; absent without assessments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pass_count: Option<u64>,
-    /// How many failed; absent when none was assessed.
+    /// Number of failed evaluations; absent without assessments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fail_count: Option<u64>,
-    /// Passed among assessed, 0 to 1.
+    /// Fraction of assessed evaluations that passed, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pass_rate: Option<f64>,
     /// The distribution of the scores.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<ScoreDistribution>,
-    /// The commonest values of a boolean or categorical evaluation.
+    /// The most frequent values of a boolean or categorical evaluation.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub top_values: Vec<ValueCount>,
-    /// How many different values there are, when more than are listed.
+    /// Number of distinct values, if more than are listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distinct_values: Option<usize>,
-    /// How many have each status, when some are not `OK`.
+    /// Number of evaluations per status, if some are not `OK`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub by_status: BTreeMap<&'static str, u64>,
 }
 
-/// The distribution of scores; percentiles are values that occur.
+/// The distribution of scores. Percentiles use the nearest rank.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ScoreDistribution {
-    /// Their mean.
+    /// The mean.
     pub mean: f64,
-    /// The lowest.
+    /// The minimum.
     pub min: f64,
-    /// The highest.
+    /// The maximum.
     pub max: f64,
-    /// Half of them are at most this.
+    /// The median.
     pub p50: f64,
-    /// Nine of ten are at most this.
+    /// The 90th percentile.
     pub p90: f64,
 }
 
-/// A value and how often it occurs.
+/// A value and its number of occurrences.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ValueCount {
     /// The value.
     pub value: Value,
-    /// How often.
+    /// The number of occurrences.
     pub count: u64,
 }
 
-/// Counts evaluations of one name, span by span.
+/// Counts the evaluations with one name, span by span.
 #[derive(Debug, Default)]
 pub struct EvaluationCounter {
     label: String,
@@ -79,7 +80,7 @@ pub struct EvaluationCounter {
 }
 
 impl EvaluationCounter {
-    /// A count of evaluations with that label.
+    /// A counter for evaluations with the given label.
     pub fn new(label: &str) -> Self {
         Self {
             label: label.to_owned(),
@@ -87,15 +88,14 @@ impl EvaluationCounter {
         }
     }
 
-    /// Takes a span's evaluation, if it has one of that label. The evaluation of a session stands
-    /// on the roots of all its traces and counts once.
+    /// Counts a span's evaluation with the label, if there is one. The evaluation of a session is
+    /// joined to the root spans of all its traces and counts once.
     pub fn add(&mut self, span: &Span) {
         let Some(evaluation) = span.evaluations.get(&self.label) else {
             return;
         };
-        let of_session =
-            evaluation.extra.get("eval_scope").and_then(Value::as_str) == Some("session");
-        if of_session
+        let scope = evaluation.extra.get("eval_scope").and_then(Value::as_str);
+        if scope == Some("session")
             && let Some(session) = &span.session_id
             && !self.sessions.insert(session.clone())
         {
@@ -119,10 +119,10 @@ impl EvaluationCounter {
         }
     }
 
-    /// The sums.
+    /// The statistics of all counted evaluations.
     pub fn finish(mut self) -> EvaluationStats {
         let assessed = self.passed + self.failed;
-        let common = |counts: &BTreeMap<&'static str, u64>| {
+        let most_frequent = |counts: &BTreeMap<&'static str, u64>| {
             counts
                 .iter()
                 .max_by_key(|(_, count)| **count)
@@ -135,20 +135,20 @@ impl EvaluationCounter {
             .map(|(value, count)| ValueCount { value, count })
             .collect();
         top_values.sort_by_key(|value| std::cmp::Reverse(value.count));
-        top_values.truncate(TOP_VALUES);
+        top_values.truncate(MAX_TOP_VALUES);
         let not_ok = self
             .statuses
             .keys()
             .any(|status| *status != EvalStatus::Ok.as_str());
         self.scores.sort_by(f64::total_cmp);
         EvaluationStats {
-            metric_type: common(&self.types),
+            metric_type: most_frequent(&self.types),
             total_count: self.types.values().sum(),
             pass_count: (assessed > 0).then_some(self.passed),
             fail_count: (assessed > 0).then_some(self.failed),
             pass_rate: (assessed > 0).then(|| rounded(self.passed as f64 / assessed as f64)),
             score: distribution(&self.scores),
-            distinct_values: (distinct > TOP_VALUES).then_some(distinct),
+            distinct_values: (distinct > MAX_TOP_VALUES).then_some(distinct),
             top_values,
             by_status: if not_ok {
                 self.statuses
@@ -163,7 +163,7 @@ fn rounded(value: f64) -> f64 {
     (value * 10_000.0).round() / 10_000.0
 }
 
-/// Of sorted scores; percentiles by nearest rank.
+/// The distribution of sorted scores.
 fn distribution(sorted: &[f64]) -> Option<ScoreDistribution> {
     let rank = |percent: usize| {
         let rank = (sorted.len() * percent).div_ceil(100).max(1);
@@ -184,12 +184,16 @@ mod tests {
     use crate::model::Evaluation;
     use serde_json::json;
 
-    fn judged(value: Value, metric_type: MetricType, verdict: Option<Assessment>) -> Span {
+    fn evaluated_span(
+        value: Value,
+        metric_type: MetricType,
+        assessment: Option<Assessment>,
+    ) -> Span {
         let evaluation = Evaluation {
             label: "tone".into(),
             value: Some(value),
             metric_type,
-            assessment: verdict,
+            assessment,
             ..Evaluation::default()
         };
         Span {
@@ -198,45 +202,45 @@ mod tests {
         }
     }
 
-    fn sums(spans: &[Span]) -> Value {
-        let mut tally = EvaluationCounter::new("tone");
-        spans.iter().for_each(|span| tally.add(span));
-        serde_json::to_value(tally.finish()).unwrap()
+    fn stats_of(spans: &[Span]) -> Value {
+        let mut counter = EvaluationCounter::new("tone");
+        spans.iter().for_each(|span| counter.add(span));
+        serde_json::to_value(counter.finish()).unwrap()
     }
 
     #[test]
     fn scores_have_a_distribution_and_a_pass_rate() {
         let spans: Vec<Span> = (1..=10)
             .map(|n| {
-                let verdict = if n > 4 {
+                let assessment = if n > 4 {
                     Assessment::Pass
                 } else {
                     Assessment::Fail
                 };
-                judged(json!(n), MetricType::Score, Some(verdict))
+                evaluated_span(json!(n), MetricType::Score, Some(assessment))
             })
             .collect();
         assert_eq!(
-            sums(&spans),
+            stats_of(&spans),
             json!({"type": "score", "total_count": 10, "pass_count": 6, "fail_count": 4,
                 "pass_rate": 0.6, "score": {"mean": 5.5, "min": 1.0, "max": 10.0, "p50": 5.0, "p90": 9.0}})
         );
     }
 
     #[test]
-    fn words_are_counted_and_pass_counts_need_criteria() {
-        let word = |word: &str| judged(json!(word), MetricType::Categorical, None);
+    fn counts_categories_without_pass_counts() {
+        let category = |name: &str| evaluated_span(json!(name), MetricType::Categorical, None);
         assert_eq!(
-            sums(&[word("a"), word("b"), word("b"), Span::default()]),
+            stats_of(&[category("a"), category("b"), category("b"), Span::default()]),
             json!({"type": "categorical", "total_count": 3,
                 "top_values": [{"value": "b", "count": 2}, {"value": "a", "count": 1}]})
         );
-        assert_eq!(sums(&[]), json!({"total_count": 0}));
+        assert_eq!(stats_of(&[]), json!({"total_count": 0}));
     }
 
     #[test]
-    fn the_evaluation_of_a_session_counts_once() {
-        let mut root = judged(json!(true), MetricType::Boolean, None);
+    fn session_evaluation_counts_once() {
+        let mut root = evaluated_span(json!(true), MetricType::Boolean, None);
         root.session_id = Some("s".into());
         let evaluation = root.evaluations.get_mut("tone").unwrap();
         evaluation
@@ -244,7 +248,7 @@ mod tests {
             .insert("eval_scope".into(), json!("session"));
         evaluation.status = EvalStatus::Warn;
         assert_eq!(
-            sums(&[root.clone(), root]),
+            stats_of(&[root.clone(), root]),
             json!({"type": "boolean", "total_count": 1, "top_values": [{"value": true, "count": 1}],
                 "by_status": {"WARN": 1}})
         );

@@ -1,8 +1,8 @@
-//! Events out of spans.
+//! Assembles the events of an experiment from its spans.
 //!
-//! An experiment's root span is one event; the spans of its task hang below it and know neither the
-//! record nor the tags of it, so whatever they carry is brought to their root. The documented
-//! answer does not say the kind of a span: then a span without a parent is an event.
+//! The root span of a record's run becomes an event. The descendants of the root carry neither the
+//! record nor its tags, so their metrics and usage are added to the event. The documented response
+//! does not contain the span kind; without it, a span without a parent becomes an event.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,93 +12,63 @@ use crate::model::{
     ExperimentEvent, ExperimentMetric, ExperimentSpan, SpanId, SpanKind, TraceId, Usage,
 };
 
-/// All that is known of an experiment's runs.
+/// The events and the summary of an experiment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExperimentData {
-    /// The events, by start, then by span id.
+    /// The events, sorted by start, then by span id.
     pub events: Vec<ExperimentEvent>,
-    /// Metrics about the whole experiment: the newest of each label and run, by label.
+    /// Metrics of the complete experiment: the newest of each label and run, sorted by label.
     pub summary_metrics: Vec<ExperimentMetric>,
-    /// Spans below the events.
+    /// Number of descendants of the events.
     pub descendant_spans: usize,
-    /// Spans that belong to no event: their root is missing.
+    /// Number of spans that belong to no event because their root span is missing.
     pub unassigned_spans: usize,
-    /// Metrics on such spans; they are in no statistics.
+    /// Number of metrics on such spans. They are part of no statistics.
     pub unassigned_metrics: usize,
-    /// Metrics on spans below an event, which count as the event's own.
+    /// Number of metrics on descendants of events, which are added to the event.
     pub descendant_metrics: usize,
-    /// Metrics that a newer one of the same label on the same span replaces.
+    /// Number of metrics that a newer metric of the same label and span replaces.
     pub duplicate_metrics: usize,
 }
 
-type Key = (TraceId, SpanId);
+/// A span with its position in the forest of an experiment's spans.
+struct SpanNode {
+    span: ExperimentSpan,
+    /// Index of the parent.
+    parent: Option<usize>,
+    /// Whether the span becomes an event.
+    is_event: bool,
+    /// Index of the event that the span belongs to; an event belongs to itself.
+    event: Option<usize>,
+    /// Whether [`assign_events`] has visited the span.
+    visited: bool,
+}
 
-/// Makes events of spans, in any order and with repetitions, as pages that move bring them.
+/// Assembles events from spans in any order. Spans may repeat, because pages can overlap while
+/// data arrives.
 pub fn assemble_events(
     spans: Vec<ExperimentSpan>,
     summary_metrics: Vec<ExperimentMetric>,
 ) -> ExperimentData {
-    let (mut spans, places) = unique(spans);
-    let parents: Vec<Option<usize>> = spans
-        .iter()
-        .map(|span| {
-            let parent = span.parent_id.clone()?;
-            places.get(&(span.trace_id.clone(), parent)).copied()
-        })
-        .collect();
-    drop(places);
-    let is_event: Vec<bool> = spans
-        .iter()
-        .zip(&parents)
-        .map(|(span, parent)| starts_an_event(span, parent.is_some()))
-        .collect();
-    let roots = roots(&parents, &is_event);
-    let usage = usage(&spans, &parents, &is_event, &roots);
-
+    let mut nodes = link_spans(spans);
+    assign_events(&mut nodes);
+    let mut usage = usage_by_event(&nodes);
     let mut data = ExperimentData::default();
-    let mut joined: HashMap<usize, Vec<ExperimentMetric>> = HashMap::new();
-    for (at, root) in roots.iter().enumerate() {
-        if is_event.get(at) == Some(&true) {
+    let mut descendant_metrics = take_descendant_metrics(&mut nodes, &mut data);
+    for (index, node) in nodes.into_iter().enumerate() {
+        if !node.is_event {
             continue;
         }
-        let metrics = spans
-            .get_mut(at)
-            .map(|span| std::mem::take(&mut span.metrics))
-            .unwrap_or_default();
-        match root {
-            Some(root) => {
-                data.descendant_spans += 1;
-                data.descendant_metrics += metrics.len();
-                joined.entry(*root).or_default().extend(metrics);
-            }
-            None => {
-                data.unassigned_spans += 1;
-                data.unassigned_metrics += metrics.len();
-            }
-        }
-    }
-    for (at, mut span) in spans.into_iter().enumerate() {
-        if is_event.get(at) != Some(&true) {
-            continue;
-        }
-        let (mut metrics, dropped) = newest(std::mem::take(&mut span.metrics), |_| None);
-        data.duplicate_metrics += dropped;
-        if let Some(below) = joined.remove(&at) {
-            // What stands on the root itself is the verdict about the event.
-            let below = below
-                .into_iter()
-                .filter(|one| !metrics.iter().any(|own| own.label == one.label))
-                .collect();
-            let (below, dropped) = newest(below, |_| None);
-            data.duplicate_metrics += dropped;
-            metrics.extend(below);
-            metrics.sort_by(|a, b| a.label.cmp(&b.label));
-        }
+        let mut span = node.span;
+        let root_metrics = std::mem::take(&mut span.metrics);
+        let descendants = descendant_metrics.remove(&index).unwrap_or_default();
+        let (metrics, duplicates) = merge_metrics(root_metrics, descendants);
+        data.duplicate_metrics += duplicates;
         data.events.push(ExperimentEvent {
             usage: usage
-                .get(&at)
-                .copied()
-                .unwrap_or_else(|| of_span(&span).unwrap_or_default()),
+                .remove(&index)
+                .or_else(|| span_usage(&span))
+                .unwrap_or_default(),
             span,
             metrics,
         });
@@ -110,121 +80,172 @@ pub fn assemble_events(
             &b.span.trace_id,
         ))
     });
-    let (summary, dropped) = newest(summary_metrics, run_of);
+    let (summary, duplicates) = newest_metrics(summary_metrics, run_key);
     data.summary_metrics = summary;
-    data.duplicate_metrics += dropped;
+    data.duplicate_metrics += duplicates;
     data
 }
 
-/// Each span once. A span that came twice keeps the metrics of both, and none of them twice.
-fn unique(spans: Vec<ExperimentSpan>) -> (Vec<ExperimentSpan>, HashMap<Key, usize>) {
-    let mut places: HashMap<Key, usize> = HashMap::with_capacity(spans.len());
-    let mut kept: Vec<ExperimentSpan> = Vec::with_capacity(spans.len());
+/// Removes duplicate spans and resolves parents.
+fn link_spans(spans: Vec<ExperimentSpan>) -> Vec<SpanNode> {
+    let (spans, indexes) = deduplicate(spans);
+    let link = |span: ExperimentSpan| {
+        let parent = span.parent_id.clone().and_then(|parent| {
+            let key = (span.trace_id.clone(), parent);
+            indexes.get(&key).copied()
+        });
+        SpanNode {
+            is_event: is_event(&span, parent.is_some()),
+            span,
+            parent,
+            event: None,
+            visited: false,
+        }
+    };
+    spans.into_iter().map(link).collect()
+}
+
+type SpanKey = (TraceId, SpanId);
+
+/// The distinct spans, and their indexes. A repeated span gets the distinct metrics of all its
+/// copies.
+fn deduplicate(spans: Vec<ExperimentSpan>) -> (Vec<ExperimentSpan>, HashMap<SpanKey, usize>) {
+    let mut indexes: HashMap<SpanKey, usize> = HashMap::with_capacity(spans.len());
+    let mut distinct: Vec<ExperimentSpan> = Vec::with_capacity(spans.len());
     for span in spans {
-        match places.entry((span.trace_id.clone(), span.span_id.clone())) {
-            Entry::Vacant(place) => {
-                place.insert(kept.len());
-                kept.push(span);
+        match indexes.entry((span.trace_id.clone(), span.span_id.clone())) {
+            Entry::Vacant(entry) => {
+                entry.insert(distinct.len());
+                distinct.push(span);
             }
-            Entry::Occupied(place) => {
-                if let Some(known) = kept.get_mut(*place.get()) {
+            Entry::Occupied(entry) => {
+                if let Some(first) = distinct.get_mut(*entry.get()) {
                     for metric in span.metrics {
-                        if !known.metrics.contains(&metric) {
-                            known.metrics.push(metric);
+                        if !first.metrics.contains(&metric) {
+                            first.metrics.push(metric);
                         }
                     }
                 }
             }
         }
     }
-    (kept, places)
+    (distinct, indexes)
 }
 
-fn starts_an_event(span: &ExperimentSpan, parent_is_here: bool) -> bool {
+fn is_event(span: &ExperimentSpan, has_parent: bool) -> bool {
     match &span.kind {
         Some(kind) => *kind == SpanKind::Experiment,
         None if span.parent_id.is_none() => true,
-        None => !parent_is_here && (span.dataset_record_id.is_some() || !span.metrics.is_empty()),
+        None => !has_parent && (span.dataset_record_id.is_some() || !span.metrics.is_empty()),
     }
 }
 
-/// The event that each span belongs to; an event belongs to itself. Climbs without recursion, and
-/// each span once; a circle has no root.
-fn roots(parents: &[Option<usize>], is_event: &[bool]) -> Vec<Option<usize>> {
-    let mut roots: Vec<Option<usize>> = vec![None; parents.len()];
-    let mut settled: Vec<bool> = vec![false; parents.len()];
-    for start in 0..parents.len() {
+/// Sets the event of each span: its nearest ancestor that is an event, or itself. Iterative, and
+/// visits each span once; spans on a cycle belong to no event.
+fn assign_events(nodes: &mut [SpanNode]) {
+    for start in 0..nodes.len() {
         let mut path = Vec::new();
-        let mut here = Some(start);
-        let root = loop {
-            let Some(at) = here else { break None };
-            if settled.get(at) == Some(&true) {
-                break roots.get(at).copied().flatten();
+        let mut next = Some(start);
+        let event = loop {
+            let Some((index, node)) = next.and_then(|index| Some((index, nodes.get_mut(index)?)))
+            else {
+                break None;
+            };
+            // Also ends the loop on a cycle, where the event is still `None`.
+            if node.visited {
+                break node.event;
             }
-            if is_event.get(at) == Some(&true) {
-                path.push(at);
-                break Some(at);
+            node.visited = true;
+            path.push(index);
+            if node.is_event {
+                break Some(index);
             }
-            // Settled on the way up, so that a circle ends when it meets itself.
-            if let Some(flag) = settled.get_mut(at) {
-                *flag = true;
-            }
-            path.push(at);
-            here = parents.get(at).copied().flatten();
+            next = node.parent;
         };
-        for at in path {
-            if let (Some(place), Some(flag)) = (roots.get_mut(at), settled.get_mut(at)) {
-                *place = root;
-                *flag = true;
+        for index in path {
+            if let Some(node) = nodes.get_mut(index) {
+                node.event = event;
             }
         }
     }
-    roots
 }
 
-/// Tokens and cost below each event. A model call right below another is the same call seen twice.
-/// Where the upstream does not say kinds, spans with tokens are taken for model calls.
-fn usage(
-    spans: &[ExperimentSpan],
-    parents: &[Option<usize>],
-    is_event: &[bool],
-    roots: &[Option<usize>],
-) -> HashMap<usize, Usage> {
-    let calls_model = |at: usize| {
-        is_event.get(at) != Some(&true)
-            && spans.get(at).is_some_and(|span| match &span.kind {
+/// Removes the metrics of the descendants and groups them by event.
+fn take_descendant_metrics(
+    nodes: &mut [SpanNode],
+    data: &mut ExperimentData,
+) -> HashMap<usize, Vec<ExperimentMetric>> {
+    let mut by_event: HashMap<usize, Vec<ExperimentMetric>> = HashMap::new();
+    for node in nodes.iter_mut().filter(|node| !node.is_event) {
+        let metrics = std::mem::take(&mut node.span.metrics);
+        match node.event {
+            Some(event) => {
+                data.descendant_spans += 1;
+                data.descendant_metrics += metrics.len();
+                by_event.entry(event).or_default().extend(metrics);
+            }
+            None => {
+                data.unassigned_spans += 1;
+                data.unassigned_metrics += metrics.len();
+            }
+        }
+    }
+    by_event
+}
+
+/// The newest metrics of an event by label, and the number of duplicates. A metric of the root
+/// span takes precedence over one of a descendant.
+fn merge_metrics(
+    root: Vec<ExperimentMetric>,
+    descendants: Vec<ExperimentMetric>,
+) -> (Vec<ExperimentMetric>, usize) {
+    let (mut metrics, root_duplicates) = newest_metrics(root, |_| None);
+    let added = descendants
+        .into_iter()
+        .filter(|added| !metrics.iter().any(|metric| metric.label == added.label))
+        .collect();
+    let (added, duplicates) = newest_metrics(added, |_| None);
+    metrics.extend(added);
+    metrics.sort_by(|a, b| a.label.cmp(&b.label));
+    (metrics, root_duplicates + duplicates)
+}
+
+/// Tokens and cost of the model calls in each event. A model call whose parent is a model call is
+/// the same call recorded twice. Without kinds, a span with usage counts as a model call.
+fn usage_by_event(nodes: &[SpanNode]) -> HashMap<usize, Usage> {
+    let calls_model = |node: &SpanNode| {
+        !node.is_event
+            && match &node.span.kind {
                 Some(kind) => matches!(kind, SpanKind::Llm | SpanKind::Embedding),
-                None => of_span(span).is_some(),
-            })
+                None => span_usage(&node.span).is_some(),
+            }
     };
-    let mut sums: HashMap<usize, Usage> = HashMap::new();
-    for (at, span) in spans.iter().enumerate() {
-        let seen_above = parents.get(at).copied().flatten().is_some_and(calls_model);
-        let Some(root) = roots.get(at).copied().flatten() else {
-            continue;
-        };
-        if calls_model(at)
-            && !seen_above
-            && let Some(used) = of_span(span)
+    let mut totals: HashMap<usize, Usage> = HashMap::new();
+    for node in nodes {
+        let parent = node.parent.and_then(|parent| nodes.get(parent));
+        if let Some(event) = node.event
+            && calls_model(node)
+            && !parent.is_some_and(calls_model)
+            && let Some(usage) = span_usage(&node.span)
         {
-            let sum = sums.entry(root).or_default();
-            add(&mut sum.input_tokens, used.input_tokens);
-            add(&mut sum.output_tokens, used.output_tokens);
-            add(&mut sum.total_tokens, used.total_tokens);
-            add(&mut sum.cost_usd, used.cost_usd);
+            let total = totals.entry(event).or_default();
+            add(&mut total.input_tokens, usage.input_tokens);
+            add(&mut total.output_tokens, usage.output_tokens);
+            add(&mut total.total_tokens, usage.total_tokens);
+            add(&mut total.cost_usd, usage.cost_usd);
         }
     }
-    sums
+    totals
 }
 
-fn add(sum: &mut Option<f64>, more: Option<f64>) {
-    if let Some(more) = more {
-        *sum = Some(sum.unwrap_or_default() + more);
+fn add(total: &mut Option<f64>, value: Option<f64>) {
+    if let Some(value) = value {
+        *total = Some(total.unwrap_or_default() + value);
     }
 }
 
-/// What one span says of its own use; `None` if nothing.
-fn of_span(span: &ExperimentSpan) -> Option<Usage> {
+/// The usage that a span reports; `None` if it reports none.
+fn span_usage(span: &ExperimentSpan) -> Option<Usage> {
     let metric = |name: &str| span.usage.get(name).copied();
     let (input, output) = (metric("input_tokens"), metric("output_tokens"));
     let both = match (input, output) {
@@ -240,37 +261,37 @@ fn of_span(span: &ExperimentSpan) -> Option<Usage> {
     (usage != Usage::default()).then_some(usage)
 }
 
-/// The newest metric of each label (and of each `run`), by label, and how many others there were.
-/// Of two with the same time the later in the list counts.
-fn newest(
+/// The newest metric of each label (and of each run), by label, and the number of the others. Of
+/// two metrics with the same time, the later in the list is newer.
+fn newest_metrics(
     mut metrics: Vec<ExperimentMetric>,
     run: impl Fn(&ExperimentMetric) -> Option<String>,
 ) -> (Vec<ExperimentMetric>, usize) {
     let total = metrics.len();
     metrics.sort_by_cached_key(|metric| (metric.label.clone(), run(metric), metric.timestamp_ms));
-    let mut kept: Vec<ExperimentMetric> = Vec::with_capacity(total);
+    let mut newest: Vec<ExperimentMetric> = Vec::with_capacity(total);
     for metric in metrics {
-        match kept.last_mut() {
+        match newest.last_mut() {
             Some(last) if last.label == metric.label && run(last) == run(&metric) => {
                 *last = metric;
             }
-            _ => kept.push(metric),
+            _ => newest.push(metric),
         }
     }
-    let dropped = total - kept.len();
-    (kept, dropped)
+    let duplicates = total - newest.len();
+    (newest, duplicates)
 }
 
-/// What tells the runs apart that a summary metric may be about.
-fn run_of(metric: &ExperimentMetric) -> Option<String> {
-    let mut marks: Vec<&str> = metric
+/// The tags that identify the run of a summary metric.
+fn run_key(metric: &ExperimentMetric) -> Option<String> {
+    let mut tags: Vec<&str> = metric
         .tags
         .iter()
         .filter(|tag| tag.starts_with("run_iteration:") || tag.starts_with("iteration:"))
         .map(String::as_str)
         .collect();
-    marks.sort_unstable();
-    (!marks.is_empty()).then(|| marks.join(","))
+    tags.sort_unstable();
+    (!tags.is_empty()).then(|| tags.join(","))
 }
 
 #[cfg(test)]
@@ -303,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_labels_the_newest_counts_and_the_others_are_reported() {
+    fn uses_newest_metric_of_each_label() {
         let mut root = span("1", None, Some(SpanKind::Experiment));
         root.metrics = vec![
             metric("b", 1.0, 5),
@@ -322,19 +343,19 @@ mod tests {
     }
 
     #[test]
-    fn children_reach_their_root_and_circles_and_orphans_do_not() {
+    fn descendants_belong_to_their_event_and_cycles_do_not() {
         let llm = |id, parent| span(id, Some(parent), Some(SpanKind::Llm));
-        let mut judged = llm("3", "2");
-        judged.metrics = vec![metric("toxicity", 0.1, 1)];
-        let mut stray = llm("9", "gone");
-        stray.metrics = vec![metric("toxicity", 0.9, 1)];
+        let mut evaluated = llm("3", "2");
+        evaluated.metrics = vec![metric("toxicity", 0.1, 1)];
+        let mut orphan = llm("9", "missing");
+        orphan.metrics = vec![metric("toxicity", 0.9, 1)];
         let data = assemble_events(
             vec![
-                tokens(judged, 10.0),
+                tokens(evaluated, 10.0),
                 tokens(llm("4", "3"), 10.0),
                 span("2", Some("1"), Some(SpanKind::Agent)),
                 span("1", None, Some(SpanKind::Experiment)),
-                tokens(stray, 99.0),
+                tokens(orphan, 99.0),
                 llm("c1", "c2"),
                 llm("c2", "c1"),
             ],
@@ -348,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn without_kinds_a_span_without_a_parent_is_an_event() {
+    fn span_without_kind_and_parent_is_an_event() {
         let data = assemble_events(
             vec![
                 tokens(span("2", Some("1"), None), 7.0),
@@ -362,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_that_comes_on_two_pages_is_one_event_with_each_metric_once() {
+    fn repeated_span_is_one_event_with_distinct_metrics() {
         let mut first = span("1", None, Some(SpanKind::Experiment));
         first.metrics = vec![metric("a", 1.0, 1)];
         let mut again = first.clone();
@@ -373,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn summary_metrics_of_two_runs_stand_beside_each_other() {
+    fn keeps_summary_metrics_of_each_run() {
         let run = |run: &str, value, time| ExperimentMetric {
             tags: vec![format!("run_iteration:{run}"), format!("run_id:{value}")],
             ..metric("accuracy", value, time)
@@ -392,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_of_ten_thousand_spans_is_climbed() {
+    fn handles_chain_of_10_000_spans() {
         let mut spans = vec![span("0", None, Some(SpanKind::Experiment))];
         for id in 1..10_000 {
             let parent = (id - 1).to_string();

@@ -1,27 +1,27 @@
-//! Dimensions: what events can be told apart by.
+//! Dimensions by which events can be grouped.
 //!
-//! They are the `key:value` tags of the root span (the SDK copies the record's tags there), plus
-//! `error_type` and `dataset_record_id`.
+//! A dimension is a `key:value` tag of the root span, to which the SDK copies the record's tags,
+//! or `error_type` or `dataset_record_id`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::ExperimentEvent;
 
-/// The type of a task failure that says nothing of itself.
+/// The error type of a failed task without an error type.
 const UNKNOWN_ERROR: &str = "unknown";
 
-/// One dimension of an experiment.
+/// A dimension of an experiment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExperimentDimension {
     /// Its key.
     pub key: String,
-    /// How many different values there are.
+    /// Number of distinct values.
     pub unique: usize,
-    /// How many events have a value.
+    /// Number of events with a value.
     pub events: usize,
 }
 
-/// The values of a dimension on an event: none, one, or several when a tag is repeated.
+/// The values of a dimension on an event: none, one, or several for a repeated tag.
 pub fn dimension_values<'a>(event: &'a ExperimentEvent, key: &str) -> Vec<&'a str> {
     let mut values: Vec<&str> = Vec::new();
     for tag in &event.span.tags {
@@ -36,9 +36,10 @@ pub fn dimension_values<'a>(event: &'a ExperimentEvent, key: &str) -> Vec<&'a st
     if values.is_empty() {
         match key {
             "error_type" if event.is_error() => {
-                let known = event.span.error.as_ref();
-                let known = known.map(|error| error.error_type.as_str());
-                values.push(known.filter(|t| !t.is_empty()).unwrap_or(UNKNOWN_ERROR));
+                let error = event.span.error.as_ref();
+                let error_type = error.map(|error| error.error_type.as_str());
+                let error_type = error_type.filter(|error_type| !error_type.is_empty());
+                values.push(error_type.unwrap_or(UNKNOWN_ERROR));
             }
             "dataset_record_id" => values.extend(event.span.dataset_record_id.as_deref()),
             _ => {}
@@ -47,10 +48,10 @@ pub fn dimension_values<'a>(event: &'a ExperimentEvent, key: &str) -> Vec<&'a st
     values
 }
 
-/// All dimensions of these events, those first that divide them into groups: then those that
-/// differ on each event, then those that say the same on all.
+/// All dimensions of the events. Dimensions that group events come first, then those that
+/// identify events, then those with the same value on every event.
 pub fn dimensions(events: &[ExperimentEvent]) -> Vec<ExperimentDimension> {
-    let mut seen: BTreeMap<&str, (BTreeSet<&str>, usize)> = BTreeMap::new();
+    let mut by_key: BTreeMap<&str, (BTreeSet<&str>, usize)> = BTreeMap::new();
     for event in events {
         let mut keys: Vec<&str> = event
             .span
@@ -65,13 +66,13 @@ pub fn dimensions(events: &[ExperimentEvent]) -> Vec<ExperimentDimension> {
         for key in keys {
             let values = dimension_values(event, key);
             if !values.is_empty() {
-                let (unique, count) = seen.entry(key).or_default();
+                let (unique, count) = by_key.entry(key).or_default();
                 unique.extend(values);
                 *count += 1;
             }
         }
     }
-    let mut found: Vec<ExperimentDimension> = seen
+    let mut dimensions: Vec<ExperimentDimension> = by_key
         .into_iter()
         .map(|(key, (unique, count))| ExperimentDimension {
             key: key.to_owned(),
@@ -79,16 +80,16 @@ pub fn dimensions(events: &[ExperimentEvent]) -> Vec<ExperimentDimension> {
             events: count,
         })
         .collect();
-    let rank = |one: &ExperimentDimension| {
-        let constant = one.unique == 1 && one.events == events.len();
-        // The SDK's flag `error:0` says less than `error_type`.
-        let identifying = one.key == "error"
-            || one.key.ends_with("_id")
-            || one.unique > one.events / 2 && one.unique > 8;
+    let rank = |dimension: &ExperimentDimension| {
+        let constant = dimension.unique == 1 && dimension.events == events.len();
+        // The SDK's tag `error:0` is less useful than `error_type`.
+        let identifying = dimension.key == "error"
+            || dimension.key.ends_with("_id")
+            || dimension.unique > dimension.events / 2 && dimension.unique > 8;
         (constant, identifying)
     };
-    found.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.key.cmp(&b.key)));
-    found
+    dimensions.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.key.cmp(&b.key)));
+    dimensions
 }
 
 #[cfg(test)]
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dimensions_that_divide_come_first() {
+    fn grouping_dimensions_come_first() {
         let events = [
             event(
                 &["env:dev", "run_id:a", "region:eu", "version:"],
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_task_always_has_an_error_type() {
+    fn failed_task_always_has_an_error_type() {
         let mut failed = event(&[], Status::Error);
         assert_eq!(dimension_values(&failed, "error_type"), ["unknown"]);
         failed.span.error = Some(SpanError {

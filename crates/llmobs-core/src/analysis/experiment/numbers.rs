@@ -1,6 +1,6 @@
-//! Means and percentiles, each finite or none.
+//! Means and percentiles that are always finite.
 
-/// The mean, by a sum that keeps what plain addition would lose.
+/// The mean, with compensated summation.
 pub(super) fn mean(values: &[f64]) -> Option<f64> {
     if values.is_empty() {
         return None;
@@ -8,7 +8,7 @@ pub(super) fn mean(values: &[f64]) -> Option<f64> {
     finite(sum(values) / values.len() as f64)
 }
 
-/// The standard deviation of a sample (divided by `n - 1`); none below two values.
+/// The sample standard deviation (with `n - 1`); `None` for fewer than two values.
 pub(super) fn std_dev(values: &[f64]) -> Option<f64> {
     if values.len() < 2 {
         return None;
@@ -18,18 +18,18 @@ pub(super) fn std_dev(values: &[f64]) -> Option<f64> {
     finite((sum(&squares) / (values.len() - 1) as f64).sqrt())
 }
 
-/// The percentile `q` (0 to 1) of sorted values: linear between the two nearest, which is what
-/// NumPy and pandas do by default.
+/// The percentile `q` (0 to 1) of sorted values, with linear interpolation between the two nearest
+/// values: the default of NumPy and pandas.
 pub fn percentile(sorted: &[f64], q: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
-    let place = q.clamp(0.0, 1.0) * last as f64;
-    let below = whole(place.floor());
+    let position = q.clamp(0.0, 1.0) * last as f64;
+    let below = truncate_to_usize(position.floor());
     let (low, high) = (sorted.get(below)?, sorted.get((below + 1).min(last))?);
-    let part = place - place.floor();
-    finite(low * (1.0 - part) + high * part)
+    let fraction = position - position.floor();
+    finite(low * (1.0 - fraction) + high * fraction)
 }
 
-/// A finite number, or none.
+/// The value if it is finite.
 pub(super) fn finite(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)
 }
@@ -37,25 +37,25 @@ pub(super) fn finite(value: f64) -> Option<f64> {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "an index below a length, never negative"
+    reason = "callers pass small numbers that are not negative"
 )]
-pub(super) fn whole(value: f64) -> usize {
+pub(super) fn truncate_to_usize(value: f64) -> usize {
     value as usize
 }
 
-/// Neumaier's sum.
+/// The sum by Neumaier's algorithm, which compensates for rounding.
 fn sum(values: &[f64]) -> f64 {
-    let (mut sum, mut lost) = (0.0_f64, 0.0_f64);
+    let (mut sum, mut compensation) = (0.0_f64, 0.0_f64);
     for value in values {
         let next = sum + value;
-        lost += if sum.abs() >= value.abs() {
+        compensation += if sum.abs() >= value.abs() {
             (sum - next) + value
         } else {
             (value - next) + sum
         };
         sum = next;
     }
-    sum + lost
+    sum + compensation
 }
 
 #[cfg(test)]
@@ -64,7 +64,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn nothing_has_no_mean_and_too_much_has_none_either() {
+    fn empty_and_infinite_results_are_none() {
         assert_eq!(mean(&[]), None);
         assert_eq!(mean(&[f64::MAX, f64::MAX]), None);
         assert_eq!(mean(&[1e100, 1.0, -1e100]), Some(1.0 / 3.0));
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_lie_between_their_neighbours() {
+    fn percentile_interpolates_linearly() {
         let sorted = [1.0, 2.0, 3.0, 4.0];
         assert_eq!(percentile(&sorted, 0.5), Some(2.5));
         assert_eq!(percentile(&sorted, 0.0), Some(1.0));
@@ -83,7 +83,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_percentile_grows_with_q_and_stays_inside(
+        fn percentile_is_monotonic_and_within_range(
             mut values in prop::collection::vec(-1e6_f64..1e6, 1..60), a in 0.0_f64..=1.0, b in 0.0_f64..=1.0,
         ) {
             values.sort_by(f64::total_cmp);

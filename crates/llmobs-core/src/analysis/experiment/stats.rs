@@ -1,4 +1,4 @@
-//! Statistics of one metric over some events.
+//! Statistics of one metric over events.
 
 use std::collections::BTreeMap;
 
@@ -7,66 +7,66 @@ use serde_json::Value;
 use super::numbers::{mean, percentile, std_dev};
 use crate::model::{Assessment, EvalStatus, ExperimentEvent, MetricType, find_label};
 
-/// A metric that occurs in an experiment.
+/// A metric of an experiment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelInfo {
-    /// Its name.
+    /// Name of the metric.
     pub label: String,
-    /// The type that most of its values have.
+    /// The most frequent type of its values.
     pub metric_type: MetricType,
 }
 
-/// What the values of one metric come to.
+/// Statistics of one metric. Each event is counted in exactly one of the first six fields.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricStats {
-    /// MetricValues that were counted.
+    /// Number of values in the statistics.
     pub count: usize,
-    /// Events on which the evaluator failed: no value.
+    /// Number of events on which the evaluator failed.
     pub evaluator_errors: usize,
-    /// Events whose metric has neither a value nor an error.
+    /// Number of events whose metric has neither a value nor an error.
     pub no_value: usize,
-    /// MetricValues of another type than most; they are not counted.
+    /// Number of values of another type, which are excluded.
     pub other_type: usize,
-    /// Events without this metric.
+    /// Number of events without this metric.
     pub missing: usize,
-    /// Events left out because their task failed, whether or not they have the metric.
+    /// Number of events excluded because their task failed, with or without the metric.
     pub failed_left_out: usize,
-    /// Counted values judged as passed.
+    /// Number of values with assessment `pass`.
     pub pass_count: usize,
-    /// Counted values judged as failed.
+    /// Number of values with assessment `fail`.
     pub fail_count: usize,
-    /// The values themselves, by type.
+    /// Statistics of the values, by type.
     pub values: MetricValues,
 }
 
-/// Statistics by type.
+/// Statistics of values, by type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MetricValues {
-    /// Numbers; none when there are no values.
+    /// Numbers; `None` without values.
     Score(Option<ScoreStats>),
-    /// True and false.
+    /// Booleans.
     Boolean {
-        /// How many are true.
+        /// Number of true values.
         true_count: usize,
-        /// How many are false.
+        /// Number of false values.
         false_count: usize,
     },
-    /// How often each word occurs.
+    /// Number of values per category.
     Categorical(BTreeMap<String, usize>),
-    /// What the objects hold, by their top-level key.
+    /// Statistics per top-level key of objects.
     Json(BTreeMap<String, FieldStats>),
 }
 
-/// Statistics of numbers. Each is finite; what would not be is none.
+/// Statistics of numbers. Values that would not be finite are `None`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScoreStats {
     /// The mean.
     pub mean: Option<f64>,
-    /// Standard deviation of the sample; none below two values.
+    /// The sample standard deviation; `None` for fewer than two values.
     pub std_dev: Option<f64>,
-    /// The smallest.
+    /// The minimum.
     pub min: f64,
-    /// The greatest.
+    /// The maximum.
     pub max: f64,
     /// The median.
     pub p50: Option<f64>,
@@ -76,60 +76,66 @@ pub struct ScoreStats {
     pub p95: Option<f64>,
 }
 
-/// One key of JSON values.
+/// Statistics of one key of JSON values.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct FieldStats {
-    /// MetricValues that have it.
+    /// Number of objects with the key.
     pub count: usize,
-    /// How many of them are numbers (or booleans, as 0 and 1).
+    /// Number of numeric values, with booleans as 0 and 1.
     pub numbers: usize,
-    /// The mean of those.
+    /// The mean of the numeric values.
     pub mean: Option<f64>,
 }
 
-/// All metrics of these events, by label.
+/// The metrics of the events, sorted by label.
 pub fn metric_labels(events: &[ExperimentEvent]) -> Vec<LabelInfo> {
-    // Usable values first, declared types where there are none. By label.
-    let mut seen: Vec<(&str, [(usize, usize); MetricType::ALL.len()])> = Vec::new();
+    // For each label, sorted: the number of valid values and the number of metrics of each type.
+    // The numbers of metrics decide where no value is valid.
+    let mut by_label: Vec<(&str, [(usize, usize); MetricType::ALL.len()])> = Vec::new();
     for event in events {
         // Most events have the same labels in the same order.
-        let mut next = 0;
+        let mut guess = 0;
         for metric in &event.metrics {
             let label = metric.label.as_str();
-            next = find_label(&seen, next, |(known, _)| known, label).unwrap_or_else(|free| {
-                seen.insert(free, (label, Default::default()));
-                free
-            });
-            let place = MetricType::ALL
+            guess = find_label(&by_label, guess, |(label, _)| label, label).unwrap_or_else(
+                |insert_at| {
+                    by_label.insert(insert_at, (label, Default::default()));
+                    insert_at
+                },
+            );
+            let type_index = MetricType::ALL
                 .iter()
-                .position(|one| *one == metric.metric_type);
-            let counts = seen.get_mut(next).map(|(_, counts)| counts);
-            if let Some((usable, declared)) = counts
-                .zip(place)
-                .and_then(|(counts, place)| counts.get_mut(place))
+                .position(|metric_type| *metric_type == metric.metric_type);
+            let counts = by_label.get_mut(guess).map(|(_, counts)| counts);
+            if let Some((valid, declared)) = counts
+                .zip(type_index)
+                .and_then(|(counts, type_index)| counts.get_mut(type_index))
             {
-                *usable += usize::from(metric.valid_value().is_some());
+                *valid += usize::from(metric.valid_value().is_some());
                 *declared += 1;
             }
-            next += 1;
+            guess += 1;
         }
     }
-    seen.into_iter()
+    by_label
+        .into_iter()
         .map(|(label, counts)| {
-            let most = counts
+            let most_frequent = counts
                 .iter()
                 .zip(MetricType::ALL)
                 .rev()
                 .max_by_key(|(count, _)| **count);
             LabelInfo {
                 label: label.to_owned(),
-                metric_type: most.map(|(_, one)| one).unwrap_or_default(),
+                metric_type: most_frequent
+                    .map(|(_, metric_type)| metric_type)
+                    .unwrap_or_default(),
             }
         })
         .collect()
 }
 
-/// Statistics of a metric over these events.
+/// Computes the statistics of a metric over the events.
 pub fn metric_stats<'a>(
     events: impl IntoIterator<Item = &'a ExperimentEvent>,
     info: &LabelInfo,
@@ -147,13 +153,13 @@ pub fn metric_stats<'a>(
         values: MetricValues::Score(None),
     };
     let mut values: Vec<&Value> = Vec::new();
-    let mut place = 0;
+    let mut guess = 0;
     for event in events {
         if event.is_error() && !include_failed {
             stats.failed_left_out += 1;
             continue;
         }
-        let Some(metric) = event.metric_near(&info.label, &mut place) else {
+        let Some(metric) = event.metric_near(&info.label, &mut guess) else {
             stats.missing += 1;
             continue;
         };
@@ -177,8 +183,13 @@ pub fn metric_stats<'a>(
         values.push(value);
     }
     stats.count = values.len();
-    stats.values = match info.metric_type {
-        MetricType::Score => MetricValues::Score(score(&values)),
+    stats.values = summarize(&values, info.metric_type);
+    stats
+}
+
+fn summarize(values: &[&Value], metric_type: MetricType) -> MetricValues {
+    match metric_type {
+        MetricType::Score => MetricValues::Score(score_stats(values)),
         MetricType::Boolean => {
             let true_count = values.iter().filter(|v| v.as_bool() == Some(true)).count();
             MetricValues::Boolean {
@@ -189,19 +200,18 @@ pub fn metric_stats<'a>(
         MetricType::Categorical | MetricType::Text => {
             let mut counts = BTreeMap::new();
             for value in values {
-                let word = value
+                let category = value
                     .as_str()
                     .map_or_else(|| value.to_string(), str::to_owned);
-                *counts.entry(word).or_default() += 1;
+                *counts.entry(category).or_default() += 1;
             }
             MetricValues::Categorical(counts)
         }
-        MetricType::Json => MetricValues::Json(fields(&values)),
-    };
-    stats
+        MetricType::Json => MetricValues::Json(field_stats(values)),
+    }
 }
 
-fn score(values: &[&Value]) -> Option<ScoreStats> {
+fn score_stats(values: &[&Value]) -> Option<ScoreStats> {
     let mut numbers: Vec<f64> = values
         .iter()
         .filter_map(|value| value.as_f64())
@@ -219,7 +229,7 @@ fn score(values: &[&Value]) -> Option<ScoreStats> {
     })
 }
 
-fn fields(values: &[&Value]) -> BTreeMap<String, FieldStats> {
+fn field_stats(values: &[&Value]) -> BTreeMap<String, FieldStats> {
     let mut numbers: BTreeMap<&str, (usize, Vec<f64>)> = BTreeMap::new();
     for map in values.iter().filter_map(|value| value.as_object()) {
         for (key, value) in map {
@@ -286,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_value_is_counted_apart() {
+    fn counts_events_without_value_separately() {
         let events = [
             event(Some(json!(1)), Status::Ok),
             event(Some(json!(3)), Status::Ok),
@@ -314,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_are_counted_by_key() {
+    fn counts_objects_by_key() {
         let events = [
             event(Some(json!({"a": 1, "b": {"c": 1}})), Status::Ok),
             event(Some(json!({"a": true})), Status::Ok),
@@ -341,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_has_the_type_of_most_of_its_values() {
+    fn label_has_most_frequent_type() {
         let failed = ExperimentEvent {
             metrics: vec![ExperimentMetric {
                 label: "m".into(),
@@ -362,7 +372,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_event_is_counted_in_one_place(
+        fn counts_every_event_once(
             kinds in prop::collection::vec((0_u8..6, any::<bool>(), any::<f64>()), 0..60), include in any::<bool>(),
         ) {
             let events: Vec<_> = kinds.iter().map(|(kind, failed, number)| {

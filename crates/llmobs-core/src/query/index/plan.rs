@@ -1,6 +1,6 @@
 //! Plans: queries over index documents.
 
-use super::{
+use super::layout::{
     EVALUATION_PREFIX, EXACT_ATTRIBUTES, FEEDBACK_PREFIX, Lookup, MAX_VALUE_BYTES, Marker,
     PRESENCE_ATTRIBUTES, RESERVED_PREFIXES, is_grouped, long_key, number_column, number_key,
     present_key, stores_number_text, text_key, text_number_column,

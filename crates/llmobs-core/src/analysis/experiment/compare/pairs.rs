@@ -1,27 +1,30 @@
-//! Which records of two experiments are the same.
+//! Pairing of the records of two experiments.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::model::ExperimentEvent;
 
-/// The runs of each record, by the key that pairs it.
+/// The runs of each record, by pairing key.
 pub(super) type Records<'a> = BTreeMap<String, Vec<&'a ExperimentEvent>>;
 
-/// One record of both: its key, its runs in the baseline, its runs in the candidate.
-pub(super) type Pair<'a> = (String, Vec<&'a ExperimentEvent>, Vec<&'a ExperimentEvent>);
+/// A record of both experiments: its pairing key, its runs in the baseline, its runs in the
+/// candidate.
+pub(super) type RecordPair<'a> = (String, Vec<&'a ExperimentEvent>, Vec<&'a ExperimentEvent>);
 
-/// Records, and those of them that both have.
+/// The records of two experiments, and those that both have.
 pub(super) struct Pairing<'a> {
     pub(super) baseline: Records<'a>,
     pub(super) candidate: Records<'a>,
-    pub(super) paired: Vec<Pair<'a>>,
+    pub(super) paired: Vec<RecordPair<'a>>,
+    /// Number of pairs with different record ids, which are versions of one record.
     pub(super) across_versions: usize,
+    /// Number of events without a record, in the baseline and in the candidate.
     pub(super) without_record: (usize, usize),
 }
 
-/// Pairs records. Re-runs of evaluators carry record ids alone, so what one side knows of
-/// canonical ids serves the other too.
-pub(super) fn pair<'a>(
+/// Pairs records. Re-evaluations carry record ids only, so the canonical ids of one experiment are
+/// used for the other too.
+pub(super) fn pair_records<'a>(
     baseline: &'a [ExperimentEvent],
     candidate: &'a [ExperimentEvent],
 ) -> Pairing<'a> {
@@ -30,25 +33,25 @@ pub(super) fn pair<'a>(
         .chain(candidate)
         .filter_map(|event| Some((event.record_id()?, event.canonical_id()?)))
         .collect();
-    let (baseline, without_one) = records(baseline, &canonical);
-    let (candidate, without_other) = records(candidate, &canonical);
-    let mut paired: Vec<Pair<'a>> = Vec::new();
-    for (key, base) in &baseline {
-        if let Some(cand) = candidate.get(key) {
-            paired.push((key.clone(), base.clone(), cand.clone()));
+    let (baseline, baseline_without_record) = group_by_record(baseline, &canonical);
+    let (candidate, candidate_without_record) = group_by_record(candidate, &canonical);
+    let mut paired: Vec<RecordPair<'a>> = Vec::new();
+    for (key, runs) in &baseline {
+        if let Some(candidate_runs) = candidate.get(key) {
+            paired.push((key.clone(), runs.clone(), candidate_runs.clone()));
         }
     }
     let across_versions = paired
         .iter()
-        .filter(|(_, base, cand)| {
-            let ids = |events: &[&'a ExperimentEvent]| -> HashSet<&'a str> {
+        .filter(|(_, baseline, candidate)| {
+            let record_ids = |events: &[&'a ExperimentEvent]| -> HashSet<&'a str> {
                 events
                     .iter()
                     .filter_map(|event| event.record_id())
                     .collect()
             };
-            let (one, other) = (ids(base), ids(cand));
-            !one.is_empty() && !other.is_empty() && one.is_disjoint(&other)
+            let (baseline, candidate) = (record_ids(baseline), record_ids(candidate));
+            !baseline.is_empty() && !candidate.is_empty() && baseline.is_disjoint(&candidate)
         })
         .count();
     Pairing {
@@ -56,23 +59,33 @@ pub(super) fn pair<'a>(
         candidate,
         paired,
         across_versions,
-        without_record: (without_one, without_other),
+        without_record: (baseline_without_record, candidate_without_record),
     }
 }
 
-fn records<'a>(
+/// The events by pairing key, and the number of events without a record.
+fn group_by_record<'a>(
     events: &'a [ExperimentEvent],
     canonical: &HashMap<&str, &str>,
 ) -> (Records<'a>, usize) {
-    let mut found = Records::new();
-    let mut without = 0;
+    let mut records = Records::new();
+    let mut without_record = 0;
     for event in events {
         let record = event.record_id();
-        let known = record.and_then(|id| canonical.get(id).copied());
-        match event.canonical_id().or(known).or(record) {
-            Some(key) => found.entry(key.to_owned()).or_default().push(event),
-            None => without += 1,
+        let shared = record.and_then(|id| canonical.get(id).copied());
+        match event.canonical_id().or(shared).or(record) {
+            Some(key) => records.entry(key.to_owned()).or_default().push(event),
+            None => without_record += 1,
         }
     }
-    (found, without)
+    (records, without_record)
+}
+
+/// The record id to show, which can differ from the pairing key.
+pub(super) fn record_name(key: &str, events: &[&ExperimentEvent]) -> String {
+    events
+        .iter()
+        .find_map(|event| event.record_id())
+        .unwrap_or(key)
+        .to_owned()
 }

@@ -1,10 +1,10 @@
-//! Stories of comparisons, and what holds of each.
+//! Scenarios of comparisons, and properties of every comparison.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{Assessment, ExperimentMetric, ExperimentSpan, Status};
+use crate::model::{Assessment, ExperimentMetric, ExperimentSpan, MetricType, Status};
 
 fn metric(label: &str, value: Value) -> ExperimentMetric {
     ExperimentMetric {
@@ -19,7 +19,7 @@ fn metric(label: &str, value: Value) -> ExperimentMetric {
     }
 }
 
-/// An event of record `record` with metrics in the order of their labels.
+/// An event of a record, with metrics sorted by label.
 fn event(id: usize, record: usize, metrics: Vec<ExperimentMetric>) -> ExperimentEvent {
     let region = ["eu", "asia", "africa"][record % 3];
     ExperimentEvent {
@@ -39,7 +39,7 @@ fn event(id: usize, record: usize, metrics: Vec<ExperimentMetric>) -> Experiment
     }
 }
 
-fn side(records: usize, value: impl Fn(usize) -> Value) -> Vec<ExperimentEvent> {
+fn events_with_value(records: usize, value: impl Fn(usize) -> Value) -> Vec<ExperimentEvent> {
     (0..records)
         .map(|record| event(record, record, vec![metric("m", value(record))]))
         .collect()
@@ -50,10 +50,10 @@ fn only_metric(comparison: &ExperimentComparison) -> &MetricComparison {
 }
 
 #[test]
-fn the_same_quality_run_twice_is_no_improvement() {
-    // Five records in six pass on each run, whichever side it is on.
+fn more_runs_of_the_same_quality_are_no_improvement() {
+    // Five of six records pass in each run of either experiment.
     let passes = |record: usize, shift: usize| json!(!(record + shift).is_multiple_of(6));
-    let baseline = side(120, |record| passes(record, 0));
+    let baseline = events_with_value(120, |record| passes(record, 0));
     let twice = |shifts: [usize; 2]| -> Vec<ExperimentEvent> {
         let runs = shifts.into_iter().enumerate();
         runs.flat_map(|(run, shift)| {
@@ -75,9 +75,9 @@ fn the_same_quality_run_twice_is_no_improvement() {
 }
 
 #[test]
-fn a_candidate_that_fails_in_one_region_regresses_there() {
-    let baseline = side(60, |_| json!(true));
-    let candidate = side(60, |record| json!(record % 3 != 1 || record % 2 == 0));
+fn finds_segment_that_regressed() {
+    let baseline = events_with_value(60, |_| json!(true));
+    let candidate = events_with_value(60, |record| json!(record % 3 != 1 || record % 2 == 0));
     let found = compare(&baseline, &candidate, CompareOptions::default());
     let metric = only_metric(&found);
     assert_eq!(metric.verdict, Some(MetricVerdict::Regressed));
@@ -98,10 +98,10 @@ fn a_candidate_that_fails_in_one_region_regresses_there() {
 }
 
 #[test]
-fn few_records_give_no_verdict_and_no_difference_is_no_proof() {
+fn few_records_give_no_verdict() {
     let few = compare(
-        &side(5, |_| json!(true)),
-        &side(5, |_| json!(false)),
+        &events_with_value(5, |_| json!(true)),
+        &events_with_value(5, |_| json!(false)),
         CompareOptions::default(),
     );
     assert_eq!(
@@ -109,8 +109,8 @@ fn few_records_give_no_verdict_and_no_difference_is_no_proof() {
         Some(MetricVerdict::TooFewRecords)
     );
     let numbers = compare(
-        &side(9, |_| json!(0.1)),
-        &side(9, |_| json!(0.9)),
+        &events_with_value(9, |_| json!(0.1)),
+        &events_with_value(9, |_| json!(0.9)),
         CompareOptions::default(),
     );
     assert_eq!(
@@ -118,8 +118,8 @@ fn few_records_give_no_verdict_and_no_difference_is_no_proof() {
         Some(MetricVerdict::TooFewRecords)
     );
     let same = compare(
-        &side(40, |r| json!(r)),
-        &side(40, |r| json!(r)),
+        &events_with_value(40, |r| json!(r)),
+        &events_with_value(40, |r| json!(r)),
         CompareOptions::default(),
     );
     assert_eq!(
@@ -130,8 +130,8 @@ fn few_records_give_no_verdict_and_no_difference_is_no_proof() {
 }
 
 #[test]
-fn less_is_better_where_assessments_or_the_caller_say_so() {
-    let judged = |high: bool| {
+fn direction_comes_from_assessments_or_options() {
+    let evaluated = |high: bool| {
         (0..20)
             .map(|record| {
                 let mut one = metric("m", json!(if high { 0.9 } else { 0.1 }));
@@ -144,7 +144,11 @@ fn less_is_better_where_assessments_or_the_caller_say_so() {
             })
             .collect::<Vec<_>>()
     };
-    let found = compare(&judged(true), &judged(false), CompareOptions::default());
+    let found = compare(
+        &evaluated(true),
+        &evaluated(false),
+        CompareOptions::default(),
+    );
     let metric = only_metric(&found);
     assert_eq!(metric.verdict, Some(MetricVerdict::Improved));
     assert_eq!(metric.direction_source, DirectionSource::Assessments);
@@ -155,7 +159,10 @@ fn less_is_better_where_assessments_or_the_caller_say_so() {
         lower_is_better: &labels,
         ..CompareOptions::default()
     };
-    let (up, down) = (side(20, |_| json!(2)), side(20, |_| json!(1)));
+    let (up, down) = (
+        events_with_value(20, |_| json!(2)),
+        events_with_value(20, |_| json!(1)),
+    );
     assert_eq!(
         only_metric(&compare(&up, &down, options)).verdict,
         Some(MetricVerdict::Improved)
@@ -167,9 +174,9 @@ fn less_is_better_where_assessments_or_the_caller_say_so() {
 }
 
 #[test]
-fn runs_become_one_value_and_an_even_split_cannot_flip() {
+fn runs_are_averaged_and_ties_do_not_flip() {
     let runs = |second: bool| {
-        let mut events = side(8, |_| json!(true));
+        let mut events = events_with_value(8, |_| json!(true));
         events.extend((0..8).map(|r| event(100 + r, r, vec![metric("m", json!(second))])));
         events
     };
@@ -182,7 +189,7 @@ fn runs_become_one_value_and_an_even_split_cannot_flip() {
 }
 
 #[test]
-fn versions_of_a_record_are_paired_by_their_canonical_id() {
+fn pairs_versions_of_a_record_by_canonical_id() {
     let version = |prefix: &str, canonical: bool| {
         (0..12)
             .map(|record| {
@@ -203,32 +210,32 @@ fn versions_of_a_record_are_paired_by_their_canonical_id() {
         CompareOptions::default(),
     );
     assert_eq!((found.paired, found.paired_across_versions), (12, 12));
-    // A re-run carries record ids alone.
+    // A re-evaluation carries record ids only.
     let rerun = compare(
         &version("a", true),
         &version("a", false),
         CompareOptions::default(),
     );
     assert_eq!((rerun.paired, rerun.paired_across_versions), (12, 0));
-    let strangers = compare(
+    let unrelated = compare(
         &version("a", true),
         &version("b", false),
         CompareOptions::default(),
     );
     assert_eq!(
-        (strangers.paired, strangers.only_in_baseline.len()),
+        (unrelated.paired, unrelated.only_in_baseline.len()),
         (0, 12)
     );
     assert_eq!(
-        only_metric(&strangers).verdict,
+        only_metric(&unrelated).verdict,
         Some(MetricVerdict::TooFewRecords)
     );
 }
 
 #[test]
-fn failed_tasks_are_left_out_and_named() {
-    let baseline = side(12, |_| json!(1));
-    let mut candidate = side(12, |_| json!(1));
+fn excludes_and_lists_failed_tasks() {
+    let baseline = events_with_value(12, |_| json!(1));
+    let mut candidate = events_with_value(12, |_| json!(1));
     for event in candidate.iter_mut().take(2) {
         event.span.status = Status::Error;
         event.metrics[0].value = Some(json!(0));
@@ -254,10 +261,10 @@ fn failed_tasks_are_left_out_and_named() {
 }
 
 #[test]
-fn words_have_no_order_without_criteria() {
+fn categories_without_criteria_have_no_order() {
     let found = compare(
-        &side(20, |_| json!("polite")),
-        &side(20, |r| json!(if r < 5 { "rude" } else { "polite" })),
+        &events_with_value(20, |_| json!("polite")),
+        &events_with_value(20, |r| json!(if r < 5 { "rude" } else { "polite" })),
         CompareOptions::default(),
     );
     let metric = only_metric(&found);
@@ -273,7 +280,7 @@ fn words_have_no_order_without_criteria() {
 
 proptest! {
     #[test]
-    fn swapping_the_sides_swaps_the_answer(
+    fn swapping_the_experiments_negates_the_comparison(
         values in prop::collection::vec((any::<bool>(), any::<bool>()), 0..40),
         numbers in prop::collection::vec((-9.0_f64..9.0, -9.0_f64..9.0), 0..40),
     ) {
