@@ -124,7 +124,7 @@ impl Row {
             time: group.time_ms.map(time::format_rfc3339),
             key: key.collect(),
             share: group.share.map(|share| (share * 1e4).round() / 1e4),
-            ..Self::total(group.figures)
+            ..Self::total(group.measured)
         }
     }
 
@@ -249,10 +249,10 @@ fn remark(
         Unit::Span => "spans",
         Unit::Trace => "traces",
     };
-    if found.in_several > 0 {
+    if found.units_in_several_groups > 0 {
         notes.add(format!(
             "{} {units} are in several groups, so counts and sums of groups add up to more than the total",
-            found.in_several
+            found.units_in_several_groups
         ));
     }
     for (dimension, has_values) in question.group_by.iter().zip(&found.has_values) {

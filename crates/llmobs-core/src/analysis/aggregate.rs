@@ -1,26 +1,31 @@
-//! Counts and figures over many spans or traces, in groups.
+//! Counts and measures over many spans or traces, in groups.
 //!
-//! What is asked is a [`AggregateRequest`], what comes out an [`Aggregation`]; both travel as JSON between
-//! the client and a backend that aggregates by itself, and the client works out the same from
-//! pages of spans where a backend does not. A [`SpanAggregator`] takes the spans one by one and keeps of
-//! each only what the question needs. Both it and the quicker [`ColumnAggregator`] also take the [`RowAggregator`]
-//! of an index, where those suffice.
+//! The input is an [`AggregateRequest`], the output an [`Aggregation`]. Both travel as JSON between
+//! the client and a backend that aggregates itself. For other backends the client computes the
+//! same result from pages of spans.
 //!
-//! The rules, the same everywhere:
-//! - A span is looked at if it starts within the window and is of the application. With unit
-//!   `trace`, a trace is all such spans of one trace id; it counts if one of them answers query
-//!   and tags, and is in a group if one of them has the value or answers the bucket's query.
-//! - A unit with several values of a facet is in several groups; without any it is in the group
-//!   with none.
-//! - Tokens and costs are those of model calls (kinds `llm` and `embedding`). A call seen twice, an
-//!   `llm` span below an `llm` span, counts once: the outer value if it has one.
-//! - Percentiles are exact, by nearest rank: the smallest value that at least p % do not exceed.
+//! A [`SpanAggregator`] reads whole spans and answers every request. A [`ColumnAggregator`] is
+//! faster, and answers most requests for single spans. Both are [`RowAggregator`]s: they also read
+//! the rows of an index where its columns suffice.
+//!
+//! Rules that hold for every backend:
+//! - A span is in scope if it starts within the window and belongs to the application. With unit
+//!   `trace`, a unit is all spans in scope with one trace id. It counts if one of its spans matches
+//!   query and tags, and is in a group if one of its spans has the value or matches the bucket.
+//! - A unit with several values of a facet is in several groups. A unit without a value is in the
+//!   group of the absent value.
+//! - Tokens and costs are those of model calls (kinds `llm` and `embedding`). A call recorded twice,
+//!   as an `llm` span below an `llm` span, counts once: the outer value if present.
+//! - Percentiles are exact, by nearest rank: the smallest value that is greater than or equal to
+//!   p % of all values.
 
+mod columns;
+mod compiled;
 mod durations;
-mod gather;
-mod group;
+mod group_stats;
 mod measure;
-mod tally;
+mod rows;
+mod spans;
 mod usage;
 
 #[cfg(test)]
@@ -29,28 +34,29 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use gather::{
-    ColumnAggregator, EvaluationOutcome, IndexRow, RequiredColumns, RowAggregator, SpanRow,
-};
+pub use columns::ColumnAggregator;
 pub use measure::{EvaluationSource, EvaluationStat, Measure, MeasureError, Usage, UsageStat};
-pub use tally::{ScannedSpan, SpanAggregator};
-pub use usage::{CALL_METRICS, ModelCallRow};
+pub use rows::{
+    CALL_METRICS, EvaluationOutcome, IndexRow, ModelCallRow, RequiredColumns, RowAggregator,
+    ScannedSpan, SpanRow,
+};
+pub use spans::SpanAggregator;
 
 use crate::model::TimeWindow;
 use crate::query::combine::{SpanFilters, combine};
 
-/// What is counted.
+/// What an aggregation counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
     /// Single spans.
     #[default]
     Span,
-    /// Whole traces.
+    /// Traces.
     Trace,
 }
 
-/// A named part of all units: those that answer a query.
+/// The units that match a query, under a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
     /// Its name in the answer.
@@ -59,13 +65,13 @@ pub struct Bucket {
     pub query: String,
 }
 
-/// One thing to group by.
+/// A dimension to group by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dimension {
-    /// The values of a facet or tag, as a query names it.
+    /// The values of a facet or tag, named as in a query.
     Facet(String),
-    /// Named queries; a unit that answers none of them is in the group with none.
+    /// Named queries. A unit that matches none of them is in the group of the absent value.
     Buckets(Vec<Bucket>),
 }
 
@@ -79,41 +85,41 @@ impl Dimension {
     }
 }
 
-/// A question for an aggregation.
+/// What to aggregate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AggregateRequest {
-    /// The span query, beside application and tags.
+    /// The span query, in addition to application and tags.
     #[serde(default)]
     pub query: Option<String>,
-    /// The application; spans of others are not looked at.
+    /// The application. Spans of other applications are out of scope.
     #[serde(default)]
     pub ml_app: Option<String>,
     /// Tags that must all match on one span.
     #[serde(default)]
     pub tags: Vec<(String, String)>,
-    /// Span starts looked at.
+    /// The time window for span starts.
     pub window: TimeWindow,
     /// What is counted.
     #[serde(default)]
     pub unit: Unit,
-    /// What to group by, at most one of them buckets.
+    /// Dimensions to group by; at most one of them holds buckets.
     #[serde(default)]
     pub group_by: Vec<Dimension>,
-    /// What to work out for each group, beside its count.
+    /// Measures of each group, in addition to its count.
     #[serde(default)]
     pub measures: Vec<Measure>,
-    /// Length of a time bucket in milliseconds; the first starts with the window.
+    /// Length of a time bucket in milliseconds. The first bucket starts with the window.
     #[serde(default)]
     pub interval_ms: Option<i64>,
-    /// Groups to pass over.
+    /// Number of groups to skip.
     #[serde(default)]
     pub offset: usize,
-    /// Groups to answer.
+    /// Number of groups to return.
     pub limit: usize,
 }
 
 impl AggregateRequest {
-    /// The filter that narrows the spans looked at: the application.
+    /// The filter that defines the scope: the application.
     pub fn span_filters(&self) -> SpanFilters {
         SpanFilters {
             ml_app: self.ml_app.clone(),
@@ -121,20 +127,20 @@ impl AggregateRequest {
         }
     }
 
-    /// Query and tags as one query text, without the application; `None` when all spans count.
+    /// Query and tags as one query text, without the application; `None` if every span matches.
     pub fn selection_query(&self) -> Option<String> {
         let mut filters = SpanFilters {
             tags: self.tags.clone(),
             ..SpanFilters::default()
         };
-        if let Some(at) = filters.tags.iter().position(|(key, _)| key == "session_id") {
-            filters.session_id = Some(filters.tags.remove(at).1);
+        if let Some(index) = filters.tags.iter().position(|(key, _)| key == "session_id") {
+            filters.session_id = Some(filters.tags.remove(index).1);
         }
         let text = combine(self.query.as_deref(), &filters);
         (text.trim() != "*").then_some(text)
     }
 
-    /// The buckets of the question.
+    /// The buckets to group by.
     pub fn buckets(&self) -> &[Bucket] {
         let buckets = self.group_by.iter().find_map(|dimension| match dimension {
             Dimension::Buckets(buckets) => Some(buckets.as_slice()),
@@ -143,36 +149,37 @@ impl AggregateRequest {
         buckets.unwrap_or_default()
     }
 
-    /// Whether the values to group by stand in inputs, outputs or tool definitions.
+    /// Whether a facet to group by is in inputs, outputs or tool definitions.
     pub fn groups_by_content(&self) -> bool {
-        let parts = ["meta.input", "meta.output", "meta.tool"];
+        let content_fields = ["meta.input", "meta.output", "meta.tool"];
         self.group_by.iter().any(|dimension| match dimension {
-            Dimension::Facet(name) => parts.iter().any(|part| name.contains(part)),
+            Dimension::Facet(name) => content_fields.iter().any(|field| name.contains(field)),
             Dimension::Buckets(_) => false,
         })
     }
 }
 
-/// The answer.
+/// The result of an aggregation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Aggregation {
-    /// The page of groups: by time, then the largest first.
+    /// One page of groups: by time bucket, then by descending count.
     pub groups: Vec<Group>,
-    /// How many groups there are.
+    /// Number of groups on all pages.
     pub total_groups: usize,
-    /// Everything together.
+    /// The measures of all units together.
     pub total: MeasureValues,
-    /// Spans looked at.
+    /// Number of spans read.
     pub rows_read: u64,
-    /// Spans that answer the question's filters, if known.
+    /// Number of spans that match the request, if known.
     pub rows_matched: Option<u64>,
-    /// Whether some spans were not looked at.
+    /// Whether some spans in scope were not read.
     pub sampled: bool,
-    /// Units that are in several groups.
-    pub in_several: u64,
-    /// For each thing to group by: whether any unit had a value.
+    /// Number of units that are in several groups.
+    #[serde(rename = "in_several")]
+    pub units_in_several_groups: u64,
+    /// For each dimension, whether any unit has a value.
     pub has_values: Vec<bool>,
-    /// What the reader should know.
+    /// Notes for the reader.
     pub notes: Vec<String>,
 }
 
@@ -181,20 +188,21 @@ pub struct Aggregation {
 pub struct Group {
     /// Start of the time bucket in milliseconds since the Unix epoch.
     pub time_ms: Option<i64>,
-    /// The value in each dimension; `None` where the units have none.
+    /// The value in each dimension; `None` for the group of the absent value.
     pub key: Vec<Option<String>>,
-    /// Its part of the units of the same time bucket whose other keys, but the last, are the same.
+    /// Its fraction of the units in the same time bucket with the same keys except the last.
     pub share: Option<f64>,
-    /// What was measured.
-    pub figures: MeasureValues,
+    /// Its count and measures.
+    #[serde(rename = "figures")]
+    pub measured: MeasureValues,
 }
 
-/// Measured figures.
+/// The count and the measures of a group.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MeasureValues {
     /// Number of units.
     pub count: u64,
-    /// By name of the measure; null where nothing is known. Beside a figure that is not known of
-    /// all, `known_for` says of how many it is.
+    /// Values by name of the measure; null if unknown. If a measure is known for some of the units
+    /// or calls only, the key `<source>.known_for` says for how many.
     pub values: Map<String, Value>,
 }

@@ -1,72 +1,72 @@
-//! What can be measured of a group, and how it is written.
+//! The measures of a group, and their names.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// One figure of a group.
+/// One measure of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Measure {
-    /// Number of units; always worked out.
+    /// Number of units; part of every answer.
     Count,
-    /// Part of the units with an error: spans with status `error`, traces with any such span.
+    /// Fraction of the units with an error: spans with status `error`, traces with any such span.
     ErrorRate,
-    /// Part of the units that failed: spans with status `error`, traces whose root has it.
+    /// Fraction of the units that failed: spans with status `error`, traces whose root span has it.
     FailureRate,
-    /// A percentile of the durations, in milliseconds. A trace lasts from its first start to its
-    /// last end.
+    /// A percentile of the durations, in milliseconds. The duration of a trace is the time from its
+    /// first start to its last end.
     Duration(u8),
     /// Tokens or cost of model calls.
     Usage(Usage, UsageStat),
-    /// Cost of all units by those that did not fail, in USD.
+    /// Cost of all units divided by the number of units that did not fail, in USD.
     CostPerSuccess,
-    /// Evaluations or feedback of one label.
+    /// Evaluations or feedback with one label.
     Evaluation(EvaluationSource, String, EvaluationStat),
 }
 
-/// What a model call uses.
+/// Usage of a model call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usage {
     /// `input_tokens`.
     InputTokens,
     /// `output_tokens`.
     OutputTokens,
-    /// `total_tokens`, else input and output.
+    /// `total_tokens`, else the sum of input and output tokens.
     TotalTokens,
-    /// What calls cost, in USD ([`crate::model::cost`]).
+    /// Cost in USD, as in [`crate::model::cost`].
     Cost,
 }
 
-/// A sum, or a mean over the units that have a value.
+/// A statistic of usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UsageStat {
     /// The sum.
     Sum,
-    /// The mean by unit.
+    /// The mean over the units that have a value.
     Mean,
 }
 
-/// Who judged.
+/// Where an evaluation comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EvaluationSource {
     /// An evaluator.
     Evaluation,
-    /// An end user.
+    /// Feedback of an end user.
     Feedback,
 }
 
-/// What is worked out of judgements.
+/// A statistic of evaluations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvaluationStat {
-    /// The mean score; true counts 1, false 0. A trace has the mean of its spans.
+    /// The mean score; true counts as 1, false as 0. A trace has the mean of its spans.
     Mean,
-    /// Part of those assessed that passed. A trace passes if nothing in it failed.
+    /// Fraction of the assessed units that passed. A trace passes if none of its spans failed.
     PassRate,
 }
 
-/// A text that is no measure.
+/// The error for a name that is not a measure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a measure is one of count, error_rate, failure_rate, duration.p50 (or p95, p99), \
@@ -76,7 +76,7 @@ pub enum EvaluationStat {
 pub struct MeasureError;
 
 impl Usage {
-    /// All of them, in the order in which they are kept.
+    /// All kinds of usage, in the order of the sums.
     pub(super) const ALL: [Self; 4] = [
         Self::InputTokens,
         Self::OutputTokens,
@@ -105,16 +105,16 @@ impl EvaluationSource {
 }
 
 impl Measure {
-    /// The measures that a caller's text asks for: one, or a family by its short name
-    /// (`duration`, `cost`, `evaluation.tone`).
+    /// The measures that a name selects: one measure, or a family such as `duration`, `cost` or
+    /// `evaluation.tone`.
     ///
     /// # Errors
     ///
-    /// A text that is neither.
+    /// If the name is neither.
     pub fn family(text: &str) -> Result<Vec<Self>, MeasureError> {
         let text = text.trim();
-        if let Ok(one) = text.parse() {
-            return Ok(vec![one]);
+        if let Ok(measure) = text.parse() {
+            return Ok(vec![measure]);
         }
         let usage = |usage| {
             vec![
@@ -130,7 +130,7 @@ impl Measure {
             "output_tokens" => usage(Usage::OutputTokens),
             "cost" | "total_cost" | "estimated_total_cost" => usage(Usage::Cost),
             _ => {
-                let (source, label) = judged(text).ok_or(MeasureError)?;
+                let (source, label) = parse_evaluation(text).ok_or(MeasureError)?;
                 [EvaluationStat::Mean, EvaluationStat::PassRate]
                     .map(|stat| Self::Evaluation(source, label.to_owned(), stat))
                     .to_vec()
@@ -138,7 +138,7 @@ impl Measure {
         })
     }
 
-    /// The start of the name that figures of one source share: `cost`, `evaluation.tone`.
+    /// The common prefix of measures with the same source: `cost`, `evaluation.tone`.
     pub(super) fn source(&self) -> Option<String> {
         match self {
             Self::Usage(usage, _) => Some(usage.as_str().to_owned()),
@@ -149,7 +149,7 @@ impl Measure {
     }
 }
 
-fn judged(text: &str) -> Option<(EvaluationSource, &str)> {
+fn parse_evaluation(text: &str) -> Option<(EvaluationSource, &str)> {
     let (family, label) = text.split_once('.')?;
     let source = match family {
         "evaluation" | "evaluations" => EvaluationSource::Evaluation,
@@ -190,7 +190,7 @@ impl FromStr for Measure {
             "pass_rate" => EvaluationStat::PassRate,
             _ => return Err(MeasureError),
         };
-        let (source, label) = judged(source).ok_or(MeasureError)?;
+        let (source, label) = parse_evaluation(source).ok_or(MeasureError)?;
         Ok(Self::Evaluation(source, label.to_owned(), stat))
     }
 }
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_measure_reads_back_as_itself() {
+    fn measures_round_trip_through_their_names() {
         for text in [
             "count",
             "error_rate",
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn short_names_stand_for_families_and_other_texts_for_nothing() {
+    fn short_names_expand_to_families() {
         let names = |text: &str| -> Vec<String> {
             let family = Measure::family(text).unwrap();
             family.iter().map(ToString::to_string).collect()

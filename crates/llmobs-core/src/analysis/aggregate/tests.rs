@@ -1,4 +1,4 @@
-//! Against a recount that follows the definitions literally, one figure and one group at a time.
+//! Compares the aggregators with a naive implementation of the definitions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,9 +14,9 @@ const WINDOW: TimeWindow = TimeWindow {
     to_ms: 10_000,
 };
 
-/// A span, whether it is selected, and the buckets it is in.
+/// A random span, whether it is selected, and the buckets that it matches.
 #[derive(Debug, Clone)]
-struct Drawn {
+struct TestSpan {
     span: Span,
     selected: bool,
     buckets: u32,
@@ -51,7 +51,7 @@ fn evaluations() -> impl Strategy<Value = BTreeMap<String, Evaluation>> {
         Just(Some(Assessment::Pass)),
         Just(Some(Assessment::Fail))
     ];
-    prop::option::of((value, assessment)).prop_map(|drawn| {
+    prop::option::of((value, assessment)).prop_map(|sample| {
         let entry = |(value, assessment)| {
             let evaluation = Evaluation {
                 value: Some(value),
@@ -60,11 +60,11 @@ fn evaluations() -> impl Strategy<Value = BTreeMap<String, Evaluation>> {
             };
             ("tone".to_owned(), evaluation)
         };
-        drawn.map(entry).into_iter().collect()
+        sample.map(entry).into_iter().collect()
     })
 }
 
-fn drawn(number: usize) -> impl Strategy<Value = Drawn> {
+fn test_span(number: usize) -> impl Strategy<Value = TestSpan> {
     let kind = prop_oneof![
         3 => Just(SpanKind::Llm),
         1 => Just(SpanKind::Embedding),
@@ -82,7 +82,7 @@ fn drawn(number: usize) -> impl Strategy<Value = Drawn> {
     )
         .prop_map(
             move |((trace, parent, kind, failed), (start, length), model, tags, m, e, (s, b))| {
-                Drawn {
+                TestSpan {
                     span: Span {
                         trace_id: TraceId::from(format!("t{trace}")),
                         span_id: SpanId::from(number.to_string()),
@@ -104,11 +104,11 @@ fn drawn(number: usize) -> impl Strategy<Value = Drawn> {
         )
 }
 
-fn spans() -> impl Strategy<Value = Vec<Drawn>> {
-    (0_usize..12).prop_flat_map(|count| (0..count).map(drawn).collect::<Vec<_>>())
+fn spans() -> impl Strategy<Value = Vec<TestSpan>> {
+    (0_usize..12).prop_flat_map(|count| (0..count).map(test_span).collect::<Vec<_>>())
 }
 
-fn question() -> impl Strategy<Value = AggregateRequest> {
+fn request() -> impl Strategy<Value = AggregateRequest> {
     let dimension = |name: &str| Dimension::Facet(name.to_owned());
     let bucket = |name: &str| Bucket {
         name: name.to_owned(),
@@ -148,35 +148,35 @@ fn question() -> impl Strategy<Value = AggregateRequest> {
     })
 }
 
-/// The units by definition: lists of spans.
-fn naive_units<'a>(question: &AggregateRequest, spans: &'a [Drawn]) -> Vec<Vec<&'a Drawn>> {
-    if question.unit == Unit::Span {
-        let selected = spans.iter().filter(|drawn| drawn.selected);
-        return selected.map(|drawn| vec![drawn]).collect();
+/// The units, as lists of spans.
+fn naive_units<'a>(request: &AggregateRequest, spans: &'a [TestSpan]) -> Vec<Vec<&'a TestSpan>> {
+    if request.unit == Unit::Span {
+        let selected = spans.iter().filter(|sample| sample.selected);
+        return selected.map(|sample| vec![sample]).collect();
     }
     let ids: BTreeSet<&str> = spans.iter().map(|d| d.span.trace_id.as_str()).collect();
-    let of = |id: &str| -> Vec<&Drawn> {
+    let of = |id: &str| -> Vec<&TestSpan> {
         let spans = spans.iter();
         spans.filter(|d| d.span.trace_id.as_str() == id).collect()
     };
     let traces = ids.into_iter().map(of);
     traces
-        .filter(|trace| trace.iter().any(|drawn| drawn.selected))
+        .filter(|trace| trace.iter().any(|sample| sample.selected))
         .collect()
 }
 
-fn naive_values(dimension: &Dimension, unit: &[&Drawn]) -> BTreeSet<Option<String>> {
+fn naive_values(dimension: &Dimension, unit: &[&TestSpan]) -> BTreeSet<Option<String>> {
     let mut values = BTreeSet::new();
-    for drawn in unit {
+    for sample in unit {
         match dimension {
             Dimension::Facet(name) if name == "team" => {
-                let tags = drawn.span.tags.iter();
+                let tags = sample.span.tags.iter();
                 values.extend(tags.map(|tag| tag.strip_prefix("team:").map(str::to_owned)));
             }
-            Dimension::Facet(_) => values.extend(drawn.span.model_name.clone().map(Some)),
+            Dimension::Facet(_) => values.extend(sample.span.model_name.clone().map(Some)),
             Dimension::Buckets(buckets) => {
                 for (at, bucket) in buckets.iter().enumerate() {
-                    if drawn.buckets >> at & 1 == 1 {
+                    if sample.buckets >> at & 1 == 1 {
                         values.insert(Some(bucket.name.clone()));
                     }
                 }
@@ -189,20 +189,20 @@ fn naive_values(dimension: &Dimension, unit: &[&Drawn]) -> BTreeSet<Option<Strin
     values
 }
 
-fn naive_time(question: &AggregateRequest, unit: &[&Drawn]) -> Option<i64> {
+fn naive_time(request: &AggregateRequest, unit: &[&TestSpan]) -> Option<i64> {
     let start = unit.iter().map(|d| d.span.start_ms()).min().unwrap();
-    let interval = question.interval_ms?;
-    let mut bucket = question.window.from_ms;
+    let interval = request.interval_ms?;
+    let mut bucket = request.window.from_ms;
     while bucket + interval <= start {
         bucket += interval;
     }
     Some(bucket)
 }
 
-/// Everything that the groups of a question could be: times, and products of values.
-fn naive_keys(question: &AggregateRequest, unit: &[&Drawn]) -> BTreeSet<Vec<Option<String>>> {
+/// The keys of a unit: every combination of its values.
+fn naive_keys(request: &AggregateRequest, unit: &[&TestSpan]) -> BTreeSet<Vec<Option<String>>> {
     let mut keys = BTreeSet::from([Vec::new()]);
-    for dimension in &question.group_by {
+    for dimension in &request.group_by {
         let values = naive_values(dimension, unit);
         keys = keys
             .iter()
@@ -216,9 +216,9 @@ fn naive_keys(question: &AggregateRequest, unit: &[&Drawn]) -> BTreeSet<Vec<Opti
     keys
 }
 
-/// What the calls of a unit use: values that count, and calls whose value is not known. `seen` are
-/// all spans that the question looks at.
-fn naive_usage(usage: Usage, unit: &[&Drawn], seen: &[&Drawn]) -> (Vec<f64>, u64) {
+/// The usage of the model calls of a unit: values that count, and the number of calls without a
+/// value. `scope` holds all spans in scope.
+fn naive_usage(usage: Usage, unit: &[&TestSpan], scope: &[&TestSpan]) -> (Vec<f64>, u64) {
     let value = |span: &Span| match usage {
         Usage::InputTokens => span.metric("input_tokens"),
         Usage::OutputTokens => span.metric("output_tokens"),
@@ -230,7 +230,7 @@ fn naive_usage(usage: Usage, unit: &[&Drawn], seen: &[&Drawn]) -> (Vec<f64>, u64
         Usage::Cost => span.metric("total_cost"),
     };
     let parent = |span: &Span| -> Option<Span> {
-        let found = seen.iter().find(|d| {
+        let found = scope.iter().find(|d| {
             d.span.kind == SpanKind::Llm
                 && d.span.trace_id == span.trace_id
                 && Some(&d.span.span_id) == span.parent_id.as_ref()
@@ -256,8 +256,8 @@ fn naive_usage(usage: Usage, unit: &[&Drawn], seen: &[&Drawn]) -> (Vec<f64>, u64
         found
     };
     let (mut values, mut unknown) = (Vec::new(), 0);
-    for drawn in unit {
-        let span = &drawn.span;
+    for sample in unit {
+        let span = &sample.span;
         if !matches!(span.kind, SpanKind::Llm | SpanKind::Embedding) {
             continue;
         }
@@ -269,7 +269,7 @@ fn naive_usage(usage: Usage, unit: &[&Drawn], seen: &[&Drawn]) -> (Vec<f64>, u64
             Some(_) => {}
             None if span.kind == SpanKind::Embedding && usage == Usage::OutputTokens => {}
             None if above.is_empty() => {
-                let inside = seen.iter().any(|other| {
+                let inside = scope.iter().any(|other| {
                     let around = wraps(&other.span);
                     value(&other.span).is_some()
                         && other.span.trace_id == span.trace_id
@@ -283,9 +283,9 @@ fn naive_usage(usage: Usage, unit: &[&Drawn], seen: &[&Drawn]) -> (Vec<f64>, u64
     (values, unknown)
 }
 
-fn naive_figure(measure: &Measure, units: &[&Vec<&Drawn>], seen: &[&Drawn]) -> Option<f64> {
+fn naive_measure(measure: &Measure, units: &[&Vec<&TestSpan>], scope: &[&TestSpan]) -> Option<f64> {
     let count = units.len() as f64;
-    let failed = |unit: &Vec<&Drawn>| {
+    let failed = |unit: &Vec<&TestSpan>| {
         let roots: Vec<_> = unit.iter().filter(|d| d.span.is_root()).collect();
         if roots.is_empty() {
             unit.iter().any(|d| d.span.is_error())
@@ -296,13 +296,13 @@ fn naive_figure(measure: &Measure, units: &[&Vec<&Drawn>], seen: &[&Drawn]) -> O
     let mean = |values: &[f64]| {
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     };
-    let rate = |test: &dyn Fn(&Vec<&Drawn>) -> bool| {
+    let rate = |test: &dyn Fn(&Vec<&TestSpan>) -> bool| {
         (count > 0.0).then(|| units.iter().filter(|unit| test(unit)).count() as f64 / count)
     };
     let sum = |usage| {
         let parts: Vec<_> = units
             .iter()
-            .map(|unit| naive_usage(usage, unit, seen))
+            .map(|unit| naive_usage(usage, unit, scope))
             .collect();
         let known: usize = parts.iter().map(|(values, _)| values.len()).sum();
         let unknown: u64 = parts.iter().map(|(_, unknown)| unknown).sum();
@@ -314,7 +314,7 @@ fn naive_figure(measure: &Measure, units: &[&Vec<&Drawn>], seen: &[&Drawn]) -> O
         Measure::ErrorRate => rate(&|unit| unit.iter().any(|d| d.span.is_error())),
         Measure::FailureRate => rate(&failed),
         Measure::Duration(percent) => {
-            let lasts = |unit: &&Vec<&Drawn>| {
+            let lasts = |unit: &&Vec<&TestSpan>| {
                 let start = unit.iter().map(|d| d.span.start_ns).min().unwrap();
                 unit.iter().map(|d| d.span.end_ns()).max().unwrap() - start
             };
@@ -327,7 +327,7 @@ fn naive_figure(measure: &Measure, units: &[&Vec<&Drawn>], seen: &[&Drawn]) -> O
         }
         Measure::Usage(usage, UsageStat::Sum) => sum(*usage),
         Measure::Usage(usage, UsageStat::Mean) => {
-            let sums = units.iter().map(|unit| naive_usage(*usage, unit, seen).0);
+            let sums = units.iter().map(|unit| naive_usage(*usage, unit, scope).0);
             let sums: Vec<f64> = sums
                 .filter(|values| !values.is_empty())
                 .map(|values| values.iter().sum())
@@ -341,7 +341,7 @@ fn naive_figure(measure: &Measure, units: &[&Vec<&Drawn>], seen: &[&Drawn]) -> O
                 .map(|sum| sum / successes as f64)
         }
         Measure::Evaluation(_, label, stat) => {
-            let judged = |unit: &Vec<&Drawn>| -> Vec<Evaluation> {
+            let judged = |unit: &Vec<&TestSpan>| -> Vec<Evaluation> {
                 let all = unit.iter().filter_map(|d| d.span.evaluations.get(label));
                 all.cloned().collect()
             };
@@ -368,7 +368,7 @@ fn naive_figure(measure: &Measure, units: &[&Vec<&Drawn>], seen: &[&Drawn]) -> O
     }
 }
 
-fn same(found: &Value, expected: Option<f64>) -> bool {
+fn nearly_equal(found: &Value, expected: Option<f64>) -> bool {
     match (found.as_f64(), expected) {
         (None, None) => true,
         (Some(found), Some(expected)) => (found - expected).abs() <= 1e-9 + expected.abs() * 1e-5,
@@ -380,103 +380,103 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn agrees_with_a_recount(spans in spans(), question in question()) {
-        let mut tally = SpanAggregator::new(&question).unwrap();
-        for drawn in &spans {
-            tally.add(ScannedSpan { span: &drawn.span, selected: drawn.selected, buckets: drawn.buckets });
+    fn agrees_with_naive_implementation(spans in spans(), request in request()) {
+        let mut aggregator = SpanAggregator::new(&request).unwrap();
+        for sample in &spans {
+            aggregator.add(ScannedSpan { span: &sample.span, selected: sample.selected, buckets: sample.buckets });
         }
-        let found = tally.finish(spans.len() as u64, false);
-        let units = naive_units(&question, &spans);
-        let seen: Vec<&Drawn> = spans
+        let found = aggregator.finish(spans.len() as u64, false);
+        let units = naive_units(&request, &spans);
+        let scope: Vec<&TestSpan> = spans
             .iter()
-            .filter(|drawn| question.unit == Unit::Trace || drawn.selected)
+            .filter(|sample| request.unit == Unit::Trace || sample.selected)
             .collect();
         prop_assert_eq!(found.total.count, units.len() as u64);
-        let grouped = !question.group_by.is_empty() || question.interval_ms.is_some();
-        let mut expected: BTreeMap<_, Vec<&Vec<&Drawn>>> = BTreeMap::new();
+        let grouped = !request.group_by.is_empty() || request.interval_ms.is_some();
+        let mut expected: BTreeMap<_, Vec<&Vec<&TestSpan>>> = BTreeMap::new();
         for unit in units.iter().filter(|_| grouped) {
-            for key in naive_keys(&question, unit) {
-                expected.entry((naive_time(&question, unit), key)).or_default().push(unit);
+            for key in naive_keys(&request, unit) {
+                expected.entry((naive_time(&request, unit), key)).or_default().push(unit);
             }
         }
         prop_assert_eq!(found.total_groups, expected.len());
         prop_assert_eq!(found.groups.len(), expected.len());
         for group in &found.groups {
             let members = &expected[&(group.time_ms, group.key.clone())];
-            prop_assert_eq!(group.figures.count, members.len() as u64);
-            for measure in &question.measures {
-                let value = &group.figures.values[&measure.to_string()];
-                let recount = naive_figure(measure, members, &seen);
-                prop_assert!(same(value, recount), "{measure}: {value} is not {recount:?}");
+            prop_assert_eq!(group.measured.count, members.len() as u64);
+            for measure in &request.measures {
+                let value = &group.measured.values[&measure.to_string()];
+                let expected_total = naive_measure(measure, members, &scope);
+                prop_assert!(nearly_equal(value, expected_total), "{measure}: {value} is not {expected_total:?}");
             }
-            if let Some((_, before)) = group.key.split_last() {
-                let whole = units.iter().filter(|unit| {
-                    naive_time(&question, unit) == group.time_ms
-                        && naive_keys(&question, unit).iter().any(|key| key.starts_with(before))
+            if let Some((_, prefix)) = group.key.split_last() {
+                let same_prefix = units.iter().filter(|unit| {
+                    naive_time(&request, unit) == group.time_ms
+                        && naive_keys(&request, unit).iter().any(|key| key.starts_with(prefix))
                 });
-                let share = members.len() as f64 / whole.count() as f64;
-                prop_assert!(same(&json!(group.share), Some(share)));
+                let share = members.len() as f64 / same_prefix.count() as f64;
+                prop_assert!(nearly_equal(&json!(group.share), Some(share)));
             }
         }
-        let all: Vec<&Vec<&Drawn>> = units.iter().collect();
-        for measure in &question.measures {
-            let recount = naive_figure(measure, &all, &seen);
+        let all: Vec<&Vec<&TestSpan>> = units.iter().collect();
+        for measure in &request.measures {
+            let expected_total = naive_measure(measure, &all, &scope);
             let value = &found.total.values[&measure.to_string()];
-            prop_assert!(same(value, recount), "{measure} of all: {value} is not {recount:?}");
+            prop_assert!(nearly_equal(value, expected_total), "{measure} of all: {value} is not {expected_total:?}");
         }
     }
 
     #[test]
-    fn the_order_of_spans_changes_nothing(
+    fn result_does_not_depend_on_span_order(
         (spans, shuffled) in spans().prop_flat_map(|spans| (Just(spans.clone()), Just(spans).prop_shuffle())),
-        question in question(),
+        request in request(),
     ) {
-        let answer = |spans: &[Drawn]| {
-            let mut tally = SpanAggregator::new(&question).unwrap();
-            for Drawn { span, selected, buckets } in spans {
-                tally.add(ScannedSpan { span, selected: *selected, buckets: *buckets });
+        let answer = |spans: &[TestSpan]| {
+            let mut aggregator = SpanAggregator::new(&request).unwrap();
+            for TestSpan { span, selected, buckets } in spans {
+                aggregator.add(ScannedSpan { span, selected: *selected, buckets: *buckets });
             }
-            tally.finish(0, false)
+            aggregator.finish(0, false)
         };
         prop_assert_eq!(answer(&spans), answer(&shuffled));
     }
 
     #[test]
-    fn shares_add_up_to_the_whole(
+    fn partitions_add_up_to_single_threaded_result(
         spans in proptest::collection::vec((spans(), 0_usize..4), 1..5),
-        question in question(),
+        request in request(),
     ) {
-        let Some(mut alone) = ColumnAggregator::new(&question).unwrap() else {
+        let Some(mut serial) = ColumnAggregator::new(&request).unwrap() else {
             return Ok(());
         };
-        let mut shared = alone.single_threaded();
-        prop_assert!(shared.partitions(3).is_empty());
-        shared = ColumnAggregator::new(&question).unwrap().unwrap();
-        let mut shares = shared.partitions(3);
-        for (spans, share) in &spans {
-            for Drawn { span, selected, buckets } in spans {
-                let seen = || ScannedSpan { span, selected: *selected, buckets: *buckets };
-                alone.add_span(seen());
-                if let Some(share) = shares.get_mut(*share) {
-                    share.add_span(seen());
+        let mut parallel = serial.single_threaded();
+        prop_assert!(parallel.partitions(3).is_empty());
+        parallel = ColumnAggregator::new(&request).unwrap().unwrap();
+        let mut partitions = parallel.partitions(3);
+        for (spans, partition) in &spans {
+            for TestSpan { span, selected, buckets } in spans {
+                let scanned = || ScannedSpan { span, selected: *selected, buckets: *buckets };
+                serial.add_span(scanned());
+                if let Some(partition) = partitions.get_mut(*partition) {
+                    partition.add_span(scanned());
                 }
             }
         }
-        // More of them take nothing from the first.
-        prop_assert_eq!(shared.partitions(1).len(), 1);
-        // What no share took comes later, as what an index lacks does.
-        let late = spans.iter().filter(|(_, share)| *share == 3);
-        for Drawn { span, selected, buckets } in late.flat_map(|(spans, _)| spans) {
-            shared.add_span(ScannedSpan { span, selected: *selected, buckets: *buckets });
+        // Adding partitions keeps the earlier ones.
+        prop_assert_eq!(parallel.partitions(1).len(), 1);
+        // Spans of no partition are added at the end, like spans that an index does not hold.
+        let late = spans.iter().filter(|(_, partition)| *partition == 3);
+        for TestSpan { span, selected, buckets } in late.flat_map(|(spans, _)| spans) {
+            parallel.add_span(ScannedSpan { span, selected: *selected, buckets: *buckets });
         }
-        prop_assert!(!shared.overflowed_in_partitions());
-        prop_assert_eq!(shared.finish(), alone.finish());
+        prop_assert!(!parallel.overflowed_in_partitions());
+        prop_assert_eq!(parallel.finish(), serial.finish());
     }
 }
 
 #[test]
-fn shares_that_left_groups_out_are_told() {
-    let question = AggregateRequest {
+fn detects_groups_omitted_in_partitions() {
+    let request = AggregateRequest {
         query: None,
         ml_app: None,
         tags: Vec::new(),
@@ -488,44 +488,41 @@ fn shares_that_left_groups_out_are_told() {
         offset: 0,
         limit: 1,
     };
-    // Each span has so many values in a row.
+    // Each span has `each` consecutive values.
     let answer = |values: [std::ops::Range<usize>; 2], each: usize| {
-        let mut gatherer = ColumnAggregator::new(&question).unwrap().unwrap();
-        for (share, values) in gatherer.partitions(2).into_iter().zip(values) {
+        let mut aggregator = ColumnAggregator::new(&request).unwrap().unwrap();
+        for (partition, values) in aggregator.partitions(2).into_iter().zip(values) {
             for value in values {
                 let span = Span {
                     tags: (value..value + each).map(|n| format!("n:{n}")).collect(),
                     ..Span::default()
                 };
-                share.add_span(ScannedSpan {
+                partition.add_span(ScannedSpan {
                     span: &span,
                     selected: true,
                     buckets: 0,
                 });
             }
         }
-        (gatherer.overflowed_in_partitions(), gatherer.finish())
+        (aggregator.overflowed_in_partitions(), aggregator.finish())
     };
-    let most = tally::MAX_GROUPS;
+    let most = compiled::MAX_GROUPS;
     assert!(answer([0..most + 1, 0..1], 1).0);
     let (overflowed_in_partitions, _) = answer([0..most - 2, most..most + 2], 2);
     assert!(
         overflowed_in_partitions,
-        "what was counted twice is of groups that are left out"
+        "omitted groups count some spans twice"
     );
     let (overflowed_in_partitions, together) = answer([0..most - 1, most - 1..most + 1], 1);
-    assert!(
-        !overflowed_in_partitions,
-        "no figure of a group lacks anything"
-    );
+    assert!(!overflowed_in_partitions, "no group is incomplete");
     assert_eq!(together.total_groups, most);
     assert_eq!(together.total.count, most as u64 + 1);
-    assert_eq!(together.notes, [tally::CLIPPED]);
+    assert_eq!(together.notes, [compiled::LIMIT_NOTE]);
 }
 
 #[test]
-fn a_question_reads_back_as_itself_and_pages_meet() {
-    let question = AggregateRequest {
+fn request_round_trips_and_offset_selects_page() {
+    let request = AggregateRequest {
         query: Some("@status:ok".into()),
         ml_app: Some("shop".into()),
         tags: vec![("env".into(), "prod".into())],
@@ -537,19 +534,19 @@ fn a_question_reads_back_as_itself_and_pages_meet() {
         offset: 1,
         limit: 2,
     };
-    let text = serde_json::to_string(&question).unwrap();
+    let text = serde_json::to_string(&request).unwrap();
     assert_eq!(
         serde_json::from_str::<AggregateRequest>(&text).unwrap(),
-        question
+        request
     );
     assert_eq!(
-        question.selection_query().unwrap(),
+        request.selection_query().unwrap(),
         "(@status:ok) AND env:\"prod\""
     );
 
-    let mut tally = SpanAggregator::new(&AggregateRequest {
+    let mut aggregator = SpanAggregator::new(&AggregateRequest {
         interval_ms: None,
-        ..question
+        ..request
     })
     .unwrap();
     for team in 0..5 {
@@ -558,13 +555,13 @@ fn a_question_reads_back_as_itself_and_pages_meet() {
             tags: vec![format!("team:{team}")],
             ..Span::default()
         };
-        tally.add(ScannedSpan {
+        aggregator.add(ScannedSpan {
             span: &span,
             selected: true,
             buckets: 0,
         });
     }
-    let found = tally.finish(5, false);
+    let found = aggregator.finish(5, false);
     let teams: Vec<_> = found.groups.iter().map(|group| &group.key[0]).collect();
     assert_eq!(teams, [&Some("1".to_owned()), &Some("2".to_owned())]);
     assert_eq!((found.total_groups, found.total.count), (5, 5));

@@ -1,24 +1,22 @@
-//! The figures of one group, gathered unit by unit.
+//! The measures of one group, accumulated unit by unit.
 
 use serde_json::{Map, Number, Value};
 
 use super::MeasureValues;
 use super::durations::Durations;
 use super::measure::{EvaluationSource, EvaluationStat, Measure, Usage, UsageStat};
-use super::usage::Adds;
+use super::rows::EvaluationOutcome;
+use super::usage::Contribution;
 
-/// A sum that does not depend on the order of its parts: pages and stores give spans in different
-/// orders, and the answer must not. Kept to 1e-12, finer than the price of a token.
+/// A sum in fixed point, which does not depend on the order of its terms: pages and stores return
+/// spans in different orders. The resolution is 1e-12, finer than the price of a token.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Sum(i128);
+pub(super) struct ExactSum(i128);
 
-impl Sum {
+impl ExactSum {
     const SCALE: f64 = 1e12;
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "what is larger becomes the largest"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
     pub(super) fn add(&mut self, value: f64) {
         self.0 = self.0.saturating_add((value * Self::SCALE).round() as i128);
     }
@@ -28,24 +26,25 @@ impl Sum {
     }
 }
 
-/// Sums of one usage within a unit or a group.
+/// The sum of one kind of usage in a unit or a group.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct UsageSum {
-    sum: Sum,
-    /// Calls with a value, and without.
+    sum: ExactSum,
+    /// Number of calls with a value.
     known: u64,
+    /// Number of calls without a value.
     unknown: u64,
-    /// Units with a value.
+    /// Number of units with a value.
     units: u64,
 }
 
 impl UsageSum {
-    /// Adds what a call adds.
-    pub(super) fn add(&mut self, adds: Adds) {
-        match adds {
-            Adds::Nothing => {}
-            Adds::Unknown => self.unknown += 1,
-            Adds::Value(value) => {
+    /// Adds the contribution of a call.
+    pub(super) fn add(&mut self, contribution: Contribution) {
+        match contribution {
+            Contribution::Nothing => {}
+            Contribution::Unknown => self.unknown += 1,
+            Contribution::Value(value) => {
                 self.sum.add(value);
                 self.known += 1;
             }
@@ -53,35 +52,26 @@ impl UsageSum {
     }
 }
 
-/// A judgement of a unit by one label.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct EvaluationOutcome {
-    /// Its score, if it is a number; true is 1 and false is 0.
-    pub score: Option<f64>,
-    /// Whether it passed, if it was assessed.
-    pub passed: Option<bool>,
-}
-
-/// One span or one trace.
+/// The stats of one unit: a span or a trace.
 #[derive(Debug, Clone, Default)]
-pub(super) struct UnitFacts {
+pub(super) struct UnitStats {
     pub(super) has_error: bool,
     pub(super) failed: bool,
     pub(super) duration_ns: i64,
     pub(super) usage: [UsageSum; 4],
-    /// By label, in the order of the question's labels.
+    /// The outcome for each label of the request.
     pub(super) outcomes: Vec<EvaluationOutcome>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct LabelSum {
     scored: u64,
-    score: Sum,
+    score: ExactSum,
     assessed: u64,
     passed: u64,
 }
 
-/// A group on the way.
+/// The accumulated stats of a group.
 #[derive(Debug, Clone, Default)]
 pub(super) struct GroupStats {
     pub(super) count: u64,
@@ -93,18 +83,18 @@ pub(super) struct GroupStats {
 }
 
 impl GroupStats {
-    pub(super) fn add(&mut self, unit: &UnitFacts, keep_durations: bool) {
+    pub(super) fn add(&mut self, unit: &UnitStats, with_duration: bool) {
         self.count += 1;
         self.errors += u64::from(unit.has_error);
         self.failures += u64::from(unit.failed);
-        if keep_durations {
+        if with_duration {
             self.durations_ns.push(unit.duration_ns);
         }
-        for (sum, part) in self.usage.iter_mut().zip(&unit.usage) {
-            sum.sum.0 = sum.sum.0.saturating_add(part.sum.0);
-            sum.known += part.known;
-            sum.unknown += part.unknown;
-            sum.units += u64::from(part.known > 0);
+        for (sum, other) in self.usage.iter_mut().zip(&unit.usage) {
+            sum.sum.0 = sum.sum.0.saturating_add(other.sum.0);
+            sum.known += other.known;
+            sum.unknown += other.unknown;
+            sum.units += u64::from(other.known > 0);
         }
         self.add_verdicts(&unit.outcomes);
     }
@@ -137,27 +127,27 @@ impl GroupStats {
         }
     }
 
-    /// How long its units took.
+    /// The durations of its units.
     pub(super) fn durations_ns(&self) -> &[i64] {
         &self.durations_ns
     }
 
     /// Adds all units of another group of single spans.
-    pub(super) fn add_all(&mut self, other: &Self) {
-        self.add_sums(other);
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.merge_sums(other);
         self.durations_ns.extend_from_slice(&other.durations_ns);
     }
 
-    /// Adds all units of another group of single spans, which is not needed any more.
-    pub(super) fn take_over(&mut self, mut other: Self) {
+    /// Same as [`Self::merge`], reusing the memory of the other group.
+    pub(super) fn absorb(&mut self, mut other: Self) {
         if self.durations_ns.len() < other.durations_ns.len() {
             std::mem::swap(&mut self.durations_ns, &mut other.durations_ns);
         }
-        self.add_all(&other);
+        self.merge(&other);
     }
 
-    /// Adds all units of another group of single spans, but not how long they took.
-    pub(super) fn add_sums(&mut self, other: &Self) {
+    /// Same as [`Self::merge`], without the durations.
+    pub(super) fn merge_sums(&mut self, other: &Self) {
         self.count += other.count;
         self.errors += other.errors;
         self.failures += other.failures;
@@ -165,31 +155,31 @@ impl GroupStats {
             other.labels.len().max(self.labels.len()),
             LabelSum::default(),
         );
-        for (sum, part) in self.labels.iter_mut().zip(&other.labels) {
-            sum.scored += part.scored;
-            sum.score.0 = sum.score.0.saturating_add(part.score.0);
-            sum.assessed += part.assessed;
-            sum.passed += part.passed;
+        for (sum, other) in self.labels.iter_mut().zip(&other.labels) {
+            sum.scored += other.scored;
+            sum.score.0 = sum.score.0.saturating_add(other.score.0);
+            sum.assessed += other.assessed;
+            sum.passed += other.passed;
         }
     }
 
-    /// The figures that the measures ask for; `labels` in the order of the outcomes.
-    pub(super) fn figures(
+    /// Computes the measures; `labels` are in the order of the outcomes.
+    pub(super) fn measure(
         &self,
         measures: &[Measure],
         labels: &[(EvaluationSource, String)],
     ) -> MeasureValues {
-        self.figures_with(&[&self.durations_ns], measures, labels)
+        self.measure_with_durations(&[&self.durations_ns], measures, labels)
     }
 
-    /// The same, of units whose durations stand elsewhere.
-    pub(super) fn figures_with(
+    /// Same as [`Self::measure`], with durations that are stored elsewhere.
+    pub(super) fn measure_with_durations(
         &self,
         durations_ns: &[&[i64]],
         measures: &[Measure],
         labels: &[(EvaluationSource, String)],
     ) -> MeasureValues {
-        let durations = Durations::of(durations_ns);
+        let durations = Durations::new(durations_ns);
         let mut values = Map::new();
         for measure in measures {
             let label = match measure {
@@ -201,7 +191,7 @@ impl GroupStats {
                     .unwrap_or_default(),
                 _ => LabelSum::default(),
             };
-            let Some((value, known, all)) = self.figure(measure, label, &durations) else {
+            let Some((value, known, all)) = self.value_of(measure, label, &durations) else {
                 continue;
             };
             values.insert(measure.to_string(), value);
@@ -218,20 +208,21 @@ impl GroupStats {
         }
     }
 
-    /// The value of a measure, and of how many of how many it is known.
-    fn figure(
+    /// The value of a measure, the number of units or calls for which it is known, and their total
+    /// number.
+    fn value_of(
         &self,
         measure: &Measure,
         label: LabelSum,
         durations: &Durations<'_>,
     ) -> Option<(Value, u64, u64)> {
-        let whole = |value| Some((value, 0, 0));
+        let complete = |value| Some((value, 0, 0));
         match measure {
-            // It stands beside the others whether asked for or not.
+            // Part of every answer, outside the measures.
             Measure::Count => None,
-            Measure::ErrorRate => whole(ratio(self.errors as f64, self.count)),
-            Measure::FailureRate => whole(ratio(self.failures as f64, self.count)),
-            Measure::Duration(percent) => whole(match durations.percentile(*percent) {
+            Measure::ErrorRate => complete(ratio(self.errors as f64, self.count)),
+            Measure::FailureRate => complete(ratio(self.failures as f64, self.count)),
+            Measure::Duration(percent) => complete(match durations.percentile(*percent) {
                 Some(ns) => rounded(ns as f64 / 1e6),
                 None => Value::Null,
             }),
@@ -267,7 +258,7 @@ impl GroupStats {
     }
 }
 
-/// The sum; null if there were calls and none had a value.
+/// The sum; null if there are calls and none has a value.
 fn sum_or_null(sum: &UsageSum) -> Value {
     if sum.known == 0 && sum.unknown > 0 {
         Value::Null
@@ -276,16 +267,16 @@ fn sum_or_null(sum: &UsageSum) -> Value {
     }
 }
 
-/// A part of a whole; null of nothing.
-pub(super) fn ratio(part: f64, whole: u64) -> Value {
-    if whole == 0 {
+/// A fraction; null if the denominator is 0.
+pub(super) fn ratio(numerator: f64, denominator: u64) -> Value {
+    if denominator == 0 {
         return Value::Null;
     }
-    rounded(part / whole as f64)
+    rounded(numerator / denominator as f64)
 }
 
-/// Six significant digits or three decimals, whichever is more: what sums of the same numbers in
-/// any order share. Whole numbers stand without a decimal point.
+/// Rounds to six significant digits or three decimals, whichever is more precise. Sums of the same
+/// numbers in any order agree to that. Integers have no decimal point.
 #[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
 fn rounded(value: f64) -> Value {
     let value = if value.abs() >= 1_000.0 {
