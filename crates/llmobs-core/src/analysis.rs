@@ -1,11 +1,13 @@
-//! Pure functions: over the spans of one trace (the tree, the origins of errors, failures that no
-//! status shows, the agent's loop, the content of a span), over many spans (groups and figures),
-//! over the events of experiments, and over evaluators (what a valid one is, what a write would
-//! change, what its judge would read).
+//! Analysis without I/O: pure functions over spans, experiments and evaluators.
 //!
-//! Nothing here reads a clock, the network or the disk. The spans come from strangers: ids repeat,
-//! parents are missing or go in circles, chains are thousands deep. So nothing here recurses along
-//! the tree, and all of it is linear, or n log n, in the number of spans.
+//! - One trace: its tree, error origins, soft errors, agent loops, and the content of its spans.
+//! - Many spans: aggregation into groups with measures.
+//! - Experiments: statistics and comparison of their events.
+//! - Evaluators: validation, the changes of an update, and the prompts that a judge receives.
+//!
+//! No function reads a clock, the network or the disk. Spans are untrusted: ids repeat, parents are
+//! missing or form cycles, and chains are thousands of spans deep. So no function recurses along the
+//! tree, and each takes at most O(n log n) time in the number of spans.
 
 pub mod agent_loop;
 pub mod aggregate;
@@ -19,12 +21,12 @@ pub mod tree;
 #[cfg(test)]
 mod captures;
 
-/// About how many tokens a text of so many characters is: a quarter of them, rounded up.
+/// Estimates the number of tokens of a text: a quarter of its characters, rounded up.
 pub fn estimate_tokens(chars: usize) -> usize {
     chars.div_ceil(4)
 }
 
-/// The first `max` characters of a text, and whether that left something out.
+/// The first `max` characters of a text, and whether the text is longer.
 pub fn truncate_chars(text: &str, max: usize) -> (&str, bool) {
     match text.char_indices().nth(max) {
         Some((end, _)) => (text.get(..end).unwrap_or(text), true),

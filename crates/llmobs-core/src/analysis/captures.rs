@@ -1,7 +1,7 @@
-//! Test data: what the SDKs really sent, read from `fixtures/captures` into domain spans.
+//! Test data: captured requests of SDKs from `fixtures/captures`, as spans.
 //!
-//! The product reads wire forms in other rooms; this reader knows just enough of them to turn the
-//! captures into spans, so that the analysis is tested on real shapes.
+//! Other crates read the wire formats completely. This module reads only what the tests of the analysis
+//! need.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,9 +35,9 @@ pub(crate) fn traces(name: &str) -> BTreeMap<TraceId, TraceTree> {
     for record in &records {
         let path = record["path"].as_str().unwrap();
         let spans = if path.ends_with("/llmobs") {
-            spans_of_events(&record["body"])
+            read_llmobs_events(&record["body"])
         } else if path == "/v0.4/traces" {
-            spans_of_apm(&record["body"])
+            read_apm_traces(&record["body"])
         } else {
             continue;
         };
@@ -62,13 +62,13 @@ pub(crate) fn trace_with(name: &str, span_name: &str) -> TraceTree {
         .unwrap()
 }
 
-fn spans_of_events(body: &Value) -> Vec<Span> {
+fn read_llmobs_events(body: &Value) -> Vec<Span> {
     body.as_array()
         .unwrap()
         .iter()
         .flat_map(|envelope| envelope["spans"].as_array().unwrap())
         .map(|event| {
-            let mut span = span_of(event);
+            let mut span = read_span(event);
             span.span_id = text(&event["span_id"]).into();
             span.start_ns = event["start_ns"].as_i64().unwrap();
             span.duration_ns = event["duration"].as_i64().unwrap();
@@ -80,14 +80,14 @@ fn spans_of_events(body: &Value) -> Vec<Span> {
         .collect()
 }
 
-fn spans_of_apm(body: &Value) -> Vec<Span> {
+fn read_apm_traces(body: &Value) -> Vec<Span> {
     body.as_array()
         .unwrap()
         .iter()
         .flat_map(|trace| trace.as_array().unwrap())
         .filter(|apm| apm["meta_struct"]["_llmobs"].is_object())
         .map(|apm| {
-            let mut span = span_of(&apm["meta_struct"]["_llmobs"]);
+            let mut span = read_span(&apm["meta_struct"]["_llmobs"]);
             span.span_id = apm["span_id"].to_string().into();
             span.start_ns = apm["start"].as_i64().unwrap();
             span.duration_ns = apm["duration"].as_i64().unwrap();
@@ -99,7 +99,7 @@ fn spans_of_apm(body: &Value) -> Vec<Span> {
         .collect()
 }
 
-fn span_of(event: &Value) -> Span {
+fn read_span(event: &Value) -> Span {
     let meta = &event["meta"];
     Span {
         trace_id: text(&event["trace_id"]).into(),
@@ -118,8 +118,8 @@ fn span_of(event: &Value) -> Span {
             message: text(&error["message"]),
             stack: text(&error["stack"]),
         }),
-        input: io(&meta["input"]),
-        output: io(&meta["output"]),
+        input: read_io(&meta["input"]),
+        output: read_io(&meta["output"]),
         metadata: meta["metadata"].as_object().cloned().unwrap_or_default(),
         agent: meta["agent_attribution"]
             .as_object()
@@ -131,8 +131,8 @@ fn span_of(event: &Value) -> Span {
     }
 }
 
-fn io(side: &Value) -> Io {
-    let mut extra: Map<String, Value> = side.as_object().cloned().unwrap_or_default();
+fn read_io(value: &Value) -> Io {
+    let mut extra: Map<String, Value> = value.as_object().cloned().unwrap_or_default();
     let mut list = |key: &str| match extra.remove(key) {
         Some(Value::Array(items)) => items,
         _ => Vec::new(),

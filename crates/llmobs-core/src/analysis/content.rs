@@ -1,4 +1,4 @@
-//! What a span holds, field by field, and parts of it by JSONPath.
+//! The content of a span by field, and parts of it by JSONPath.
 
 mod budget;
 mod path;
@@ -15,15 +15,15 @@ use crate::model::{Io, Span};
 /// A content field of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ContentField {
-    /// What went in, as text; JSON where the span holds JSON (experiments).
+    /// The input as text, or as JSON if the span holds JSON (experiments).
     Input,
-    /// What came out, likewise.
+    /// The output as text, or as JSON if the span holds JSON (experiments).
     Output,
-    /// What should have come out.
+    /// The expected output.
     ExpectedOutput,
     /// The conversation of an LLM call: input messages, then output messages.
     Messages,
-    /// Documents found or embedded.
+    /// Documents that were retrieved or embedded.
     Documents,
     /// Free-form metadata.
     Metadata,
@@ -82,21 +82,21 @@ impl FromStr for ContentField {
     }
 }
 
-/// A name that is no content field.
+/// The error for a name that is not a content field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no such content field: choose input, output, expected_output, messages, documents or metadata"
+    "unknown content field; use input, output, expected_output, messages, documents or metadata"
 )]
 pub struct UnknownField;
 
-/// The whole content of a field; `None` when the span has none.
+/// The complete content of a field; `None` if the span has none.
 ///
-/// Input and output are text, by [`Io::text`], except where the span holds other JSON than text.
-/// Messages and documents are arrays, metadata an object.
+/// Input and output are text, by [`Io::text`], unless the span holds JSON other than text. Messages
+/// and documents are arrays, metadata is an object.
 pub fn field_value(span: &Span, field: ContentField) -> Option<Value> {
     match field {
-        ContentField::Input => side(&span.input),
-        ContentField::Output => side(&span.output),
+        ContentField::Input => io_value(&span.input),
+        ContentField::Output => io_value(&span.output),
         ContentField::ExpectedOutput => span
             .expected_output
             .clone()
@@ -115,16 +115,16 @@ pub fn field_value(span: &Span, field: ContentField) -> Option<Value> {
     }
 }
 
-fn side(io: &Io) -> Option<Value> {
+fn io_value(io: &Io) -> Option<Value> {
     match &io.value {
         Some(Value::String(_) | Value::Null) | None => Some(Value::String(io.text()?.into_owned())),
         Some(other) => Some(other.clone()),
     }
 }
 
-/// Which content fields a span has and how large they are: its keys are exactly the fields for
-/// which [`field_value`] gives something. `chars` counts the characters of the field as it would
-/// be returned whole; metadata names its keys with the type of each.
+/// The content fields of a span and their sizes. The keys are the fields for which [`field_value`] is
+/// not `None`. `chars` is the number of characters of the complete field; for metadata, the value
+/// lists its keys with their types.
 pub fn content_info(span: &Span) -> Map<String, Value> {
     let mut info = Map::new();
     for field in ContentField::ALL {
@@ -133,14 +133,14 @@ pub fn content_info(span: &Span) -> Map<String, Value> {
         };
         let entry = match (field, &value) {
             (ContentField::Messages | ContentField::Documents, Value::Array(items)) => {
-                json!({"count": items.len(), "chars": chars(&value)})
+                json!({"count": items.len(), "chars": char_count(&value)})
             }
             (ContentField::Metadata, Value::Object(map)) => Value::Object(
                 map.iter()
                     .map(|(key, value)| (key.clone(), type_name(value).into()))
                     .collect(),
             ),
-            _ => json!({"chars": chars(&value)}),
+            _ => json!({"chars": char_count(&value)}),
         };
         info.insert(field.as_str().to_owned(), entry);
     }
@@ -158,18 +158,18 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// Characters of a value as an answer shows it: a text as it is, all else as compact JSON.
-pub fn chars(value: &Value) -> usize {
+/// Number of characters of a value in an answer: a text as it is, other values as compact JSON.
+fn char_count(value: &Value) -> usize {
     if let Value::String(text) = value {
         return text.chars().count();
     }
     let mut counter = CharCounter(0);
-    // Counting cannot fail, and a value always has a JSON form.
+    // The counter accepts every write, and every value has a JSON form.
     let _written = serde_json::to_writer(&mut counter, value);
     counter.0
 }
 
-/// Counts UTF-8 characters without keeping them.
+/// Counts the UTF-8 characters that are written to it.
 struct CharCounter(usize);
 
 impl io::Write for CharCounter {
@@ -189,7 +189,7 @@ mod tests {
     use crate::analysis::captures;
 
     #[test]
-    fn the_keys_of_content_info_are_the_fields_that_have_content() {
+    fn content_info_lists_exactly_the_fields_with_content() {
         for name in captures::NAMES {
             for tree in captures::traces(name).into_values() {
                 for node in tree.nodes() {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn content_info_counts_characters_and_names_the_types_of_metadata() {
+    fn content_info_counts_characters_and_lists_metadata_types() {
         let span = Span {
             input: Io {
                 value: Some(json!("Zoë 👋")),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_those_that_went_in_then_those_that_came_out() {
+    fn input_messages_precede_output_messages() {
         let io = |text: &str| Io {
             messages: serde_json::from_value(json!([{"role": "x", "content": text}])).unwrap(),
             ..Io::default()
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn an_experiments_raw_json_stays_json() {
+    fn json_input_of_experiment_is_not_converted_to_text() {
         let span = Span {
             input: Io {
                 value: Some(json!({"q": 1})),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_reads_back_from_its_name() {
+    fn fields_round_trip_through_their_names() {
         for field in ContentField::ALL {
             assert_eq!(field.as_str().parse(), Ok(field));
         }

@@ -1,8 +1,8 @@
-//! Which errors began where.
+//! Error origins: in which span an error began, and how it propagated.
 //!
-//! One exception raised in a tool marks the tool, its agent and its workflow, each with the same
-//! type and message and a stack that grows by the caller's frames. Someone who debugs wants the
-//! one span where it began, and for the others, where theirs came from.
+//! One exception raised in a tool marks the tool, its agent and its workflow with the same type and
+//! message; each stack adds the frames of the caller. This module finds the origin, and for each
+//! other error span the descendant that it propagates.
 
 mod soft;
 
@@ -11,52 +11,53 @@ use std::cmp::Reverse;
 pub use soft::tool_call_ids;
 pub use soft::{Evidence, SoftError, soft_errors};
 
-use super::tree::{NodeId, TraceTree};
+use super::tree::{NodeId, NodeVec, TraceTree};
 use crate::model::SpanError;
 
-/// Ancestors listed for one error span before the middle of the path is left out.
+/// Ancestors listed for one error span. Longer paths omit the middle.
 const MAX_ANCESTORS: usize = 48;
-/// How many failed calls below a span are searched for in its stack.
-const MAX_MENTIONS: usize = 64;
-/// A message shorter than this may stand in a stack by chance.
-const TELLING_CHARS: usize = 8;
+/// Failed descendants whose error is searched for in the message and stack of one span.
+const MAX_SEARCHED_DESCENDANTS: usize = 64;
+/// Shorter messages may occur in a stack by chance.
+const MIN_DISTINCTIVE_CHARS: usize = 8;
 
 /// A span with status `error`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorSpan {
     /// The span.
     pub node: NodeId,
-    /// Whether the error began here.
+    /// Whether the error began in this span.
     pub is_origin: bool,
-    /// The span right below in the chain of errors, from which this one came up.
+    /// The nearest failed descendant whose error this span propagates.
     pub propagated_from: Option<NodeId>,
-    /// The spans above, root first. Of a very long path, the nearest spans and the root's end.
+    /// The ancestors, top-level node first. For a long path, the top-level node and the nearest
+    /// ancestors.
     pub ancestors: Vec<NodeId>,
-    /// Number of spans left out of `ancestors`, between its first half and its second.
+    /// Number of ancestors omitted after the top-level node.
     pub omitted_ancestors: usize,
 }
 
 /// All spans with status `error`, by start.
 ///
-/// An error span **propagates** the error of a failed span below it when
-/// 1. both have the same type and message (what is unknown on one side agrees with anything, but
-///    only between parent and child), or
-/// 2. its message or stack mentions the other's error as a cause, or
-/// 3. nothing is known of its own error and a child failed: the hosted product's rule.
+/// An error span **propagates** the error of a failed descendant if
+/// 1. both have the same type and message (between parent and child, an absent type or message
+///    agrees with any), or
+/// 2. its message or stack mentions the error of the descendant as a cause, or
+/// 3. its own error has no details and a child failed, which is also Datadog's rule.
 ///
-/// Spans with status `ok` in between do not break the chain if type and message are the same.
-/// Where several spans below qualify, as after retries, the one that ended last counts. Every
-/// other error span is an **origin**; so is one whose children failed in some other way, which
-/// it handled before it raised its own error.
+/// Spans with status `ok` in between do not break the chain if type and message are the same. If
+/// several descendants qualify, as after retries, the one that ended last counts. Every other error
+/// span is an **origin**, including a span whose children failed with a different error: it handled
+/// those before it raised its own.
 pub fn error_spans(tree: &TraceTree) -> Vec<ErrorSpan> {
-    let failed_below = nearest_failures(tree);
-    let tops: Vec<NodeId> = tree.top_level().collect();
-    let errors = tree.errors().iter().zip(&failed_below);
-    errors
-        .map(|(node, candidates)| {
+    let failed_descendants = nearest_failed_descendants(tree);
+    let top_level: Vec<NodeId> = tree.top_level().collect();
+    tree.errors()
+        .iter()
+        .map(|node| {
             let node = *node;
-            let propagated_from = cause(tree, node, candidates);
-            let (ancestors, omitted_ancestors) = path_to(tree, &tops, node);
+            let propagated_from = find_cause(tree, node, &failed_descendants[node]);
+            let (ancestors, omitted_ancestors) = ancestor_path(tree, &top_level, node);
             ErrorSpan {
                 node,
                 is_origin: propagated_from.is_none(),
@@ -68,118 +69,118 @@ pub fn error_spans(tree: &TraceTree) -> Vec<ErrorSpan> {
         .collect()
 }
 
-/// For each error span, in their order, the nearest error spans below it.
-fn nearest_failures(tree: &TraceTree) -> Vec<Vec<NodeId>> {
-    let errors = tree.errors();
-    let mut below = vec![Vec::new(); errors.len()];
-    // In walking order, what encloses an error span is among those met before it.
-    let mut walked: Vec<usize> = (0..errors.len()).collect();
-    walked.sort_by_key(|at| errors.get(*at).map(|node| tree.preorder_index(*node)));
-    let mut open: Vec<(usize, NodeId)> = Vec::new();
-    for at in walked {
-        let Some(node) = errors.get(at).copied() else {
-            continue;
-        };
+/// For each error span, its failed descendants without another error span in between.
+fn nearest_failed_descendants(tree: &TraceTree) -> NodeVec<Vec<NodeId>> {
+    let mut descendants = NodeVec::filled(Vec::new(), tree.len());
+    // In preorder, the ancestors of a span come before it.
+    let mut errors = tree.errors().to_vec();
+    errors.sort_by_key(|node| tree.preorder_index(*node));
+    let mut open: Vec<NodeId> = Vec::new();
+    for node in errors {
         while open
-            .last()
-            .is_some_and(|(_, above)| !tree.is_descendant(node, *above))
-        {
-            open.pop();
+            .pop_if(|last| !tree.is_descendant(node, *last))
+            .is_some()
+        {}
+        if let Some(ancestor) = open.last() {
+            descendants[*ancestor].push(node);
         }
-        if let Some(list) = open.last().and_then(|(above, _)| below.get_mut(*above)) {
-            list.push(node);
-        }
-        open.push((at, node));
+        open.push(node);
     }
-    below
+    descendants
 }
 
-/// Root first; a path that is too long loses its middle.
-fn path_to(tree: &TraceTree, tops: &[NodeId], node: NodeId) -> (Vec<NodeId>, usize) {
+/// The ancestors of a node, top-level node first, and the number of ancestors omitted.
+fn ancestor_path(tree: &TraceTree, top_level: &[NodeId], node: NodeId) -> (Vec<NodeId>, usize) {
     let total = tree.depth_of(node).saturating_sub(1);
     if total <= MAX_ANCESTORS {
         let mut path: Vec<_> = tree.ancestors(node).collect();
         path.reverse();
         return (path, 0);
     }
-    // Walking to the root from each of thousands of nested errors would be quadratic, so the
-    // upper end is the root alone.
+    // Following thousands of nested errors up to the root would take quadratic time.
     let mut path: Vec<_> = tree.ancestors(node).take(MAX_ANCESTORS - 1).collect();
-    path.extend(top_of(tree, tops, node));
+    path.extend(top_level_ancestor(tree, top_level, node));
     path.reverse();
     (path, total - MAX_ANCESTORS)
 }
 
-/// The top that a node lies below: tops stand in walking order.
-fn top_of(tree: &TraceTree, tops: &[NodeId], node: NodeId) -> Option<NodeId> {
-    let at = tree.preorder_index(node);
-    let after = tops.partition_point(|top| tree.preorder_index(*top) <= at);
-    tops.get(after.checked_sub(1)?).copied()
+/// The top-level node whose subtree holds a node. Top-level nodes are in preorder.
+fn top_level_ancestor(tree: &TraceTree, top_level: &[NodeId], node: NodeId) -> Option<NodeId> {
+    let index = tree.preorder_index(node);
+    let after = top_level.partition_point(|top| tree.preorder_index(*top) <= index);
+    top_level.get(after.checked_sub(1)?).copied()
 }
 
-/// How surely one error came from another, weakest first.
+/// The evidence that one error caused another, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Bond {
-    /// Nothing tells them apart, for want of details.
-    Unknown,
-    /// The upper error names the lower one.
+enum CauseEvidence {
+    /// No detail contradicts it.
+    Compatible,
+    /// The ancestor's message or stack mentions the descendant's error.
     Mentioned,
-    /// The same type and message.
+    /// Type and message are the same.
     Same,
 }
 
-fn cause(tree: &TraceTree, node: NodeId, candidates: &[NodeId]) -> Option<NodeId> {
-    let nothing = SpanError::default();
-    let own = tree.span(node).error.as_ref().unwrap_or(&nothing);
+/// The failed descendant whose error a span propagates.
+fn find_cause(tree: &TraceTree, node: NodeId, candidates: &[NodeId]) -> Option<NodeId> {
+    let no_details = SpanError::default();
+    let error = tree.span(node).error.as_ref().unwrap_or(&no_details);
     let mut newest_first = candidates.to_vec();
-    newest_first.sort_by_key(|below| Reverse((tree.span(*below).end_ns(), *below)));
-    let mut best: Option<(Bond, NodeId)> = None;
-    for (rank, below) in newest_first.into_iter().enumerate() {
-        let theirs = tree.span(below).error.as_ref().unwrap_or(&nothing);
-        let is_child = tree.parent(below) == Some(node);
-        let Some(bond) = bond(own, theirs, is_child, rank < MAX_MENTIONS) else {
+    newest_first.sort_by_key(|candidate| Reverse((tree.span(*candidate).end_ns(), *candidate)));
+    let mut best: Option<(CauseEvidence, NodeId)> = None;
+    for (rank, candidate) in newest_first.into_iter().enumerate() {
+        let cause = tree.span(candidate).error.as_ref().unwrap_or(&no_details);
+        let is_child = tree.parent(candidate) == Some(node);
+        let search_text = rank < MAX_SEARCHED_DESCENDANTS;
+        let Some(evidence) = cause_evidence(error, cause, is_child, search_text) else {
             continue;
         };
-        if best.is_none_or(|(known, _)| bond > known) {
-            best = Some((bond, below));
+        if best.is_none_or(|(best, _)| evidence > best) {
+            best = Some((evidence, candidate));
         }
-        if bond == Bond::Same {
+        if evidence == CauseEvidence::Same {
             break;
         }
     }
-    best.map(|(_, below)| below)
+    best.map(|(_, candidate)| candidate)
 }
 
-fn bond(own: &SpanError, theirs: &SpanError, is_child: bool, search: bool) -> Option<Bond> {
-    let same_type = short_type(&own.error_type) == short_type(&theirs.error_type);
-    let same_message = own.message.trim() == theirs.message.trim();
-    if same_type && same_message && !own.message.trim().is_empty() {
-        return Some(Bond::Same);
+fn cause_evidence(
+    error: &SpanError,
+    cause: &SpanError,
+    is_child: bool,
+    search_text: bool,
+) -> Option<CauseEvidence> {
+    let same_type = short_type(&error.error_type) == short_type(&cause.error_type);
+    let same_message = error.message.trim() == cause.message.trim();
+    if same_type && same_message && !error.message.trim().is_empty() {
+        return Some(CauseEvidence::Same);
     }
-    if search && mentions(own, theirs) {
-        return Some(Bond::Mentioned);
+    if search_text && mentions(error, cause) {
+        return Some(CauseEvidence::Mentioned);
     }
     if !is_child {
         return None;
     }
-    let type_agrees = same_type || own.error_type.is_empty() || theirs.error_type.is_empty();
+    let type_agrees = same_type || error.error_type.is_empty() || cause.error_type.is_empty();
     let message_agrees =
-        same_message || own.message.trim().is_empty() || theirs.message.trim().is_empty();
-    (type_agrees && message_agrees).then_some(Bond::Unknown)
+        same_message || error.message.trim().is_empty() || cause.message.trim().is_empty();
+    (type_agrees && message_agrees).then_some(CauseEvidence::Compatible)
 }
 
-/// Whether the message or the stack of one error names the other as a cause.
-fn mentions(own: &SpanError, theirs: &SpanError) -> bool {
-    let message = theirs.message.lines().next().unwrap_or_default().trim();
-    let class = short_type(&theirs.error_type);
-    let in_own = |text: &str| own.stack.contains(text) || own.message.contains(text);
+/// Whether the message or the stack of an error mentions another error as its cause.
+fn mentions(error: &SpanError, cause: &SpanError) -> bool {
+    let message = cause.message.lines().next().unwrap_or_default().trim();
+    let class = short_type(&cause.error_type);
+    let contains = |text: &str| error.stack.contains(text) || error.message.contains(text);
     match (message.is_empty(), class.is_empty()) {
         (true, true) => false,
-        // The upper error's own class stands in its stack anyway, so that proves nothing.
-        (true, false) => class != short_type(&own.error_type) && own.stack.contains(class),
-        (false, _) if message.chars().count() >= TELLING_CHARS => in_own(message),
+        // A stack always holds the class of its own error, so the same class proves nothing.
+        (true, false) => class != short_type(&error.error_type) && error.stack.contains(class),
+        (false, _) if message.chars().count() >= MIN_DISTINCTIVE_CHARS => contains(message),
         (false, true) => false,
-        (false, false) => in_own(&format!("{class}: {message}")),
+        (false, false) => contains(&format!("{class}: {message}")),
     }
 }
 
@@ -199,15 +200,15 @@ mod tests {
     use crate::analysis::captures;
     use crate::model::{Span, SpanId, Status};
 
-    /// An id, a parent, and an error as type, message and stack.
-    type Row<'a> = (
+    /// Id, parent id, and error (type, message, stack) of a span.
+    type SpanSpec<'a> = (
         &'a str,
         Option<&'a str>,
         Option<(&'a str, &'a str, &'a str)>,
     );
 
-    /// Spans in the order of their start.
-    fn tree(spans: &[Row<'_>]) -> TraceTree {
+    /// A tree of spans, given by start.
+    fn tree(spans: &[SpanSpec<'_>]) -> TraceTree {
         let spans: Vec<_> = spans
             .iter()
             .enumerate()
@@ -230,8 +231,8 @@ mod tests {
         TraceTree::build(&spans)
     }
 
-    /// Each error span's name and where its error came from.
-    fn sources(tree: &TraceTree) -> Vec<(String, Option<String>)> {
+    /// The name of each error span, and the span whose error it propagates.
+    fn causes(tree: &TraceTree) -> Vec<(String, Option<String>)> {
         error_spans(tree)
             .into_iter()
             .map(|error| {
@@ -242,12 +243,12 @@ mod tests {
             .collect()
     }
 
-    fn from(name: &str, source: Option<&str>) -> (String, Option<String>) {
-        (name.to_owned(), source.map(str::to_owned))
+    fn error(name: &str, propagated_from: Option<&str>) -> (String, Option<String>) {
+        (name.to_owned(), propagated_from.map(str::to_owned))
     }
 
     #[test]
-    fn one_exception_that_climbs_began_in_the_deepest_span() {
+    fn origin_of_propagated_exception_is_the_deepest_span() {
         let timeout = Some(("net.Timeout", "no answer", ""));
         let tree = tree(&[
             ("flow", None, timeout),
@@ -255,11 +256,11 @@ mod tests {
             ("tool", Some("agent"), timeout),
         ]);
         assert_eq!(
-            sources(&tree),
+            causes(&tree),
             [
-                from("flow", Some("agent")),
-                from("agent", Some("tool")),
-                from("tool", None)
+                error("flow", Some("agent")),
+                error("agent", Some("tool")),
+                error("tool", None)
             ]
         );
         assert_eq!(
@@ -269,18 +270,18 @@ mod tests {
     }
 
     #[test]
-    fn after_retries_with_the_same_error_the_last_one_climbed() {
+    fn propagates_last_of_repeated_failures() {
         let timeout = Some(("Timeout", "no answer", ""));
         let tree = tree(&[
             ("agent", None, timeout),
             ("try1", Some("agent"), timeout),
             ("try2", Some("agent"), timeout),
         ]);
-        assert_eq!(sources(&tree).first(), Some(&from("agent", Some("try2"))));
+        assert_eq!(causes(&tree).first(), Some(&error("agent", Some("try2"))));
     }
 
     #[test]
-    fn a_wrapped_error_points_to_its_cause() {
+    fn wrapped_error_propagates_its_cause() {
         let tree = tree(&[
             (
                 "agent",
@@ -302,11 +303,11 @@ mod tests {
                 Some(("builtins.KeyError", "'x'", "")),
             ),
         ]);
-        assert_eq!(sources(&tree).first(), Some(&from("agent", Some("tool"))));
+        assert_eq!(causes(&tree).first(), Some(&error("agent", Some("tool"))));
     }
 
     #[test]
-    fn a_parent_that_handled_a_failure_and_raised_anew_is_its_own_origin() {
+    fn unrelated_error_of_parent_is_an_origin() {
         let tree = tree(&[
             (
                 "agent",
@@ -319,31 +320,31 @@ mod tests {
                 Some(("Timeout", "no answer from shop", "")),
             ),
         ]);
-        assert_eq!(sources(&tree), [from("agent", None), from("tool", None)]);
+        assert_eq!(causes(&tree), [error("agent", None), error("tool", None)]);
     }
 
     #[test]
-    fn without_details_a_failed_child_is_the_source() {
+    fn error_without_details_propagates_failed_child() {
         let nothing = Some(("", "", ""));
         let tree = tree(&[
             ("flow", None, nothing),
             ("tool", Some("flow"), Some(("Timeout", "no answer", ""))),
         ]);
         assert_eq!(
-            sources(&tree),
-            [from("flow", Some("tool")), from("tool", None)]
+            causes(&tree),
+            [error("flow", Some("tool")), error("tool", None)]
         );
     }
 
     #[test]
-    fn a_wrapper_that_closed_with_ok_does_not_break_the_chain() {
+    fn ok_span_in_between_does_not_break_the_chain() {
         let timeout = Some(("Timeout", "no answer", ""));
         let same = tree(&[
             ("flow", None, timeout),
             ("step", Some("flow"), None),
             ("tool", Some("step"), timeout),
         ]);
-        assert_eq!(sources(&same).first(), Some(&from("flow", Some("tool"))));
+        assert_eq!(causes(&same).first(), Some(&error("flow", Some("tool"))));
         let other = tree(&[
             ("flow", None, Some(("Timeout", "", ""))),
             ("step", Some("flow"), None),
@@ -353,11 +354,11 @@ mod tests {
                 Some(("ValueError", "bad size 17", "")),
             ),
         ]);
-        assert_eq!(sources(&other).first(), Some(&from("flow", None)));
+        assert_eq!(causes(&other).first(), Some(&error("flow", None)));
     }
 
     #[test]
-    fn ten_thousand_nested_errors_name_their_sources_and_keep_short_paths() {
+    fn shortens_paths_of_ten_thousand_nested_errors() {
         let error = Some(("Timeout", "no answer", ""));
         let ids: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
         let spans: Vec<_> = ids
@@ -382,7 +383,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn in_any_tree_each_error_is_listed_once_and_comes_from_below(
+        fn lists_each_error_once_with_a_descendant_as_cause(
             spans in prop::collection::vec(
                 (0..20_u8, prop::option::of(0..25_u8), prop::option::of(0..3_usize)), 0..30
             ),
@@ -415,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn the_captured_errors() {
+    fn captured_errors() {
         for name in captures::NAMES {
             let traces: Vec<Value> = captures::traces(name)
                 .iter()

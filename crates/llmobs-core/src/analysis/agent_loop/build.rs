@@ -1,4 +1,4 @@
-//! Writes a loop down: iterations, timeline, sums and notes.
+//! Builds a loop: iterations, timeline, sums and notes.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -6,114 +6,109 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
 
-use super::notes::{Seen, notes};
-use super::pairing::{self, Paired, Side, content_of};
-use super::scope::{Block, Plan, Scope};
+use super::handoff::AgentIndex;
+use super::notes::{LoopCounts, notes};
+use super::pairing::{self, Direction, PairedCall, decision_io};
+use super::scope::{LoopPlan, Scope, Section};
+use super::usage::{DecisionUsage, add_costs};
 use super::{
     AgentLoop, Iteration, LoopTotals, RepeatedCall, SubAgent, TimelineEntry, ToolCallRecord,
 };
 use crate::analysis::tree::{NodeId, TraceTree};
-use crate::model::cost::cost_usd;
 use crate::model::{Io, Message, Span, SpanId, SpanKind, Status};
 
-/// Iterations and spans named for one repeated call.
-const MAX_NAMED: usize = 20;
-/// Repeated calls named in one loop.
-const MAX_REPEATED: usize = 20;
+/// Iterations and spans listed for one repeated call.
+const MAX_OCCURRENCES: usize = 20;
+/// Repeated calls listed in one loop.
+const MAX_REPEATED_CALLS: usize = 20;
 
-pub(super) fn build<'t>(tree: &'t TraceTree, plan: &Plan) -> AgentLoop<'t> {
+pub(super) fn build<'t>(tree: &'t TraceTree, plan: &LoopPlan) -> AgentLoop<'t> {
     let Some(start) = plan.start else {
         return AgentLoop::default();
     };
     let span = tree.span(start);
-    let mut writer = Writer {
+    let mut builder = LoopBuilder {
         tree,
-        out: AgentLoop {
+        agent_loop: AgentLoop {
             start: plan.start,
             trace_id: span.trace_id.clone(),
             span_id: span.span_id.clone(),
             agent_name: span.name.clone(),
             ..AgentLoop::default()
         },
-        agents: Agents::of(tree),
-        began: HashMap::new(),
+        agents: AgentIndex::new(tree),
+        first_iterations: HashMap::new(),
         tool_iterations: HashMap::new(),
-        repeats: Vec::new(),
-        repeat_of: HashMap::new(),
+        repeated_calls: Vec::new(),
+        repeated_call_index: HashMap::new(),
         bounds: None,
         parallel: 0,
         unanswered: 0,
-        heard: HashSet::new(),
+        seen_messages: HashSet::new(),
     };
-    writer.stretch(std::iter::once(start));
-    for block in &plan.blocks {
-        match block {
-            Block::Loop(scope) => writer.loop_of(scope),
-            Block::Lone { node, agent, tools } => writer.lone(*node, *agent, tools),
+    builder.extend_bounds(std::iter::once(start));
+    for section in &plan.sections {
+        match section {
+            Section::Loop(scope) => builder.push_loop(scope),
+            Section::Standalone { node, agent, tools } => {
+                builder.push_standalone(*node, *agent, tools);
+            }
         }
     }
-    writer.finish(plan)
+    builder.finish(plan)
 }
 
-struct Writer<'t> {
+struct LoopBuilder<'t> {
     tree: &'t TraceTree,
-    out: AgentLoop<'t>,
-    agents: Agents,
+    agent_loop: AgentLoop<'t>,
+    agents: AgentIndex,
     /// The first iteration of each agent.
-    began: HashMap<NodeId, usize>,
-    /// The iteration that lists a tool span.
+    first_iterations: HashMap<NodeId, usize>,
+    /// The iteration of each tool span.
     tool_iterations: HashMap<NodeId, usize>,
-    repeats: Vec<RepeatedCall<'t>>,
-    /// By agent, tool and arguments: the place in `repeats`.
-    repeat_of: HashMap<(Option<NodeId>, &'t str, u64), usize>,
+    repeated_calls: Vec<RepeatedCall<'t>>,
+    /// Index in `repeated_calls` by agent, tool name and hash of the arguments.
+    repeated_call_index: HashMap<(Option<NodeId>, &'t str, u64), usize>,
     /// First start and last end, in nanoseconds.
     bounds: Option<(i64, i64)>,
-    /// Iterations that overlap their predecessor.
+    /// Number of iterations that overlap the previous one.
     parallel: usize,
-    /// Calls of which neither a span nor a result is known.
+    /// Number of calls without a span and without a result.
     unanswered: usize,
-    /// What the timeline shows of earlier loops.
-    heard: HashSet<u64>,
+    /// Hashes of the messages that the timeline shows of earlier sections.
+    seen_messages: HashSet<u64>,
 }
 
-/// What an LLM call used.
-#[derive(Debug, Clone, Copy, Default)]
-struct Usage {
-    input: u64,
-    output: u64,
-    cache_read: u64,
-    cost: Option<f64>,
-}
-
-impl<'t> Writer<'t> {
-    fn loop_of(&mut self, scope: &Scope) {
+impl<'t> LoopBuilder<'t> {
+    /// Adds the decisions of one agent.
+    fn push_loop(&mut self, scope: &Scope) {
         let tree = self.tree;
-        self.stretch(scope.agent.into_iter());
-        let paired = pairing::pair(tree, scope);
-        // An agent that took over goes on with the same conversation; any other starts its own.
-        let mut heard = match scope.decisions.first() {
-            Some(first) if goes_on(content_of(tree, *first, Side::Input)) => {
-                std::mem::take(&mut self.heard)
+        self.extend_bounds(scope.agent.into_iter());
+        let paired = pairing::pair_calls(tree, scope);
+        // After a handoff the conversation continues; any other agent starts a new one.
+        let mut seen = match scope.decisions.first() {
+            Some(first) if continues_conversation(decision_io(tree, *first, Direction::Input)) => {
+                std::mem::take(&mut self.seen_messages)
             }
             _ => HashSet::new(),
         };
         let mut latest_end = i64::MIN;
-        for (at, (decision, calls)) in scope.decisions.iter().zip(paired).enumerate() {
+        for (index, (decision, calls)) in scope.decisions.iter().zip(paired).enumerate() {
             let span = tree.span(*decision);
-            let number = self.out.iterations.len() + 1;
-            self.note_heard(*decision, number - 1, &mut heard);
-            if at == 0 && !self.has_user(number - 1, scope) {
-                self.note_asked(scope, number - 1, &mut heard);
+            let number = self.agent_loop.iterations.len() + 1;
+            self.push_input_messages(*decision, number - 1, &mut seen);
+            if index == 0 && !self.has_input_message(number - 1, scope) {
+                self.push_start_input(scope, number - 1, &mut seen);
             }
             let overlaps = span.start_ns < latest_end;
             self.parallel += usize::from(overlaps);
             latest_end = latest_end.max(span.end_ns());
 
-            let content = said(content_of(tree, *decision, Side::Output));
-            let usage = usage(tree, *decision);
-            self.stretch(std::iter::once(*decision));
-            let tool_calls = self.calls(scope.agent, number, calls);
-            self.out.timeline.push(TimelineEntry {
+            let content = output_text(decision_io(tree, *decision, Direction::Output));
+            let usage = DecisionUsage::from_decision(tree, *decision);
+            self.extend_bounds(std::iter::once(*decision));
+            let tool_calls = self.tool_calls(scope.agent, number, calls);
+            self.agent_loop.timeline.push(TimelineEntry {
                 role: "assistant",
                 iteration: number,
                 content: if span.is_error() && content.is_empty() {
@@ -131,35 +126,39 @@ impl<'t> Writer<'t> {
                     .collect(),
                 status: span.is_error().then_some(Status::Error),
             });
-            self.note_results(number, span, &tool_calls);
-            self.push(*decision, scope.agent, content, tool_calls, usage, overlaps);
+            self.push_results(number, span, &tool_calls);
+            self.push_iteration(*decision, scope.agent, usage, |iteration| {
+                iteration.content = content;
+                iteration.tool_calls = tool_calls;
+                iteration.overlaps_previous = overlaps;
+            });
         }
-        self.place_sub_agents(scope);
-        self.heard.extend(heard);
+        self.record_sub_agents(scope);
+        self.seen_messages.extend(seen);
     }
 
-    /// An iteration that no model decided.
-    fn lone(&mut self, node: NodeId, agent: Option<NodeId>, tools: &[NodeId]) {
+    /// Adds an iteration without a decision of a model.
+    fn push_standalone(&mut self, node: NodeId, agent: Option<NodeId>, tools: &[NodeId]) {
         let span = self.tree.span(node);
-        let number = self.out.iterations.len() + 1;
-        self.stretch(agent.into_iter().chain([node]));
+        let number = self.agent_loop.iterations.len() + 1;
+        self.extend_bounds(agent.into_iter().chain([node]));
         let calls = tools
             .iter()
-            .map(|tool| Paired {
-                asked: None,
+            .map(|tool| PairedCall {
+                request: None,
                 tool: Some(*tool),
-                given: None,
+                result: None,
             })
             .collect();
-        let tool_calls = self.calls(agent, number, calls);
+        let tool_calls = self.tool_calls(agent, number, calls);
         let content = if tools.contains(&node) {
-            // The call itself shows what the tool returned.
+            // The tool call shows the output of the tool.
             Cow::Borrowed("")
         } else {
-            said(&span.output)
+            output_text(&span.output)
         };
         if !content.is_empty() {
-            self.out.timeline.push(TimelineEntry {
+            self.agent_loop.timeline.push(TimelineEntry {
                 role: "assistant",
                 iteration: number,
                 content: content.clone(),
@@ -170,67 +169,72 @@ impl<'t> Writer<'t> {
                 status: span.is_error().then_some(Status::Error),
             });
         }
-        self.note_results(number, span, &tool_calls);
-        self.push(node, agent, content, tool_calls, Usage::default(), false);
+        self.push_results(number, span, &tool_calls);
+        self.push_iteration(node, agent, DecisionUsage::default(), |iteration| {
+            iteration.content = content;
+            iteration.tool_calls = tool_calls;
+        });
     }
 
-    fn push(
+    /// Adds the iteration of a span. `fill` sets its content and tool calls.
+    fn push_iteration(
         &mut self,
         node: NodeId,
         agent: Option<NodeId>,
-        content: Cow<'t, str>,
-        tool_calls: Vec<ToolCallRecord<'t>>,
-        usage: Usage,
-        overlaps_previous: bool,
+        usage: DecisionUsage,
+        fill: impl FnOnce(&mut Iteration<'t>),
     ) {
         let span = self.tree.span(node);
         let agent_span = agent.map(|agent| self.tree.span(agent));
-        let attributed = || {
+        let attributed_agent = || {
             let name = span.agent.as_ref()?.name.as_str();
             (!name.is_empty()).then_some(name)
         };
-        let number = self.out.iterations.len() + 1;
+        let number = self.agent_loop.iterations.len() + 1;
         if let Some(agent) = agent {
-            self.began.entry(agent).or_insert(number);
+            self.first_iterations.entry(agent).or_insert(number);
         }
-        self.out.iterations.push(Iteration {
+        let mut iteration = Iteration {
             iteration: number,
             span_id: &span.span_id,
             name: &span.name,
             span_kind: &span.kind,
             agent: agent_span
                 .map(|agent| agent.name.as_str())
-                .or_else(attributed),
+                .or_else(attributed_agent),
             agent_span_id: agent_span.map(|agent| &agent.span_id),
             model_name: span.model_name.as_deref(),
             status: span.status,
             error_message: error_text(span),
-            content,
-            tool_calls,
-            input_tokens: usage.input,
-            output_tokens: usage.output,
-            cache_read_input_tokens: usage.cache_read,
+            content: Cow::Borrowed(""),
+            tool_calls: Vec::new(),
+            input_tokens: usage.input_tokens,
+            output_tokens: usage.output_tokens,
+            cache_read_input_tokens: usage.cache_read_input_tokens,
             total_cost: usage.cost,
             start_ms: span.start_ms(),
             duration_ms: span.duration_ms(),
-            overlaps_previous,
-        });
+            overlaps_previous: false,
+        };
+        fill(&mut iteration);
+        self.agent_loop.iterations.push(iteration);
     }
 
-    fn calls(
+    /// The tool calls of an iteration.
+    fn tool_calls(
         &mut self,
         agent: Option<NodeId>,
         number: usize,
-        paired: Vec<Paired<'t>>,
+        paired: Vec<PairedCall<'t>>,
     ) -> Vec<ToolCallRecord<'t>> {
         let mut calls = Vec::with_capacity(paired.len());
         for pair in paired {
             let span = pair.tool.map(|tool| self.tree.span(tool));
-            self.stretch(pair.tool.into_iter());
+            self.extend_bounds(pair.tool.into_iter());
             if let Some(tool) = pair.tool {
                 self.tool_iterations.insert(tool, number);
             }
-            let (name, arguments, tool_id) = match (&pair.asked, span) {
+            let (name, arguments, tool_id) = match (&pair.request, span) {
                 (Some(call), _) => (
                     call.name,
                     call.arguments
@@ -243,11 +247,11 @@ impl<'t> Writer<'t> {
             let output = span
                 .and_then(|span| span.output.text())
                 .filter(|text| !text.is_empty());
-            let result = output.or(pair.given);
+            let result = output.or(pair.result);
             self.unanswered += usize::from(span.is_none() && result.is_none());
-            self.count_repeat(agent, number, name, &arguments, span.map(|s| &s.span_id));
+            self.count_repetition(agent, number, name, &arguments, span.map(|s| &s.span_id));
             calls.push(ToolCallRecord {
-                handoff_to: self.agents.handed_to(self.tree, name, pair.tool),
+                handoff_to: self.agents.handoff_target(self.tree, name, pair.tool),
                 name,
                 arguments,
                 result,
@@ -256,13 +260,14 @@ impl<'t> Writer<'t> {
                 status: span.map(|span| span.status),
                 error: span.and_then(|span| error_text(span)),
                 duration_ms: span.map(|span| span.duration_ms()),
-                asked_by_model: pair.asked.is_some(),
+                asked_by_model: pair.request.is_some(),
             });
         }
         calls
     }
 
-    fn count_repeat(
+    /// Counts a call with the same agent, tool and arguments.
+    fn count_repetition(
         &mut self,
         agent: Option<NodeId>,
         number: usize,
@@ -270,38 +275,40 @@ impl<'t> Writer<'t> {
         arguments: &Value,
         span_id: Option<&'t SpanId>,
     ) {
-        let key = (agent, name, pairing::hash(arguments));
-        let place = *self.repeat_of.entry(key).or_insert_with(|| {
-            self.repeats.push(RepeatedCall {
+        let key = (agent, name, pairing::hash_value(arguments));
+        let index = *self.repeated_call_index.entry(key).or_insert_with(|| {
+            self.repeated_calls.push(RepeatedCall {
                 name,
                 count: 0,
                 iterations: Vec::new(),
                 span_ids: Vec::new(),
             });
-            self.repeats.len() - 1
+            self.repeated_calls.len() - 1
         });
-        let Some(repeat) = self.repeats.get_mut(place) else {
+        let Some(repeated) = self.repeated_calls.get_mut(index) else {
             return;
         };
-        repeat.count += 1;
-        if repeat.iterations.len() < MAX_NAMED && repeat.iterations.last() != Some(&number) {
-            repeat.iterations.push(number);
+        repeated.count += 1;
+        if repeated.iterations.len() < MAX_OCCURRENCES
+            && repeated.iterations.last() != Some(&number)
+        {
+            repeated.iterations.push(number);
         }
-        if repeat.span_ids.len() < MAX_NAMED {
-            repeat.span_ids.extend(span_id);
+        if repeated.span_ids.len() < MAX_OCCURRENCES {
+            repeated.span_ids.extend(span_id);
         }
     }
 
-    /// What was said to the model since its last decision: messages not yet heard that are neither
-    /// its own nor a tool's.
-    fn note_heard(&mut self, decision: NodeId, iteration: usize, heard: &mut HashSet<u64>) {
+    /// Adds the new messages that a decision received, without those of the model itself and of
+    /// tools.
+    fn push_input_messages(&mut self, decision: NodeId, iteration: usize, seen: &mut HashSet<u64>) {
         let span = self.tree.span(decision);
-        let input = content_of(self.tree, decision, Side::Input);
+        let input = decision_io(self.tree, decision, Direction::Input);
         let mut entries = Vec::new();
         for message in &input.messages {
             let role = message.role();
-            let from_outside = matches!(role, "system" | "developer" | "user" | "human" | "");
-            if from_outside && message.tool_results().next().is_none() {
+            let is_external = matches!(role, "system" | "developer" | "user" | "human" | "");
+            if is_external && message.tool_results().next().is_none() {
                 entries.push((role, message.text()));
             }
         }
@@ -309,31 +316,31 @@ impl<'t> Writer<'t> {
             entries.extend(input.text().map(|text| ("user", text)));
         }
         for (role, content) in entries {
-            if !content.is_empty() && heard.insert(fingerprint(role, &content)) {
-                self.say(role, iteration, content, span);
+            if !content.is_empty() && seen.insert(message_hash(role, &content)) {
+                self.push_message(role, iteration, content, span);
             }
         }
     }
 
-    /// The input of the start, for decisions that recorded none.
-    fn note_asked(&mut self, scope: &Scope, iteration: usize, heard: &mut HashSet<u64>) {
-        let node = match (scope.agent, scope.tops.as_slice()) {
+    /// Adds the input of the start of the loop, for decisions without recorded input.
+    fn push_start_input(&mut self, scope: &Scope, iteration: usize, seen: &mut HashSet<u64>) {
+        let node = match (scope.agent, scope.starts.as_slice()) {
             (Some(agent), _) => agent,
             (None, [only]) => *only,
             _ => return,
         };
         let span = self.tree.span(node);
         if let Some(text) = span.input.text().filter(|text| !text.is_empty())
-            && heard.insert(fingerprint("user", &text))
+            && seen.insert(message_hash("user", &text))
         {
-            self.say("user", iteration, text, span);
+            self.push_message("user", iteration, text, span);
         }
     }
 
-    /// Whether the timeline holds a question to this loop already.
-    fn has_user(&self, iteration: usize, scope: &Scope) -> bool {
+    /// Whether the timeline already shows input of the first decision, apart from system messages.
+    fn has_input_message(&self, iteration: usize, scope: &Scope) -> bool {
         let first = scope.decisions.first().map(|node| self.tree.span(*node));
-        self.out
+        self.agent_loop
             .timeline
             .iter()
             .rev()
@@ -345,8 +352,14 @@ impl<'t> Writer<'t> {
             })
     }
 
-    fn say(&mut self, role: &'t str, iteration: usize, content: Cow<'t, str>, span: &'t Span) {
-        self.out.timeline.push(TimelineEntry {
+    fn push_message(
+        &mut self,
+        role: &'t str,
+        iteration: usize,
+        content: Cow<'t, str>,
+        span: &'t Span,
+    ) {
+        self.agent_loop.timeline.push(TimelineEntry {
             role,
             iteration,
             content,
@@ -358,7 +371,8 @@ impl<'t> Writer<'t> {
         });
     }
 
-    fn note_results(&mut self, iteration: usize, asked_in: &'t Span, calls: &[ToolCallRecord<'t>]) {
+    /// Adds the results of the calls of a span to the timeline.
+    fn push_results(&mut self, iteration: usize, caller: &'t Span, calls: &[ToolCallRecord<'t>]) {
         for call in calls {
             let Some(content) = call.result.as_ref().or(call.error.as_ref()) else {
                 continue;
@@ -366,8 +380,8 @@ impl<'t> Writer<'t> {
             let tool = call
                 .span_id
                 .and_then(|id| self.tree.find(id.as_str()))
-                .map_or(asked_in, |node| self.tree.span(node));
-            self.out.timeline.push(TimelineEntry {
+                .map_or(caller, |node| self.tree.span(node));
+            self.agent_loop.timeline.push(TimelineEntry {
                 role: "tool",
                 iteration,
                 content: content.clone(),
@@ -380,25 +394,26 @@ impl<'t> Writer<'t> {
         }
     }
 
-    /// Tells in which iteration of this loop each sub-agent ran.
-    fn place_sub_agents(&mut self, scope: &Scope) {
-        let first = self.out.iterations.len() + 1 - scope.decisions.len();
-        for below in &scope.sub_agents {
-            let by_tool = below
+    /// Records during or after which iteration of this loop each sub-agent ran.
+    fn record_sub_agents(&mut self, scope: &Scope) {
+        let first = self.agent_loop.iterations.len() + 1 - scope.decisions.len();
+        for sub_agent in &scope.sub_agents {
+            let by_tool = sub_agent
                 .tool
                 .and_then(|tool| self.tool_iterations.get(&tool).copied());
             let number = by_tool.unwrap_or_else(|| {
-                let started = self.tree.start_ns(below.node);
+                let started = self.tree.start_ns(sub_agent.node);
                 let before = scope
                     .decisions
                     .partition_point(|node| self.tree.start_ns(*node) <= started);
                 first + before.saturating_sub(1)
             });
-            self.began.insert(below.node, number);
+            self.first_iterations.insert(sub_agent.node, number);
         }
     }
 
-    fn stretch(&mut self, nodes: impl Iterator<Item = NodeId>) {
+    /// Extends the bounds of the loop by these spans.
+    fn extend_bounds(&mut self, nodes: impl Iterator<Item = NodeId>) {
         for node in nodes {
             let (start, end) = (self.tree.start_ns(node), self.tree.end_ns(node));
             let (from, to) = self.bounds.unwrap_or((start, end));
@@ -406,39 +421,39 @@ impl<'t> Writer<'t> {
         }
     }
 
-    fn finish(mut self, plan: &Plan) -> AgentLoop<'t> {
-        self.out.total_iterations = self.out.iterations.len();
-        self.out.totals = self.totals();
-        self.out.sub_agents = plan
+    fn finish(mut self, plan: &LoopPlan) -> AgentLoop<'t> {
+        self.agent_loop.total_iterations = self.agent_loop.iterations.len();
+        self.agent_loop.totals = self.totals();
+        self.agent_loop.sub_agents = plan
             .sub_agents
             .iter()
-            .map(|below| {
-                let span = self.tree.span(below.node);
+            .map(|sub_agent| {
+                let span = self.tree.span(sub_agent.node);
                 SubAgent {
                     span_id: &span.span_id,
                     name: &span.name,
-                    iteration: self.began.get(&below.node).copied(),
-                    llm_calls: plan.decisions.below(self.tree, below.node),
-                    included: below.included,
+                    iteration: self.first_iterations.get(&sub_agent.node).copied(),
+                    llm_calls: plan.decisions.in_subtree(self.tree, sub_agent.node),
+                    included: sub_agent.included,
                 }
             })
             .collect();
-        self.repeats.retain(|repeat| repeat.count > 1);
-        let repeated = self.repeats.len();
-        self.repeats.truncate(MAX_REPEATED);
-        self.out.repeated_calls = std::mem::take(&mut self.repeats);
-        let seen = Seen {
+        self.repeated_calls.retain(|call| call.count > 1);
+        let repeated = self.repeated_calls.len();
+        self.repeated_calls.truncate(MAX_REPEATED_CALLS);
+        self.agent_loop.repeated_calls = std::mem::take(&mut self.repeated_calls);
+        let counts = LoopCounts {
             parallel: self.parallel,
             unanswered: self.unanswered,
             repeated,
         };
-        self.out.notes = notes(&self.out, plan, seen);
-        self.out
+        self.agent_loop.notes = notes(&self.agent_loop, plan, counts);
+        self.agent_loop
     }
 
     fn totals(&self) -> LoopTotals {
         let mut totals = LoopTotals::default();
-        for iteration in &self.out.iterations {
+        for iteration in &self.agent_loop.iterations {
             totals.input_tokens = totals.input_tokens.saturating_add(iteration.input_tokens);
             totals.output_tokens = totals.output_tokens.saturating_add(iteration.output_tokens);
             totals.cache_read_input_tokens = totals
@@ -449,75 +464,26 @@ impl<'t> Writer<'t> {
             totals.tool_calls += iteration.tool_calls.len();
         }
         if let Some((from, to)) = self.bounds {
-            let whole = Span {
+            let bounds = Span {
                 duration_ns: to.saturating_sub(from),
                 ..Span::default()
             };
-            totals.duration_ms = whole.duration_ms();
+            totals.duration_ms = bounds.duration_ms();
         }
         totals
     }
 }
 
-/// Whether a conversation was under way before this input.
-fn goes_on(input: &Io) -> bool {
+/// Whether an input continues an earlier conversation.
+fn continues_conversation(input: &Io) -> bool {
     input
         .messages
         .iter()
         .any(|message| message.role() == "assistant" || message.tool_results().next().is_some())
 }
 
-/// Agents by their plain name, for hand-offs.
-struct Agents {
-    by_name: HashMap<String, Vec<NodeId>>,
-}
-
-impl Agents {
-    fn of(tree: &TraceTree) -> Self {
-        let mut by_name: HashMap<String, Vec<NodeId>> = HashMap::new();
-        for node in tree.nodes() {
-            if *tree.kind(node) == SpanKind::Agent {
-                let name = plain(&tree.span(node).name);
-                by_name.entry(name).or_default().push(node);
-            }
-        }
-        Self { by_name }
-    }
-
-    /// The agent that a call such as `transfer_to_billing` handed the conversation to: the next of
-    /// that name to start after the tool did.
-    fn handed_to<'t>(
-        &self,
-        tree: &'t TraceTree,
-        tool: &str,
-        span: Option<NodeId>,
-    ) -> Option<&'t SpanId> {
-        let tool_name = plain(tool);
-        let agent = [
-            "transfer_to_",
-            "handoff_to_",
-            "hand_off_to_",
-            "transfer_back_to_",
-        ]
-        .into_iter()
-        .find_map(|prefix| tool_name.strip_prefix(prefix))?;
-        let nodes = self.by_name.get(agent)?;
-        let started = span.map_or(i64::MIN, |node| tree.start_ns(node));
-        let next = nodes.partition_point(|node| tree.start_ns(*node) < started);
-        nodes.get(next).map(|node| &tree.span(*node).span_id)
-    }
-}
-
-/// A name in lower case with underscores between its words.
-fn plain(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_alphanumeric() { c } else { '_' })
-        .flat_map(char::to_lowercase)
-        .collect()
-}
-
-/// What a decision said: its messages' texts, else its output as text.
-fn said(output: &Io) -> Cow<'_, str> {
+/// The text of an output: the texts of its messages, else the output as text.
+fn output_text(output: &Io) -> Cow<'_, str> {
     if output.messages.is_empty() {
         return output.text().unwrap_or_default();
     }
@@ -536,6 +502,7 @@ fn said(output: &Io) -> Cow<'_, str> {
     }
 }
 
+/// The error message of a failed span, else its error type.
 fn error_text(span: &Span) -> Option<Cow<'_, str>> {
     if !span.is_error() {
         return None;
@@ -547,37 +514,7 @@ fn error_text(span: &Span) -> Option<Cow<'_, str>> {
         .map(|text| Cow::Borrowed(text.as_str()))
 }
 
-/// The usage of a decision: its own metrics, else those of the LLM spans inside it.
-fn usage(tree: &TraceTree, decision: NodeId) -> Usage {
-    let mut sum = Usage::default();
-    let mut stack = vec![decision];
-    while let Some(node) = stack.pop() {
-        let span = tree.span(node);
-        let metric = |name| span.metric(name);
-        if metric("input_tokens").is_none() && metric("output_tokens").is_none() {
-            let inner = tree.children(node).iter();
-            stack.extend(inner.filter(|child| *tree.kind(**child) == SpanKind::Llm));
-        }
-        let count = |name| metric(name).unwrap_or_default().max(0.0).round() as u64;
-        sum.input = sum.input.saturating_add(count("input_tokens"));
-        sum.output = sum.output.saturating_add(count("output_tokens"));
-        sum.cache_read = sum
-            .cache_read
-            .saturating_add(count("cache_read_input_tokens"));
-        let cost = cost_usd(metric("estimated_total_cost"), metric("total_cost"));
-        sum.cost = add_costs(sum.cost, cost);
-    }
-    sum
-}
-
-fn add_costs(left: Option<f64>, right: Option<f64>) -> Option<f64> {
-    match (left, right) {
-        (Some(left), Some(right)) => Some(left + right),
-        (left, right) => left.or(right),
-    }
-}
-
-fn fingerprint(role: &str, text: &str) -> u64 {
+fn message_hash(role: &str, text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     (role, text).hash(&mut hasher);
     hasher.finish()

@@ -1,58 +1,78 @@
-//! What a reader of a loop should know, in words of our own: no text of the trace stands in them.
+//! Notes about a loop. They hold no text of the trace.
 
 use std::collections::HashSet;
 
 use super::AgentLoop;
-use super::scope::{Plan, Shape};
+use super::scope::{Coverage, LoopPlan};
 use crate::model::SpanId;
 
-/// What was counted while the loop was written.
+/// What the builder of the loop counted.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
-    /// Iterations that started before their predecessor had ended.
+pub(super) struct LoopCounts {
+    /// Iterations that started before the previous one ended.
     pub(super) parallel: usize,
-    /// Calls of which neither a span nor a result is known.
+    /// Calls without a span and without a result.
     pub(super) unanswered: usize,
-    /// Calls made more than once with the same arguments.
+    /// Tools called more than once with the same arguments.
     pub(super) repeated: usize,
 }
 
-pub(super) fn notes(found: &AgentLoop<'_>, plan: &Plan, seen: Seen) -> Vec<String> {
+pub(super) fn notes(
+    agent_loop: &AgentLoop<'_>,
+    plan: &LoopPlan,
+    counts: LoopCounts,
+) -> Vec<String> {
     let mut notes = Vec::new();
-    match plan.shape {
-        Shape::Plain => {}
-        Shape::NoAgent if found.totals.llm_calls == 0 => {}
-        Shape::NoAgent => notes.push(
-            "The trace has no agent span: the loop covers every LLM call of the trace.".to_owned(),
+    add_coverage(&mut notes, agent_loop, plan);
+    add_omitted_calls(&mut notes, agent_loop, plan);
+    add_counts(&mut notes, agent_loop, counts);
+    notes
+}
+
+/// Which part of the trace the loop covers.
+fn add_coverage(notes: &mut Vec<String>, agent_loop: &AgentLoop<'_>, plan: &LoopPlan) {
+    match plan.coverage {
+        Coverage::Agents => {}
+        Coverage::NoAgent if agent_loop.totals.llm_calls == 0 => {}
+        Coverage::NoAgent => notes.push(
+            "The trace has no agent span; the loop covers all LLM calls of the trace.".to_owned(),
         ),
-        Shape::AgentsWithoutCalls => notes.push(
-            "Every LLM call of the trace lies outside of its agent spans: the loop covers the \
-             whole trace."
+        Coverage::AgentsWithoutCalls => notes.push(
+            "Every LLM call of the trace is outside its agent spans; the loop covers the entire \
+             trace."
                 .to_owned(),
         ),
     }
     if plan.agents > 1 {
         notes.push(format!(
-            "The loop covers {} agents that follow each other or run side by side; each \
-             iteration names its own. Pass a span_id to see one alone.",
+            "The loop covers {} agents that run in sequence or in parallel; each iteration names its \
+             agent. Pass the span_id of an agent to see its loop only.",
             plan.agents
         ));
     }
-    if found.totals.llm_calls == 0 {
+    if agent_loop.totals.llm_calls == 0 {
         notes.push(
-            "No LLM call was recorded here: the iterations are the steps and tool calls, or else \
-             the start itself."
+            "No LLM call is recorded here; the iterations are the steps and tool calls, or else \
+             the start of the loop."
                 .to_owned(),
         );
     }
-    let included = found.sub_agents.iter().filter(|sub| sub.included).count();
+}
+
+/// LLM calls that are not iterations of the loop, and where to find them.
+fn add_omitted_calls(notes: &mut Vec<String>, agent_loop: &AgentLoop<'_>, plan: &LoopPlan) {
+    let included = agent_loop
+        .sub_agents
+        .iter()
+        .filter(|sub| sub.included)
+        .count();
     if included > 0 {
         notes.push(format!(
-            "An agent decided nothing itself: the iterations of {included} sub-agent(s) stand \
-             in its place, each naming its agent."
+            "An agent made no LLM call itself; the loop shows the iterations of {included} \
+             sub-agent(s) instead, each with the name of its agent."
         ));
     }
-    let (hidden, hidden_calls) = found
+    let (hidden, hidden_calls) = agent_loop
         .sub_agents
         .iter()
         .filter(|sub| !sub.included && sub.llm_calls > 0)
@@ -62,59 +82,61 @@ pub(super) fn notes(found: &AgentLoop<'_>, plan: &Plan, seen: Seen) -> Vec<Strin
     if hidden > 0 {
         notes.push(format!(
             "{hidden} sub-agent(s) made {hidden_calls} LLM call(s) that are not part of this \
-             loop: pass the span_id of a sub-agent to see them."
+             loop. Pass the span_id of a sub-agent to see them."
         ));
     }
     if plan.llm_in_tools > 0 {
         notes.push(format!(
-            "{} LLM call(s) were made inside tools and are no iterations: pass the span_id of \
+            "{} LLM call(s) were made inside tools and are not iterations. Pass the span_id of \
              the tool to see them.",
             plan.llm_in_tools
         ));
     }
-    if plan.llm_outside > 0 {
+    if plan.llm_outside_agents > 0 {
         notes.push(format!(
-            "{} LLM call(s) lie outside of every agent: pass the span_id of the root to see \
+            "{} LLM call(s) are outside all agents. Pass the span_id of the root span to see \
              them.",
-            plan.llm_outside
+            plan.llm_outside_agents
         ));
     }
-    if seen.parallel > 0 {
+}
+
+fn add_counts(notes: &mut Vec<String>, agent_loop: &AgentLoop<'_>, counts: LoopCounts) {
+    if counts.parallel > 0 {
         notes.push(format!(
-            "{} iteration(s) started before the one before had ended.",
-            seen.parallel
+            "{} iteration(s) started before the previous one ended.",
+            counts.parallel
         ));
     }
-    if seen.repeated > 0 {
+    if counts.repeated > 0 {
         notes.push(format!(
-            "{} tool call(s) were made more than once with the same arguments: see \
+            "{} tool call(s) were made more than once with the same arguments; see \
              repeated_calls.",
-            seen.repeated
+            counts.repeated
         ));
     }
-    let covered: HashSet<&SpanId> = found
+    let covered: HashSet<&SpanId> = agent_loop
         .iterations
         .iter()
         .filter_map(|iteration| iteration.agent_span_id)
         .collect();
-    let handed_over = found
+    let has_uncovered_handoff = agent_loop
         .iterations
         .iter()
         .flat_map(|iteration| &iteration.tool_calls)
         .filter_map(|call| call.handoff_to)
         .any(|agent| !covered.contains(agent));
-    if handed_over {
+    if has_uncovered_handoff {
         notes.push(
-            "The conversation was handed to another agent: pass the span_id in handoff_to to \
-             follow it, or no span_id to see all."
+            "The conversation was handed off to another agent. Pass the span_id in handoff_to to \
+             follow it, or omit span_id to see all agents."
                 .to_owned(),
         );
     }
-    if seen.unanswered > 0 {
+    if counts.unanswered > 0 {
         notes.push(format!(
             "{} tool call(s) have neither a span nor a result in a later message.",
-            seen.unanswered
+            counts.unanswered
         ));
     }
-    notes
 }

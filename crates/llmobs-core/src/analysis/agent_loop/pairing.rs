@@ -1,9 +1,9 @@
-//! Which tool span and which result belong to which call of a model.
+//! Pairs each tool call of a model with its tool span and its result.
 //!
-//! A call and its result share an id in the messages; tool spans rarely carry it. So calls are
-//! joined to tool spans in passes, the surest first: by id; by name and arguments; by name alone;
-//! by a name that differs only in its dress; by arguments alone. Each tool span is claimed once,
-//! and except for ids only a tool that started between its decision and the next one qualifies.
+//! A call and its result share an id in the messages, but tool spans rarely carry it. So calls claim
+//! tool spans in passes, most reliable first: by id; by name and arguments; by name; by normalized
+//! name; by arguments. Each tool span is claimed once. Except for ids, a tool span qualifies only if
+//! it started between the decision and the next one.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -17,55 +17,55 @@ use crate::analysis::errors::tool_call_ids;
 use crate::analysis::tree::{NodeId, TraceTree};
 use crate::model::{Io, Message, Span, SpanKind, ToolCall};
 
-/// Levels of LLM spans inside each other that are looked through.
+/// Levels of nested LLM spans that are searched for content.
 const MAX_LLM_DEPTH: usize = 16;
-/// Levels of arguments that are compared.
+/// Levels of nested arguments that are compared.
 const MAX_ARGUMENT_DEPTH: usize = 64;
 
-/// A tool call of a loop.
-pub(super) struct Paired<'t> {
-    /// The call as the model asked for it; `None` for a tool that ran unasked.
-    pub(super) asked: Option<ToolCall<'t>>,
-    /// The tool's span.
+/// A tool call with its span and its result.
+pub(super) struct PairedCall<'t> {
+    /// The call as the model requested it; `None` for a tool that ran without a request.
+    pub(super) request: Option<ToolCall<'t>>,
+    /// The tool span.
     pub(super) tool: Option<NodeId>,
-    /// The result as a later decision was given it.
-    pub(super) given: Option<Cow<'t, str>>,
+    /// The result that a later decision received.
+    pub(super) result: Option<Cow<'t, str>>,
 }
 
-/// The side of an LLM span.
+/// Input or output of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(super) enum Direction {
     Input,
     Output,
 }
 
-fn side(span: &Span, which: Side) -> &Io {
-    match which {
-        Side::Input => &span.input,
-        Side::Output => &span.output,
+fn io(span: &Span, direction: Direction) -> &Io {
+    match direction {
+        Direction::Input => &span.input,
+        Direction::Output => &span.output,
     }
 }
 
-/// One side of a decision: that of the outer LLM span, or where it recorded nothing, of the LLM
-/// span inside it.
-pub(super) fn content_of(tree: &TraceTree, decision: NodeId, which: Side) -> &Io {
-    let mut at = decision;
+/// Input or output of a decision: of the outer LLM span, or of the nested one if the outer one has no
+/// content.
+pub(super) fn decision_io(tree: &TraceTree, decision: NodeId, direction: Direction) -> &Io {
+    let mut node = decision;
     for _ in 0..MAX_LLM_DEPTH {
-        let io = side(tree.span(at), which);
-        if has_content(io) {
-            return io;
+        let content = io(tree.span(node), direction);
+        if has_content(content) {
+            return content;
         }
         let inner = tree
-            .children(at)
+            .children(node)
             .iter()
             .rev()
             .find(|child| *tree.kind(**child) == SpanKind::Llm);
         match inner {
-            Some(inner) => at = *inner,
+            Some(inner) => node = *inner,
             None => break,
         }
     }
-    side(tree.span(decision), which)
+    io(tree.span(decision), direction)
 }
 
 fn has_content(io: &Io) -> bool {
@@ -76,34 +76,35 @@ fn has_content(io: &Io) -> bool {
     }) || io.text().is_some_and(|text| !text.is_empty())
 }
 
-/// The tool calls of each decision of a loop, then the tools that ran unasked during or after it.
-pub(super) fn pair<'t>(tree: &'t TraceTree, scope: &Scope) -> Vec<Vec<Paired<'t>>> {
+/// The tool calls of each decision of a loop, then the tools that ran during or after it without a
+/// request.
+pub(super) fn pair_calls<'t>(tree: &'t TraceTree, scope: &Scope) -> Vec<Vec<PairedCall<'t>>> {
     let calls: Vec<Vec<ToolCall<'t>>> = scope
         .decisions
         .iter()
         .map(|decision| {
-            content_of(tree, *decision, Side::Output)
+            decision_io(tree, *decision, Direction::Output)
                 .messages
                 .iter()
                 .flat_map(Message::tool_calls)
                 .collect()
         })
         .collect();
-    let claims = Claims::of(tree, scope, &calls).settle();
-    let given = Given::of(tree, &scope.decisions);
+    let claims = ToolClaims::new(tree, scope, &calls).resolve();
+    let results = ResultIndex::new(tree, &scope.decisions);
 
-    let mut paired: Vec<Vec<Paired<'t>>> = calls
+    let mut paired: Vec<Vec<PairedCall<'t>>> = calls
         .iter()
-        .zip(&claims.tools_of)
+        .zip(&claims.tool_of_call)
         .enumerate()
-        .map(|(at, (calls, tools))| {
+        .map(|(decision, (calls, tools))| {
             calls
                 .iter()
                 .zip(tools)
-                .map(|(call, tool)| Paired {
-                    asked: Some(*call),
+                .map(|(call, tool)| PairedCall {
+                    request: Some(*call),
                     tool: *tool,
-                    given: given.after(at, call.tool_id),
+                    result: results.after(decision, call.tool_id),
                 })
                 .collect()
         })
@@ -117,161 +118,167 @@ pub(super) fn pair<'t>(tree: &'t TraceTree, scope: &Scope) -> Vec<Vec<Paired<'t>
             .decisions
             .partition_point(|decision| tree.start_ns(*decision) <= started);
         if let Some(list) = paired.get_mut(before.saturating_sub(1)) {
-            list.push(Paired {
-                asked: None,
+            list.push(PairedCall {
+                request: None,
                 tool: Some(tool.node),
-                given: None,
+                result: None,
             });
         }
     }
     paired
 }
 
-/// What a tool span may be found by.
+/// What a call and its tool span may have in common.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Key<'t> {
+enum MatchKey<'t> {
     Id(Cow<'t, str>),
     NameAndArguments(&'t str, u64),
     Name(&'t str),
-    PlainName(Arc<str>),
+    NormalizedName(Arc<str>),
     Arguments(u64),
 }
 
-/// Plain names by name: a loop has few tools and calls them often.
+/// Normalized names by name: a loop has few tools and calls them often.
 #[derive(Default)]
-struct PlainNames<'t>(HashMap<&'t str, Option<Arc<str>>>);
+struct NameNormalizer<'t>(HashMap<&'t str, Option<Arc<str>>>);
 
-impl<'t> PlainNames<'t> {
-    fn of(&mut self, name: &'t str) -> Option<Arc<str>> {
-        let plain = self.0.entry(name);
-        plain
-            .or_insert_with(|| plain_name(name).map(Arc::from))
+impl<'t> NameNormalizer<'t> {
+    fn normalize(&mut self, name: &'t str) -> Option<Arc<str>> {
+        let entry = self.0.entry(name);
+        entry
+            .or_insert_with(|| normalize_tool_name(name).map(Arc::from))
             .clone()
     }
 }
 
-/// The claiming of tool spans by calls.
-struct Claims<'a, 't> {
+/// Assigns tool spans to calls.
+struct ToolClaims<'a, 't> {
     calls: &'a [Vec<ToolCall<'t>>],
-    /// For each decision, the first tool that started after it did, and the first that did not
-    /// start before the next decision in sequence.
+    /// For each decision, the range of tools that started after it and before the next decision in
+    /// sequence.
     windows: Vec<(usize, usize)>,
-    /// Unclaimed tools by key; numbers count the tools of the scope by start.
-    open: HashMap<Key<'t>, BTreeSet<usize>>,
-    keys_of: Vec<Vec<Key<'t>>>,
-    names: PlainNames<'t>,
+    /// Unclaimed tools by key, as indexes into `tools`.
+    unclaimed: HashMap<MatchKey<'t>, BTreeSet<usize>>,
+    /// The keys of each tool.
+    keys_of_tool: Vec<Vec<MatchKey<'t>>>,
+    names: NameNormalizer<'t>,
     tools: &'a [ToolSpan],
-    tools_of: Vec<Vec<Option<NodeId>>>,
+    /// For each call of each decision, its tool span.
+    tool_of_call: Vec<Vec<Option<NodeId>>>,
     claimed: Vec<bool>,
 }
 
-impl<'a, 't> Claims<'a, 't> {
-    fn of(tree: &'t TraceTree, scope: &'a Scope, calls: &'a [Vec<ToolCall<'t>>]) -> Self {
-        let asked_ids: HashSet<&str> = calls
+impl<'a, 't> ToolClaims<'a, 't> {
+    fn new(tree: &'t TraceTree, scope: &'a Scope, calls: &'a [Vec<ToolCall<'t>>]) -> Self {
+        let requested_ids: HashSet<&str> = calls
             .iter()
             .flatten()
             .map(|call| call.tool_id)
             .filter(|id| !id.is_empty())
             .collect();
-        let mut names = PlainNames::default();
-        let mut open: HashMap<Key<'t>, BTreeSet<usize>> = HashMap::new();
-        let mut keys_of = Vec::with_capacity(scope.tools.len());
-        for (at, tool) in scope.tools.iter().enumerate() {
-            let keys = keys_of_tool(tree.span(tool.node), &asked_ids, &mut names);
+        let mut names = NameNormalizer::default();
+        let mut unclaimed: HashMap<MatchKey<'t>, BTreeSet<usize>> = HashMap::new();
+        let mut tool_keys = Vec::with_capacity(scope.tools.len());
+        for (index, tool) in scope.tools.iter().enumerate() {
+            let keys = match_keys(tree.span(tool.node), &requested_ids, &mut names);
             for key in &keys {
-                open.entry(key.clone()).or_default().insert(at);
+                unclaimed.entry(key.clone()).or_default().insert(index);
             }
-            keys_of.push(keys);
+            tool_keys.push(keys);
         }
         Self {
             calls,
             windows: windows(tree, scope),
-            open,
-            keys_of,
+            unclaimed,
+            keys_of_tool: tool_keys,
             names,
             tools: &scope.tools,
-            tools_of: calls.iter().map(|calls| vec![None; calls.len()]).collect(),
+            tool_of_call: calls.iter().map(|calls| vec![None; calls.len()]).collect(),
             claimed: vec![false; scope.tools.len()],
         }
     }
 
-    fn settle(mut self) -> Self {
-        let with_arguments = |call: &ToolCall<'t>| {
-            Some(Key::NameAndArguments(
+    /// Runs all passes, most reliable first.
+    fn resolve(mut self) -> Self {
+        let name_and_arguments = |call: &ToolCall<'t>| {
+            Some(MatchKey::NameAndArguments(
                 call.name,
                 arguments_hash(call.arguments)?,
             ))
         };
         let id = |call: &ToolCall<'t>| {
-            (!call.tool_id.is_empty()).then_some(Key::Id(Cow::Borrowed(call.tool_id)))
+            (!call.tool_id.is_empty()).then_some(MatchKey::Id(Cow::Borrowed(call.tool_id)))
         };
         self.pass(id, false);
         self.pass(id, true);
-        self.pass(with_arguments, false);
-        self.pass(|call| Some(Key::Name(call.name)), false);
+        self.pass(name_and_arguments, false);
+        self.pass(|call| Some(MatchKey::Name(call.name)), false);
         let mut names = std::mem::take(&mut self.names);
-        self.pass(|call| Some(Key::PlainName(names.of(call.name)?)), false);
+        self.pass(
+            |call| Some(MatchKey::NormalizedName(names.normalize(call.name)?)),
+            false,
+        );
         self.pass(
             |call| {
                 let arguments = call.arguments.map(argument_value)?;
-                let telling = arguments.as_object().is_some_and(|map| !map.is_empty());
-                telling.then(|| Key::Arguments(hash(&arguments)))
+                let is_distinctive = arguments.as_object().is_some_and(|map| !map.is_empty());
+                is_distinctive.then(|| MatchKey::Arguments(hash_value(&arguments)))
             },
             false,
         );
-        // A tool that was put off until after the next decision.
-        self.pass(with_arguments, true);
+        // Last, tools that started after the next decision.
+        self.pass(name_and_arguments, true);
         self
     }
 
-    /// Lets each call that has no tool yet claim the first one of its key in its window, or any
-    /// later one.
-    fn pass(&mut self, mut key: impl FnMut(&ToolCall<'t>) -> Option<Key<'t>>, later: bool) {
+    /// Each call without a tool claims the first unclaimed tool with its key: in the window of its
+    /// decision, or with `later` also after it.
+    fn pass(&mut self, mut key: impl FnMut(&ToolCall<'t>) -> Option<MatchKey<'t>>, later: bool) {
         for (decision, calls) in self.calls.iter().enumerate() {
             let Some((from, to)) = self.windows.get(decision).copied() else {
                 continue;
             };
             let to = if later { self.tools.len() } else { to };
-            for (at, call) in calls.iter().enumerate() {
-                let settled = self
-                    .tools_of
+            for (index, call) in calls.iter().enumerate() {
+                let has_tool = self
+                    .tool_of_call
                     .get(decision)
-                    .and_then(|tools| tools.get(at))
+                    .and_then(|tools| tools.get(index))
                     .is_none_or(Option::is_some);
-                if settled || from >= to {
+                if has_tool || from >= to {
                     continue;
                 }
                 let found = key(call)
-                    .and_then(|key| self.open.get(&key))
-                    .and_then(|open| open.range(from..to).next().copied());
+                    .and_then(|key| self.unclaimed.get(&key))
+                    .and_then(|tools| tools.range(from..to).next().copied());
                 if let Some(tool) = found {
-                    self.claim(decision, at, tool);
+                    self.claim(decision, index, tool);
                 }
             }
         }
     }
 
-    fn claim(&mut self, decision: usize, at: usize, tool: usize) {
-        for key in self.keys_of.get(tool).into_iter().flatten() {
-            if let Some(open) = self.open.get_mut(key) {
-                open.remove(&tool);
+    fn claim(&mut self, decision: usize, call: usize, tool: usize) {
+        for key in self.keys_of_tool.get(tool).into_iter().flatten() {
+            if let Some(tools) = self.unclaimed.get_mut(key) {
+                tools.remove(&tool);
             }
         }
         if let Some(claimed) = self.claimed.get_mut(tool) {
             *claimed = true;
         }
-        if let Some(slot) = self
-            .tools_of
+        if let Some(entry) = self
+            .tool_of_call
             .get_mut(decision)
-            .and_then(|tools| tools.get_mut(at))
+            .and_then(|tools| tools.get_mut(call))
         {
-            *slot = self.tools.get(tool).map(|tool| tool.node);
+            *entry = self.tools.get(tool).map(|tool| tool.node);
         }
     }
 }
 
-/// For each decision, the tools that may answer it: from its own start until the start of the
-/// first decision after its end. Decisions that run in parallel share their windows.
+/// For each decision, the range of tools that may execute its calls: from its start to the start of
+/// the first decision after its end. Parallel decisions have overlapping ranges.
 fn windows(tree: &TraceTree, scope: &Scope) -> Vec<(usize, usize)> {
     let start = |node: NodeId| tree.start_ns(node);
     let first_tool = |ns: i64| scope.tools.partition_point(|tool| start(tool.node) < ns);
@@ -279,12 +286,12 @@ fn windows(tree: &TraceTree, scope: &Scope) -> Vec<(usize, usize)> {
         .decisions
         .iter()
         .enumerate()
-        .map(|(at, decision)| {
+        .map(|(index, decision)| {
             let end = tree.end_ns(*decision);
             let next = scope
                 .decisions
                 .partition_point(|other| start(*other) < end)
-                .max(at + 1);
+                .max(index + 1);
             let to = scope
                 .decisions
                 .get(next)
@@ -294,60 +301,66 @@ fn windows(tree: &TraceTree, scope: &Scope) -> Vec<(usize, usize)> {
         .collect()
 }
 
-fn keys_of_tool<'t>(
+/// The keys under which a call may claim a tool span.
+fn match_keys<'t>(
     span: &'t Span,
-    asked_ids: &HashSet<&str>,
-    names: &mut PlainNames<'t>,
-) -> Vec<Key<'t>> {
-    let mut keys: Vec<Key<'t>> = tool_call_ids(span)
+    requested_ids: &HashSet<&str>,
+    names: &mut NameNormalizer<'t>,
+) -> Vec<MatchKey<'t>> {
+    let mut keys: Vec<MatchKey<'t>> = tool_call_ids(span)
         .into_iter()
-        .filter(|id| asked_ids.contains(id.as_ref()))
-        .map(Key::Id)
+        .filter(|id| requested_ids.contains(id.as_ref()))
+        .map(MatchKey::Id)
         .collect();
-    keys.push(Key::Name(&span.name));
-    keys.extend(names.of(&span.name).map(Key::PlainName));
-    for hashed in argument_hashes(span) {
-        keys.push(Key::NameAndArguments(&span.name, hashed));
-        keys.push(Key::Arguments(hashed));
+    keys.push(MatchKey::Name(&span.name));
+    keys.extend(names.normalize(&span.name).map(MatchKey::NormalizedName));
+    for hash in argument_hashes(span) {
+        keys.push(MatchKey::NameAndArguments(&span.name, hash));
+        keys.push(MatchKey::Arguments(hash));
     }
     keys.sort_unstable();
     keys.dedup();
     keys
 }
 
-/// A tool's name without what frameworks dress it in: `mcp__shop__search`, `functions.search` and
+/// The name of a tool without the additions of frameworks: `mcp__shop__search`, `functions.search` and
 /// `execute_tool search` are all `search`.
-fn plain_name(name: &str) -> Option<String> {
+fn normalize_tool_name(name: &str) -> Option<String> {
     let last_word = name.split_whitespace().last()?;
     let after_server = last_word.rsplit("__").next().unwrap_or(last_word);
     let bare = after_server
         .rsplit(['.', '/', ':'])
         .next()
         .unwrap_or(after_server);
-    let plain: String = bare
+    let normalized: String = bare
         .chars()
         .filter(|c| c.is_alphanumeric())
         .flat_map(char::to_lowercase)
         .collect();
-    (!plain.is_empty()).then_some(plain)
+    (!normalized.is_empty()).then_some(normalized)
 }
 
-/// The input of a tool span as arguments: the whole of it, and what stands in it under the names
-/// that frameworks use. Each as the number that stands for it.
+/// Hashes of what may be the arguments of a tool span: its input, and the objects in it under the
+/// keys that frameworks use.
 fn argument_hashes(span: &Span) -> Vec<u64> {
-    let whole = match &span.input.value {
+    let input = match &span.input.value {
         Some(value) => argument_value(value),
         None => return Vec::new(),
     };
     let mut hashes: Vec<u64> = ["args", "arguments", "kwargs", "input", "parameters"]
         .into_iter()
-        .filter_map(|key| whole.get(key).filter(|inner| inner.is_object()).map(hash))
+        .filter_map(|key| {
+            input
+                .get(key)
+                .filter(|inner| inner.is_object())
+                .map(hash_value)
+        })
         .collect();
-    hashes.push(hash(&whole));
+    hashes.push(hash_value(&input));
     hashes
 }
 
-/// Arguments as JSON, also where they were sent as text.
+/// Arguments as JSON; text that holds JSON is parsed.
 pub(super) fn argument_value(value: &Value) -> Cow<'_, Value> {
     if let Value::String(text) = value
         && text.trim_start().starts_with(['{', '['])
@@ -358,9 +371,9 @@ pub(super) fn argument_value(value: &Value) -> Cow<'_, Value> {
     Cow::Borrowed(value)
 }
 
-/// The arguments of a tool span as the model would have written them.
+/// The arguments of a tool span, in the form that a model writes.
 pub(super) fn span_arguments(span: &Span) -> Cow<'_, Value> {
-    let whole = match &span.input.value {
+    let input = match &span.input.value {
         Some(Value::Null) | None => {
             return Cow::Owned(span.input.text().map_or(Value::Null, |t| t.into()));
         }
@@ -368,19 +381,19 @@ pub(super) fn span_arguments(span: &Span) -> Cow<'_, Value> {
     };
     // LangChain records the whole call: `{"args": …, "id": …, "name": …, "type": "tool_call"}`.
     let is_call = |call: &Value| call.get("type").and_then(Value::as_str) == Some("tool_call");
-    match whole {
+    match input {
         Cow::Borrowed(call) if is_call(call) => Cow::Borrowed(call.get("args").unwrap_or(call)),
         Cow::Owned(call) if is_call(&call) => Cow::Owned(call.get("args").cloned().unwrap_or(call)),
-        whole => whole,
+        input => input,
     }
 }
 
 fn arguments_hash(arguments: Option<&Value>) -> Option<u64> {
-    arguments.map(|arguments| hash(&argument_value(arguments)))
+    arguments.map(|arguments| hash_value(&argument_value(arguments)))
 }
 
-/// A number that is the same for the same JSON, whatever the order of its keys.
-pub(super) fn hash(value: &Value) -> u64 {
+/// A hash that is equal for equal JSON, in any order of keys.
+pub(super) fn hash_value(value: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     hash_into(value, &mut hasher, 0);
     hasher.finish()
@@ -393,7 +406,7 @@ fn hash_into(value: &Value, hasher: &mut DefaultHasher, depth: usize) {
     match value {
         Value::Null => 0_u8.hash(hasher),
         Value::Bool(yes) => (1_u8, yes).hash(hasher),
-        // Whole numbers and others print differently, so they are different.
+        // 1 and 1.0 are different values.
         Value::Number(number) => match (number.as_i64(), number.as_u64()) {
             (Some(whole), _) => (2_u8, whole).hash(hasher),
             (None, Some(whole)) => (6_u8, whole).hash(hasher),
@@ -420,22 +433,22 @@ fn hash_into(value: &Value, hasher: &mut DefaultHasher, depth: usize) {
     }
 }
 
-/// The tool results in the inputs of a loop's decisions.
-struct Given<'t> {
-    /// By tool id: the decision whose input holds it, and the last such result there.
+/// The tool results that the decisions of a loop received.
+struct ResultIndex<'t> {
+    /// By tool call id: the decisions that received a result, with the last result in their input.
     results: HashMap<&'t str, Vec<(usize, Cow<'t, str>)>>,
 }
 
-impl<'t> Given<'t> {
-    fn of(tree: &'t TraceTree, decisions: &[NodeId]) -> Self {
+impl<'t> ResultIndex<'t> {
+    fn new(tree: &'t TraceTree, decisions: &[NodeId]) -> Self {
         let mut results: HashMap<&'t str, Vec<(usize, Cow<'t, str>)>> = HashMap::new();
-        for (at, decision) in decisions.iter().enumerate() {
-            for message in &content_of(tree, *decision, Side::Input).messages {
-                for (id, result) in results_of(message) {
+        for (index, decision) in decisions.iter().enumerate() {
+            for message in &decision_io(tree, *decision, Direction::Input).messages {
+                for (id, result) in message_results(message) {
                     let list = results.entry(id).or_default();
                     match list.last_mut() {
-                        Some((known, last)) if *known == at => *last = result,
-                        _ => list.push((at, result)),
+                        Some((last_index, last)) if *last_index == index => *last = result,
+                        _ => list.push((index, result)),
                     }
                 }
             }
@@ -443,17 +456,17 @@ impl<'t> Given<'t> {
         Self { results }
     }
 
-    /// The result of a call in the first later decision that was given one.
+    /// The result that the first later decision with one received.
     fn after(&self, decision: usize, tool_id: &str) -> Option<Cow<'t, str>> {
         let list = self.results.get(tool_id)?;
-        let next = list.partition_point(|(at, _)| *at <= decision);
+        let next = list.partition_point(|(index, _)| *index <= decision);
         list.get(next).map(|(_, result)| result.clone())
     }
 }
 
-/// The results that a message brings, with their ids: its `tool_results`, else its content when it
-/// has the role `tool` and an id.
-fn results_of(message: &Message) -> Vec<(&str, Cow<'_, str>)> {
+/// The tool results of a message with their ids: its `tool_results`, else its content if it has the
+/// role `tool` and an id.
+fn message_results(message: &Message) -> Vec<(&str, Cow<'_, str>)> {
     let listed: Vec<_> = message
         .tool_results()
         .filter(|result| !result.tool_id.is_empty())

@@ -1,52 +1,52 @@
-//! Which spans make up a loop, whatever lies between them.
+//! Selects the spans of a loop.
 //!
-//! From its start a loop reaches down through workflows, tasks and steps. It stops at agents, who
-//! have loops of their own, and looks below tools only for agents and nested tools: an LLM call
-//! inside a tool is the tool's business.
+//! A loop extends from its start through workflows, tasks and steps. It ends at agents, which have
+//! their own loops. Below tools, it covers only agents and nested tools: an LLM call inside a tool
+//! belongs to the tool.
 
 use crate::analysis::tree::{NodeId, TraceTree};
 use crate::model::SpanKind;
 
-/// What to show, in order.
-pub(super) struct Plan {
-    /// The span that the loop is named after; `None` only without spans.
+/// The spans of an agent loop, in order.
+pub(super) struct LoopPlan {
+    /// The span that the loop is named after; `None` if the trace is empty.
     pub(super) start: Option<NodeId>,
-    /// The parts of the loop.
-    pub(super) blocks: Vec<Block>,
-    /// Agents below that are not outermost, with the agents that called them.
-    pub(super) sub_agents: Vec<Below>,
-    /// Outermost agents that the loop covers.
+    /// The sections of the loop.
+    pub(super) sections: Vec<Section>,
+    /// Agents that other agents of the loop called.
+    pub(super) sub_agents: Vec<SubAgentSpan>,
+    /// Number of outermost agents that the loop covers.
     pub(super) agents: usize,
-    /// LLM calls inside tools, of the scopes shown.
+    /// Number of LLM calls inside tools of the loop.
     pub(super) llm_in_tools: usize,
-    /// LLM calls that no agent made, where agents are shown.
-    pub(super) llm_outside: usize,
-    /// Why the loop is not the plain loop of one agent.
-    pub(super) shape: Shape,
-    /// Decisions below each node.
-    pub(super) decisions: Decisions,
+    /// Number of LLM calls outside all agents, if the loop covers agents.
+    pub(super) llm_outside_agents: usize,
+    /// What the loop covers.
+    pub(super) coverage: Coverage,
+    /// Number of decisions in each subtree.
+    pub(super) decisions: DecisionCounts,
 }
 
-/// What a reader must know about the plan.
+/// What a loop covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum Coverage {
     /// The loop of the start, or of the outermost agents.
-    Plain,
-    /// The trace has no agent span.
+    Agents,
+    /// All spans, because the trace has no agent span.
     NoAgent,
-    /// There are agent spans, but every LLM call lies outside of them.
+    /// All spans, because every LLM call is outside the agent spans.
     AgentsWithoutCalls,
 }
 
-/// A part of the loop.
-pub(super) enum Block {
-    /// Decisions and tools of one agent, or of what has none.
+/// A section of the loop.
+pub(super) enum Section {
+    /// Decisions and tools of one agent, or of spans without an agent.
     Loop(Scope),
-    /// A step or tool where no model decided: an iteration of its own.
-    Lone {
-        /// The step, the tool, or anything when there is neither.
+    /// A step or tool without a decision of a model: a separate iteration.
+    Standalone {
+        /// The step or the tool; the start of the loop if there is neither.
         node: NodeId,
-        /// The agent above.
+        /// The enclosing agent.
         agent: Option<NodeId>,
         /// The tools of the step, or the tool itself.
         tools: Vec<NodeId>,
@@ -56,16 +56,16 @@ pub(super) enum Block {
 /// The spans of one loop, each list by start.
 #[derive(Default)]
 pub(super) struct Scope {
-    /// The agent whose loop it is.
+    /// The agent of the loop.
     pub(super) agent: Option<NodeId>,
-    /// The tops from which it was gathered.
-    pub(super) tops: Vec<NodeId>,
-    /// Outer LLM spans.
+    /// The nodes where the loop starts.
+    pub(super) starts: Vec<NodeId>,
+    /// LLM spans, without those directly below another LLM span.
     pub(super) decisions: Vec<NodeId>,
     /// Tool spans.
     pub(super) tools: Vec<ToolSpan>,
-    /// Nearest agents below.
-    pub(super) sub_agents: Vec<Below>,
+    /// The nearest descendants that are agents.
+    pub(super) sub_agents: Vec<SubAgentSpan>,
     steps: Vec<NodeId>,
     llm_in_tools: usize,
 }
@@ -74,30 +74,30 @@ pub(super) struct Scope {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ToolSpan {
     pub(super) node: NodeId,
-    /// Whether it lies below another tool of the loop.
+    /// Whether it is a descendant of another tool of the loop.
     pub(super) nested: bool,
-    /// The step around it.
+    /// The enclosing step.
     step: Option<NodeId>,
 }
 
-/// An agent below a loop.
+/// An agent that an agent of the loop called.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Below {
+pub(super) struct SubAgentSpan {
     pub(super) node: NodeId,
-    /// The tool of the loop inside which it ran.
+    /// The tool of the loop that contains it.
     pub(super) tool: Option<NodeId>,
-    /// Whether its loop is shown in place of its caller's.
+    /// Whether its iterations are part of the loop, because its caller made no decision.
     pub(super) included: bool,
 }
 
-/// Number of decisions below each node, itself included.
-pub(super) struct Decisions {
-    /// Decisions before each place of the walking order.
+/// Number of decisions in each subtree.
+pub(super) struct DecisionCounts {
+    /// Number of decisions before each node in preorder, then their total number.
     before: Vec<usize>,
 }
 
-impl Decisions {
-    fn of(tree: &TraceTree) -> Self {
+impl DecisionCounts {
+    fn new(tree: &TraceTree) -> Self {
         let mut before = vec![0];
         let mut sum = 0;
         for node in tree.preorder().iter().copied() {
@@ -107,11 +107,12 @@ impl Decisions {
         Self { before }
     }
 
-    pub(super) fn below(&self, tree: &TraceTree, node: NodeId) -> usize {
+    /// Number of decisions in the subtree of a node, itself included.
+    pub(super) fn in_subtree(&self, tree: &TraceTree, node: NodeId) -> usize {
         let from = tree.preorder_index(node);
         let to = from + tree.descendant_count(node) + 1;
-        let at = |place: usize| self.before.get(place).copied().unwrap_or_default();
-        at(to) - at(from)
+        let before = |index: usize| self.before.get(index).copied().unwrap_or_default();
+        before(to) - before(from)
     }
 
     fn total(&self) -> usize {
@@ -119,7 +120,8 @@ impl Decisions {
     }
 }
 
-/// An LLM span directly below an LLM span is the same call seen twice.
+/// Whether a node is a decision: an LLM span whose parent is no LLM span. An LLM span directly below
+/// another one records the same call.
 pub(super) fn is_decision(tree: &TraceTree, node: NodeId) -> bool {
     *tree.kind(node) == SpanKind::Llm
         && tree
@@ -127,17 +129,17 @@ pub(super) fn is_decision(tree: &TraceTree, node: NodeId) -> bool {
             .is_none_or(|parent| *tree.kind(parent) != SpanKind::Llm)
 }
 
-/// Decides what the loop of a start, or of the whole trace, consists of.
-pub(super) fn plan(tree: &TraceTree, start: Option<NodeId>) -> Plan {
-    let mut plan = Plan {
+/// Plans the loop of a start, or of the entire trace.
+pub(super) fn plan(tree: &TraceTree, start: Option<NodeId>) -> LoopPlan {
+    let mut plan = LoopPlan {
         start: None,
-        blocks: Vec::new(),
+        sections: Vec::new(),
         sub_agents: Vec::new(),
         agents: 0,
         llm_in_tools: 0,
-        llm_outside: 0,
-        shape: Shape::Plain,
-        decisions: Decisions::of(tree),
+        llm_outside_agents: 0,
+        coverage: Coverage::Agents,
+        decisions: DecisionCounts::new(tree),
     };
     if let Some(start) = start {
         plan.start = Some(start);
@@ -151,86 +153,90 @@ pub(super) fn plan(tree: &TraceTree, start: Option<NodeId>) -> Plan {
     } else {
         plan.cover_trace(tree);
     }
-    if plan.blocks.is_empty() {
-        plan.blocks.extend(plan.start.map(|node| Block::Lone {
-            node,
-            agent: None,
-            tools: Vec::new(),
-        }));
+    if plan.sections.is_empty() {
+        plan.sections
+            .extend(plan.start.map(|node| Section::Standalone {
+                node,
+                agent: None,
+                tools: Vec::new(),
+            }));
     }
     plan
 }
 
-impl Plan {
+impl LoopPlan {
+    /// Covers the outermost agents of the trace, or all of it if no agent made an LLM call.
     fn cover_trace(&mut self, tree: &TraceTree) {
         let agents = outermost_agents(tree);
         let inside: usize = agents
             .iter()
-            .map(|agent| self.decisions.below(tree, *agent))
+            .map(|agent| self.decisions.in_subtree(tree, *agent))
             .sum();
         if !agents.is_empty() && (inside > 0 || self.decisions.total() == 0) {
             self.start = agents.first().copied();
             self.agents = agents.len();
-            self.llm_outside = self.decisions.total() - inside;
+            self.llm_outside_agents = self.decisions.total() - inside;
             for agent in agents {
                 self.add(tree, vec![agent], Some(agent), Reach::ToAgents);
             }
             return;
         }
-        self.shape = if agents.is_empty() {
-            Shape::NoAgent
+        self.coverage = if agents.is_empty() {
+            Coverage::NoAgent
         } else {
-            Shape::AgentsWithoutCalls
+            Coverage::AgentsWithoutCalls
         };
-        let tops: Vec<_> = tree.top_level().collect();
-        self.start = tops
+        let starts: Vec<_> = tree.top_level().collect();
+        self.start = starts
             .iter()
-            .find(|top| self.decisions.below(tree, **top) > 0)
-            .or(tops.first())
+            .find(|node| self.decisions.in_subtree(tree, **node) > 0)
+            .or(starts.first())
             .copied();
-        self.add(tree, tops, None, Reach::WholeTrace);
+        self.add(tree, starts, None, Reach::EntireTrace);
     }
 
-    /// Adds the loop below some tops; in place of an agent that decided nothing, what ran below it.
-    fn add(&mut self, tree: &TraceTree, tops: Vec<NodeId>, agent: Option<NodeId>, reach: Reach) {
-        enum Next {
+    /// Adds the loop of some starts. An agent without a decision is replaced by its standalone spans
+    /// and its sub-agents.
+    fn add(&mut self, tree: &TraceTree, starts: Vec<NodeId>, agent: Option<NodeId>, reach: Reach) {
+        enum Pending {
             Scope(Vec<NodeId>, Option<NodeId>),
-            Lone(NodeId, Option<NodeId>, Vec<NodeId>),
+            Standalone(NodeId, Option<NodeId>, Vec<NodeId>),
         }
-        let mut stack = vec![Next::Scope(tops, agent)];
-        while let Some(next) = stack.pop() {
-            let (tops, agent) = match next {
-                Next::Scope(tops, agent) => (tops, agent),
-                Next::Lone(node, agent, tools) => {
-                    self.blocks.push(Block::Lone { node, agent, tools });
+        let mut stack = vec![Pending::Scope(starts, agent)];
+        while let Some(pending) = stack.pop() {
+            let (starts, agent) = match pending {
+                Pending::Scope(starts, agent) => (starts, agent),
+                Pending::Standalone(node, agent, tools) => {
+                    self.sections
+                        .push(Section::Standalone { node, agent, tools });
                     continue;
                 }
             };
-            let mut scope = Scope::gather(tree, tops, agent, reach);
+            let mut scope = Scope::collect(tree, starts, agent, reach);
             self.llm_in_tools += scope.llm_in_tools;
             if !scope.decisions.is_empty() {
                 self.sub_agents.extend_from_slice(&scope.sub_agents);
-                self.blocks.push(Block::Loop(scope));
+                self.sections.push(Section::Loop(scope));
                 continue;
             }
-            let mut parts: Vec<(NodeId, Next)> = scope
-                .lone_units()
+            let mut parts: Vec<(NodeId, Pending)> = scope
+                .standalone_spans()
                 .into_iter()
-                .map(|(node, tools)| (node, Next::Lone(node, agent, tools)))
+                .map(|(node, tools)| (node, Pending::Standalone(node, agent, tools)))
                 .collect();
-            for below in &mut scope.sub_agents {
-                below.included = true;
-                let next = Next::Scope(vec![below.node], Some(below.node));
-                parts.push((below.node, next));
+            for sub_agent in &mut scope.sub_agents {
+                sub_agent.included = true;
+                let node = sub_agent.node;
+                parts.push((node, Pending::Scope(vec![node], Some(node))));
             }
             self.sub_agents.append(&mut scope.sub_agents);
             parts.sort_by_key(|(node, _)| *node);
-            stack.extend(parts.into_iter().rev().map(|(_, next)| next));
+            stack.extend(parts.into_iter().rev().map(|(_, pending)| pending));
         }
     }
 }
 
-/// Agents that no agent encloses, by start.
+/// Agents without an agent among their ancestors, by start.
 fn outermost_agents(tree: &TraceTree) -> Vec<NodeId> {
     let mut outermost = Vec::new();
     let mut end = 0;
@@ -245,71 +251,81 @@ fn outermost_agents(tree: &TraceTree) -> Vec<NodeId> {
 }
 
 impl Scope {
-    /// Gathers what lies below some tops. In the whole trace, tops are spans like any other and
-    /// agents hide nothing; else the tops are where the loop starts, and agents are walls.
-    fn gather(tree: &TraceTree, tops: Vec<NodeId>, agent: Option<NodeId>, reach: Reach) -> Self {
+    /// Collects the spans of the loop of some starts.
+    ///
+    /// With [`Reach::EntireTrace`], starts count like any other span, and agents do not end the
+    /// loop.
+    fn collect(tree: &TraceTree, starts: Vec<NodeId>, agent: Option<NodeId>, reach: Reach) -> Self {
         let mut scope = Self {
             agent,
             ..Self::default()
         };
-        let mut stack: Vec<Visit> = tops
+        let mut stack: Vec<Visit> = starts
             .iter()
             .rev()
-            .map(|top| Visit {
-                node: *top,
-                start: reach == Reach::ToAgents,
+            .map(|node| Visit {
+                node: *node,
+                is_start: reach == Reach::ToAgents,
                 tool: None,
                 step: None,
             })
             .collect();
-        while let Some(mut visit) = stack.pop() {
-            let node = visit.node;
-            match tree.kind(node) {
-                SpanKind::Agent if !visit.start && reach == Reach::ToAgents => {
-                    scope.sub_agents.push(Below {
-                        node,
-                        tool: visit.tool,
-                        included: false,
-                    });
-                    continue;
-                }
-                SpanKind::Tool if !visit.start => {
-                    scope.tools.push(ToolSpan {
-                        node,
-                        nested: visit.tool.is_some(),
-                        step: visit.step,
-                    });
-                    visit.tool = visit.tool.or(Some(node));
-                }
-                SpanKind::Llm if visit.start || is_decision(tree, node) => {
-                    if visit.tool.is_none() {
-                        scope.decisions.push(node);
-                    } else {
-                        scope.llm_in_tools += 1;
-                    }
-                }
-                SpanKind::Step if visit.tool.is_none() && !visit.start => {
-                    scope.steps.push(node);
-                    visit.step = Some(node);
-                }
-                _ => {}
+        while let Some(visit) = stack.pop() {
+            if let Some(visit) = scope.visit(tree, visit, reach) {
+                let children = tree.children(visit.node).iter().rev();
+                stack.extend(children.map(|child| Visit {
+                    node: *child,
+                    is_start: false,
+                    ..visit
+                }));
             }
-            stack.extend(tree.children(node).iter().rev().map(|child| Visit {
-                node: *child,
-                start: false,
-                ..visit
-            }));
         }
         scope.decisions.sort_unstable();
         scope.tools.sort_by_key(|tool| tool.node);
         scope.steps.sort_unstable();
-        scope.sub_agents.sort_by_key(|below| below.node);
-        scope.tops = tops;
+        scope.sub_agents.sort_by_key(|agent| agent.node);
+        scope.starts = starts;
         scope
     }
 
-    /// Steps and tools where no model decided, each with its tools.
-    fn lone_units(&self) -> Vec<(NodeId, Vec<NodeId>)> {
+    /// Adds a span to the loop. Returns the context of its children; `None` if the loop ends here.
+    fn visit(&mut self, tree: &TraceTree, mut visit: Visit, reach: Reach) -> Option<Visit> {
+        let node = visit.node;
+        match tree.kind(node) {
+            SpanKind::Agent if !visit.is_start && reach == Reach::ToAgents => {
+                self.sub_agents.push(SubAgentSpan {
+                    node,
+                    tool: visit.tool,
+                    included: false,
+                });
+                return None;
+            }
+            SpanKind::Tool if !visit.is_start => {
+                self.tools.push(ToolSpan {
+                    node,
+                    nested: visit.tool.is_some(),
+                    step: visit.step,
+                });
+                visit.tool = visit.tool.or(Some(node));
+            }
+            SpanKind::Llm if visit.is_start || is_decision(tree, node) => {
+                if visit.tool.is_none() {
+                    self.decisions.push(node);
+                } else {
+                    self.llm_in_tools += 1;
+                }
+            }
+            SpanKind::Step if visit.tool.is_none() && !visit.is_start => {
+                self.steps.push(node);
+                visit.step = Some(node);
+            }
+            _ => {}
+        }
+        Some(visit)
+    }
+
+    /// Steps and tools of a loop without a decision, each with its tools.
+    fn standalone_spans(&self) -> Vec<(NodeId, Vec<NodeId>)> {
         let mut units: Vec<(NodeId, Vec<NodeId>)> =
             self.steps.iter().map(|step| (*step, Vec::new())).collect();
         let mut loose = Vec::new();
@@ -329,23 +345,23 @@ impl Scope {
     }
 }
 
-/// How far a loop reaches down.
+/// How far a loop extends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
-    /// To the next agents.
+    /// Up to the next agents.
     ToAgents,
-    /// Through everything.
-    WholeTrace,
+    /// Through all spans.
+    EntireTrace,
 }
 
-/// A span on the way down.
+/// A span to visit, with its context.
 #[derive(Debug, Clone, Copy)]
 struct Visit {
     node: NodeId,
     /// Whether the loop starts here.
-    start: bool,
-    /// The tool around it.
+    is_start: bool,
+    /// The enclosing tool.
     tool: Option<NodeId>,
-    /// The step around it.
+    /// The enclosing step.
     step: Option<NodeId>,
 }

@@ -1,4 +1,4 @@
-//! Stories of loops: each shape that a framework gives them, and what hostile data may do.
+//! Loops as frameworks nest them, and irregular data.
 
 mod support;
 
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::json;
-use support::{agent, answers, from, ids, llm, span, tool, tree};
+use support::{agent, call_summaries, from_start, ids, llm, span, tool, tree};
 
 use super::*;
 use crate::analysis::captures;
@@ -17,7 +17,7 @@ fn has_note(found: &AgentLoop<'_>, words: &str) -> bool {
 }
 
 #[test]
-fn the_captured_loops() {
+fn captured_loops() {
     for name in captures::NAMES {
         let traces = captures::traces(name);
         let loops: Vec<AgentLoop<'_>> = traces
@@ -33,7 +33,7 @@ fn the_captured_loops() {
 }
 
 #[test]
-fn a_captured_handoff_is_followed_without_a_start_and_named_with_one() {
+fn follows_captured_handoff_only_without_a_start() {
     let tree = captures::trace_with("10-py-auto-openai_agents", "triage");
     let all = agent_loop(&tree, None);
     let agents: Vec<_> = all.iterations.iter().map(|i| i.agent.unwrap()).collect();
@@ -44,18 +44,15 @@ fn a_captured_handoff_is_followed_without_a_start_and_named_with_one() {
     assert_eq!(triage.total_iterations, 1);
     let handed_to = triage.iterations[0].tool_calls[0].handoff_to;
     assert_eq!(handed_to, all.iterations[1].agent_span_id);
-    assert!(has_note(&triage, "handed to another agent"));
+    assert!(has_note(&triage, "handed off to another agent"));
 
     let root = agent_loop(&tree, tree.roots().first().copied());
-    assert_eq!(
-        root.total_iterations, 3,
-        "a workflow of agents shows them all"
-    );
+    assert_eq!(root.total_iterations, 3, "a workflow shows all its agents");
     assert!(root.sub_agents.iter().all(|sub| sub.included));
 }
 
 #[test]
-fn every_captured_span_can_be_a_start() {
+fn every_captured_span_can_be_the_start() {
     for name in captures::NAMES {
         for tree in captures::traces(name).into_values() {
             for node in tree.nodes() {
@@ -69,7 +66,7 @@ fn every_captured_span_can_be_a_start() {
 }
 
 #[test]
-fn a_call_recorded_twice_is_one_decision_and_what_the_outer_span_lacks_is_taken_from_the_inner() {
+fn nested_llm_spans_are_one_decision_with_content_of_the_inner_span() {
     let mut outer = llm("outer", "a", 1, 5);
     outer.0.metrics.clear();
     let tree = tree(vec![
@@ -77,23 +74,23 @@ fn a_call_recorded_twice_is_one_decision_and_what_the_outer_span_lacks_is_taken_
         outer,
         llm("inner", "outer", 2, 4)
             .input(json!([{"role": "user", "content": "q"}]))
-            .asks(&[("find", json!({"q": 1}), "c1")]),
+            .requests(&[("find", json!({"q": 1}), "c1")]),
         tool("t", "find", "a", 6, 7).output(json!("found")),
         llm("outer2", "a", 8, 12).says("done"),
         llm("inner2", "outer2", 9, 11).says("done"),
     ]);
     let found = agent_loop(&tree, None);
     assert_eq!(ids(&found), ["outer", "outer2"]);
-    assert_eq!(answers(&found), [vec!["t = found"], vec![]]);
+    assert_eq!(call_summaries(&found), [vec!["t = found"], vec![]]);
     assert_eq!((found.totals.input_tokens, found.totals.llm_calls), (20, 2));
     assert_eq!(found.timeline[0].content, "q");
 }
 
 #[test]
-fn calls_made_at_once_find_their_tools_by_id_in_whatever_order_they_ran() {
+fn pairs_parallel_calls_by_id() {
     let tree = tree(vec![
         agent("a", "", 0, 20),
-        llm("l1", "a", 1, 2).asks(&[
+        llm("l1", "a", 1, 2).requests(&[
             ("find", json!({"q": 1}), "c1"),
             ("find", json!({"q": 1}), "c2"),
         ]),
@@ -108,16 +105,16 @@ fn calls_made_at_once_find_their_tools_by_id_in_whatever_order_they_ran() {
         llm("l2", "a", 7, 8).says("done"),
     ]);
     assert_eq!(
-        answers(&agent_loop(&tree, None))[0],
+        call_summaries(&agent_loop(&tree, None))[0],
         ["first = one", "second = two"]
     );
 }
 
 #[test]
-fn without_ids_arguments_decide_then_the_name_then_the_name_in_other_dress() {
+fn pairs_calls_without_ids_by_arguments_then_by_name() {
     let tree = tree(vec![
         agent("a", "", 0, 20),
-        llm("l1", "a", 1, 2).asks(&[
+        llm("l1", "a", 1, 2).requests(&[
             ("find", json!({"q": 1, "r": 2}), ""),
             ("find", json!(r#"{"q": 2}"#), ""),
             ("mcp__shop__Get-Order", json!({"id": 7}), ""),
@@ -136,14 +133,14 @@ fn without_ids_arguments_decide_then_the_name_then_the_name_in_other_dress() {
         llm("l2", "a", 9, 10).says("done"),
     ]);
     assert_eq!(
-        answers(&agent_loop(&tree, None))[0],
+        call_summaries(&agent_loop(&tree, None))[0],
         ["f1 = 1", "f2 = 2", "g = order", "o = odd"]
     );
 }
 
 #[test]
-fn an_id_used_again_in_each_turn_joins_each_call_to_its_own_result() {
-    let turn = |results: &[&str]| {
+fn pairs_reused_ids_with_the_next_result() {
+    let input = |results: &[&str]| {
         let results = results.iter();
         let messages: Vec<Value> = results
             .map(|result| {
@@ -153,28 +150,34 @@ fn an_id_used_again_in_each_turn_joins_each_call_to_its_own_result() {
             .collect();
         Value::Array(messages)
     };
-    let ask = |n: i64| [("find", json!({"n": n}), "call_0")];
+    let request = |n: i64| [("find", json!({"n": n}), "call_0")];
     let tree = tree(vec![
         agent("a", "", 0, 20),
-        llm("l1", "a", 1, 2).asks(&ask(1)),
-        llm("l2", "a", 3, 4).input(turn(&["one"])).asks(&ask(2)),
+        llm("l1", "a", 1, 2).requests(&request(1)),
+        llm("l2", "a", 3, 4)
+            .input(input(&["one"]))
+            .requests(&request(2)),
         llm("l3", "a", 5, 6)
-            .input(turn(&["one", "two"]))
+            .input(input(&["one", "two"]))
             .says("done"),
     ]);
     let found = agent_loop(&tree, None);
-    assert_eq!(answers(&found), [vec!["- = one"], vec!["- = two"], vec![]]);
+    assert_eq!(
+        call_summaries(&found),
+        [vec!["- = one"], vec!["- = two"], vec![]]
+    );
 }
 
 #[test]
-fn a_tool_without_a_span_has_the_result_that_the_model_was_given() {
+fn tool_without_span_has_the_result_that_the_model_received() {
     // CrewAI runs its tools inside a task.
     let tree = tree(vec![
         span("crew", "", SpanKind::Workflow, 0, 30),
         span("task", "crew", SpanKind::Task, 0, 30),
         agent("a", "task", 0, 30),
         span("exec", "a", SpanKind::Workflow, 0, 30),
-        llm("l1", "exec", 1, 2).asks(&[("find", json!({}), "c1"), ("lost", json!({}), "c2")]),
+        llm("l1", "exec", 1, 2)
+            .requests(&[("find", json!({}), "c1"), ("missing", json!({}), "c2")]),
         span("execute_native_tool", "exec", SpanKind::Task, 3, 4),
         llm("l2", "exec", 5, 6)
             .input(json!([{"role": "tool", "content": "found", "tool_call_id": "c1"}]))
@@ -182,12 +185,12 @@ fn a_tool_without_a_span_has_the_result_that_the_model_was_given() {
     ]);
     let found = agent_loop(&tree, None);
     assert_eq!(found.agent_name, "a");
-    assert_eq!(answers(&found)[0], ["- = found", "- = -"]);
+    assert_eq!(call_summaries(&found)[0], ["- = found", "- = -"]);
     assert!(has_note(&found, "1 tool call(s) have neither"));
 }
 
 #[test]
-fn a_tool_nobody_asked_for_stands_in_the_iteration_after_whose_decision_it_ran() {
+fn lists_tool_without_request_in_the_iteration_that_it_follows() {
     let tree = tree(vec![
         agent("a", "", 0, 20),
         tool("warmup", "warmup", "a", 0, 1).output(json!("w")),
@@ -199,8 +202,11 @@ fn a_tool_nobody_asked_for_stands_in_the_iteration_after_whose_decision_it_ran()
     ]);
     let found = agent_loop(&tree, None);
     assert_eq!(
-        answers(&found),
-        [vec!["warmup = w unasked", "log = l unasked"], vec![]]
+        call_summaries(&found),
+        [
+            vec!["warmup = w unrequested", "log = l unrequested"],
+            vec![]
+        ]
     );
     assert_eq!(
         *found.iterations[0].tool_calls[1].arguments,
@@ -209,10 +215,10 @@ fn a_tool_nobody_asked_for_stands_in_the_iteration_after_whose_decision_it_ran()
 }
 
 #[test]
-fn a_failed_tool_and_a_failed_decision_say_why() {
+fn reports_errors_of_tools_and_decisions() {
     let tree = tree(vec![
         agent("a", "", 0, 20),
-        llm("l1", "a", 1, 2).asks(&[("find", json!({}), "c1")]),
+        llm("l1", "a", 1, 2).requests(&[("find", json!({}), "c1")]),
         tool("t", "find", "a", 3, 4).fails("no network"),
         llm("l2", "a", 5, 6).fails("overloaded"),
     ]);
@@ -234,14 +240,14 @@ fn a_failed_tool_and_a_failed_decision_say_why() {
 }
 
 #[test]
-fn a_sub_agent_is_named_and_its_decisions_are_its_own() {
+fn excludes_decisions_of_sub_agents() {
     // A coding agent: agent > step > llm and tools, a sub-agent inside a tool.
     let tree = tree(vec![
         agent("main", "", 0, 40)
             .tokens(999.0)
             .input(json!("fix it")),
         span("inference-1", "main", SpanKind::Step, 1, 20),
-        llm("l1", "inference-1", 2, 3).asks(&[("Task", json!({"p": "look"}), "c1")]),
+        llm("l1", "inference-1", 2, 3).requests(&[("Task", json!({"p": "look"}), "c1")]),
         tool("task", "Task", "inference-1", 4, 15)
             .meta("tool_id", "c1")
             .output(json!("seen")),
@@ -260,17 +266,17 @@ fn a_sub_agent_is_named_and_its_decisions_are_its_own() {
         ("scout", Some(1), 2)
     );
     assert!(has_note(&found, "1 sub-agent(s) made 2 LLM call(s)"));
-    // Backfilled decisions have no input: the question is the agent's.
+    // Decisions added later by a coding agent have no input, so the agent's input is shown.
     assert_eq!(
         (found.timeline[0].role, found.timeline[0].content.as_ref()),
         ("user", "fix it")
     );
-    assert_eq!(ids(&from(&tree, "scout")), ["s1", "s2"]);
-    assert_eq!(ids(&from(&tree, "task")), ["s1", "s2"]);
+    assert_eq!(ids(&from_start(&tree, "scout")), ["s1", "s2"]);
+    assert_eq!(ids(&from_start(&tree, "task")), ["s1", "s2"]);
 }
 
 #[test]
-fn an_agent_that_only_calls_agents_shows_their_decisions_and_its_own_tools_in_order() {
+fn agent_without_decisions_shows_its_tools_and_sub_agents_in_order() {
     let tree = tree(vec![
         agent("boss", "", 0, 40),
         tool("load", "load", "boss", 1, 2).output(json!("loaded")),
@@ -298,11 +304,11 @@ fn an_agent_that_only_calls_agents_shows_their_decisions_and_its_own_tools_in_or
 }
 
 #[test]
-fn parallel_decisions_are_all_listed_and_keep_their_tools() {
+fn lists_parallel_decisions_with_their_tools() {
     let tree = tree(vec![
         agent("a", "", 0, 40),
-        llm("p1", "a", 1, 10).asks(&[("find", json!({"n": 1}), "")]),
-        llm("p2", "a", 2, 9).asks(&[("find", json!({"n": 2}), "")]),
+        llm("p1", "a", 1, 10).requests(&[("find", json!({"n": 1}), "")]),
+        llm("p2", "a", 2, 9).requests(&[("find", json!({"n": 2}), "")]),
         tool("t2", "find", "a", 11, 12)
             .input(json!(r#"{"n": 2}"#))
             .output(json!("2")),
@@ -312,16 +318,19 @@ fn parallel_decisions_are_all_listed_and_keep_their_tools() {
         llm("end", "a", 20, 21).says("done"),
     ]);
     let found = agent_loop(&tree, None);
-    assert_eq!(answers(&found), [vec!["t1 = 1"], vec!["t2 = 2"], vec![]]);
+    assert_eq!(
+        call_summaries(&found),
+        [vec!["t1 = 1"], vec!["t2 = 2"], vec![]]
+    );
     assert!(found.iterations[1].overlaps_previous && !found.iterations[2].overlaps_previous);
 }
 
 #[test]
-fn going_in_circles_is_counted() {
+fn counts_repeated_calls() {
     let mut spans = vec![agent("a", "", 0, 100)];
     for n in 0..4 {
         let arguments = [("build", json!({"target": "all"}), "")];
-        spans.push(llm(&format!("l{n}"), "a", 10 * n + 1, 10 * n + 2).asks(&arguments));
+        spans.push(llm(&format!("l{n}"), "a", 10 * n + 1, 10 * n + 2).requests(&arguments));
         spans.push(tool(&format!("t{n}"), "build", "a", 10 * n + 3, 10 * n + 4).fails("no rule"));
     }
     let tree = tree(spans);
@@ -333,7 +342,7 @@ fn going_in_circles_is_counted() {
 }
 
 #[test]
-fn a_later_word_of_the_user_stands_before_the_decision_that_heard_it() {
+fn shows_later_user_message_before_the_decision_that_received_it() {
     let tree = tree(vec![
         agent("a", "", 0, 40),
         llm("l1", "a", 1, 2)
@@ -372,18 +381,18 @@ fn a_later_word_of_the_user_stands_before_the_decision_that_heard_it() {
 }
 
 #[test]
-fn an_unfinished_agent_whose_span_is_not_there_yet_has_a_loop_of_its_orphans() {
+fn orphans_of_an_unfinished_agent_form_a_loop() {
     let tree = tree(vec![
-        llm("l1", "unsent", 1, 2).asks(&[("find", json!({}), "c1")]),
+        llm("l1", "unsent", 1, 2).requests(&[("find", json!({}), "c1")]),
         tool("t", "find", "unsent", 3, 4).output(json!("found")),
         llm("l2", "unsent", 5, 6).says("done"),
     ]);
     let found = agent_loop(&tree, None);
-    assert_eq!(answers(&found), [vec!["t = found"], vec![]]);
+    assert_eq!(call_summaries(&found), [vec!["t = found"], vec![]]);
 }
 
 #[test]
-fn decisions_beside_the_agents_are_mentioned_or_are_the_loop() {
+fn decisions_outside_agents_are_noted_or_form_the_loop() {
     let beside = tree(vec![
         span("flow", "", SpanKind::Workflow, 0, 40),
         llm("route", "flow", 1, 2).says("a"),
@@ -392,8 +401,8 @@ fn decisions_beside_the_agents_are_mentioned_or_are_the_loop() {
     ]);
     let found = agent_loop(&beside, None);
     assert_eq!(ids(&found), ["l1"]);
-    assert!(has_note(&found, "1 LLM call(s) lie outside"));
-    let root = from(&beside, "flow");
+    assert!(has_note(&found, "1 LLM call(s) are outside"));
+    let root = from_start(&beside, "flow");
     assert_eq!(ids(&root), ["route"]);
     assert_eq!(root.sub_agents[0].llm_calls, 1);
 
@@ -401,15 +410,15 @@ fn decisions_beside_the_agents_are_mentioned_or_are_the_loop() {
         span("flow", "", SpanKind::Workflow, 0, 40),
         agent("a", "flow", 0, 10),
         tool("t", "find", "a", 3, 4).output(json!("found")),
-        llm("l1", "flow", 1, 2).asks(&[("find", json!({}), "")]),
+        llm("l1", "flow", 1, 2).requests(&[("find", json!({}), "")]),
     ]);
     let found = agent_loop(&hollow, None);
-    assert_eq!(answers(&found), [vec!["t = found"]]);
-    assert!(has_note(&found, "outside of its agent spans"));
+    assert_eq!(call_summaries(&found), [vec!["t = found"]]);
+    assert!(has_note(&found, "outside its agent spans"));
 }
 
 #[test]
-fn steps_without_a_recorded_decision_are_iterations_with_their_tools() {
+fn steps_without_decisions_are_iterations() {
     let tree = tree(vec![
         agent("a", "", 0, 40),
         span("step", "a", SpanKind::Step, 1, 10).output(json!("thought")),
@@ -420,17 +429,20 @@ fn steps_without_a_recorded_decision_are_iterations_with_their_tools() {
     assert_eq!(ids(&found), ["step", "loose"]);
     assert_eq!(found.iterations[0].content, "thought");
     assert_eq!(
-        answers(&found),
-        [vec!["t = found unasked"], vec!["loose = bye unasked"]]
+        call_summaries(&found),
+        [
+            vec!["t = found unrequested"],
+            vec!["loose = bye unrequested"]
+        ]
     );
-    assert!(has_note(&found, "No LLM call was recorded"));
+    assert!(has_note(&found, "No LLM call is recorded"));
 }
 
 #[test]
-fn an_llm_call_inside_a_tool_is_the_tools_business() {
+fn excludes_llm_calls_inside_tools() {
     let tree = tree(vec![
         agent("a", "", 0, 40),
-        llm("l1", "a", 1, 2).asks(&[("sum", json!({}), "")]),
+        llm("l1", "a", 1, 2).requests(&[("sum", json!({}), "")]),
         tool("t", "sum", "a", 3, 9).output(json!("short")),
         llm("in_tool", "t", 4, 5).says("short"),
         llm("l2", "a", 10, 11).says("done"),
@@ -438,23 +450,23 @@ fn an_llm_call_inside_a_tool_is_the_tools_business() {
     let found = agent_loop(&tree, None);
     assert_eq!(ids(&found), ["l1", "l2"]);
     assert!(has_note(&found, "1 LLM call(s) were made inside tools"));
-    assert_eq!(ids(&from(&tree, "t")), ["in_tool"]);
+    assert_eq!(ids(&from_start(&tree, "t")), ["in_tool"]);
 }
 
 #[test]
-fn an_empty_trace_has_an_empty_loop() {
+fn empty_trace_has_empty_loop() {
     let tree = TraceTree::build(&[]);
     let found = agent_loop(&tree, None);
     assert!(found.iterations.is_empty() && found.timeline.is_empty());
 }
 
 #[test]
-fn texts_and_arguments_are_cut_and_counted() {
+fn truncates_and_counts_texts_and_arguments() {
     let tree = tree(vec![
         agent("a", "", 0, 40),
         llm("l1", "a", 1, 2)
             .input(json!([{"role": "user", "content": "q".repeat(50)}]))
-            .asks(&[("find", json!({"long": "x".repeat(50)}), "")]),
+            .requests(&[("find", json!({"long": "x".repeat(50)}), "")]),
         tool("t", "find", "a", 3, 4).output(json!("r".repeat(50))),
     ]);
     let mut found = agent_loop(&tree, None);
@@ -468,7 +480,7 @@ fn texts_and_arguments_are_cut_and_counted() {
 }
 
 #[test]
-fn ten_thousand_decisions_in_a_chain_or_in_a_row_are_no_trouble() {
+fn handles_thousands_of_nested_or_sequential_decisions() {
     let mut chain = vec![agent("root", "", 0, 100_000)];
     let mut row = vec![agent("root", "", 0, 100_000)];
     let mut parent = "root".to_owned();
@@ -477,7 +489,7 @@ fn ten_thousand_decisions_in_a_chain_or_in_a_row_are_no_trouble() {
         chain.push(span(&task, &parent, SpanKind::Task, n, 90_000));
         chain.push(llm(&id, &task, n, n + 1).says("x"));
         parent = task;
-        row.push(llm(&id, "root", n, 90_000).asks(&[("find", json!({"n": n}), "")]));
+        row.push(llm(&id, "root", n, 90_000).requests(&[("find", json!({"n": n}), "")]));
         let found = tool(&format!("t{n}"), "find", "root", n + 1, n + 2);
         row.push(found.input(json!({"n": n})));
     }
@@ -505,20 +517,20 @@ fn any_kind() -> impl Strategy<Value = SpanKind> {
 
 proptest! {
     #[test]
-    fn in_any_tree_no_decision_and_no_tool_is_listed_twice(
+    fn lists_each_decision_and_each_tool_once(
         spans in prop::collection::vec(
             (0..30_u8, prop::option::of(0..35_u8), any_kind(), 0..20_i64, 0..10_i64, 0..3_usize), 1..30
         ),
     ) {
-        // Ids repeat, parents are missing or go in circles; names tell the spans apart.
+        // Ids repeat, and parents are missing or form cycles. Names identify the spans.
         let spans: Vec<_> = spans
             .into_iter()
             .enumerate()
-            .map(|(at, (id, parent, kind, start, length, asked))| {
+            .map(|(at, (id, parent, kind, start, length, call_count))| {
                 let parent = parent.map(|parent| parent.to_string()).unwrap_or_default();
-                let calls: Vec<_> = (0..asked).map(|n| ("find", json!({"n": n}), "")).collect();
+                let calls: Vec<_> = (0..call_count).map(|n| ("find", json!({"n": n}), "")).collect();
                 let build = span(&id.to_string(), &parent, kind, start, start + length);
-                Arc::new(build.name(&format!("{at}")).tokens(1.0).asks(&calls).0)
+                Arc::new(build.name(&format!("{at}")).tokens(1.0).requests(&calls).0)
             })
             .collect();
         let tree = TraceTree::build(&spans);
@@ -531,11 +543,11 @@ proptest! {
             prop_assert_eq!(names.len(), found.total_iterations);
             let calls = || found.iterations.iter().flat_map(|i| &i.tool_calls);
             prop_assert_eq!(calls().count(), found.totals.tool_calls);
-            let unasked: Vec<_> = calls().filter(|c| !c.asked_by_model).map(|c| &c.name).collect();
-            let mut once = unasked.clone();
+            let unrequested: Vec<_> = calls().filter(|c| !c.asked_by_model).map(|c| &c.name).collect();
+            let mut once = unrequested.clone();
             once.sort_unstable();
             once.dedup();
-            prop_assert_eq!(once.len(), unasked.len());
+            prop_assert_eq!(once.len(), unrequested.len());
             let numbers = found.iterations.iter().map(|i| i.iteration);
             prop_assert!(numbers.eq(1..=found.total_iterations));
         }

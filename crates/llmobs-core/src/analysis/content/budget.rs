@@ -1,9 +1,8 @@
-//! How much work a JSONPath may take.
+//! The work budget of a JSONPath.
 //!
-//! A path of a few hundred characters can ask for more steps than there are atoms: unions and
-//! descents multiply, filters run once per value and may hold queries and regular expressions of
-//! their own. Each step is estimated, from above, before it is done; a path that would pass the
-//! limit is refused.
+//! A path of a few hundred characters can take exponential time: unions and descents multiply, and
+//! filters run once per value and may contain queries and regular expressions. An upper bound of each
+//! step is computed before the step. A path that exceeds the budget is rejected.
 
 use jsonpath_rust::parser::model::{
     Comparable, Comparison, Filter, FilterAtom, FnArg, JpQuery, Literal, Segment, Selector,
@@ -11,35 +10,35 @@ use jsonpath_rust::parser::model::{
 };
 use serde_json::Value;
 
-/// Units of work for one path: about a second.
-const LIMIT: usize = 10_000_000;
-/// Bytes of text that weigh as much as one value.
+/// Units of work for one path; about a second.
+const MAX_UNITS: usize = 10_000_000;
+/// Bytes of text that cost as much as one value.
 const BYTES_PER_UNIT: usize = 64;
-/// Levels below which a filter may search with `..`: the crate recurses there.
+/// Maximum depth of a value that a filter applies to: `jsonpath_rust` recurses into it.
 const MAX_FILTER_DEPTH: usize = 300;
-/// Units to build a regular expression, for each character of it.
-const REGEX_UNITS: usize = 30;
-/// Units for each class such as `\w`, which stands for many ranges.
-const CLASS_UNITS: usize = 2_000;
-/// Values for which a filter inside a filter is thought to look at the whole content.
-const NESTED_ROOT: usize = 10_000;
-/// Units for a regular expression that comes from the data.
+/// Units to compile a regular expression, per byte.
+const REGEX_UNITS_PER_BYTE: usize = 30;
+/// Units per character class such as `\w`, which expands to many ranges.
+const REGEX_UNITS_PER_CLASS: usize = 2_000;
+/// Assumed number of values for which a nested filter reads the root.
+const NESTED_FILTER_VALUES: usize = 10_000;
+/// Units to compile a regular expression that comes from the data.
 const UNKNOWN_REGEX_UNITS: usize = 100_000;
 
-/// Why a path was stopped.
+/// The limit that a path exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Exceeded {
-    /// It would take too long on this content.
-    #[error("this path takes too much work on this content; name what is wanted more closely")]
+    /// The work budget.
+    #[error("this path takes too much work on this content; use a more specific path")]
     Work,
-    /// Its filter would recurse too deeply.
+    /// The depth of values that filters apply to.
     #[error(
         "this content is nested too deeply for a filter; select by names and indexes, or with `..`"
     )]
     Depth,
 }
 
-/// What is left to spend.
+/// The remaining units of work.
 #[derive(Debug)]
 pub(super) struct Budget {
     left: usize,
@@ -47,72 +46,72 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn new() -> Self {
-        Self { left: LIMIT }
+        Self { left: MAX_UNITS }
     }
 
-    /// Takes some units of work.
+    /// Subtracts units of work.
     pub(super) fn spend(&mut self, units: usize) -> Result<(), Exceeded> {
         self.left = self.left.checked_sub(units).ok_or(Exceeded::Work)?;
         Ok(())
     }
 }
 
-/// How much a value holds: values, and pieces of text.
-pub(super) fn weight(value: &Value) -> usize {
+/// The size of a value in units: its descendants and their text.
+pub(super) fn size(value: &Value) -> usize {
     measure(value).0
 }
 
-/// Weight and depth of a value.
+/// Size and depth of a value.
 fn measure(value: &Value) -> (usize, usize) {
-    let mut weight = 0;
-    let mut deepest = 0;
+    let mut size = 0;
+    let mut max_depth = 0;
     let mut stack = vec![(value, 1)];
     while let Some((value, depth)) = stack.pop() {
-        weight += 1;
-        deepest = deepest.max(depth);
+        size += 1;
+        max_depth = max_depth.max(depth);
         match value {
-            Value::String(text) => weight += text.len() / BYTES_PER_UNIT,
+            Value::String(text) => size += text.len() / BYTES_PER_UNIT,
             Value::Array(items) => stack.extend(items.iter().map(|item| (item, depth + 1))),
             Value::Object(map) => {
                 for (key, item) in map {
-                    weight += key.len() / BYTES_PER_UNIT;
+                    size += key.len() / BYTES_PER_UNIT;
                     stack.push((item, depth + 1));
                 }
             }
             _ => {}
         }
     }
-    (weight, deepest)
+    (size, max_depth)
 }
 
 /// The selectors of a segment.
-pub(super) fn selectors_of(segment: &Segment) -> &[Selector] {
+pub(super) fn selectors(segment: &Segment) -> &[Selector] {
     match segment {
         Segment::Selector(selector) => std::slice::from_ref(selector),
         Segment::Selectors(selectors) => selectors.as_slice(),
-        Segment::Descendant(inner) => selectors_of(inner),
+        Segment::Descendant(inner) => selectors(inner),
     }
 }
 
-/// The filters of a query, those inside other filters left out.
-fn filters_of(segments: &[Segment]) -> impl Iterator<Item = &Filter> {
+/// The filters of a query, without nested filters.
+fn filters(segments: &[Segment]) -> impl Iterator<Item = &Filter> {
     segments
         .iter()
-        .flat_map(selectors_of)
+        .flat_map(selectors)
         .filter_map(|selector| match selector {
             Selector::Filter(filter) => Some(filter),
             _ => None,
         })
 }
 
-/// Whether a filter of the query looks at the whole content, with `$`.
-pub(super) fn looks_at_root(query: &JpQuery) -> bool {
-    filters_of(&query.segments).any(|filter| Price::of(filter).per_root > 0)
+/// Whether a filter of the query reads the root, with `$`.
+pub(super) fn reads_root(query: &JpQuery) -> bool {
+    filters(&query.segments).any(|filter| FilterCost::of(filter).per_root_value > 0)
 }
 
-/// What a selector, not looking at the root, costs on one value at most. The children that it
-/// selects are paid for when they are known.
-pub(super) fn cost(selector: &Selector, value: &Value) -> Result<usize, Exceeded> {
+/// Maximum cost of a selector that does not read the root, on one value. The children that it selects
+/// are added once they are known.
+pub(super) fn selector_cost(selector: &Selector, value: &Value) -> Result<usize, Exceeded> {
     let Selector::Filter(filter) = selector else {
         return Ok(1);
     };
@@ -121,18 +120,18 @@ pub(super) fn cost(selector: &Selector, value: &Value) -> Result<usize, Exceeded
         Value::Object(map) => map.len(),
         _ => return Ok(1),
     };
-    let price = Price::of(filter);
-    let (weight, depth) = measure(value);
+    let cost = FilterCost::of(filter);
+    let (size, depth) = measure(value);
     if depth > MAX_FILTER_DEPTH {
         return Err(Exceeded::Depth);
     }
-    let queries = weight.saturating_mul(price.per_weight);
-    Ok(queries.saturating_add(children.saturating_mul(price.per_child)))
+    let queries = size.saturating_mul(cost.per_value);
+    Ok(queries.saturating_add(children.saturating_mul(cost.per_child)))
 }
 
-/// What a query with a filter that looks at the root costs at most.
-pub(super) fn whole_cost(query: &JpQuery, root: &Value) -> Result<usize, Exceeded> {
-    let (weight, depth) = measure(root);
+/// Maximum cost of a query with a filter that reads the root.
+pub(super) fn query_cost(query: &JpQuery, root: &Value) -> Result<usize, Exceeded> {
+    let (size, depth) = measure(root);
     if depth > MAX_FILTER_DEPTH {
         return Err(Exceeded::Depth);
     }
@@ -143,30 +142,30 @@ pub(super) fn whole_cost(query: &JpQuery, root: &Value) -> Result<usize, Exceede
         };
         repeats
             .saturating_mul(levels)
-            .saturating_mul(selectors_of(segment).len().max(1))
+            .saturating_mul(selectors(segment).len().max(1))
     });
-    let per_value = filters_of(&query.segments).fold(1_usize, |units, filter| {
-        let price = Price::of(filter);
+    let per_value = filters(&query.segments).fold(1_usize, |units, filter| {
+        let cost = FilterCost::of(filter);
         units
-            .saturating_add(price.per_child)
-            .saturating_add(price.per_weight)
-            .saturating_add(price.per_root.saturating_mul(weight))
+            .saturating_add(cost.per_child)
+            .saturating_add(cost.per_value)
+            .saturating_add(cost.per_root_value.saturating_mul(size))
     });
-    Ok(weight.saturating_mul(per_value).saturating_mul(repeats))
+    Ok(size.saturating_mul(per_value).saturating_mul(repeats))
 }
 
-/// What a filter costs.
+/// The cost of a filter.
 #[derive(Debug, Clone, Copy, Default)]
-struct Price {
-    /// Units for each child that it judges.
+struct FilterCost {
+    /// Units per child that it applies to.
     per_child: usize,
-    /// Units for each value below the children: queries from `@`.
-    per_weight: usize,
-    /// Units for each value of the whole content and each child: queries from `$`.
-    per_root: usize,
+    /// Units per descendant of the children, for queries from `@`.
+    per_value: usize,
+    /// Units per value of the entire content and child, for queries from `$`.
+    per_root_value: usize,
 }
 
-impl Price {
+impl FilterCost {
     fn of(filter: &Filter) -> Self {
         match filter {
             Filter::Or(filters) | Filter::And(filters) => Self::sum(filters.iter().map(Self::of)),
@@ -176,30 +175,30 @@ impl Price {
         }
     }
 
-    fn sum(prices: impl Iterator<Item = Self>) -> Self {
-        prices.fold(Self::default(), |sum, price| Self {
-            per_child: sum.per_child.saturating_add(price.per_child),
-            per_weight: sum.per_weight.saturating_add(price.per_weight),
-            per_root: sum.per_root.saturating_add(price.per_root),
+    fn sum(costs: impl Iterator<Item = Self>) -> Self {
+        costs.fold(Self::default(), |sum, cost| Self {
+            per_child: sum.per_child.saturating_add(cost.per_child),
+            per_value: sum.per_value.saturating_add(cost.per_value),
+            per_root_value: sum.per_root_value.saturating_add(cost.per_root_value),
         })
     }
 
     fn of_test(test: &Test) -> Self {
         match test {
             Test::RelQuery(segments) => {
-                let (per_weight, per_root) = query_units(segments);
+                let (per_value, per_root_value) = query_units(segments);
                 Self {
                     per_child: 1,
-                    per_weight,
-                    per_root,
+                    per_value,
+                    per_root_value,
                 }
             }
             Test::AbsQuery(JpQuery { segments }) => {
                 let (own, nested) = query_units(segments);
                 Self {
                     per_child: 1,
-                    per_weight: 0,
-                    per_root: own.saturating_add(nested),
+                    per_value: 0,
+                    per_root_value: own.saturating_add(nested),
                 }
             }
             Test::Function(function) => Self::of_function(function),
@@ -214,16 +213,16 @@ impl Price {
                 ..Self::default()
             },
             Comparable::Function(function) => Self::of_function(function),
-            // What is found is compared, and for that copied, whole.
+            // The value is copied to compare it.
             Comparable::SingularQuery(SingularQuery::Current(_)) => Self {
                 per_child: 1,
-                per_weight: 2,
-                per_root: 0,
+                per_value: 2,
+                per_root_value: 0,
             },
             Comparable::SingularQuery(SingularQuery::Root(_)) => Self {
                 per_child: 1,
-                per_weight: 1,
-                per_root: 2,
+                per_value: 1,
+                per_root_value: 2,
             },
         }))
     }
@@ -242,12 +241,12 @@ impl Price {
                 Self::sum([Self::of_argument(text), Self::of_argument(pattern), build].into_iter())
             }
             TestFunction::Custom(_, arguments) => {
-                // These compare every argument with every other one.
+                // Custom functions compare all arguments with each other.
                 let each = Self::sum(arguments.iter().map(Self::of_argument));
                 Self {
                     per_child: each.per_child.saturating_mul(16),
-                    per_weight: each.per_weight.saturating_mul(64),
-                    per_root: each.per_root.saturating_mul(64),
+                    per_value: each.per_value.saturating_mul(64),
+                    per_root_value: each.per_root_value.saturating_mul(64),
                 }
             }
         }
@@ -265,50 +264,51 @@ impl Price {
     }
 }
 
-/// Units that a query inside a filter costs for each value below its start, and units for each
-/// value of the whole content, when a filter of its own looks there.
+/// Units of a query in a filter: per descendant of its start, and per value of the entire content if a
+/// nested filter reads the root.
 fn query_units(segments: &[Segment]) -> (usize, usize) {
-    let mut per_root = 0_usize;
+    let mut per_root_value = 0_usize;
     let mut repeats = 1_usize;
     let mut units = 1_usize;
     let mut descents = 0;
     for segment in segments {
         let mut inner = segment;
-        while let Segment::Descendant(below) = inner {
-            // The first descent visits each value once; the next one, once per level above it.
+        while let Segment::Descendant(descendant) = inner {
+            // The first descent visits each value once, each further one once per level above it.
             if descents > 0 {
                 repeats = repeats.saturating_mul(MAX_FILTER_DEPTH);
             }
             descents += 1;
-            inner = below;
+            inner = descendant;
         }
-        let selectors = selectors_of(inner);
+        let selectors = selectors(inner);
         repeats = repeats.saturating_mul(selectors.len().max(1));
         let mut step = 1_usize;
         for selector in selectors {
             if let Selector::Filter(filter) = selector {
-                let price = Price::of(filter);
-                // A filter judges each value below; after a descent, once per level above it.
+                let cost = FilterCost::of(filter);
+                // A filter applies to each descendant; after a descent, once per level above it.
                 let levels = if descents > 0 { MAX_FILTER_DEPTH } else { 1 };
                 step = step
-                    .saturating_add(price.per_child)
-                    .saturating_add(price.per_weight.saturating_mul(levels));
-                // Judged for each of many values, each time anew: never worth its cost.
-                per_root = per_root.saturating_add(price.per_root.saturating_mul(NESTED_ROOT));
+                    .saturating_add(cost.per_child)
+                    .saturating_add(cost.per_value.saturating_mul(levels));
+                // Evaluated again for each value, so always expensive.
+                per_root_value = per_root_value
+                    .saturating_add(cost.per_root_value.saturating_mul(NESTED_FILTER_VALUES));
             }
         }
         units = units.saturating_add(repeats.saturating_mul(step));
     }
-    (units, per_root)
+    (units, per_root_value)
 }
 
-/// Units to build the regular expression, which happens for each value anew.
+/// Units to compile the regular expression, which happens again for each value.
 fn regex_units(pattern: &FnArg) -> usize {
     let FnArg::Literal(Literal::String(pattern)) = pattern else {
         return UNKNOWN_REGEX_UNITS;
     };
     let classes = pattern.matches('\\').count() + pattern.matches("(?").count();
-    // Counted repetitions are written out, and multiply when nested.
+    // Counted repetitions are expanded, and multiply if nested.
     let repetitions = pattern
         .split('{')
         .skip(1)
@@ -327,8 +327,8 @@ fn regex_units(pattern: &FnArg) -> usize {
         .fold(1_usize, usize::saturating_mul);
     pattern
         .len()
-        .saturating_mul(REGEX_UNITS)
-        .saturating_add(classes.saturating_mul(CLASS_UNITS))
+        .saturating_mul(REGEX_UNITS_PER_BYTE)
+        .saturating_add(classes.saturating_mul(REGEX_UNITS_PER_CLASS))
         .saturating_mul(repetitions)
 }
 
@@ -341,14 +341,14 @@ mod tests {
 
     fn cost_of(path: &str, value: &Value) -> Result<usize, Exceeded> {
         let query = parse_json_path(path).unwrap();
-        if looks_at_root(&query) {
-            return whole_cost(&query, value);
+        if reads_root(&query) {
+            return query_cost(&query, value);
         }
-        cost(&selectors_of(&query.segments[0])[0], value)
+        selector_cost(&selectors(&query.segments[0])[0], value)
     }
 
     #[test]
-    fn ordinary_filters_are_cheap_even_on_long_conversations() {
+    fn ordinary_filters_on_long_conversations_are_cheap() {
         let long: Vec<Value> = (0..2_000)
             .map(|n| json!({"role": "user", "content": "word ".repeat(100), "n": n}))
             .collect();
@@ -362,12 +362,12 @@ mod tests {
             "$[?@..tool_id]",
         ] {
             let units = cost_of(path, &long).unwrap();
-            assert!(units < LIMIT / 2, "{path}: {units}");
+            assert!(units < MAX_UNITS / 2, "{path}: {units}");
         }
     }
 
     #[test]
-    fn filters_that_multiply_are_too_dear() {
+    fn multiplying_filters_exceed_the_budget() {
         let wide = Value::Array((0..5_000).map(Value::from).collect());
         for path in [
             "$[?$..a]",
@@ -378,14 +378,14 @@ mod tests {
             "$[?@[0,0,0,0][0,0,0,0][0,0,0,0][0,0,0,0][0,0,0,0][0,0,0,0][0,0,0,0]]",
         ] {
             let units = cost_of(path, &wide).unwrap();
-            assert!(units > LIMIT, "{path}: {units}");
+            assert!(units > MAX_UNITS, "{path}: {units}");
         }
     }
 
     #[test]
-    fn the_limit_is_a_limit() {
+    fn rejects_work_beyond_the_budget() {
         let mut budget = Budget::new();
-        assert_eq!(budget.spend(LIMIT), Ok(()));
+        assert_eq!(budget.spend(MAX_UNITS), Ok(()));
         assert_eq!(budget.spend(1), Err(Exceeded::Work));
     }
 }

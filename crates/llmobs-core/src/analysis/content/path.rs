@@ -1,9 +1,8 @@
-//! JSONPath (RFC 9535) over the content of a span.
+//! JSONPath (RFC 9535) on the content of a span.
 //!
-//! Callers write paths from memory, so two liberties are taken: `$.[` means `$[`, and the messages
-//! and documents of a span may be addressed from an object (`$.messages[0]`) or from the bare
-//! array (`$[0]`). Paths come from strangers too, so one that would take unbounded work is refused
-//! before it does it.
+//! Two extensions accept common mistakes of callers: `$.[` means `$[`, and messages and documents can be
+//! addressed in an object (`$.messages[0]`) or in the array itself (`$[0]`). Paths are untrusted text, so
+//! a path that takes too much work is rejected before evaluation.
 
 use std::borrow::Cow;
 
@@ -16,60 +15,65 @@ use serde_json::{Value, json};
 use super::ContentField;
 use super::budget::{self, Budget};
 
-/// Longest path accepted, in characters.
+/// Maximum length of a path, in characters.
 pub const MAX_PATH_CHARS: usize = 1_000;
-/// Brackets and parentheses inside each other that are accepted.
+/// Maximum nesting of brackets and parentheses.
 const MAX_NESTING: usize = 32;
-/// Function calls inside each other that are accepted: the parser's work doubles and more with
-/// each.
+/// Maximum nesting of function calls. Each level more than doubles the work of the parser.
 const MAX_FUNCTION_NESTING: usize = 2;
 
-/// What a path selected.
+/// The result of a path.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selection {
-    /// The value of a singular path, null when nothing is there; else an array of all matches.
+    /// The value at a singular path, or null if there is none; for other paths, an array of all
+    /// matches.
     pub value: Value,
     /// Number of matches.
     pub matched: usize,
-    /// Whether the path can match at most one value: it consists of names and indexes alone.
+    /// Whether the path is singular: it consists of names and indexes only, so it matches at most one
+    /// value.
     pub singular: bool,
-    /// Whether the field is text that is no JSON, where only `$` finds anything.
+    /// Whether the field is text other than JSON, where only `$` matches.
     pub plain_text: bool,
 }
 
-/// A path that cannot be used.
+/// The error for a path that is invalid or takes too much work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("JSONPath, byte {position}: {message}. A path that works on this field: {example}")]
+#[error("invalid JSONPath at byte {position}: {message}. Example for this field: {example}")]
 pub struct PathError {
-    /// Where the trouble is, in bytes from the start of the path.
+    /// Position of the error, in bytes from the start of the path.
     pub position: usize,
-    /// What the trouble is.
+    /// What is wrong.
     pub message: String,
-    /// A path that works on the field.
+    /// A valid path for the field.
     pub example: &'static str,
 }
 
-/// Selects parts of a field's content, as [`super::field_value`] gives it.
+/// Selects parts of the content of a field, as returned by [`super::field_value`].
 ///
-/// A text that is JSON is looked into. Messages and documents have two roots: a path that begins
-/// with the field's name sees an object of that one key; any other sees the bare array, and the
-/// object only if the array has nothing to match.
+/// A text that holds JSON is parsed. Messages and documents have two roots: a path that starts with the
+/// name of the field applies to an object with that key. Any other path applies to the array, and to the
+/// object only if nothing in the array matches.
+///
+/// # Errors
+///
+/// If the path is invalid or takes too much work on this content.
 pub fn select(value: &Value, path: &str, field: ContentField) -> Result<Selection, PathError> {
-    let (query, fail) = parse(path, field)?;
+    let query = parse(path, field)?;
     let mut budget = Budget::new();
-    let too_much = |error: budget::Exceeded| fail(0, error.to_string());
+    let exceeded = |error: budget::Exceeded| PathError::new(field, 0, error.to_string());
     if matches!(field, ContentField::Messages | ContentField::Documents) {
         let object = || json!({field.as_str(): value});
-        let named = matches!(query.segments.first(),
+        let starts_with_name = matches!(query.segments.first(),
             Some(Segment::Selector(Selector::Name(name))) if name == field.as_str());
-        if named {
-            return run(&query, &object(), &mut budget).map_err(too_much);
+        if starts_with_name {
+            return run(&query, &object(), &mut budget).map_err(exceeded);
         }
-        let bare = run(&query, value, &mut budget).map_err(too_much)?;
-        if bare.matched > 0 {
-            return Ok(bare);
+        let in_array = run(&query, value, &mut budget).map_err(exceeded)?;
+        if in_array.matched > 0 {
+            return Ok(in_array);
         }
-        return run(&query, &object(), &mut budget).map_err(too_much);
+        return run(&query, &object(), &mut budget).map_err(exceeded);
     }
     let root = match value {
         Value::String(text) => match serde_json::from_str::<Value>(text) {
@@ -78,44 +82,43 @@ pub fn select(value: &Value, path: &str, field: ContentField) -> Result<Selectio
         },
         other => Cow::Borrowed(other),
     };
-    let mut selection = run(&query, &root, &mut budget).map_err(too_much)?;
+    let mut selection = run(&query, &root, &mut budget).map_err(exceeded)?;
     selection.plain_text = root.is_string();
     Ok(selection)
 }
 
-/// Reads a path; also gives the function that makes errors about it.
-fn parse(
-    path: &str,
-    field: ContentField,
-) -> Result<(JpQuery, impl Fn(usize, String) -> PathError), PathError> {
-    let fail = move |position: usize, message: String| PathError {
-        position,
-        message,
-        example: field.example_path(),
-    };
-    if let Some((position, message)) = refused(path) {
-        return Err(fail(position, message));
-    }
-    let (text, dropped) = without_dots_before_brackets(path);
-    match parse_json_path(&text) {
-        Ok(query) => Ok((query, fail)),
-        Err(error) => {
-            if let Some(message) = unclosed(path) {
-                return Err(fail(path.len(), message));
-            }
-            let at = position_of(&error).unwrap_or_default();
-            // Dots that were dropped before this place move it to the right.
-            let position = dropped
-                .iter()
-                .fold(at, |position, dot| position + usize::from(*dot <= position));
-            let position = position.min(path.len());
-            Err(fail(position, what_is_wrong(path, position)))
+impl PathError {
+    fn new(field: ContentField, position: usize, message: String) -> Self {
+        Self {
+            position,
+            message,
+            example: field.example_path(),
         }
     }
 }
 
-/// What is refused before the parser sees it: lengths and nestings that would cost it too much.
-fn refused(path: &str) -> Option<(usize, String)> {
+fn parse(path: &str, field: ContentField) -> Result<JpQuery, PathError> {
+    let fail = |position, message| PathError::new(field, position, message);
+    if let Some((position, message)) = find_violation(path) {
+        return Err(fail(position, message));
+    }
+    let (text, removed_dots) = remove_dots_before_brackets(path);
+    parse_json_path(&text).map_err(|error| {
+        if let Some(message) = unclosed_bracket(path) {
+            return fail(path.len(), message);
+        }
+        let position = error_position(&error).unwrap_or_default();
+        // Each dot removed before the position moved it to the left.
+        let position = removed_dots.iter().fold(position, |position, dot| {
+            position + usize::from(*dot <= position)
+        });
+        let position = position.min(path.len());
+        fail(position, describe_error(path, position))
+    })
+}
+
+/// The first violation of a limit that is checked before parsing, because parsing would take too long.
+fn find_violation(path: &str) -> Option<(usize, String)> {
     if path.trim().is_empty() {
         return Some((0, "the path is empty".to_owned()));
     }
@@ -128,38 +131,37 @@ fn refused(path: &str) -> Option<(usize, String)> {
     }
     let mut open = Vec::new();
     let mut functions = 0;
-    let mut before = ' ';
+    let mut previous = ' ';
     for (position, c) in outside_strings(path) {
         match c {
             '(' | '[' => {
-                let is_function = c == '(' && (before.is_ascii_alphanumeric() || before == '_');
+                let is_function = c == '(' && (previous.is_ascii_alphanumeric() || previous == '_');
                 open.push(is_function);
                 functions += usize::from(is_function);
                 if open.len() > MAX_NESTING {
-                    let message = format!("more than {MAX_NESTING} brackets inside each other");
+                    let message = format!("more than {MAX_NESTING} nested brackets");
                     return Some((position, message));
                 }
                 if functions > MAX_FUNCTION_NESTING {
-                    let message =
-                        format!("more than {MAX_FUNCTION_NESTING} functions inside each other");
+                    let message = format!("more than {MAX_FUNCTION_NESTING} nested functions");
                     return Some((position, message));
                 }
             }
             ')' | ']' => functions -= usize::from(open.pop().unwrap_or_default()),
             c if c.is_control() && !c.is_ascii_whitespace() => {
-                return Some((position, "a control character".to_owned()));
+                return Some((position, "control characters are not allowed".to_owned()));
             }
             _ => {}
         }
         if !c.is_whitespace() {
-            before = c;
+            previous = c;
         }
     }
     None
 }
 
-/// What a path that ends too early leaves open.
-fn unclosed(path: &str) -> Option<String> {
+/// The message for a path with an unclosed bracket.
+fn unclosed_bracket(path: &str) -> Option<String> {
     let mut open = Vec::new();
     for (position, c) in outside_strings(path) {
         match c {
@@ -176,7 +178,7 @@ fn unclosed(path: &str) -> Option<String> {
     ))
 }
 
-/// The characters of a path that are no part of a quoted name or text, with their byte positions.
+/// The characters of a path outside quoted names and texts, with their byte positions.
 fn outside_strings(path: &str) -> impl Iterator<Item = (usize, char)> {
     let mut quote = None;
     let mut escaped = false;
@@ -201,9 +203,9 @@ fn outside_strings(path: &str) -> impl Iterator<Item = (usize, char)> {
     })
 }
 
-/// `$.[0]` as `$[0]`, and where dots were dropped. `..[` has a meaning of its own.
-fn without_dots_before_brackets(path: &str) -> (Cow<'_, str>, Vec<usize>) {
-    let mut dropped = Vec::new();
+/// Turns `$.[0]` into `$[0]`, and returns the positions of the removed dots. `..[` is valid and stays.
+fn remove_dots_before_brackets(path: &str) -> (Cow<'_, str>, Vec<usize>) {
+    let mut removed = Vec::new();
     let (mut earlier, mut last) = (None, None);
     for (position, c) in outside_strings(path) {
         if let Some((dot, '.')) = last
@@ -211,24 +213,24 @@ fn without_dots_before_brackets(path: &str) -> (Cow<'_, str>, Vec<usize>) {
             && dot + 1 == position
             && earlier.is_none_or(|(_, c)| c != '.')
         {
-            dropped.push(dot);
+            removed.push(dot);
         }
         (earlier, last) = (last, Some((position, c)));
     }
-    if dropped.is_empty() {
-        return (Cow::Borrowed(path), dropped);
+    if removed.is_empty() {
+        return (Cow::Borrowed(path), removed);
     }
     let text = path
         .char_indices()
-        .filter(|(position, _)| dropped.binary_search(position).is_err())
+        .filter(|(position, _)| removed.binary_search(position).is_err())
         .map(|(_, c)| c)
         .collect();
-    (Cow::Owned(text), dropped)
+    (Cow::Owned(text), removed)
 }
 
-/// Where the parser stopped. Its error type comes from a crate that is not ours to name, so the
-/// number is read from its debug form: `Pos(7)` or `Span((7, 9))`.
-fn position_of(error: &JsonPathError) -> Option<usize> {
+/// Where the parser stopped. `jsonpath_rust` does not export the type of the location, so this reads
+/// the number from its debug form: `Pos(7)` or `Span((7, 9))`.
+fn error_position(error: &JsonPathError) -> Option<usize> {
     let JsonPathError::PestError(error) = error else {
         return None;
     };
@@ -241,15 +243,15 @@ fn position_of(error: &JsonPathError) -> Option<usize> {
     digits.parse().ok()
 }
 
-fn what_is_wrong(path: &str, position: usize) -> String {
+fn describe_error(path: &str, position: usize) -> String {
     match path.get(position..).and_then(|rest| rest.chars().next()) {
         None => "the path ends too early".to_owned(),
         Some('-') if position > 0 => {
-            "`-` does not fit here; a name with special characters is written ['a-b']".to_owned()
+            "`-` is not valid here; quote names with special characters: ['a-b']".to_owned()
         }
-        Some(c) if c.is_control() => "a control character".to_owned(),
-        Some(c) if position > 0 => format!("`{c}` does not fit here"),
-        Some(_) => "this is no JSONPath".to_owned(),
+        Some(c) if c.is_control() => "control characters are not allowed".to_owned(),
+        Some(c) if position > 0 => format!("`{c}` is not valid here"),
+        Some(_) => "this is not a JSONPath".to_owned(),
     }
 }
 
@@ -260,20 +262,20 @@ fn run(query: &JpQuery, root: &Value, budget: &mut Budget) -> Result<Selection, 
             Segment::Selector(Selector::Name(_) | Selector::Index(_))
         )
     });
-    let matches = if budget::looks_at_root(query) {
-        // Only the crate, run on the whole, knows what `$` is inside a filter.
-        budget.spend(budget::whole_cost(query, root)?)?;
+    let matches = if budget::reads_root(query) {
+        // Filters that use `$` must be evaluated with the complete query.
+        budget.spend(budget::query_cost(query, root)?)?;
         evaluate(query, root)
     } else {
         let mut matches = vec![root];
         for segment in &query.segments {
-            matches = step(segment, &matches, budget)?;
+            matches = apply_segment(segment, &matches, budget)?;
         }
         matches
     };
     let matched = matches.len();
     for value in &matches {
-        budget.spend(budget::weight(value))?;
+        budget.spend(budget::size(value))?;
     }
     let value = if singular {
         matches
@@ -290,7 +292,7 @@ fn run(query: &JpQuery, root: &Value, budget: &mut Budget) -> Result<Selection, 
     })
 }
 
-/// The crate's evaluation. It fails only for queries that are no query, which no path parses to.
+/// Evaluates a query with `jsonpath_rust`, which does not fail for a parsed query.
 fn evaluate<'v>(query: &JpQuery, root: &'v Value) -> Vec<&'v Value> {
     js_path_process(query, root)
         .unwrap_or_default()
@@ -299,31 +301,31 @@ fn evaluate<'v>(query: &JpQuery, root: &'v Value) -> Vec<&'v Value> {
         .collect()
 }
 
-/// Applies one segment to each value found so far. The crate selects children; descents are walked
-/// here, as it would recurse, and the budget is asked before each step.
-fn step<'v>(
+/// Applies one segment to each value, within the budget. `jsonpath_rust` selects children; descents are
+/// done here, because it recurses.
+fn apply_segment<'v>(
     segment: &Segment,
-    from: &[&'v Value],
+    values: &[&'v Value],
     budget: &mut Budget,
 ) -> Result<Vec<&'v Value>, budget::Exceeded> {
-    let mut from = Cow::Borrowed(from);
+    let mut values = Cow::Borrowed(values);
     let mut segment = segment;
     while let Segment::Descendant(inner) = segment {
         let mut all = Vec::new();
-        for value in from.iter() {
-            descendants(value, &mut all, budget)?;
+        for value in values.iter() {
+            push_descendants(value, &mut all, budget)?;
         }
-        from = Cow::Owned(all);
+        values = Cow::Owned(all);
         segment = inner;
     }
-    let queries: Vec<JpQuery> = budget::selectors_of(segment)
+    let queries: Vec<JpQuery> = budget::selectors(segment)
         .iter()
         .map(|selector| JpQuery::new(vec![Segment::Selector(selector.clone())]))
         .collect();
     let mut found = Vec::new();
-    for value in from.iter() {
-        for (selector, query) in budget::selectors_of(segment).iter().zip(&queries) {
-            budget.spend(budget::cost(selector, value)?)?;
+    for value in values.iter() {
+        for (selector, query) in budget::selectors(segment).iter().zip(&queries) {
+            budget.spend(budget::selector_cost(selector, value)?)?;
             let children = evaluate(query, value);
             budget.spend(children.len())?;
             found.extend(children);
@@ -332,8 +334,8 @@ fn step<'v>(
     Ok(found)
 }
 
-/// A value and all below it, parents before children.
-fn descendants<'v>(
+/// Appends a value and its descendants, parents before children.
+fn push_descendants<'v>(
     value: &'v Value,
     into: &mut Vec<&'v Value>,
     budget: &mut Budget,
@@ -344,7 +346,7 @@ fn descendants<'v>(
         match value {
             Value::Array(items) => stack.extend(items.iter().rev()),
             Value::Object(map) => stack.extend(map.values().rev()),
-            // Nothing can be selected from a scalar.
+            // A scalar has no children to select.
             _ => continue,
         }
         into.push(value);

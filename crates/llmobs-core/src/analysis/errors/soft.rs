@@ -1,65 +1,60 @@
-//! Failures that no status shows: a tool that answers "it went wrong" has still returned.
+//! Soft errors: failures in spans with status `ok`. A tool that returns an error message has
+//! returned successfully.
 //!
-//! What counts, by the kind of the span:
+//! What is searched for failures, by span kind:
 //!
-//! | Kind | What is looked at |
+//! | Span kind | Searched |
 //! |---|---|
 //! | tool, retrieval, embedding | output: JSON and text; metadata: an HTTP status |
 //! | task | output: JSON and text |
 //! | agent, workflow, step, experiment, others | output: JSON, and text that is a stack trace |
-//! | llm | output: a provider's error body; input: tool results that no tool span shows |
+//! | llm | output: a provider's error body; input: results of tools without a span |
 //!
-//! A model's own words are never judged: an answer about an error is not an error. Of JSON only
-//! the outermost object is judged, and the envelopes that protocols put around an answer
-//! (`result`, `response`, `body`, …): rows inside an answer are data, and a log search that finds
-//! failures has not failed.
+//! The text of a model is never searched: an answer about an error is not an error. In JSON, only the
+//! outermost object counts, and the envelopes that protocols put around an answer (`result`,
+//! `response`, `body`, …). Rows in an answer are data: a log search that finds failures has not
+//! failed.
 
-mod given;
-mod judge;
-mod sketch;
+mod evidence;
+mod failure;
+mod keys;
+mod skim;
+mod tool_results;
 
 use std::borrow::Cow;
 
-use given::GivenResults;
-pub use given::tool_call_ids;
-use judge::{HTTP_METADATA_KEYS, Texts, child_path, http_failure, judge, short, tells_error};
-use serde::Serialize;
+pub use evidence::Evidence;
+use evidence::evidence;
+use failure::{TextRule, child_path, find_failure, http_failure, is_error_value, shorten};
+use keys::HTTP_STATUS_METADATA_KEYS;
 use serde_json::Value;
-use sketch::sketch;
+use skim::skim;
+use tool_results::ToolResultScanner;
+pub use tool_results::tool_call_ids;
 
 use crate::analysis::content::ContentField;
 use crate::analysis::tree::{NodeId, TraceTree};
 use crate::model::{Io, Span, SpanKind};
 
-/// A span with status `ok` whose payload says that it failed.
+/// A span with status `ok` whose content reports a failure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SoftError {
     /// The span.
     pub node: NodeId,
-    /// What says so.
+    /// Where and how.
     pub evidence: Evidence,
 }
 
-/// The place in a span that shows a failure, and what stands there.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Evidence {
-    /// The content field, a dot, and the JSONPath inside it, for example `output.$.isError`.
-    pub path: String,
-    /// The value there, shortened to about 200 characters. Where the path ends at a text that is
-    /// JSON itself, the part of it that tells.
-    pub value: Value,
-}
-
-/// The failures that no status shows, by start; at most one for each output, and one for each
-/// tool result that an LLM call was given.
+/// The soft errors of a trace, by start: at most one for each output, and one for each tool result
+/// that a model received.
 pub fn soft_errors(tree: &TraceTree) -> Vec<SoftError> {
-    let mut results = GivenResults::of(tree);
+    let mut results = ToolResultScanner::new(tree);
     let mut found = Vec::new();
     for node in tree.nodes().filter(|node| !tree.is_error(*node)) {
         let span = tree.span(node);
         if span.kind == SpanKind::Llm {
             found.extend(provider_error(span).map(|evidence| SoftError { node, evidence }));
-            for evidence in results.failed(span) {
+            for evidence in results.failed_results(span) {
                 found.push(SoftError { node, evidence });
             }
         } else {
@@ -69,19 +64,20 @@ pub fn soft_errors(tree: &TraceTree) -> Vec<SoftError> {
     found
 }
 
+/// The evidence that the output or the metadata of a span reports a failure.
 fn failed_output(span: &Span) -> Option<Evidence> {
     let tool_like = matches!(
         span.kind,
         SpanKind::Tool | SpanKind::Retrieval | SpanKind::Embedding
     );
     let texts = if tool_like || span.kind == SpanKind::Task {
-        Texts::AnyError
+        TextRule::AnyError
     } else {
-        Texts::StackTrace
+        TextRule::StackTrace
     };
     let found = match output_value(&span.output) {
-        Some(Cow::Borrowed(value)) => judge(value, "$".to_owned(), texts),
-        Some(Cow::Owned(value)) => judge(&value, "$".to_owned(), texts),
+        Some(Cow::Borrowed(value)) => find_failure(value, "$".to_owned(), texts),
+        Some(Cow::Owned(value)) => find_failure(&value, "$".to_owned(), texts),
         None => None,
     };
     if let Some((path, value)) = found {
@@ -90,7 +86,7 @@ fn failed_output(span: &Span) -> Option<Evidence> {
     if !tool_like {
         return None;
     }
-    let (key, value) = http_failure(&span.metadata, HTTP_METADATA_KEYS)?;
+    let (key, value) = http_failure(&span.metadata, HTTP_STATUS_METADATA_KEYS)?;
     Some(evidence(
         ContentField::Metadata,
         &child_path("$", key),
@@ -98,38 +94,32 @@ fn failed_output(span: &Span) -> Option<Evidence> {
     ))
 }
 
-/// The output as JSON where it is JSON, also inside a text: then what of it can be judged.
+/// The output. A text that holds JSON is parsed to its relevant parts.
 fn output_value(output: &Io) -> Option<Cow<'_, Value>> {
     match &output.value {
         None | Some(Value::Null) => {}
         Some(plain @ Value::String(text)) => {
-            return Some(sketch(text).map_or(Cow::Borrowed(plain), Cow::Owned));
+            return Some(skim(text).map_or(Cow::Borrowed(plain), Cow::Owned));
         }
         Some(other) => return Some(Cow::Borrowed(other)),
     }
     let text = output.text()?;
-    let told = sketch(&text).unwrap_or_else(|| Value::String(text.into_owned()));
-    Some(Cow::Owned(told))
+    let value = skim(&text).unwrap_or_else(|| Value::String(text.into_owned()));
+    Some(Cow::Owned(value))
 }
 
 /// A provider's error body that an SDK recorded as the output: `{"error": {"message": …}}`.
 fn provider_error(span: &Span) -> Option<Evidence> {
     let value = match span.output.value.as_ref()? {
-        Value::String(text) => Cow::Owned(sketch(text)?),
+        Value::String(text) => Cow::Owned(skim(text)?),
         other => Cow::Borrowed(other),
     };
     let error = value.get("error")?;
     let is_body = ["message", "type", "code"]
         .into_iter()
         .any(|key| error.get(key).is_some_and(|value| !value.is_null()));
-    (is_body && tells_error(error)).then(|| evidence(ContentField::Output, "$.error", short(error)))
-}
-
-fn evidence(field: ContentField, path: &str, value: Value) -> Evidence {
-    Evidence {
-        path: format!("{}.{path}", field.as_str()),
-        value,
-    }
+    (is_body && is_error_value(error))
+        .then(|| evidence(ContentField::Output, "$.error", shorten(error)))
 }
 
 #[cfg(test)]
@@ -161,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_says_it_failed_is_found_with_its_place() {
+    fn finds_failures_with_their_path() {
         let cases = [
             (json!({"isError": true}), "output.$.isError", json!(true)),
             (
@@ -253,8 +243,8 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_merely_speaks_of_errors_is_left_alone() {
-        let fine = [
+    fn ignores_answers_that_only_mention_errors() {
+        let successes = [
             json!({"error": null}),
             json!({"error": ""}),
             json!({"error": false}),
@@ -282,13 +272,13 @@ mod tests {
             json!(500),
             Value::Null,
         ];
-        for output in fine {
+        for output in successes {
             assert_eq!(tool(output.clone()), None, "{output}");
         }
     }
 
     #[test]
-    fn a_models_words_are_never_judged() {
+    fn ignores_text_of_models() {
         for text in ["Error: that is what the log says", r#"{"success": false}"#] {
             assert_eq!(output_of(SpanKind::Llm, json!(text)), None);
         }
@@ -301,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_with_status_error_is_no_soft_error() {
+    fn span_with_status_error_is_not_a_soft_error() {
         let span = Span {
             kind: SpanKind::Tool,
             status: Status::Error,
@@ -315,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tools_http_status_in_its_metadata_counts() {
+    fn finds_http_status_in_tool_metadata() {
         let span = Span {
             kind: SpanKind::Tool,
             metadata: json!({"http.status": 502}).as_object().cloned().unwrap(),
@@ -326,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_that_only_the_model_saw_is_reported_once_on_the_call_that_got_it_first() {
+    fn reports_result_without_tool_span_once_on_the_first_call_that_received_it() {
         let messages = json!([
             {"role": "assistant", "tool_calls": [{"name": "lookup", "tool_id": "c1"}]},
             {"role": "tool", "tool_results": [{"name": "", "tool_id": "c1",
@@ -358,6 +348,6 @@ mod tests {
             ..Span::default()
         };
         let tree = TraceTree::build(&[Arc::new(llm("a", 1)), Arc::new(tool)]);
-        assert_eq!(soft_errors(&tree), [], "the tool span speaks for itself");
+        assert_eq!(soft_errors(&tree), [], "the tool has a span");
     }
 }

@@ -1,4 +1,4 @@
-//! Builders for the tests of the loop.
+//! Builders of spans for the tests of loops.
 
 use std::sync::Arc;
 
@@ -7,11 +7,17 @@ use serde_json::json;
 use super::*;
 use crate::model::SpanError;
 
-/// A span under construction: id, parent, kind, start and end in milliseconds.
-pub(super) struct Build(pub(super) Span);
+/// Builds a span.
+pub(super) struct SpanBuilder(pub(super) Span);
 
-pub(super) fn span(id: &str, parent: &str, kind: SpanKind, start_ms: i64, end_ms: i64) -> Build {
-    Build(Span {
+pub(super) fn span(
+    id: &str,
+    parent: &str,
+    kind: SpanKind,
+    start_ms: i64,
+    end_ms: i64,
+) -> SpanBuilder {
+    SpanBuilder(Span {
         trace_id: "t".into(),
         span_id: id.into(),
         parent_id: SpanId::parse_parent(Some(parent)),
@@ -23,19 +29,19 @@ pub(super) fn span(id: &str, parent: &str, kind: SpanKind, start_ms: i64, end_ms
     })
 }
 
-pub(super) fn llm(id: &str, parent: &str, start_ms: i64, end_ms: i64) -> Build {
+pub(super) fn llm(id: &str, parent: &str, start_ms: i64, end_ms: i64) -> SpanBuilder {
     span(id, parent, SpanKind::Llm, start_ms, end_ms).tokens(10.0)
 }
 
-pub(super) fn tool(id: &str, name: &str, parent: &str, start_ms: i64, end_ms: i64) -> Build {
+pub(super) fn tool(id: &str, name: &str, parent: &str, start_ms: i64, end_ms: i64) -> SpanBuilder {
     span(id, parent, SpanKind::Tool, start_ms, end_ms).name(name)
 }
 
-pub(super) fn agent(id: &str, parent: &str, start_ms: i64, end_ms: i64) -> Build {
+pub(super) fn agent(id: &str, parent: &str, start_ms: i64, end_ms: i64) -> SpanBuilder {
     span(id, parent, SpanKind::Agent, start_ms, end_ms)
 }
 
-impl Build {
+impl SpanBuilder {
     pub(super) fn name(mut self, name: &str) -> Self {
         self.0.name = name.to_owned();
         self
@@ -64,8 +70,8 @@ impl Build {
         self
     }
 
-    /// The model asks for tools: name, arguments, id.
-    pub(super) fn asks(self, calls: &[(&str, Value, &str)]) -> Self {
+    /// Adds a message that requests tools, each with name, arguments and id.
+    pub(super) fn requests(self, calls: &[(&str, Value, &str)]) -> Self {
         let calls: Vec<Value> = calls
             .iter()
             .map(|(name, arguments, id)| json!({"name": name, "arguments": arguments, "tool_id": id}))
@@ -92,12 +98,12 @@ impl Build {
     }
 }
 
-pub(super) fn tree(spans: Vec<Build>) -> TraceTree {
+pub(super) fn tree(spans: Vec<SpanBuilder>) -> TraceTree {
     let spans: Vec<_> = spans.into_iter().map(|build| Arc::new(build.0)).collect();
     TraceTree::build(&spans)
 }
 
-pub(super) fn from<'t>(tree: &'t TraceTree, id: &str) -> AgentLoop<'t> {
+pub(super) fn from_start<'t>(tree: &'t TraceTree, id: &str) -> AgentLoop<'t> {
     agent_loop(tree, tree.find(id))
 }
 
@@ -106,16 +112,20 @@ pub(super) fn ids<'t>(found: &AgentLoop<'t>) -> Vec<&'t str> {
     ids.map(|iteration| iteration.span_id.as_str()).collect()
 }
 
-/// Each iteration's calls as `tool span = result`.
-pub(super) fn answers(found: &AgentLoop<'_>) -> Vec<Vec<String>> {
+/// The calls of each iteration as `tool span = result`.
+pub(super) fn call_summaries(found: &AgentLoop<'_>) -> Vec<Vec<String>> {
     let calls = |iteration: &Iteration<'_>| {
         let calls = iteration.tool_calls.iter();
         calls
             .map(|call| {
                 let span = call.span_id.map_or("-", SpanId::as_str);
                 let result = call.result.as_deref().unwrap_or("-");
-                let unasked = if call.asked_by_model { "" } else { " unasked" };
-                format!("{span} = {result}{unasked}")
+                let unrequested = if call.asked_by_model {
+                    ""
+                } else {
+                    " unrequested"
+                };
+                format!("{span} = {result}{unrequested}")
             })
             .collect()
     };

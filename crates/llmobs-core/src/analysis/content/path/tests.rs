@@ -1,4 +1,4 @@
-//! Paths as callers write them, wrong ones, and dear ones.
+//! Valid, invalid and expensive paths.
 
 use proptest::prelude::*;
 
@@ -39,7 +39,7 @@ fn messages_have_two_roots() {
 }
 
 #[test]
-fn indexes_and_slices_count_from_the_end_too() {
+fn negative_indexes_and_slices_count_from_the_end() {
     assert_eq!(messages("$.messages[-1].content"), json!("a"));
     assert_eq!(
         messages("$.[-2:]"),
@@ -52,7 +52,7 @@ fn indexes_and_slices_count_from_the_end_too() {
 }
 
 #[test]
-fn filters_wildcards_unions_and_descents_select_many() {
+fn filters_wildcards_unions_and_descents_select_several_values() {
     assert_eq!(messages("$[?@.role=='user'].content"), json!(["u"]));
     assert_eq!(
         messages("$.messages[?search(@.content, '^[ua]')].role"),
@@ -64,7 +64,7 @@ fn filters_wildcards_unions_and_descents_select_many() {
 }
 
 #[test]
-fn a_singular_path_gives_the_value_and_any_other_a_list() {
+fn singular_path_returns_value_and_other_paths_return_array() {
     let one = select(&conversation(), "$[0].role", ContentField::Messages).unwrap();
     assert_eq!(
         (one.singular, one.matched, one.value),
@@ -83,7 +83,7 @@ fn a_singular_path_gives_the_value_and_any_other_a_list() {
 }
 
 #[test]
-fn a_text_that_is_json_is_looked_into_and_any_other_is_only_itself() {
+fn parses_text_that_holds_json_only() {
     let json_text = json!(r#"{"results": [{"id": 7}]}"#);
     let found = select(&json_text, "$.results[0].id", ContentField::Output).unwrap();
     assert_eq!((found.value, found.plain_text), (json!(7), false));
@@ -95,7 +95,7 @@ fn a_text_that_is_json_is_looked_into_and_any_other_is_only_itself() {
 }
 
 #[test]
-fn documents_and_metadata_are_selected_likewise() {
+fn selects_from_documents_and_metadata() {
     let documents = json!([{"text": "a"}, {"text": "b"}]);
     for path in ["$.documents[1].text", "$[1].text", "$[-1].text"] {
         let found = select(&documents, path, ContentField::Documents).unwrap();
@@ -112,7 +112,7 @@ fn documents_and_metadata_are_selected_likewise() {
 }
 
 #[test]
-fn a_bad_path_says_where_and_shows_one_that_works() {
+fn invalid_path_error_has_position_and_example() {
     let fail = |path: &str| select(&conversation(), path, ContentField::Messages).unwrap_err();
     let cases = [
         ("", 0, "empty"),
@@ -138,20 +138,16 @@ fn a_bad_path_says_where_and_shows_one_that_works() {
 }
 
 #[test]
-fn paths_that_would_cost_too_much_are_refused_at_once() {
+fn rejects_expensive_paths_at_once() {
     let fail = |path: &str| select(&conversation(), path, ContentField::Messages).unwrap_err();
     assert_eq!(
         fail(&format!("${}", "[0]".repeat(10_000))).position,
         MAX_PATH_CHARS
     );
     let nested = format!("${}", "[?(".repeat(100));
-    assert!(fail(&nested).message.contains("brackets inside each other"));
+    assert!(fail(&nested).message.contains("nested brackets"));
     let functions = format!("$[?{}@{}]", "length(".repeat(30), ")".repeat(30));
-    assert!(
-        fail(&functions)
-            .message
-            .contains("functions inside each other")
-    );
+    assert!(fail(&functions).message.contains("nested functions"));
     let union = format!("${}", "[0,0,0,0,0,0,0,0]".repeat(50));
     let deep = json!([[[[[[[[[[[[[[1]]]]]]]]]]]]]]);
     let error = select(&deep, &union, ContentField::Documents).unwrap_err();
@@ -159,7 +155,7 @@ fn paths_that_would_cost_too_much_are_refused_at_once() {
 }
 
 #[test]
-fn no_path_of_the_length_accepted_takes_long() {
+fn longest_paths_finish_in_time() {
     let fill = |unit: &str| {
         let times = (MAX_PATH_CHARS - 100) / unit.len();
         unit.repeat(times)
@@ -185,7 +181,7 @@ fn no_path_of_the_length_accepted_takes_long() {
 }
 
 #[test]
-fn descents_reach_the_bottom_of_deep_values() {
+fn descents_reach_deeply_nested_values() {
     let mut deep = json!({"leaf": 1});
     for _ in 0..1_000 {
         deep = Value::Array(vec![deep]);
@@ -214,7 +210,7 @@ fn value() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn no_text_makes_the_reader_panic(path in "\\PC{0,60}", value in value()) {
+    fn any_text_is_handled_without_panic(path in "\\PC{0,60}", value in value()) {
         for field in ContentField::ALL {
             if let Err(error) = select(&value, &path, field) {
                 prop_assert!(error.position <= path.len());
@@ -224,7 +220,7 @@ proptest! {
     }
 
     #[test]
-    fn no_likely_path_makes_the_reader_panic(
+    fn any_combination_of_path_tokens_is_handled_without_panic(
         parts in prop::collection::vec(
             prop::sample::select(vec![
                 "$", ".", "..", "[", "]", "(", ")", "?", "@", "*", ":", "-1", "0", "9007199254740993",
@@ -243,30 +239,30 @@ proptest! {
     }
 
     #[test]
-    fn a_singular_path_finds_what_walking_there_finds(
+    fn singular_path_selects_the_value_at_its_steps(
         value in value(),
         steps in prop::collection::vec(prop_oneof![
             "[a-c]".prop_map(Value::from), (0..4_i64).prop_map(Value::from)
         ], 0..5),
     ) {
         let mut path = "$".to_owned();
-        let mut at = Some(&value);
+        let mut target = Some(&value);
         for step in &steps {
             match step.as_str() {
                 Some(key) => {
                     path.push_str(&format!(".{key}"));
-                    at = at.and_then(|value| value.as_object()?.get(key));
+                    target = target.and_then(|value| value.as_object()?.get(key));
                 }
                 None => {
                     path.push_str(&format!("[{step}]"));
                     let index = usize::try_from(step.as_i64().unwrap()).unwrap();
-                    at = at.and_then(|value| value.as_array()?.get(index));
+                    target = target.and_then(|value| value.as_array()?.get(index));
                 }
             }
         }
         let found = select(&value, &path, ContentField::Metadata).unwrap();
         prop_assert!(found.singular);
-        prop_assert_eq!(found.matched, usize::from(at.is_some()));
-        prop_assert_eq!(found.value, at.cloned().unwrap_or_default());
+        prop_assert_eq!(found.matched, usize::from(target.is_some()));
+        prop_assert_eq!(found.value, target.cloned().unwrap_or_default());
     }
 }

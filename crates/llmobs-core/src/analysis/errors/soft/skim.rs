@@ -1,32 +1,32 @@
-//! Reads of a JSON text only what can tell a failure.
+//! Parses only those parts of a JSON text that can report a failure.
 //!
-//! Outputs of tools are long and there are thousands of them, but whether one says that it failed
-//! stands in a few keys: everything else is skipped without being kept.
+//! A trace may hold thousands of long tool outputs, but only a few keys report failures. The parser
+//! skips all other values without storing them.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::judge::{DATA_ENVELOPES, ENVELOPES, TELLING_KEYS};
+use super::keys::{DATA_ENVELOPE_KEYS, ENVELOPE_KEYS, FAILURE_KEYS};
 
-/// What tells of a text that holds a JSON object or array; `None` if it holds something else.
-/// Objects keep the keys that are judged, arrays their first member.
-pub(super) fn sketch(text: &str) -> Option<Value> {
+/// The relevant parts of a text that holds a JSON object or array; `None` for any other text.
+/// Objects keep the relevant keys, arrays their first element.
+pub(super) fn skim(text: &str) -> Option<Value> {
     let trimmed = text.trim();
     if !trimmed.starts_with(['{', '[']) {
         return None;
     }
     let mut deserializer = serde_json::Deserializer::from_str(trimmed);
-    let value = Sketch.deserialize(&mut deserializer).ok()?;
+    let value = SkimVisitor.deserialize(&mut deserializer).ok()?;
     deserializer.end().ok()?;
     Some(value)
 }
 
-/// Reads a value as a sketch.
-struct Sketch;
+/// Reads the relevant parts of a value.
+struct SkimVisitor;
 
-impl<'de> DeserializeSeed<'de> for Sketch {
+impl<'de> DeserializeSeed<'de> for SkimVisitor {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -34,7 +34,7 @@ impl<'de> DeserializeSeed<'de> for Sketch {
     }
 }
 
-impl<'de> Visitor<'de> for Sketch {
+impl<'de> Visitor<'de> for SkimVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,20 +65,20 @@ impl<'de> Visitor<'de> for Sketch {
         Ok(Value::Null)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let first = members.next_element_seed(Sketch)?;
-        while members.next_element::<IgnoredAny>()?.is_some() {}
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+        let first = elements.next_element_seed(SkimVisitor)?;
+        while elements.next_element::<IgnoredAny>()?.is_some() {}
         Ok(Value::Array(first.into_iter().collect()))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut kept = Map::new();
-        while let Some(key) = entries.next_key_seed(KeyOfUse)? {
+        while let Some(key) = entries.next_key_seed(RelevantKeyVisitor)? {
             match key {
-                Some(Use::Envelope(key)) => {
-                    kept.insert(key.to_owned(), entries.next_value_seed(Sketch)?);
+                Some(RelevantKey::Envelope(key)) => {
+                    kept.insert(key.to_owned(), entries.next_value_seed(SkimVisitor)?);
                 }
-                Some(Use::Telling(key)) => {
+                Some(RelevantKey::Failure(key)) => {
                     kept.insert(key.to_owned(), entries.next_value()?);
                 }
                 None => {
@@ -90,38 +90,41 @@ impl<'de> Visitor<'de> for Sketch {
     }
 }
 
-/// What a key is good for.
-enum Use {
-    /// Its value may be a failure.
-    Telling(&'static str),
-    /// Its value is judged in its turn.
+/// A key whose value is kept.
+enum RelevantKey {
+    /// Its value may report a failure.
+    Failure(&'static str),
+    /// Its value is skimmed, too.
     Envelope(&'static str),
 }
 
-/// Reads a key of use; `None` for any other.
-struct KeyOfUse;
+/// Reads a relevant key; `None` for any other key.
+struct RelevantKeyVisitor;
 
-impl<'de> DeserializeSeed<'de> for KeyOfUse {
-    type Value = Option<Use>;
+impl<'de> DeserializeSeed<'de> for RelevantKeyVisitor {
+    type Value = Option<RelevantKey>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Use>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Option<RelevantKey>, D::Error> {
         deserializer.deserialize_identifier(self)
     }
 }
 
-impl Visitor<'_> for KeyOfUse {
-    type Value = Option<Use>;
+impl Visitor<'_> for RelevantKeyVisitor {
+    type Value = Option<RelevantKey>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E: Error>(self, key: &str) -> Result<Option<Use>, E> {
-        let of = |keys: &'static [&'static str]| keys.iter().copied().find(|known| *known == key);
-        Ok(of(&ENVELOPES)
-            .or_else(|| of(&DATA_ENVELOPES))
-            .map(Use::Envelope)
-            .or_else(|| of(TELLING_KEYS).map(Use::Telling)))
+    fn visit_str<E: Error>(self, key: &str) -> Result<Option<RelevantKey>, E> {
+        let find = |keys: &'static [&'static str]| keys.iter().copied().find(|known| *known == key);
+        Ok(find(&ENVELOPE_KEYS)
+            .or_else(|| find(&DATA_ENVELOPE_KEYS))
+            .map(RelevantKey::Envelope)
+            .or_else(|| find(FAILURE_KEYS).map(RelevantKey::Failure)))
     }
 }
 
@@ -131,25 +134,25 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn only_what_is_judged_is_kept() {
+    fn keeps_relevant_keys_only() {
         let text = r#" {"rows": [{"error": 1}], "isError": false, "result": {"a": 1, "status": 502},
             "error": {"code": 7, "\u0061": []}, "errors": [{"m": 1}, 2], "status": 1e2} "#;
-        let kept = sketch(text).unwrap();
+        let kept = skim(text).unwrap();
         assert_eq!(
             kept,
             json!({"isError": false, "result": {"status": 502}, "error": {"code": 7, "a": []},
                 "errors": [{"m": 1}, 2], "status": 100.0})
         );
         assert_eq!(
-            sketch(r#"[{"text": "x", "type": "t"}, 1]"#),
+            skim(r#"[{"text": "x", "type": "t"}, 1]"#),
             Some(json!([{"text": "x"}]))
         );
     }
 
     #[test]
-    fn what_is_not_json_is_not_sketched() {
+    fn rejects_texts_without_json_object_or_array() {
         for text in ["plain", "[not json", "{\"a\": 1} and more", "5", ""] {
-            assert_eq!(sketch(text), None, "{text}");
+            assert_eq!(skim(text), None, "{text}");
         }
     }
 }
