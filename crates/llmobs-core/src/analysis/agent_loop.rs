@@ -221,7 +221,7 @@ pub struct RepeatedCall<'t> {
 ///   span: all decisions of the trace.
 ///
 /// Only an empty trace has an empty loop. Without decisions, the iterations are steps and tool calls,
-/// or the start itself, and a note says so.
+/// or the start itself, and a note explains it.
 pub fn agent_loop(tree: &TraceTree, start: Option<NodeId>) -> AgentLoop<'_> {
     build::build(tree, &scope::plan(tree, start))
 }

@@ -4,7 +4,7 @@
 //! the client and a backend that aggregates itself. For other backends the client computes the
 //! same result from pages of spans.
 //!
-//! A [`SpanAggregator`] reads whole spans and answers every request. A [`ColumnAggregator`] is
+//! A [`SpanAggregator`] reads complete spans and answers every request. A [`ColumnAggregator`] is
 //! faster, and answers most requests for single spans. Both are [`RowAggregator`]s: they also read
 //! the rows of an index where its columns suffice.
 //!

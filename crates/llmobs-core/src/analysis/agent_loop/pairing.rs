@@ -248,10 +248,10 @@ impl<'a, 't> ToolClaims<'a, 't> {
                 if has_tool || from >= to {
                     continue;
                 }
-                let found = key(call)
+                let tool = key(call)
                     .and_then(|key| self.unclaimed.get(&key))
                     .and_then(|tools| tools.range(from..to).next().copied());
-                if let Some(tool) = found {
+                if let Some(tool) = tool {
                     self.claim(decision, index, tool);
                 }
             }
@@ -379,7 +379,7 @@ pub(super) fn span_arguments(span: &Span) -> Cow<'_, Value> {
         }
         Some(value) => argument_value(value),
     };
-    // LangChain records the whole call: `{"args": …, "id": …, "name": …, "type": "tool_call"}`.
+    // LangChain records the entire call: `{"args": …, "id": …, "name": …, "type": "tool_call"}`.
     let is_call = |call: &Value| call.get("type").and_then(Value::as_str) == Some("tool_call");
     match input {
         Cow::Borrowed(call) if is_call(call) => Cow::Borrowed(call.get("args").unwrap_or(call)),
@@ -408,8 +408,8 @@ fn hash_into(value: &Value, hasher: &mut DefaultHasher, depth: usize) {
         Value::Bool(yes) => (1_u8, yes).hash(hasher),
         // 1 and 1.0 are different values.
         Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(whole), _) => (2_u8, whole).hash(hasher),
-            (None, Some(whole)) => (6_u8, whole).hash(hasher),
+            (Some(integer), _) => (2_u8, integer).hash(hasher),
+            (None, Some(integer)) => (6_u8, integer).hash(hasher),
             (None, None) => (7_u8, number.as_f64().map(f64::to_bits)).hash(hasher),
         },
         Value::String(text) => (3_u8, text).hash(hasher),

@@ -60,7 +60,7 @@ pub(super) struct Scope {
     pub(super) agent: Option<NodeId>,
     /// The nodes where the loop starts.
     pub(super) starts: Vec<NodeId>,
-    /// LLM spans, without those directly below another LLM span.
+    /// LLM spans whose parent is no LLM span.
     pub(super) decisions: Vec<NodeId>,
     /// Tool spans.
     pub(super) tools: Vec<ToolSpan>,

@@ -12,8 +12,8 @@ use super::*;
 use crate::analysis::captures;
 use crate::model::Span;
 
-fn has_note(found: &AgentLoop<'_>, words: &str) -> bool {
-    found.notes.iter().any(|note| note.contains(words))
+fn has_note(result: &AgentLoop<'_>, text: &str) -> bool {
+    result.notes.iter().any(|note| note.contains(text))
 }
 
 #[test]
@@ -23,9 +23,9 @@ fn captured_loops() {
         let loops: Vec<AgentLoop<'_>> = traces
             .values()
             .map(|tree| {
-                let mut found = agent_loop(tree, None);
-                truncate_texts(&mut found, 300);
-                found
+                let mut result = agent_loop(tree, None);
+                truncate_texts(&mut result, 300);
+                result
             })
             .collect();
         insta::assert_json_snapshot!(format!("loops_{name}"), loops);
@@ -56,10 +56,10 @@ fn every_captured_span_can_be_the_start() {
     for name in captures::NAMES {
         for tree in captures::traces(name).into_values() {
             for node in tree.nodes() {
-                let found = agent_loop(&tree, Some(node));
-                assert_eq!(found.span_id, tree.span(node).span_id);
-                assert!(!found.iterations.is_empty());
-                assert_eq!(found.iterations.len(), found.total_iterations);
+                let result = agent_loop(&tree, Some(node));
+                assert_eq!(result.span_id, tree.span(node).span_id);
+                assert!(!result.iterations.is_empty());
+                assert_eq!(result.iterations.len(), result.total_iterations);
             }
         }
     }
@@ -76,14 +76,17 @@ fn nested_llm_spans_are_one_decision_with_content_of_the_inner_span() {
             .input(json!([{"role": "user", "content": "q"}]))
             .requests(&[("find", json!({"q": 1}), "c1")]),
         tool("t", "find", "a", 6, 7).output(json!("found")),
-        llm("outer2", "a", 8, 12).says("done"),
-        llm("inner2", "outer2", 9, 11).says("done"),
+        llm("outer2", "a", 8, 12).text_output("done"),
+        llm("inner2", "outer2", 9, 11).text_output("done"),
     ]);
-    let found = agent_loop(&tree, None);
-    assert_eq!(ids(&found), ["outer", "outer2"]);
-    assert_eq!(call_summaries(&found), [vec!["t = found"], vec![]]);
-    assert_eq!((found.totals.input_tokens, found.totals.llm_calls), (20, 2));
-    assert_eq!(found.timeline[0].content, "q");
+    let result = agent_loop(&tree, None);
+    assert_eq!(ids(&result), ["outer", "outer2"]);
+    assert_eq!(call_summaries(&result), [vec!["t = found"], vec![]]);
+    assert_eq!(
+        (result.totals.input_tokens, result.totals.llm_calls),
+        (20, 2)
+    );
+    assert_eq!(result.timeline[0].content, "q");
 }
 
 #[test]
@@ -102,7 +105,7 @@ fn pairs_parallel_calls_by_id() {
                 r#"{"args": {"q": 1}, "id": "c1", "name": "find", "type": "tool_call"}"#
             ))
             .output(json!("one")),
-        llm("l2", "a", 7, 8).says("done"),
+        llm("l2", "a", 7, 8).text_output("done"),
     ]);
     assert_eq!(
         call_summaries(&agent_loop(&tree, None))[0],
@@ -130,7 +133,7 @@ fn pairs_calls_without_ids_by_arguments_then_by_name() {
         tool("o", "ToolExecutor", "a", 6, 7)
             .input(json!(r#"{"x": 1}"#))
             .output(json!("odd")),
-        llm("l2", "a", 9, 10).says("done"),
+        llm("l2", "a", 9, 10).text_output("done"),
     ]);
     assert_eq!(
         call_summaries(&agent_loop(&tree, None))[0],
@@ -159,11 +162,11 @@ fn pairs_reused_ids_with_the_next_result() {
             .requests(&request(2)),
         llm("l3", "a", 5, 6)
             .input(input(&["one", "two"]))
-            .says("done"),
+            .text_output("done"),
     ]);
-    let found = agent_loop(&tree, None);
+    let result = agent_loop(&tree, None);
     assert_eq!(
-        call_summaries(&found),
+        call_summaries(&result),
         [vec!["- = one"], vec!["- = two"], vec![]]
     );
 }
@@ -181,12 +184,12 @@ fn tool_without_span_has_the_result_that_the_model_received() {
         span("execute_native_tool", "exec", SpanKind::Task, 3, 4),
         llm("l2", "exec", 5, 6)
             .input(json!([{"role": "tool", "content": "found", "tool_call_id": "c1"}]))
-            .says("done"),
+            .text_output("done"),
     ]);
-    let found = agent_loop(&tree, None);
-    assert_eq!(found.agent_name, "a");
-    assert_eq!(call_summaries(&found)[0], ["- = found", "- = -"]);
-    assert!(has_note(&found, "1 tool call(s) have neither"));
+    let result = agent_loop(&tree, None);
+    assert_eq!(result.agent_name, "a");
+    assert_eq!(call_summaries(&result)[0], ["- = found", "- = -"]);
+    assert!(has_note(&result, "1 tool call(s) have neither"));
 }
 
 #[test]
@@ -194,22 +197,22 @@ fn lists_tool_without_request_in_the_iteration_that_it_follows() {
     let tree = tree(vec![
         agent("a", "", 0, 20),
         tool("warmup", "warmup", "a", 0, 1).output(json!("w")),
-        llm("l1", "a", 2, 3).says("hm"),
+        llm("l1", "a", 2, 3).text_output("hm"),
         tool("log", "log", "a", 4, 5)
             .input(json!(r#"{"line": 1}"#))
             .output(json!("l")),
-        llm("l2", "a", 6, 7).says("done"),
+        llm("l2", "a", 6, 7).text_output("done"),
     ]);
-    let found = agent_loop(&tree, None);
+    let result = agent_loop(&tree, None);
     assert_eq!(
-        call_summaries(&found),
+        call_summaries(&result),
         [
             vec!["warmup = w unrequested", "log = l unrequested"],
             vec![]
         ]
     );
     assert_eq!(
-        *found.iterations[0].tool_calls[1].arguments,
+        *result.iterations[0].tool_calls[1].arguments,
         json!({"line": 1})
     );
 }
@@ -222,17 +225,17 @@ fn reports_errors_of_tools_and_decisions() {
         tool("t", "find", "a", 3, 4).fails("no network"),
         llm("l2", "a", 5, 6).fails("overloaded"),
     ]);
-    let found = agent_loop(&tree, None);
-    let call = &found.iterations[0].tool_calls[0];
+    let result = agent_loop(&tree, None);
+    let call = &result.iterations[0].tool_calls[0];
     assert_eq!(
         (call.status, call.error.as_deref()),
         (Some(Status::Error), Some("no network"))
     );
     assert_eq!(
-        found.iterations[1].error_message.as_deref(),
+        result.iterations[1].error_message.as_deref(),
         Some("overloaded")
     );
-    let last = found.timeline.last().unwrap();
+    let last = result.timeline.last().unwrap();
     assert_eq!(
         (last.content.as_ref(), last.status),
         ("overloaded", Some(Status::Error))
@@ -252,23 +255,23 @@ fn excludes_decisions_of_sub_agents() {
             .meta("tool_id", "c1")
             .output(json!("seen")),
         agent("scout", "task", 5, 14).tokens(500.0),
-        llm("s1", "scout", 6, 7).says("hm"),
-        llm("s2", "scout", 8, 9).says("seen"),
+        llm("s1", "scout", 6, 7).text_output("hm"),
+        llm("s2", "scout", 8, 9).text_output("seen"),
         span("inference-2", "main", SpanKind::Step, 21, 30),
-        llm("l2", "inference-2", 22, 23).says("done"),
+        llm("l2", "inference-2", 22, 23).text_output("done"),
     ]);
-    let found = agent_loop(&tree, None);
-    assert_eq!(ids(&found), ["l1", "l2"]);
-    assert_eq!(found.totals.input_tokens, 20);
-    let sub = &found.sub_agents[0];
+    let result = agent_loop(&tree, None);
+    assert_eq!(ids(&result), ["l1", "l2"]);
+    assert_eq!(result.totals.input_tokens, 20);
+    let sub = &result.sub_agents[0];
     assert_eq!(
         (sub.name, sub.iteration, sub.llm_calls),
         ("scout", Some(1), 2)
     );
-    assert!(has_note(&found, "1 sub-agent(s) made 2 LLM call(s)"));
+    assert!(has_note(&result, "1 sub-agent(s) made 2 LLM call(s)"));
     // Decisions added later by a coding agent have no input, so the agent's input is shown.
     assert_eq!(
-        (found.timeline[0].role, found.timeline[0].content.as_ref()),
+        (result.timeline[0].role, result.timeline[0].content.as_ref()),
         ("user", "fix it")
     );
     assert_eq!(ids(&from_start(&tree, "scout")), ["s1", "s2"]);
@@ -281,26 +284,26 @@ fn agent_without_decisions_shows_its_tools_and_sub_agents_in_order() {
         agent("boss", "", 0, 40),
         tool("load", "load", "boss", 1, 2).output(json!("loaded")),
         agent("writer", "boss", 3, 10),
-        llm("w1", "writer", 4, 5).says("text"),
+        llm("w1", "writer", 4, 5).text_output("text"),
         tool("check", "check", "boss", 11, 12).output(json!("ok")),
         agent("editor", "boss", 13, 20),
         agent("inner", "editor", 14, 19),
-        llm("e1", "inner", 15, 16).says("better"),
+        llm("e1", "inner", 15, 16).text_output("better"),
     ]);
-    let found = agent_loop(&tree, None);
-    assert_eq!(ids(&found), ["load", "w1", "check", "e1"]);
-    let agents: Vec<_> = found.iterations.iter().map(|i| i.agent.unwrap()).collect();
+    let result = agent_loop(&tree, None);
+    assert_eq!(ids(&result), ["load", "w1", "check", "e1"]);
+    let agents: Vec<_> = result.iterations.iter().map(|i| i.agent.unwrap()).collect();
     assert_eq!(agents, ["boss", "writer", "boss", "inner"]);
-    let subs: Vec<_> = found
+    let sub_agents: Vec<_> = result
         .sub_agents
         .iter()
         .map(|s| (s.name, s.iteration))
         .collect();
     assert_eq!(
-        subs,
+        sub_agents,
         [("writer", Some(2)), ("editor", None), ("inner", Some(4))]
     );
-    assert!((found.totals.duration_ms - 40.0).abs() < 1e-9);
+    assert!((result.totals.duration_ms - 40.0).abs() < 1e-9);
 }
 
 #[test]
@@ -315,14 +318,14 @@ fn lists_parallel_decisions_with_their_tools() {
         tool("t1", "find", "a", 12, 13)
             .input(json!(r#"{"n": 1}"#))
             .output(json!("1")),
-        llm("end", "a", 20, 21).says("done"),
+        llm("end", "a", 20, 21).text_output("done"),
     ]);
-    let found = agent_loop(&tree, None);
+    let result = agent_loop(&tree, None);
     assert_eq!(
-        call_summaries(&found),
+        call_summaries(&result),
         [vec!["t1 = 1"], vec!["t2 = 2"], vec![]]
     );
-    assert!(found.iterations[1].overlaps_previous && !found.iterations[2].overlaps_previous);
+    assert!(result.iterations[1].overlaps_previous && !result.iterations[2].overlaps_previous);
 }
 
 #[test]
@@ -334,8 +337,8 @@ fn counts_repeated_calls() {
         spans.push(tool(&format!("t{n}"), "build", "a", 10 * n + 3, 10 * n + 4).fails("no rule"));
     }
     let tree = tree(spans);
-    let found = agent_loop(&tree, None);
-    let repeat = &found.repeated_calls[0];
+    let result = agent_loop(&tree, None);
+    let repeat = &result.repeated_calls[0];
     assert_eq!((repeat.name, repeat.count), ("build", 4));
     assert_eq!(repeat.iterations, [1, 2, 3, 4]);
     assert_eq!(repeat.span_ids.len(), 4);
@@ -347,13 +350,13 @@ fn shows_later_user_message_before_the_decision_that_received_it() {
         agent("a", "", 0, 40),
         llm("l1", "a", 1, 2)
             .input(json!([{"role": "system", "content": "s"}, {"role": "user", "content": "one"}]))
-            .says("first"),
+            .text_output("first"),
         llm("l2", "a", 3, 4)
             .input(json!([
                 {"role": "system", "content": "s"}, {"role": "user", "content": "one"},
                 {"role": "assistant", "content": "first"}, {"role": "user", "content": "two"},
             ]))
-            .says("second"),
+            .text_output("second"),
     ]);
     let timeline: Vec<_> = agent_loop(&tree, None)
         .timeline
@@ -385,23 +388,23 @@ fn orphans_of_an_unfinished_agent_form_a_loop() {
     let tree = tree(vec![
         llm("l1", "unsent", 1, 2).requests(&[("find", json!({}), "c1")]),
         tool("t", "find", "unsent", 3, 4).output(json!("found")),
-        llm("l2", "unsent", 5, 6).says("done"),
+        llm("l2", "unsent", 5, 6).text_output("done"),
     ]);
-    let found = agent_loop(&tree, None);
-    assert_eq!(call_summaries(&found), [vec!["t = found"], vec![]]);
+    let result = agent_loop(&tree, None);
+    assert_eq!(call_summaries(&result), [vec!["t = found"], vec![]]);
 }
 
 #[test]
 fn decisions_outside_agents_are_noted_or_form_the_loop() {
     let beside = tree(vec![
         span("flow", "", SpanKind::Workflow, 0, 40),
-        llm("route", "flow", 1, 2).says("a"),
+        llm("route", "flow", 1, 2).text_output("a"),
         agent("a", "flow", 3, 10),
-        llm("l1", "a", 4, 5).says("done"),
+        llm("l1", "a", 4, 5).text_output("done"),
     ]);
-    let found = agent_loop(&beside, None);
-    assert_eq!(ids(&found), ["l1"]);
-    assert!(has_note(&found, "1 LLM call(s) are outside"));
+    let result = agent_loop(&beside, None);
+    assert_eq!(ids(&result), ["l1"]);
+    assert!(has_note(&result, "1 LLM call(s) are outside"));
     let root = from_start(&beside, "flow");
     assert_eq!(ids(&root), ["route"]);
     assert_eq!(root.sub_agents[0].llm_calls, 1);
@@ -412,9 +415,9 @@ fn decisions_outside_agents_are_noted_or_form_the_loop() {
         tool("t", "find", "a", 3, 4).output(json!("found")),
         llm("l1", "flow", 1, 2).requests(&[("find", json!({}), "")]),
     ]);
-    let found = agent_loop(&hollow, None);
-    assert_eq!(call_summaries(&found), [vec!["t = found"]]);
-    assert!(has_note(&found, "outside its agent spans"));
+    let result = agent_loop(&hollow, None);
+    assert_eq!(call_summaries(&result), [vec!["t = found"]]);
+    assert!(has_note(&result, "outside its agent spans"));
 }
 
 #[test]
@@ -425,17 +428,17 @@ fn steps_without_decisions_are_iterations() {
         tool("t", "find", "step", 2, 3).output(json!("found")),
         tool("loose", "end", "a", 12, 13).output(json!("bye")),
     ]);
-    let found = agent_loop(&tree, None);
-    assert_eq!(ids(&found), ["step", "loose"]);
-    assert_eq!(found.iterations[0].content, "thought");
+    let result = agent_loop(&tree, None);
+    assert_eq!(ids(&result), ["step", "loose"]);
+    assert_eq!(result.iterations[0].content, "thought");
     assert_eq!(
-        call_summaries(&found),
+        call_summaries(&result),
         [
             vec!["t = found unrequested"],
             vec!["loose = bye unrequested"]
         ]
     );
-    assert!(has_note(&found, "No LLM call is recorded"));
+    assert!(has_note(&result, "No LLM call is recorded"));
 }
 
 #[test]
@@ -444,20 +447,20 @@ fn excludes_llm_calls_inside_tools() {
         agent("a", "", 0, 40),
         llm("l1", "a", 1, 2).requests(&[("sum", json!({}), "")]),
         tool("t", "sum", "a", 3, 9).output(json!("short")),
-        llm("in_tool", "t", 4, 5).says("short"),
-        llm("l2", "a", 10, 11).says("done"),
+        llm("in_tool", "t", 4, 5).text_output("short"),
+        llm("l2", "a", 10, 11).text_output("done"),
     ]);
-    let found = agent_loop(&tree, None);
-    assert_eq!(ids(&found), ["l1", "l2"]);
-    assert!(has_note(&found, "1 LLM call(s) were made inside tools"));
+    let result = agent_loop(&tree, None);
+    assert_eq!(ids(&result), ["l1", "l2"]);
+    assert!(has_note(&result, "1 LLM call(s) were made inside tools"));
     assert_eq!(ids(&from_start(&tree, "t")), ["in_tool"]);
 }
 
 #[test]
 fn empty_trace_has_empty_loop() {
     let tree = TraceTree::build(&[]);
-    let found = agent_loop(&tree, None);
-    assert!(found.iterations.is_empty() && found.timeline.is_empty());
+    let result = agent_loop(&tree, None);
+    assert!(result.iterations.is_empty() && result.timeline.is_empty());
 }
 
 #[test]
@@ -469,14 +472,14 @@ fn truncates_and_counts_texts_and_arguments() {
             .requests(&[("find", json!({"long": "x".repeat(50)}), "")]),
         tool("t", "find", "a", 3, 4).output(json!("r".repeat(50))),
     ]);
-    let mut found = agent_loop(&tree, None);
-    assert_eq!(truncate_texts(&mut found, 20), 4);
-    let call = &found.iterations[0].tool_calls[0];
+    let mut result = agent_loop(&tree, None);
+    assert_eq!(truncate_texts(&mut result, 20), 4);
+    let call = &result.iterations[0].tool_calls[0];
     assert_eq!(
         *call.arguments,
         json!("{\"long\":\"x …[41 characters cut]… xxxxxxxx\"}")
     );
-    assert_eq!(truncate_texts(&mut found, 1_000), 0);
+    assert_eq!(truncate_texts(&mut result, 1_000), 0);
 }
 
 #[test]
@@ -487,11 +490,11 @@ fn handles_thousands_of_nested_or_sequential_decisions() {
     for n in 0..5_000 {
         let (id, task) = (format!("l{n}"), format!("k{n}"));
         chain.push(span(&task, &parent, SpanKind::Task, n, 90_000));
-        chain.push(llm(&id, &task, n, n + 1).says("x"));
+        chain.push(llm(&id, &task, n, n + 1).text_output("x"));
         parent = task;
         row.push(llm(&id, "root", n, 90_000).requests(&[("find", json!({"n": n}), "")]));
-        let found = tool(&format!("t{n}"), "find", "root", n + 1, n + 2);
-        row.push(found.input(json!({"n": n})));
+        let tool_span = tool(&format!("t{n}"), "find", "root", n + 1, n + 2);
+        row.push(tool_span.input(json!({"n": n})));
     }
     assert_eq!(agent_loop(&tree(chain), None).total_iterations, 5_000);
     let row = tree(row);
@@ -535,21 +538,21 @@ proptest! {
             .collect();
         let tree = TraceTree::build(&spans);
         for start in tree.nodes().map(Some).chain([None]) {
-            let found = agent_loop(&tree, start);
-            prop_assert!(!found.iterations.is_empty());
-            let mut names: Vec<_> = found.iterations.iter().map(|i| &i.name).collect();
+            let result = agent_loop(&tree, start);
+            prop_assert!(!result.iterations.is_empty());
+            let mut names: Vec<_> = result.iterations.iter().map(|i| &i.name).collect();
             names.sort_unstable();
             names.dedup();
-            prop_assert_eq!(names.len(), found.total_iterations);
-            let calls = || found.iterations.iter().flat_map(|i| &i.tool_calls);
-            prop_assert_eq!(calls().count(), found.totals.tool_calls);
+            prop_assert_eq!(names.len(), result.total_iterations);
+            let calls = || result.iterations.iter().flat_map(|i| &i.tool_calls);
+            prop_assert_eq!(calls().count(), result.totals.tool_calls);
             let unrequested: Vec<_> = calls().filter(|c| !c.asked_by_model).map(|c| &c.name).collect();
             let mut once = unrequested.clone();
             once.sort_unstable();
             once.dedup();
             prop_assert_eq!(once.len(), unrequested.len());
-            let numbers = found.iterations.iter().map(|i| i.iteration);
-            prop_assert!(numbers.eq(1..=found.total_iterations));
+            let numbers = result.iterations.iter().map(|i| i.iteration);
+            prop_assert!(numbers.eq(1..=result.total_iterations));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Aggregates single spans row by row, from the columns of an index.
 //!
-//! A [`SpanAggregator`](super::SpanAggregator) reads whole spans and answers every request. Most
+//! A [`SpanAggregator`](super::SpanAggregator) reads complete spans and answers every request. Most
 //! requests need less: they count spans rather than traces, and no tokens, which depend on how
 //! calls nest. Then a span is a start, a duration, an error flag, the numbers of its values and its
 //! evaluation outcomes. An index has those in columns, and nothing of the span is stored. The
@@ -46,7 +46,7 @@ pub struct ColumnAggregator {
 }
 
 impl ColumnAggregator {
-    /// Starts an aggregation; `None` if the request needs whole spans.
+    /// Starts an aggregation; `None` if the request needs complete spans.
     ///
     /// # Errors
     ///

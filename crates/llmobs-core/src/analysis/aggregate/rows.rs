@@ -1,4 +1,4 @@
-//! What aggregations read: whole spans, or rows of an index.
+//! What aggregations read: complete spans, or rows of an index.
 
 use super::measure::EvaluationSource;
 use crate::model::{Assessment, Evaluation, Span, SpanKind};

@@ -1,4 +1,4 @@
-//! Aggregates whole spans.
+//! Aggregates complete spans.
 //!
 //! A week of a busy application is a million spans. The aggregator keeps only what the request
 //! reads of each span, and stores repeated trace ids and values once.
@@ -18,7 +18,7 @@ use super::usage::{Contribution, ModelCall, contributions};
 use super::{AggregateRequest, Aggregation, Unit};
 use crate::query::{Field, ParseError};
 
-/// An aggregation over whole spans, for every kind of request.
+/// An aggregation over complete spans, for every kind of request.
 pub struct SpanAggregator {
     compiled: CompiledRequest,
     values: Interner,

@@ -175,8 +175,8 @@ fn naive_values(dimension: &Dimension, unit: &[&TestSpan]) -> BTreeSet<Option<St
             }
             Dimension::Facet(_) => values.extend(sample.span.model_name.clone().map(Some)),
             Dimension::Buckets(buckets) => {
-                for (at, bucket) in buckets.iter().enumerate() {
-                    if sample.buckets >> at & 1 == 1 {
+                for (index, bucket) in buckets.iter().enumerate() {
+                    if sample.buckets >> index & 1 == 1 {
                         values.insert(Some(bucket.name.clone()));
                     }
                 }
@@ -237,21 +237,21 @@ fn naive_usage(usage: Usage, unit: &[&TestSpan], scope: &[&TestSpan]) -> (Vec<f6
         });
         found.map(|d| d.span.clone())
     };
-    let wraps = |span: &Span| -> Vec<Span> {
+    let enclosing_spans = |span: &Span| -> Vec<Span> {
         let mut found: Vec<Span> = Vec::new();
-        let mut at = span.clone();
-        while at.kind == SpanKind::Llm
-            && let Some(up) = parent(&at)
-            && !found.iter().any(|other| other.span_id == up.span_id)
+        let mut inner = span.clone();
+        while inner.kind == SpanKind::Llm
+            && let Some(outer) = parent(&inner)
+            && !found.iter().any(|other| other.span_id == outer.span_id)
         {
-            if up.span_id == span.span_id {
+            if outer.span_id == span.span_id {
                 if found.iter().all(|other| span.span_id < other.span_id) {
                     found.clear();
                 }
                 break;
             }
-            found.push(up.clone());
-            at = up;
+            found.push(outer.clone());
+            inner = outer;
         }
         found
     };
@@ -261,19 +261,19 @@ fn naive_usage(usage: Usage, unit: &[&TestSpan], scope: &[&TestSpan]) -> (Vec<f6
         if !matches!(span.kind, SpanKind::Llm | SpanKind::Embedding) {
             continue;
         }
-        let above = wraps(span);
+        let enclosing = enclosing_spans(span);
         match value(span) {
-            Some(value_of_span) if !above.iter().any(|up| value(up).is_some()) => {
+            Some(value_of_span) if !enclosing.iter().any(|outer| value(outer).is_some()) => {
                 values.push(value_of_span);
             }
             Some(_) => {}
             None if span.kind == SpanKind::Embedding && usage == Usage::OutputTokens => {}
-            None if above.is_empty() => {
+            None if enclosing.is_empty() => {
                 let inside = scope.iter().any(|other| {
-                    let around = wraps(&other.span);
+                    let around = enclosing_spans(&other.span);
                     value(&other.span).is_some()
                         && other.span.trace_id == span.trace_id
-                        && around.iter().any(|up| up.span_id == span.span_id)
+                        && around.iter().any(|outer| outer.span_id == span.span_id)
                 });
                 unknown += u64::from(!inside);
             }
@@ -341,7 +341,7 @@ fn naive_measure(measure: &Measure, units: &[&Vec<&TestSpan>], scope: &[&TestSpa
                 .map(|sum| sum / successes as f64)
         }
         Measure::Evaluation(_, label, stat) => {
-            let judged = |unit: &Vec<&TestSpan>| -> Vec<Evaluation> {
+            let evaluations = |unit: &Vec<&TestSpan>| -> Vec<Evaluation> {
                 let all = unit.iter().filter_map(|d| d.span.evaluations.get(label));
                 all.cloned().collect()
             };
@@ -349,14 +349,17 @@ fn naive_measure(measure: &Measure, units: &[&Vec<&TestSpan>], scope: &[&TestSpa
                 .iter()
                 .filter_map(|unit| match stat {
                     EvaluationStat::Mean => {
-                        let scores = judged(unit).into_iter().filter_map(|e| match e.value? {
-                            Value::Bool(truth) => Some(if truth { 1.0 } else { 0.0 }),
-                            value => value.as_f64(),
-                        });
+                        let scores =
+                            evaluations(unit)
+                                .into_iter()
+                                .filter_map(|e| match e.value? {
+                                    Value::Bool(truth) => Some(if truth { 1.0 } else { 0.0 }),
+                                    value => value.as_f64(),
+                                });
                         mean(&scores.collect::<Vec<_>>())
                     }
                     EvaluationStat::PassRate => {
-                        let all = judged(unit);
+                        let all = evaluations(unit);
                         let assessed: Vec<_> = all.iter().filter_map(|e| e.assessment).collect();
                         let passed = assessed.iter().all(|a| *a == Assessment::Pass);
                         (!assessed.is_empty()).then_some(if passed { 1.0 } else { 0.0 })
@@ -368,10 +371,10 @@ fn naive_measure(measure: &Measure, units: &[&Vec<&TestSpan>], scope: &[&TestSpa
     }
 }
 
-fn nearly_equal(found: &Value, expected: Option<f64>) -> bool {
-    match (found.as_f64(), expected) {
+fn nearly_equal(result: &Value, expected: Option<f64>) -> bool {
+    match (result.as_f64(), expected) {
         (None, None) => true,
-        (Some(found), Some(expected)) => (found - expected).abs() <= 1e-9 + expected.abs() * 1e-5,
+        (Some(result), Some(expected)) => (result - expected).abs() <= 1e-9 + expected.abs() * 1e-5,
         _ => false,
     }
 }
@@ -385,13 +388,13 @@ proptest! {
         for sample in &spans {
             aggregator.add(ScannedSpan { span: &sample.span, selected: sample.selected, buckets: sample.buckets });
         }
-        let found = aggregator.finish(spans.len() as u64, false);
+        let result = aggregator.finish(spans.len() as u64, false);
         let units = naive_units(&request, &spans);
         let scope: Vec<&TestSpan> = spans
             .iter()
             .filter(|sample| request.unit == Unit::Trace || sample.selected)
             .collect();
-        prop_assert_eq!(found.total.count, units.len() as u64);
+        prop_assert_eq!(result.total.count, units.len() as u64);
         let grouped = !request.group_by.is_empty() || request.interval_ms.is_some();
         let mut expected: BTreeMap<_, Vec<&Vec<&TestSpan>>> = BTreeMap::new();
         for unit in units.iter().filter(|_| grouped) {
@@ -399,9 +402,9 @@ proptest! {
                 expected.entry((naive_time(&request, unit), key)).or_default().push(unit);
             }
         }
-        prop_assert_eq!(found.total_groups, expected.len());
-        prop_assert_eq!(found.groups.len(), expected.len());
-        for group in &found.groups {
+        prop_assert_eq!(result.total_groups, expected.len());
+        prop_assert_eq!(result.groups.len(), expected.len());
+        for group in &result.groups {
             let members = &expected[&(group.time_ms, group.key.clone())];
             prop_assert_eq!(group.measured.count, members.len() as u64);
             for measure in &request.measures {
@@ -421,7 +424,7 @@ proptest! {
         let all: Vec<&Vec<&TestSpan>> = units.iter().collect();
         for measure in &request.measures {
             let expected_total = naive_measure(measure, &all, &scope);
-            let value = &found.total.values[&measure.to_string()];
+            let value = &result.total.values[&measure.to_string()];
             prop_assert!(nearly_equal(value, expected_total), "{measure} of all: {value} is not {expected_total:?}");
         }
     }
@@ -561,8 +564,8 @@ fn request_round_trips_and_offset_selects_page() {
             buckets: 0,
         });
     }
-    let found = aggregator.finish(5, false);
-    let teams: Vec<_> = found.groups.iter().map(|group| &group.key[0]).collect();
+    let result = aggregator.finish(5, false);
+    let teams: Vec<_> = result.groups.iter().map(|group| &group.key[0]).collect();
     assert_eq!(teams, [&Some("1".to_owned()), &Some("2".to_owned())]);
-    assert_eq!((found.total_groups, found.total.count), (5, 5));
+    assert_eq!((result.total_groups, result.total.count), (5, 5));
 }

@@ -79,7 +79,7 @@ impl SpanBuilder {
         self.output(json!([{"role": "assistant", "content": "", "tool_calls": calls}]))
     }
 
-    pub(super) fn says(self, text: &str) -> Self {
+    pub(super) fn text_output(self, text: &str) -> Self {
         self.output(json!([{"role": "assistant", "content": text}]))
     }
 
@@ -107,13 +107,13 @@ pub(super) fn from_start<'t>(tree: &'t TraceTree, id: &str) -> AgentLoop<'t> {
     agent_loop(tree, tree.find(id))
 }
 
-pub(super) fn ids<'t>(found: &AgentLoop<'t>) -> Vec<&'t str> {
-    let ids = found.iterations.iter();
+pub(super) fn ids<'t>(result: &AgentLoop<'t>) -> Vec<&'t str> {
+    let ids = result.iterations.iter();
     ids.map(|iteration| iteration.span_id.as_str()).collect()
 }
 
 /// The calls of each iteration as `tool span = result`.
-pub(super) fn call_summaries(found: &AgentLoop<'_>) -> Vec<Vec<String>> {
+pub(super) fn call_summaries(result: &AgentLoop<'_>) -> Vec<Vec<String>> {
     let calls = |iteration: &Iteration<'_>| {
         let calls = iteration.tool_calls.iter();
         calls
@@ -129,5 +129,5 @@ pub(super) fn call_summaries(found: &AgentLoop<'_>) -> Vec<Vec<String>> {
             })
             .collect()
     };
-    found.iterations.iter().map(calls).collect()
+    result.iterations.iter().map(calls).collect()
 }
