@@ -33,7 +33,7 @@ pub use credentials::{CredentialSource, CredentialUnavailable, FixedCredential};
 pub use dispatch::{CALL_DEADLINE, Outcome};
 pub use handler::definitions;
 pub use http::{HttpError, router, serve_http};
-use llmobs_authz::Admitted;
+use llmobs_authz::CallerCredential;
 pub use resources::{TOOLSETS_URI, WHOAMI_URI};
 pub use scope::Scope;
 pub use selection::{HiddenReason, Selection, ToolEntry, ToolFilter, ToolRegistry};
@@ -82,7 +82,7 @@ impl McpServer {
     pub fn default_scope(&self) -> Scope {
         Scope {
             selection: self.select(&ToolFilter::default()),
-            caller: Admitted::Own,
+            caller: CallerCredential::Server,
         }
     }
 

@@ -32,7 +32,7 @@ mod local;
 mod reorder;
 
 use super::address::any;
-use llmobs_authz::Mode;
+use llmobs_authz::AuthMode;
 
 pub(crate) use local::{DemoArgs, LocalArgs};
 #[cfg(feature = "local")]
@@ -213,7 +213,7 @@ pub(crate) struct ServeArgs {
     /// sign in here with their own credentials. The default is datadog-headers, on loopback only. See
     /// docs/deployment.md.
     #[arg(long, value_name = "MODE", value_parser = mode(), requires = "http", conflicts_with = "stdio")]
-    pub(crate) auth: Option<Mode>,
+    pub(crate) auth: Option<AuthMode>,
     /// URL that callers use, such as https://mcp.example.com
     ///
     /// Host and Origin may name its host, in addition to those of loopback.
@@ -239,8 +239,9 @@ pub(crate) struct ServeArgs {
 }
 
 /// Parses a mode, and lists all modes in the help.
-fn mode() -> impl TypedValueParser<Value = Mode> {
-    PossibleValuesParser::new(Mode::ALL.map(Mode::name)).try_map(|name| name.parse::<Mode>())
+fn mode() -> impl TypedValueParser<Value = AuthMode> {
+    PossibleValuesParser::new(AuthMode::ALL.map(AuthMode::name))
+        .try_map(|name| name.parse::<AuthMode>())
 }
 
 /// Arguments of `call`.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::clock::now_ms;
 use crate::server::{McpServer, Upstreams, serve_http};
-use llmobs_authz::Open;
+use llmobs_authz::OpenGate;
 use llmobs_local::demo::{DemoSummary, load};
 use llmobs_local::owner::Listen;
 use llmobs_local::{DataDir, LocalOptions};
@@ -79,7 +79,7 @@ pub(crate) async fn run(
         &shared.url(),
         summary,
     ))?;
-    let served = serve_http(server, Arc::new(Open), mcp, stop)
+    let served = serve_http(server, Arc::new(OpenGate), mcp, stop)
         .await
         .map_err(|error| CliError::failed(error, ""));
     shared.close().await;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::server::{CredentialSource, Upstreams};
 use datadog_llmobs::Upstream;
-use llmobs_authz::{DatadogHeaders, Gate, Mode, Open, PublicUrl, StaticBearer};
+use llmobs_authz::{AuthMode, DatadogHeadersGate, Gate, OpenGate, PublicUrl, StaticBearerGate};
 
 use super::error::CliError;
 use super::peer::{Peer, identify};
@@ -90,35 +90,34 @@ pub(crate) fn plan_gate(
     let description = format!("{} ({})", describe(mode.value, &callers), mode.source);
     let exposed = policy.is_exposed();
     let kind = match mode.value {
-        Mode::None => {
+        AuthMode::None => {
             policy.require_this_machine(&mode.source)?;
-            GateKind::Ready(Arc::new(Open))
+            GateKind::Ready(Arc::new(OpenGate))
         }
-        Mode::DatadogHeaders => {
+        AuthMode::DatadogHeaders => {
             policy.require_public_url()?;
             if exposed || cfg!(not(feature = "local")) {
                 require_site(settings, mode.value)?;
             }
             drop_server_credentials(settings, mode.value);
-            GateKind::Ready(Arc::new(DatadogHeaders::new(policy.into_url())))
+            GateKind::Ready(Arc::new(DatadogHeadersGate::new(policy.into_url())))
         }
-        Mode::StaticBearer => {
+        AuthMode::StaticBearer => {
             policy.require_public_url()?;
             let (gate, source) = static_bearer(&callers, policy.into_url())?;
             tracing::debug!("the bearer secret is from {source}");
             GateKind::Ready(Arc::new(gate))
         }
-        Mode::OAuth => {
+        AuthMode::OAuth => {
             let plan = SignInPlan::new(settings, &callers, policy.into_url())?;
             GateKind::SignIn(Box::new(plan))
         }
     };
     let verifier = match (&settings.choice, mode.value) {
-        (Choice::Datadog(upstream @ Upstream::Url(_)), Mode::DatadogHeaders | Mode::OAuth)
-            if exposed =>
-        {
-            Some(upstream.api_base().into_owned())
-        }
+        (
+            Choice::Datadog(upstream @ Upstream::Url(_)),
+            AuthMode::DatadogHeaders | AuthMode::OAuth,
+        ) if exposed => Some(upstream.api_base().into_owned()),
         _ => None,
     };
     Ok(GatePlan {
@@ -129,7 +128,7 @@ pub(crate) fn plan_gate(
 }
 
 /// The mode if no setting names one.
-fn default_mode(settings: &Settings, address: SocketAddr) -> Result<Setting<Mode>, CliError> {
+fn default_mode(settings: &Settings, address: SocketAddr) -> Result<Setting<AuthMode>, CliError> {
     if !address.ip().is_loopback() {
         return Err(CliError::usage(
             format!(
@@ -153,7 +152,7 @@ fn default_mode(settings: &Settings, address: SocketAddr) -> Result<Setting<Mode
         ));
     }
     Ok(Setting {
-        value: Mode::DatadogHeaders,
+        value: AuthMode::DatadogHeaders,
         source: "the default".to_owned(),
     })
 }
@@ -168,7 +167,7 @@ pub(crate) fn own_credentials(settings: &Settings) -> Option<String> {
 }
 
 /// Removes the server's own credentials, so that no later mistake can share them.
-fn drop_server_credentials(settings: &mut Settings, mode: Mode) {
+fn drop_server_credentials(settings: &mut Settings, mode: AuthMode) {
     if let Some(origin) = own_credentials(settings) {
         tracing::warn!(
             "{origin}: not used, because in mode {mode} callers use their own credentials"
@@ -179,7 +178,7 @@ fn drop_server_credentials(settings: &mut Settings, mode: Mode) {
 }
 
 /// Chooses a site if nothing is chosen, and refuses local data, which no credential protects.
-fn require_site(settings: &mut Settings, mode: Mode) -> Result<(), CliError> {
+fn require_site(settings: &mut Settings, mode: AuthMode) -> Result<(), CliError> {
     match settings.choice {
         Choice::Datadog(_) => Ok(()),
         Choice::Unchosen(site) => {
@@ -202,20 +201,20 @@ fn require_site(settings: &mut Settings, mode: Mode) -> Result<(), CliError> {
 /// # Errors
 /// The secret is missing or unusable.
 pub(crate) fn secret_source(
-    mode: Mode,
+    mode: AuthMode,
     callers: &CallerSettings,
 ) -> Result<Option<String>, CliError> {
     match mode {
-        Mode::None | Mode::DatadogHeaders => Ok(None),
-        Mode::StaticBearer => static_bearer(callers, None).map(|(_, source)| Some(source)),
-        Mode::OAuth => SignInPlan::key_source(callers).map(Some),
+        AuthMode::None | AuthMode::DatadogHeaders => Ok(None),
+        AuthMode::StaticBearer => static_bearer(callers, None).map(|(_, source)| Some(source)),
+        AuthMode::OAuth => SignInPlan::key_source(callers).map(Some),
     }
 }
 
 fn static_bearer(
     callers: &CallerSettings,
     public_url: Option<PublicUrl>,
-) -> Result<(StaticBearer, String), CliError> {
+) -> Result<(StaticBearerGate, String), CliError> {
     const HINT: &str = "generate one with `openssl rand -hex 32` and set LLMOBS_MCP_BEARER, or name a \
                         file that holds it in LLMOBS_MCP_BEARER_FILE";
     let Some(Setting { value, source }) = callers.bearer()? else {
@@ -224,24 +223,26 @@ fn static_bearer(
             HINT,
         ));
     };
-    match StaticBearer::new(&value, public_url) {
+    match StaticBearerGate::new(&value, public_url) {
         Ok(gate) => Ok((gate, source)),
         Err(error) => Err(CliError::usage(format!("{source}: {error}"), HINT)),
     }
 }
 
 /// Describes for people who may call, and with which credentials.
-pub(crate) fn describe(mode: Mode, callers: &CallerSettings) -> &'static str {
+pub(crate) fn describe(mode: AuthMode, callers: &CallerSettings) -> &'static str {
     match mode {
-        Mode::None => "none: every program on this machine, with this server's credentials",
-        Mode::DatadogHeaders => "datadog-headers: each request brings its own Datadog credentials",
-        Mode::StaticBearer => {
+        AuthMode::None => "none: every program on this machine, with this server's credentials",
+        AuthMode::DatadogHeaders => {
+            "datadog-headers: each request brings its own Datadog credentials"
+        }
+        AuthMode::StaticBearer => {
             "static-bearer: callers that send the bearer secret, with this server's credentials"
         }
-        Mode::OAuth if callers.datadog_sign_in.is_some() => {
+        AuthMode::OAuth if callers.datadog_sign_in.is_some() => {
             "oauth: users sign in here, with a Datadog sign-in or their own Datadog credentials"
         }
-        Mode::OAuth => "oauth: users sign in here with their own Datadog credentials",
+        AuthMode::OAuth => "oauth: users sign in here with their own Datadog credentials",
     }
 }
 

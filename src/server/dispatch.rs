@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::clock::now_ms;
 use crate::tools::{self, Access, Tool, ToolContext};
-use llmobs_authz::Admitted;
+use llmobs_authz::CallerCredential;
 use llmobs_core::analysis::candidates::closest;
 
 use super::selection::{HiddenReason, printable};
@@ -144,13 +144,13 @@ fn timed_out(tool: &Tool) -> String {
     failure(&error, 504, hint)
 }
 
-fn hidden_tool(name: &str, reason: HiddenReason, caller: &Admitted) -> String {
+fn hidden_tool(name: &str, reason: HiddenReason, caller: &CallerCredential) -> String {
     match reason {
         HiddenReason::ReadOnly => failure(
             &format!("{name} writes, and this server is read-only for you"),
             403,
             match caller {
-                Admitted::As(user) if !user.may_write => {
+                CallerCredential::User(user) if !user.may_write => {
                     "sign in to this server again (in the client, after signing out there) and allow \
                      changes"
                 }

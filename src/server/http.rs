@@ -20,10 +20,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use llmobs_authz::{Admitted, Gate, MCP_PATHS, refusal};
+use llmobs_authz::{CallerCredential, Gate, HostGuard, MCP_PATHS, refusal};
 
 use super::body::drain_body;
-use super::guard::known_names_only;
+use super::guard::require_known_host;
 use super::scope::{Scope, request_filter};
 use super::{McpServer, VERSION};
 
@@ -68,7 +68,7 @@ pub fn router(server: &McpServer, gate: Arc<dyn Gate>, stop: CancellationToken) 
     for path in MCP_PATHS {
         app = app.route_service(path, mcp.clone());
     }
-    let public_url = Arc::new(gate.public_url().cloned());
+    let guard = Arc::new(HostGuard::new(gate.public_url().cloned()));
     let gate_routes = gate.routes();
     let admission = Admission {
         server: server.clone(),
@@ -78,7 +78,7 @@ pub fn router(server: &McpServer, gate: Arc<dyn Gate>, stop: CancellationToken) 
         .merge(gate_routes)
         .route("/healthz", get(health))
         .fallback(not_found)
-        .layer(middleware::from_fn_with_state(public_url, known_names_only))
+        .layer(middleware::from_fn_with_state(guard, require_known_host))
         .layer(CatchPanicLayer::custom(
             |_panic: Box<dyn std::any::Any + Send>| {
                 refusal(
@@ -151,7 +151,7 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
         }
     };
     let mut filter = request_filter(request.uri(), request.headers());
-    if let Admitted::As(user) = &caller {
+    if let CallerCredential::User(user) = &caller {
         filter.read_only |= !user.may_write;
     }
     let selection = admission.server.select(&filter);

@@ -8,7 +8,7 @@
 
 use http::{HeaderMap, Uri};
 
-use llmobs_authz::Admitted;
+use llmobs_authz::CallerCredential;
 
 use super::selection::{Selection, ToolFilter, names};
 
@@ -20,7 +20,7 @@ pub struct Scope {
     /// The tools of the request.
     pub selection: Selection,
     /// The caller, whose credential its calls use.
-    pub caller: Admitted,
+    pub caller: CallerCredential,
 }
 
 /// The tool filter in the URL and headers of a request.

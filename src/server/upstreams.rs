@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Value, json};
 
 use datadog_llmobs::{Client, Credential, Hub};
-use llmobs_authz::{Admitted, HeaderCredentials, SignedIn};
+use llmobs_authz::{CallerCredential, HeaderCredentials, SignedInUser};
 
 use super::credentials::{CredentialSource, CredentialUnavailable};
 
@@ -162,7 +162,7 @@ impl Upstreams {
     /// The client for one call.
     pub(crate) async fn client(
         &self,
-        caller: &Admitted,
+        caller: &CallerCredential,
         name: &str,
     ) -> Result<Client, CallRefusal> {
         if let Choice::Local {
@@ -174,19 +174,21 @@ impl Upstreams {
             return Ok(hub.client(Credential::None, name));
         }
         match caller {
-            Admitted::Own => self
+            CallerCredential::Server => self
                 .own_client(name)
                 .await
                 .map_err(|CredentialUnavailable { error, hint }| CallRefusal { error, hint }),
-            Admitted::Sent(HeaderCredentials::Complete(credential)) => {
+            CallerCredential::Request(HeaderCredentials::Complete(credential)) => {
                 Ok(self.datadog_hub()?.client(credential.clone(), name))
             }
-            Admitted::As(user) => Ok(client_of(user, self.datadog_hub()?, name)),
-            Admitted::Sent(HeaderCredentials::Unusable(why)) => Err(CallRefusal {
+            CallerCredential::User(user) => Ok(client_of(user, self.datadog_hub()?, name)),
+            CallerCredential::Request(HeaderCredentials::Unusable(why)) => Err(CallRefusal {
                 error: why.clone(),
                 hint: format!("{CREDENTIALS_HINT}, or neither"),
             }),
-            Admitted::Sent(HeaderCredentials::Absent) => self.client_without_credential(name),
+            CallerCredential::Request(HeaderCredentials::Absent) => {
+                self.client_without_credential(name)
+            }
         }
     }
 
@@ -218,15 +220,15 @@ impl Upstreams {
     }
 
     /// The upstream of a caller, and the kind and source of its credential. Never the value.
-    pub(crate) fn whoami(&self, caller: &Admitted) -> Value {
-        let sent = CallerCredential::from_admitted(caller);
+    pub(crate) fn whoami(&self, caller: &CallerCredential) -> Value {
+        let sent = CredentialSummary::from_credential(caller);
         let (upstream, kind, origin) = match (&self.choice, &sent) {
             (
                 Choice::Local {
                     for_headers: Some(lazy),
                     ..
                 },
-                CallerCredential {
+                CredentialSummary {
                     credential: Some(credential),
                     origin,
                     ..
@@ -254,7 +256,7 @@ impl Upstreams {
                     map.insert("site".to_owned(), json!(site));
                 }
                 match (caller, sent.credential) {
-                    (Admitted::Own, _) => (upstream, own.current().kind(), own.origin()),
+                    (CallerCredential::Server, _) => (upstream, own.current().kind(), own.origin()),
                     (_, Some(credential)) => (upstream, credential.kind(), sent.origin.to_owned()),
                     (_, None) => (upstream, Credential::None.kind(), sent.origin.to_owned()),
                 }
@@ -269,28 +271,28 @@ impl Upstreams {
 }
 
 /// The credential that a caller brings; none if it uses the server's.
-struct CallerCredential<'a> {
+struct CredentialSummary<'a> {
     credential: Option<&'a Credential>,
     origin: &'static str,
     subject: Option<&'a str>,
 }
 
-impl<'a> CallerCredential<'a> {
-    fn from_admitted(caller: &'a Admitted) -> Self {
+impl<'a> CredentialSummary<'a> {
+    fn from_credential(caller: &'a CallerCredential) -> Self {
         let (credential, origin, subject) = match caller {
-            Admitted::Own => (None, "this server", None),
-            Admitted::Sent(HeaderCredentials::Complete(credential)) => {
+            CallerCredential::Server => (None, "this server", None),
+            CallerCredential::Request(HeaderCredentials::Complete(credential)) => {
                 (Some(credential), "the request headers", None)
             }
-            Admitted::Sent(HeaderCredentials::Absent) => {
+            CallerCredential::Request(HeaderCredentials::Absent) => {
                 (None, "none: the request has no credential headers", None)
             }
-            Admitted::Sent(HeaderCredentials::Unusable(_)) => (
+            CallerCredential::Request(HeaderCredentials::Unusable(_)) => (
                 None,
                 "none: the credentials in the request headers are unusable",
                 None,
             ),
-            Admitted::As(user) => (
+            CallerCredential::User(user) => (
                 Some(&user.credential),
                 "the sign-in at this server",
                 Some(user.subject.as_str()),
@@ -305,7 +307,7 @@ impl<'a> CallerCredential<'a> {
 }
 
 /// A client with the credential of a signed-in user.
-fn client_of(user: &SignedIn, hub: &Hub, name: &str) -> Client {
+fn client_of(user: &SignedInUser, hub: &Hub, name: &str) -> Client {
     let client = hub.client(user.credential.clone(), name);
     match &user.renewal {
         Some(renewal) => client.with_renewal(renewal.clone()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datadog_llmobs::{Hub, HubSettings, RouterTransport, Upstream};
-use llmobs_authz::Open;
+use llmobs_authz::OpenGate;
 use llmobs_mcp::server::{McpServer, ToolFilter, UpstreamInfo, Upstreams, serve_http};
 use llmobs_mcp::tools;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ async fn listed() -> Value {
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
     let _stopped = stop.clone().drop_guard();
-    tokio::spawn(serve_http(server, Arc::new(Open), listener, stop));
+    tokio::spawn(serve_http(server, Arc::new(OpenGate), listener, stop));
     let answer = datadog_llmobs::http_client()
         .build()
         .unwrap()

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use datadog_llmobs::{Credential, HttpTransport, HttpTransportOptions, Hub, HubSettings, Upstream};
-use llmobs_authz::{DatadogHeaders, Gate};
+use llmobs_authz::{DatadogHeadersGate, Gate};
 use llmobs_local::{DataDir, LocalBackend, LocalOptions};
 use llmobs_mcp::server::{
     FixedCredential, McpServer, ToolFilter, UpstreamInfo, Upstreams, serve_http,
@@ -245,7 +245,7 @@ pub(crate) async fn interleave(url: &str, alice: &[(&str, &str)], bob: &[(&str, 
 async fn interleaved_users_of_mode_datadog_headers_see_their_own_data_only() {
     let datadog = datadog().await;
     let upstream = listening(datadog.api).await;
-    let url = serve(Arc::new(DatadogHeaders::default()), &upstream).await;
+    let url = serve(Arc::new(DatadogHeadersGate::default()), &upstream).await;
     interleave(&url, &ALICE.keys, &BOB.keys).await;
 
     // What was read for others, and for Bob while he was known, is of no use to a stranger.

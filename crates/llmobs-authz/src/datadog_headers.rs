@@ -1,7 +1,8 @@
-//! Mode `datadog-headers`: each request calls with what it brought, and never with the server's own.
+//! Mode `datadog-headers`: each request brings its own Datadog credential, and the server's credential
+//! is never used.
 //!
-//! Missing or half credentials are no refusal here: the tool call answers with an error that names
-//! what is missing. A 401 would make clients offer a sign-in that does not exist.
+//! The gate also admits requests with missing or incomplete credentials: the tool call then returns an
+//! error that names what is missing. A 401 would make clients offer a sign-in that does not exist.
 
 use std::net::SocketAddr;
 
@@ -10,31 +11,32 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
 
-use super::gate::{Admitted, Gate};
+use super::gate::{CallerCredential, Gate};
 use super::headers::HeaderCredentials;
 use super::public_url::PublicUrl;
 
-/// The gate that passes on what a request brought.
+/// Admits every request, with the credential in its headers only.
 #[derive(Debug, Clone, Default)]
-pub struct DatadogHeaders {
+pub struct DatadogHeadersGate {
     public_url: Option<PublicUrl>,
 }
 
-impl DatadogHeaders {
-    /// A gate for callers who reach the server at this URL, or on loopback only.
+impl DatadogHeadersGate {
+    /// A gate for callers that reach the server at `public_url`, or on loopback only.
     pub fn new(public_url: Option<PublicUrl>) -> Self {
         Self { public_url }
     }
 }
 
-impl Gate for DatadogHeaders {
+impl Gate for DatadogHeadersGate {
     fn admit<'a>(
         &'a self,
         _path: &'a str,
         _peer: Option<SocketAddr>,
         headers: &'a mut HeaderMap,
-    ) -> BoxFuture<'a, Result<Admitted, Box<Response>>> {
-        std::future::ready(Ok(Admitted::Sent(HeaderCredentials::take(headers)))).boxed()
+    ) -> BoxFuture<'a, Result<CallerCredential, Box<Response>>> {
+        let sent = HeaderCredentials::remove_from(headers);
+        std::future::ready(Ok(CallerCredential::Request(sent))).boxed()
     }
 
     fn public_url(&self) -> Option<&PublicUrl> {

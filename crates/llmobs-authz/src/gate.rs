@@ -13,59 +13,61 @@ use datadog_llmobs::{Credential, RenewCredential};
 use super::headers::HeaderCredentials;
 use super::public_url::PublicUrl;
 
-/// The paths of the MCP endpoint: ours, and the two of the hosted server. Each is a resource of its
-/// own to a gate that gives out tokens.
+/// The paths of the MCP endpoint: the path of this server, and the two paths of Datadog's hosted
+/// server. A gate that issues tokens treats each path as a separate resource.
 pub const MCP_PATHS: [&str; 3] = ["/mcp", "/v1/mcp", "/api/unstable/mcp-server/mcp"];
 
-/// Decides over requests to the MCP endpoint, one kind per mode.
+/// Decides whether a caller may call the MCP endpoint, and with which credential.
 pub trait Gate: Send + Sync {
-    /// May this request call the MCP endpoint at `path` (one of [`MCP_PATHS`]), and with whose
-    /// credential? Asked for every method, before anything else looks at the request. `peer` is the
-    /// other end of the connection, which is a proxy's address behind a proxy.
+    /// Checks a request to the MCP endpoint at `path` (one of [`MCP_PATHS`]). The server calls this for
+    /// every HTTP method, before other code reads the request. `peer` is the other end of the
+    /// connection: behind a proxy, the address of the proxy.
     ///
-    /// Takes every credential out of the headers, whatever it decides.
+    /// Removes all credentials from the headers, whatever it decides.
     ///
     /// # Errors
-    /// The answer to give instead: a 401, 403, 400 or 429 with what its kind of client understands.
+    /// The response to send instead: 400, 401, 403, 429 or 503, in the form that clients of this mode
+    /// understand.
     fn admit<'a>(
         &'a self,
         path: &'a str,
         peer: Option<SocketAddr>,
         headers: &'a mut HeaderMap,
-    ) -> BoxFuture<'a, Result<Admitted, Box<Response>>>;
+    ) -> BoxFuture<'a, Result<CallerCredential, Box<Response>>>;
 
-    /// Routes served beside the MCP paths and `/healthz`, behind the same wall against foreign `Host`
-    /// and `Origin`. Each request there carries `ConnectInfo<SocketAddr>`.
+    /// Further routes of the server, beside the MCP paths and `/healthz`. The
+    /// [`HostGuard`](crate::HostGuard) protects them too. Requests there carry
+    /// `ConnectInfo<SocketAddr>`.
     fn routes(&self) -> Router {
         Router::new()
     }
 
-    /// Where callers reach this server from outside. Its host may stand in `Host`, and its origin in
-    /// `Origin`, besides those of loopback; without one the server listens on loopback only.
+    /// The URL at which callers on other machines reach the server. The `Host` and `Origin` headers
+    /// may name it besides loopback names. Without a public URL the server listens on loopback only.
     fn public_url(&self) -> Option<&PublicUrl> {
         None
     }
 }
 
-/// With whose credential an admitted request calls Datadog.
+/// The credential with which an admitted request calls Datadog.
 #[derive(Clone)]
-pub enum Admitted {
-    /// With the server's own, which may be none.
-    Own,
-    /// With what the request brought and nothing else: never with the server's own.
-    Sent(HeaderCredentials),
-    /// With that of a user who signed in here.
-    As(SignedIn),
+pub enum CallerCredential {
+    /// The credential of the server, which may be none.
+    Server,
+    /// What the request brought. The credential of the server is never used instead.
+    Request(HeaderCredentials),
+    /// The credential of a user who signed in at this server.
+    User(SignedInUser),
 }
 
 /// A user who signed in at this server.
 #[derive(Clone)]
-pub struct SignedIn {
-    /// What the user's calls are sent with.
+pub struct SignedInUser {
+    /// The credential for the user's calls.
     pub credential: Credential,
-    /// Who gives a new credential when this one is refused by the upstream.
+    /// Replaces the credential when the upstream refuses it.
     pub renewal: Option<Arc<dyn RenewCredential>>,
-    /// Who it is, for the log and for `whoami`: never a secret, nor a hash of one.
+    /// Identifies the sign-in in logs and in `whoami`. Never a secret or a hash of one.
     pub subject: String,
     /// Whether the user allowed this client to call tools that write.
     pub may_write: bool,

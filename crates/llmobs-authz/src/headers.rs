@@ -1,8 +1,8 @@
-//! Credentials as a caller sends them in a request's headers.
+//! Credentials in the headers of a request.
 //!
-//! Header names come in two spellings: Datadog documents `DD_API_KEY` with underscores, its own SDK
-//! examples send `DD-API-KEY`, and some proxies drop names with underscores. Both are accepted. An
-//! empty value is absent, because plugins send `"${DD_API_KEY:-}"` whether or not it is set.
+//! Header names have two spellings: Datadog documents `DD_API_KEY` with underscores, its SDK examples
+//! send `DD-API-KEY`, and some proxies drop names with underscores. Both are accepted. An empty value
+//! counts as absent, because plugins send `"${DD_API_KEY:-}"` whether or not the variable is set.
 
 use http::HeaderMap;
 use secrecy::SecretString;
@@ -13,54 +13,57 @@ const API_KEY: [&str; 2] = ["dd-api-key", "dd_api_key"];
 const APP_KEY: [&str; 2] = ["dd-application-key", "dd_application_key"];
 const AUTHORIZATION: &str = "authorization";
 
-/// The credentials that a request brought in its headers.
+/// The Datadog credentials in the headers of a request.
 #[derive(Clone, Default)]
 pub enum HeaderCredentials {
-    /// None at all.
+    /// No credential.
     #[default]
     Absent,
-    /// Enough to make calls with.
+    /// A complete credential.
     Complete(Credential),
-    /// A half pair or an unusable value: what to tell the caller.
+    /// Half of a key pair, or an unusable value, with the reason for the caller.
     Unusable(String),
 }
 
 impl HeaderCredentials {
-    /// Takes the credentials out of the headers: whatever comes after cannot see or log them.
-    pub fn take(headers: &mut HeaderMap) -> Self {
-        let api_key = take_value(headers, &API_KEY);
-        let app_key = take_value(headers, &APP_KEY);
-        let bearer = take_value(headers, &[AUTHORIZATION]);
-        let made = api_key.and_then(|api_key| {
+    /// Removes the credentials from the headers, so that later code cannot use or log them.
+    pub fn remove_from(headers: &mut HeaderMap) -> Self {
+        let api_key = remove_value(headers, &API_KEY);
+        let app_key = remove_value(headers, &APP_KEY);
+        let bearer = remove_value(headers, &[AUTHORIZATION]);
+        let parsed = api_key.and_then(|api_key| {
             let app_key = app_key?;
-            let bearer = bearer?.and_then(|value| bearer_of(&value));
+            let bearer = bearer?.and_then(|value| parse_bearer(&value));
             Credential::from_parts(api_key.as_deref(), app_key.as_deref(), bearer.as_deref())
                 .map_err(|error| format!("in the request's headers: {error}"))
         });
-        match made {
+        match parsed {
             Ok(Credential::None) => Self::Absent,
             Ok(credential) => Self::Complete(credential),
-            Err(why) => Self::Unusable(why),
+            Err(reason) => Self::Unusable(reason),
         }
     }
 }
 
-/// What a request brought where a bearer of ours is asked for.
-pub(crate) struct Presented {
-    /// The bearer, if one was sent that can be read.
+/// The credentials of a request in a mode that expects a bearer of this server.
+pub(crate) struct BearerHeaders {
+    /// The bearer, if the request has a readable one.
     pub(crate) bearer: Option<SecretString>,
-    /// Whether Datadog keys came along.
+    /// Whether the request also has Datadog keys.
     pub(crate) datadog_keys: bool,
 }
 
-impl Presented {
-    /// Takes the bearer and every Datadog credential out of the headers.
-    pub(crate) fn take(headers: &mut HeaderMap) -> Self {
-        let keys = [take_value(headers, &API_KEY), take_value(headers, &APP_KEY)];
-        let bearer = take_value(headers, &[AUTHORIZATION])
+impl BearerHeaders {
+    /// Removes the bearer and all Datadog keys from the headers.
+    pub(crate) fn remove_from(headers: &mut HeaderMap) -> Self {
+        let keys = [
+            remove_value(headers, &API_KEY),
+            remove_value(headers, &APP_KEY),
+        ];
+        let bearer = remove_value(headers, &[AUTHORIZATION])
             .ok()
             .flatten()
-            .and_then(|value| bearer_of(&value))
+            .and_then(|value| parse_bearer(&value))
             .filter(|token| !token.is_empty());
         Self {
             bearer: bearer.map(SecretString::from),
@@ -69,22 +72,22 @@ impl Presented {
     }
 }
 
-/// The token of a `Bearer` value; other schemes are not ours.
-fn bearer_of(value: &str) -> Option<String> {
+/// The token of an `Authorization` value with scheme `Bearer`; `None` for other schemes.
+fn parse_bearer(value: &str) -> Option<String> {
     let (scheme, token) = value.split_once(' ')?;
     scheme
         .eq_ignore_ascii_case("bearer")
         .then(|| token.trim().to_owned())
 }
 
-/// Removes every spelling of a header and returns its one value, `None` if empty.
-fn take_value(headers: &mut HeaderMap, names: &[&str]) -> Result<Option<String>, String> {
+/// Removes a header in all its spellings and returns its single value; `None` if it is empty.
+fn remove_value(headers: &mut HeaderMap, names: &[&str]) -> Result<Option<String>, String> {
     let mut found: Option<String> = None;
-    let mut wrong = None;
+    let mut problem = None;
     for name in names {
         for value in headers.get_all(*name) {
             let Ok(text) = value.to_str().map(str::trim) else {
-                wrong = Some("holds characters that no key has");
+                problem = Some("contains characters that no key has");
                 continue;
             };
             if text.is_empty() {
@@ -92,7 +95,7 @@ fn take_value(headers: &mut HeaderMap, names: &[&str]) -> Result<Option<String>,
             }
             match &found {
                 Some(first) if first != text => {
-                    wrong = Some("was sent twice with different values");
+                    problem = Some("was sent twice with different values");
                 }
                 Some(_) => {}
                 None => found = Some(text.to_owned()),
@@ -100,10 +103,10 @@ fn take_value(headers: &mut HeaderMap, names: &[&str]) -> Result<Option<String>,
         }
         headers.remove(*name);
     }
-    match wrong {
-        Some(wrong) => {
+    match problem {
+        Some(problem) => {
             let name = names.first().copied().unwrap_or_default();
-            Err(format!("the request's header {name} {wrong}"))
+            Err(format!("the request's header {name} {problem}"))
         }
         None => Ok(found),
     }
@@ -128,7 +131,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::nothing(&[], "absent")]
+    #[case::no_header(&[], "absent")]
     #[case::underscores(&[("DD_API_KEY", "a"), ("DD_APPLICATION_KEY", "b")], "API key and application key")]
     #[case::dashes(&[("DD-API-KEY", "a"), ("DD-APPLICATION-KEY", "b")], "API key and application key")]
     #[case::mixed(&[("dd-api-key", "a"), ("DD_APPLICATION_KEY", "b")], "API key and application key")]
@@ -137,47 +140,47 @@ mod tests {
     #[case::app_key_alone(&[("DD_APPLICATION_KEY", "b")], "unusable")]
     #[case::bearer(&[("Authorization", "bearer  tok")], "bearer token")]
     #[case::empty_bearer(&[("Authorization", "Bearer ")], "absent")]
-    #[case::basic_is_not_ours(&[("Authorization", "Basic dTpw")], "absent")]
-    #[case::same_twice(&[("DD_API_KEY", "a"), ("DD-API-KEY", "a"), ("DD-APPLICATION-KEY", "b")], "API key and application key")]
-    #[case::contradiction(&[("DD_API_KEY", "a"), ("DD-API-KEY", "z"), ("DD-APPLICATION-KEY", "b")], "unusable")]
-    fn headers_to_credentials(#[case] sent: &[(&str, &str)], #[case] expected: &str) {
+    #[case::basic_scheme(&[("Authorization", "Basic dTpw")], "absent")]
+    #[case::same_value_twice(&[("DD_API_KEY", "a"), ("DD-API-KEY", "a"), ("DD-APPLICATION-KEY", "b")], "API key and application key")]
+    #[case::two_values(&[("DD_API_KEY", "a"), ("DD-API-KEY", "z"), ("DD-APPLICATION-KEY", "b")], "unusable")]
+    fn parses_credentials_and_removes_them(#[case] sent: &[(&str, &str)], #[case] expected: &str) {
         let mut map = headers(sent);
-        let found = match HeaderCredentials::take(&mut map) {
+        let found = match HeaderCredentials::remove_from(&mut map) {
             HeaderCredentials::Absent => "absent",
             HeaderCredentials::Complete(credential) => credential.kind(),
             HeaderCredentials::Unusable(_) => "unusable",
         };
         assert_eq!(found, expected);
-        assert!(map.is_empty(), "nothing is left for others to see");
+        assert!(map.is_empty(), "a credential is left in the headers");
     }
 
     #[rstest]
-    #[case::nothing(&[], None, false)]
+    #[case::no_header(&[], None, false)]
     #[case::bearer(&[("Authorization", "BEARER  tok")], Some("tok"), false)]
     #[case::empty(&[("Authorization", "Bearer ")], None, false)]
     #[case::another_scheme(&[("Authorization", "Basic dTpw")], None, false)]
     #[case::two_bearers(&[("Authorization", "Bearer a"), ("Authorization", "Bearer b")], None, false)]
     #[case::empty_keys(&[("Authorization", "Bearer tok"), ("DD_API_KEY", "")], Some("tok"), false)]
-    #[case::half_a_pair(&[("Authorization", "Bearer tok"), ("DD_API_KEY", "a")], Some("tok"), true)]
-    #[case::contradiction(&[("DD_API_KEY", "a"), ("DD-API-KEY", "z")], None, true)]
-    fn a_bearer_of_ours(
+    #[case::one_key(&[("Authorization", "Bearer tok"), ("DD_API_KEY", "a")], Some("tok"), true)]
+    #[case::two_values(&[("DD_API_KEY", "a"), ("DD-API-KEY", "z")], None, true)]
+    fn parses_bearer_and_removes_keys(
         #[case] sent: &[(&str, &str)],
         #[case] bearer: Option<&str>,
         #[case] datadog_keys: bool,
     ) {
         let mut map = headers(sent);
-        let found = Presented::take(&mut map);
+        let found = BearerHeaders::remove_from(&mut map);
         let shown = found.bearer.as_ref().map(ExposeSecret::expose_secret);
         assert_eq!((shown, found.datadog_keys), (bearer, datadog_keys));
-        assert!(map.is_empty(), "nothing is left for others to see");
+        assert!(map.is_empty(), "a credential is left in the headers");
     }
 
     #[test]
-    fn a_message_about_headers_never_holds_a_value() {
+    fn error_does_not_contain_header_values() {
         let mut map = headers(&[("DD_API_KEY", "s3cr3t-one"), ("DD-API-KEY", "s3cr3t-two")]);
-        let HeaderCredentials::Unusable(why) = HeaderCredentials::take(&mut map) else {
-            panic!("two different values are a contradiction");
+        let HeaderCredentials::Unusable(reason) = HeaderCredentials::remove_from(&mut map) else {
+            panic!("two different values are refused");
         };
-        assert!(!why.contains("s3cr3t"), "{why}");
+        assert!(!reason.contains("s3cr3t"), "{reason}");
     }
 }

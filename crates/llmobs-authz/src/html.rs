@@ -1,29 +1,29 @@
-//! Pages that a browser is shown: escaping, and the headers that guard them.
+//! HTML pages: escaping, and the security headers of their responses.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
-/// Text that can stand in markup and in quoted attributes without being any.
+/// Escapes a text for element content and for quoted attributes.
 pub fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
+    let mut output = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            c => safe.push(c),
+            '&' => output.push_str("&amp;"),
+            '<' => output.push_str("&lt;"),
+            '>' => output.push_str("&gt;"),
+            '"' => output.push_str("&quot;"),
+            '\'' => output.push_str("&#39;"),
+            c => output.push(c),
         }
     }
-    safe
+    output
 }
 
-/// A page that may be neither framed nor kept, under a content security policy.
+/// A page under a content security policy. Browsers may neither frame it nor cache it.
 ///
-/// The policy on referrers is `same-origin`, which tells other sites nothing; with `no-referrer`
-/// browsers would send our own form with `Origin: null`, and the check of that header would be
-/// lost. A policy that is no header value becomes one that allows nothing.
+/// The referrer policy is `same-origin`, which sends nothing to other sites. With `no-referrer`
+/// browsers would send `Origin: null` with the page's own form, and that header could not be checked.
+/// A `policy` that is not a valid header value is replaced by one that allows nothing.
 pub fn page(status: StatusCode, policy: &str, html: String) -> Response {
     let fixed = HeaderValue::from_static;
     let policy = HeaderValue::from_str(policy).unwrap_or(fixed("default-src 'none'"));
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_was_sent_can_be_markup() {
+    fn escapes_markup() {
         assert_eq!(
             escaped("<a href='x' id=\"y\">&</a>"),
             "&lt;a href=&#39;x&#39; id=&quot;y&quot;&gt;&amp;&lt;/a&gt;"

@@ -1,30 +1,30 @@
-//! The modes: how MCP callers over HTTP are told from strangers.
+//! The authorization modes of the MCP endpoint over HTTP.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// How callers over HTTP are authorised.
+/// How the server authorizes callers over HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Not at all: whoever reaches the address calls with the server's own credentials.
+pub enum AuthMode {
+    /// No authorization: every program that reaches the address calls with the server's credential.
     None,
-    /// Each request brings its own Datadog credentials.
+    /// Each request brings its own Datadog credential.
     DatadogHeaders,
-    /// A shared secret stands in front of the server's own credentials.
+    /// Callers send a shared secret and call with the server's credential.
     StaticBearer,
-    /// Users sign in here and give their own Datadog credentials.
+    /// Users sign in at this server and call with their own Datadog credentials.
     OAuth,
 }
 
-/// A name that is no mode's.
+/// A text that names no mode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a mode is one of none, datadog-headers, static-bearer and oauth, such as --auth static-bearer"
+    "the mode must be none, datadog-headers, static-bearer or oauth, for example --auth static-bearer"
 )]
-pub struct UnknownMode;
+pub struct UnknownAuthMode;
 
-impl Mode {
-    /// Every mode, the simplest first.
+impl AuthMode {
+    /// Every mode.
     pub const ALL: [Self; 4] = [
         Self::None,
         Self::DatadogHeaders,
@@ -43,21 +43,21 @@ impl Mode {
     }
 }
 
-impl fmt::Display for Mode {
+impl fmt::Display for AuthMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
 }
 
-impl FromStr for Mode {
-    type Err = UnknownMode;
+impl FromStr for AuthMode {
+    type Err = UnknownAuthMode;
 
-    fn from_str(text: &str) -> Result<Self, UnknownMode> {
+    fn from_str(text: &str) -> Result<Self, UnknownAuthMode> {
         let text = text.trim();
         Self::ALL
             .into_iter()
             .find(|mode| mode.name().eq_ignore_ascii_case(text))
-            .ok_or(UnknownMode)
+            .ok_or(UnknownAuthMode)
     }
 }
 
@@ -66,12 +66,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_back_and_others_are_refused() {
-        for mode in Mode::ALL {
+    fn parses_names_of_modes() {
+        for mode in AuthMode::ALL {
             assert_eq!(mode.to_string().parse(), Ok(mode));
-            assert!(UnknownMode.to_string().contains(mode.name()));
+            assert!(UnknownAuthMode.to_string().contains(mode.name()));
         }
-        assert_eq!(" OAuth ".parse(), Ok(Mode::OAuth));
-        assert_eq!("basic".parse::<Mode>(), Err(UnknownMode));
+        assert_eq!(" OAuth ".parse(), Ok(AuthMode::OAuth));
+        assert_eq!("basic".parse::<AuthMode>(), Err(UnknownAuthMode));
     }
 }

@@ -1,8 +1,8 @@
-//! Mode `none`: whoever reaches the address may call.
+//! Mode `none`: every program that can reach the address may call.
 //!
-//! It has no public address, so the server listens on loopback only. A request may still bring
-//! credentials of its own; they then replace the server's for that request, all of them: half a pair
-//! is never completed with a half of the server's.
+//! The gate has no public URL, so the server listens on loopback only. Credentials in a request
+//! replace those of the server for that request. They replace all of them: an API key from a request is
+//! never combined with an application key of the server.
 
 use std::net::SocketAddr;
 
@@ -11,24 +11,24 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
 
-use super::gate::{Admitted, Gate};
+use super::gate::{CallerCredential, Gate};
 use super::headers::HeaderCredentials;
 
-/// The gate that lets everybody in, with the server's own credentials unless the request has some.
+/// Admits every request, with the credential of the request or else that of the server.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Open;
+pub struct OpenGate;
 
-impl Gate for Open {
+impl Gate for OpenGate {
     fn admit<'a>(
         &'a self,
         _path: &'a str,
         _peer: Option<SocketAddr>,
         headers: &'a mut HeaderMap,
-    ) -> BoxFuture<'a, Result<Admitted, Box<Response>>> {
-        let admitted = match HeaderCredentials::take(headers) {
-            HeaderCredentials::Absent => Admitted::Own,
-            sent => Admitted::Sent(sent),
+    ) -> BoxFuture<'a, Result<CallerCredential, Box<Response>>> {
+        let credential = match HeaderCredentials::remove_from(headers) {
+            HeaderCredentials::Absent => CallerCredential::Server,
+            sent => CallerCredential::Request(sent),
         };
-        std::future::ready(Ok(admitted)).boxed()
+        std::future::ready(Ok(credential)).boxed()
     }
 }

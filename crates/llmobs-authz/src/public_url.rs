@@ -1,9 +1,10 @@
-//! Where callers reach the server: configured, never taken from what a request says of itself.
+//! The URL at which callers reach the server. It is configured, never taken from a request.
 
-use http::uri::Authority;
-use url::{Host, Url};
+use url::Url;
 
-/// A public base URL: scheme and authority. `https`, or `http` on loopback for tests.
+use crate::loopback::{is_loopback_url, parse_authority};
+
+/// A public base URL: scheme and authority. The scheme is `https`, or `http` on loopback for tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicUrl {
     url: Url,
@@ -13,28 +14,29 @@ pub struct PublicUrl {
 /// Why a public URL is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PublicUrlError {
-    /// No URL at all.
-    #[error("the public URL is not a URL: it must look like https://mcp.example.com")]
+    /// The text is not a URL with a host.
+    #[error("the public URL is not a URL; use one like https://mcp.example.com")]
     NotAUrl,
     /// Credentials would cross the network in the clear.
     #[error(
-        "the public URL must begin with https:// (http:// is for loopback alone), because callers send \
-         secrets to it: https://mcp.example.com"
+        "the public URL must start with https:// (http:// is allowed on loopback only), because callers \
+         send secrets to it; use one like https://mcp.example.com"
     )]
     NotHttps,
-    /// More than scheme and authority.
+    /// The URL has more than scheme and authority.
     #[error(
-        "the public URL is scheme and host alone, without user, path, query or fragment, because MCP and \
-         its metadata are served at fixed paths below it: https://mcp.example.com"
+        "the public URL must consist of scheme and host, without user, path, query or fragment, because \
+         the server uses fixed paths for MCP and its metadata; use one like https://mcp.example.com"
     )]
     NotABase,
 }
 
 impl PublicUrl {
-    /// Reads a public URL.
+    /// Parses a public URL.
     ///
     /// # Errors
-    /// It is not a URL, not `https` beyond loopback, or has more than scheme and authority.
+    /// The text is not a URL, is not `https` and not on loopback, or has more than scheme and
+    /// authority.
     pub fn parse(text: &str) -> Result<Self, PublicUrlError> {
         let url = Url::parse(text.trim()).map_err(|_| PublicUrlError::NotAUrl)?;
         if !url.has_host() {
@@ -42,35 +44,35 @@ impl PublicUrl {
         }
         match url.scheme() {
             "https" => {}
-            "http" if is_loopback(&url) => {}
+            "http" if is_loopback_url(&url) => {}
             _ => return Err(PublicUrlError::NotHttps),
         }
-        let bare = url.username().is_empty()
+        let is_base = url.username().is_empty()
             && url.password().is_none()
             && url.path() == "/"
             && url.query().is_none()
             && url.fragment().is_none();
-        if !bare {
+        if !is_base {
             return Err(PublicUrlError::NotABase);
         }
         let origin = url.origin().ascii_serialization();
         Ok(Self { url, origin })
     }
 
-    /// Scheme and authority without a slash at the end, a default port left out, such as
+    /// Scheme and authority without a trailing slash and without a default port, for example
     /// `https://mcp.example.com`.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// The URL of a path below it, such as `https://mcp.example.com/mcp` for `/mcp`.
+    /// The URL of a path below it, for example `https://mcp.example.com/mcp` for `/mcp`.
     pub fn at(&self, path: &str) -> String {
         format!("{}{path}", self.origin)
     }
 
-    /// Whether only this machine reaches it.
+    /// Whether only this machine can reach it.
     pub fn is_loopback(&self) -> bool {
-        is_loopback(&self.url)
+        is_loopback_url(&self.url)
     }
 
     /// Whether callers reach it over TLS.
@@ -78,14 +80,9 @@ impl PublicUrl {
         self.url.scheme() == "https"
     }
 
-    /// Whether `name[:port]`, as it stands in `Host`, is this authority.
-    pub fn is_authority(&self, text: &str) -> bool {
-        // `user@host` is legal in a URL and never in a Host header.
-        let Some(authority) = text
-            .parse::<Authority>()
-            .ok()
-            .filter(|_| !text.contains('@'))
-        else {
+    /// Whether `host[:port]`, the value of a `Host` header, names this authority.
+    pub fn matches_authority(&self, text: &str) -> bool {
+        let Some(authority) = parse_authority(text) else {
             return false;
         };
         let default = if self.is_https() { 443 } else { 80 };
@@ -95,18 +92,9 @@ impl PublicUrl {
             && authority.port_u16().unwrap_or(default) == self.url.port().unwrap_or(default)
     }
 
-    /// Whether a value of `Origin` is this origin.
-    pub fn is_origin(&self, text: &str) -> bool {
+    /// Whether the value of an `Origin` header is this origin.
+    pub fn matches_origin(&self, text: &str) -> bool {
         self.origin.eq_ignore_ascii_case(text)
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
     }
 }
 
@@ -133,10 +121,10 @@ mod tests {
     #[case("mcp.example.com", Err(PublicUrlError::NotAUrl))]
     #[case("data:text/plain,x", Err(PublicUrlError::NotAUrl))]
     #[case("", Err(PublicUrlError::NotAUrl))]
-    fn what_is_a_public_url(#[case] text: &str, #[case] expected: Result<&str, PublicUrlError>) {
-        let found = PublicUrl::parse(text);
+    fn accepts_base_urls_only(#[case] text: &str, #[case] expected: Result<&str, PublicUrlError>) {
+        let parsed = PublicUrl::parse(text);
         assert_eq!(
-            found.as_ref().map(PublicUrl::origin),
+            parsed.as_ref().map(PublicUrl::origin),
             expected.as_ref().copied()
         );
     }
@@ -151,10 +139,12 @@ mod tests {
     #[case("https://mcp.example.com:8443", "mcp.example.com", false)]
     #[case("http://[::1]:8787", "[::1]:8787", true)]
     #[case("https://mcp.example.com", "", false)]
-    fn whose_host(#[case] url: &str, #[case] host: &str, #[case] ours: bool) {
+    fn compares_host_headers(#[case] url: &str, #[case] host: &str, #[case] matches: bool) {
         assert_eq!(
-            PublicUrl::parse(url).expect("a URL").is_authority(host),
-            ours
+            PublicUrl::parse(url)
+                .expect("a URL")
+                .matches_authority(host),
+            matches
         );
     }
 
@@ -163,8 +153,8 @@ mod tests {
     #[case("http://mcp.example.com", false)]
     #[case("https://mcp.example.com:8443", false)]
     #[case("null", false)]
-    fn whose_origin(#[case] origin: &str, #[case] ours: bool) {
+    fn compares_origins(#[case] origin: &str, #[case] matches: bool) {
         let url = PublicUrl::parse("https://mcp.example.com").expect("a URL");
-        assert_eq!(url.is_origin(origin), ours);
+        assert_eq!(url.matches_origin(origin), matches);
     }
 }

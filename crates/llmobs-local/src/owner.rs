@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use super::store::StoreError;
-use super::{DataDir, LocalBackend, LocalError, LocalOptions, folder, guard};
+use super::{DataDir, LocalBackend, LocalError, LocalOptions, folder};
 
 /// Where SDKs look for an Agent.
 pub const AGENT_ADDRESS: SocketAddr =
@@ -192,7 +192,7 @@ async fn find_owner(folder: &Path) -> Result<Name, String> {
     let name: Name =
         serde_json::from_str(&text).map_err(|_| format!("{NAME_FILE} cannot be read"))?;
     let authority = name.url.strip_prefix("http://").unwrap_or_default();
-    if !guard::authority_is_loopback(authority) {
+    if !llmobs_authz::host_guard::names_this_machine(authority) {
         return Err(format!("{NAME_FILE} names an address that is not loopback"));
     }
     match store_id_at(&name.url).await {

@@ -8,10 +8,10 @@ use crate::cli::settings::{CallerSettings, Choice, Setting, Settings};
 use crate::server::Upstreams;
 use datadog_llmobs::login;
 use llmobs_authz::oauth::{
-    AuthorizationServer, DatadogSignIn, FetchDocument, HttpFetch, Options, SecretKey, SystemClock,
-    SystemResolver,
+    AuthorizationServer, AuthorizationServerOptions, DatadogSignIn, DocumentFetcher,
+    HttpDocumentFetcher, SecretKey, SystemClock, SystemResolver,
 };
-use llmobs_authz::{Gate, Mode, PublicUrl};
+use llmobs_authz::{AuthMode, Gate, PublicUrl};
 
 use super::{drop_server_credentials, require_site};
 
@@ -20,7 +20,7 @@ pub(super) struct SignInPlan {
     public_url: PublicUrl,
     key: SecretKey,
     state_dir: PathBuf,
-    documents: Option<Arc<dyn FetchDocument>>,
+    documents: Option<Arc<dyn DocumentFetcher>>,
     datadog_sign_in: Option<DatadogSignIn>,
 }
 
@@ -39,17 +39,18 @@ impl SignInPlan {
             ));
         };
         let (key, _) = secret_key(callers)?;
-        require_site(settings, Mode::OAuth)?;
-        drop_server_credentials(settings, Mode::OAuth);
+        require_site(settings, AuthMode::OAuth)?;
+        drop_server_credentials(settings, AuthMode::OAuth);
         let Some(state_dir) = settings.state_dir.clone() else {
             return Err(CliError::usage(
                 "the directory of users' sign-ins is unknown, because this user has no home directory",
                 "name one: LLMOBS_MCP_STATE_DIR=/path/to/directory",
             ));
         };
-        let documents: Option<Arc<dyn FetchDocument>> = if callers.metadata_documents {
-            let fetch = HttpFetch::new(Arc::new(SystemResolver), settings.ca_file.as_deref())
-                .map_err(|why| CliError::usage(why, "check --ca-file"))?;
+        let documents: Option<Arc<dyn DocumentFetcher>> = if callers.metadata_documents {
+            let fetch =
+                HttpDocumentFetcher::new(Arc::new(SystemResolver), settings.ca_file.as_deref())
+                    .map_err(|why| CliError::usage(why, "check --ca-file"))?;
             Some(Arc::new(fetch))
         } else {
             None
@@ -70,7 +71,7 @@ impl SignInPlan {
 
     /// Opens the store of sign-ins and starts its maintenance.
     pub(super) fn open(self, upstreams: &Upstreams) -> Result<Arc<dyn Gate>, CliError> {
-        let options = Options {
+        let options = AuthorizationServerOptions {
             public_url: self.public_url,
             key: self.key,
             hub: upstreams.hub().clone(),
@@ -82,7 +83,7 @@ impl SignInPlan {
             .map_err(|error| CliError::failed(error, ""))?;
         let server = Arc::new(server);
         let maintained = server.clone();
-        tokio::spawn(async move { maintained.tend().await });
+        tokio::spawn(async move { maintained.run_maintenance().await });
         Ok(server)
     }
 }
@@ -107,7 +108,7 @@ fn datadog_sign_in(
         )
     })?;
     Ok(Some(DatadogSignIn {
-        place: target,
+        target,
         client_id: callers.datadog_client_id()?,
     }))
 }

@@ -3,7 +3,7 @@
 
 use secrecy::SecretString;
 
-use llmobs_authz::{Mode, PublicUrl};
+use llmobs_authz::{AuthMode, PublicUrl};
 
 use super::SettingsError;
 use super::secrets::{open_to_others, read};
@@ -43,9 +43,9 @@ impl CallerSettings {
     ///
     /// # Errors
     /// They do not match.
-    pub(crate) fn check_sign_in(&self, mode: &Setting<Mode>) -> Result<(), SettingsError> {
+    pub(crate) fn check_sign_in(&self, mode: &Setting<AuthMode>) -> Result<(), SettingsError> {
         match (&self.datadog_sign_in, &self.datadog_client_id) {
-            (Some(source), _) if mode.value != Mode::OAuth => Err(SettingsError::Value {
+            (Some(source), _) if mode.value != AuthMode::OAuth => Err(SettingsError::Value {
                 name: source.clone(),
                 why: format!(
                     "users sign in at Datadog in mode oauth only, and the mode is {} ({}): use --auth \
@@ -89,7 +89,7 @@ impl CallerSettings {
     ///
     /// # Errors
     /// It is not a mode.
-    pub(crate) fn mode(&self) -> Result<Option<Setting<Mode>>, SettingsError> {
+    pub(crate) fn mode(&self) -> Result<Option<Setting<AuthMode>>, SettingsError> {
         parse(self.auth.as_ref(), |text| {
             text.parse().map_err(|error| format!("{error}"))
         })

@@ -15,7 +15,8 @@ use super::support::{Recorder, RunningServer, datadog, local, serve_behind, unch
 use crate::server::{ToolFilter, Upstreams, WHOAMI_URI};
 use datadog_llmobs::Credential;
 use llmobs_authz::{
-    Admitted, DatadogHeaders, Gate, MCP_PATHS, PublicUrl, SignedIn, StaticBearer, refusal,
+    CallerCredential, DatadogHeadersGate, Gate, MCP_PATHS, PublicUrl, SignedInUser,
+    StaticBearerGate, refusal,
 };
 
 const SECRET: &str = "an-obviously-made-up-secret-of-the-tests";
@@ -34,11 +35,11 @@ impl Gate for ReadOnlyGate {
         path: &'a str,
         peer: Option<SocketAddr>,
         headers: &'a mut HeaderMap,
-    ) -> BoxFuture<'a, Result<Admitted, Box<Response>>> {
+    ) -> BoxFuture<'a, Result<CallerCredential, Box<Response>>> {
         let has_word = headers.remove("x-word").is_some() && MCP_PATHS.contains(&path);
         let admitted = if has_word && peer.is_some() {
             let credential = Credential::from_parts(Some("user-api"), Some("user-app"), None);
-            Ok(Admitted::As(SignedIn {
+            Ok(CallerCredential::User(SignedInUser {
                 credential: credential.expect("a pair"),
                 renewal: None,
                 subject: "a-user".to_owned(),
@@ -111,7 +112,7 @@ async fn serve_with_headers(
     make: fn(&Arc<Recorder>) -> Upstreams,
 ) -> (Arc<Recorder>, RunningServer) {
     let recorder = Arc::<Recorder>::default();
-    let gate = Arc::new(DatadogHeaders::default());
+    let gate = Arc::new(DatadogHeadersGate::default());
     let served = serve_behind(gate, make(&recorder), ToolFilter::default()).await;
     (recorder, served)
 }
@@ -166,7 +167,7 @@ async fn bearer_secret_grants_server_credentials(
     #[case] status: u16,
 ) {
     let recorder = Arc::<Recorder>::default();
-    let gate = Arc::new(StaticBearer::new(&SECRET.into(), None).expect("a valid secret"));
+    let gate = Arc::new(StaticBearerGate::new(&SECRET.into(), None).expect("a valid secret"));
     let served = serve_behind(gate, datadog(&recorder), ToolFilter::default()).await;
     let value = bearer.map(|bearer| format!("Bearer {bearer}"));
     let mut sent = headers.to_vec();
@@ -193,7 +194,7 @@ async fn bearer_secret_grants_server_credentials(
 #[case::post("POST")]
 #[tokio::test]
 async fn gate_protects_every_method_of_mcp_paths_only(#[case] method: &str) {
-    let gate = Arc::new(StaticBearer::new(&SECRET.into(), None).expect("a valid secret"));
+    let gate = Arc::new(StaticBearerGate::new(&SECRET.into(), None).expect("a valid secret"));
     let served = serve_behind(gate, local(&Arc::default()), ToolFilter::default()).await;
     let client = datadog_llmobs::http_client().build().unwrap();
     for path in MCP_PATHS {
@@ -272,7 +273,7 @@ async fn accepts_host_and_origin_of_public_url(
     #[case] status: u16,
 ) {
     let public = PublicUrl::parse("https://mcp.example.com").expect("a URL");
-    let gate = StaticBearer::new(&SECRET.into(), Some(public)).expect("a valid secret");
+    let gate = StaticBearerGate::new(&SECRET.into(), Some(public)).expect("a valid secret");
     let served = serve_behind(
         Arc::new(gate),
         local(&Arc::default()),
@@ -296,7 +297,7 @@ async fn accepts_host_and_origin_of_public_url(
 #[tokio::test]
 async fn refusal_keeps_connection_open(#[case] host: &str, #[case] status: u16) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let gate = Arc::new(StaticBearer::new(&SECRET.into(), None).expect("a valid secret"));
+    let gate = Arc::new(StaticBearerGate::new(&SECRET.into(), None).expect("a valid secret"));
     let served = serve_behind(gate, local(&Arc::default()), ToolFilter::default()).await;
     let address = served.base.trim_start_matches("http://");
     let mut stream = tokio::net::TcpStream::connect(address)

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::support::{Recorder, RunningServer, datadog, local, serve, unchosen};
 use crate::server::{McpServer, TOOLSETS_URI, ToolFilter, Upstreams, WHOAMI_URI, serve_http};
 use crate::tools::{self, Access};
-use llmobs_authz::{MCP_PATHS, Open};
+use llmobs_authz::{MCP_PATHS, OpenGate};
 
 fn rpc(method: &str, params: impl serde::Serialize) -> Value {
     json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": json!(params)})
@@ -643,8 +643,13 @@ async fn stop_closes_listener() {
 async fn refuses_exposed_address_without_public_url() {
     let listener = TcpListener::bind("0.0.0.0:0").await.expect("a free port");
     let server = McpServer::new(local(&Arc::default()), ToolFilter::default());
-    let error = serve_http(server, Arc::new(Open), listener, CancellationToken::new())
-        .await
-        .expect_err("refused");
+    let error = serve_http(
+        server,
+        Arc::new(OpenGate),
+        listener,
+        CancellationToken::new(),
+    )
+    .await
+    .expect_err("refused");
     assert!(error.to_string().contains("127.0.0.1:8787"), "{error}");
 }

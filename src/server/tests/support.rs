@@ -12,7 +12,7 @@ use crate::server::{FixedCredential, McpServer, ToolFilter, UpstreamInfo, Upstre
 use datadog_llmobs::{
     Credential, Hub, HubSettings, ResponseLimits, Site, Transport, TransportError, Upstream,
 };
-use llmobs_authz::{Gate, Open};
+use llmobs_authz::{Gate, OpenGate};
 
 /// An upstream without data that records every request.
 #[derive(Default)]
@@ -155,7 +155,7 @@ impl Drop for RunningServer {
 
 /// Serves without authentication on loopback.
 pub(super) async fn serve(upstreams: Upstreams, process: ToolFilter) -> RunningServer {
-    serve_behind(Arc::new(Open), upstreams, process).await
+    serve_behind(Arc::new(OpenGate), upstreams, process).await
 }
 
 /// Serves behind a gate.

@@ -438,7 +438,8 @@ async fn where_datadog_registers_nobody_the_page_says_so_and_keys_still_work() {
     assert_eq!(answer.status(), 422);
     let page = Page::of(answer).await;
     assert!(
-        page.html.contains("does not let this server sign users in"),
+        page.html
+            .contains("does not accept sign-ins from this server"),
         "{}",
         page.html
     );

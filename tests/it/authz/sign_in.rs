@@ -309,9 +309,9 @@ async fn a_user_who_denies_sends_an_error_and_grants_nothing() {
 #[rstest]
 #[case::wrong_key(&[("api_key", "key-of-alice"), ("application_key", "app-key-of-bob")], "did not accept")]
 #[case::unknown_token(&[("token", "unknown-token")], "did not accept")]
-#[case::half_a_pair(&[("api_key", "key-of-alice")], "application key is missing")]
-#[case::other_half(&[("application_key", "app-key-of-alice")], "API key is missing")]
-#[case::nothing(&[], "give an access token")]
+#[case::half_a_pair(&[("api_key", "key-of-alice")], "Enter the application key too")]
+#[case::other_half(&[("application_key", "app-key-of-alice")], "Enter the API key too")]
+#[case::nothing(&[], "Enter an access token")]
 #[case::both(&[("token", "x"), ("api_key", "y")], "not both")]
 #[case::no_key(&[("token", "a b")], "holds characters")]
 #[tokio::test]
@@ -406,12 +406,7 @@ async fn the_consent_page_names_who_asks_for_what() {
     let client = stage.client("A client", CALLBACK).await;
     let mut browser = Browser::default();
     let page = browser.open(&stage, &client.authorize(&stage, &[])).await;
-    for words in [
-        "A client",
-        "nobody has checked it",
-        "127.0.0.1:45454",
-        "/mcp",
-    ] {
+    for words in ["A client", "it is not verified", "127.0.0.1:45454", "/mcp"] {
         assert!(page.html.contains(words), "{words}: {}", page.html);
     }
     let header = |name: &str| page.headers[name].to_str().unwrap().to_owned();

@@ -87,7 +87,7 @@ impl Site {
     pub(super) fn setup_with_sign_in(&self, client_id: Option<&str>) -> Setup {
         Setup {
             sign_in: Some(DatadogSignIn {
-                place: LoginTarget::from_upstream(&self.upstream()).unwrap(),
+                target: LoginTarget::from_upstream(&self.upstream()).unwrap(),
                 client_id: client_id.map(str::to_owned),
             }),
             ..self.setup()
@@ -99,7 +99,7 @@ impl Site {
         let upstream = Upstream::Site(name.parse().unwrap());
         Setup {
             sign_in: Some(DatadogSignIn {
-                place: LoginTarget::from_upstream(&upstream).unwrap(),
+                target: LoginTarget::from_upstream(&upstream).unwrap(),
                 client_id: None,
             }),
             upstream,

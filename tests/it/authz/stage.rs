@@ -16,8 +16,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use llmobs_authz::PublicUrl;
 use llmobs_authz::oauth::{
-    AuthorizationServer, Clock, DatadogSignIn, Document, FetchDocument, FetchError, Options,
-    SecretKey,
+    AuthorizationServer, AuthorizationServerOptions, Clock, DatadogSignIn, DocumentFetchError,
+    DocumentFetcher, MetadataDocument, SecretKey,
 };
 use llmobs_mcp::server::{
     FixedCredential, McpServer, ToolFilter, UpstreamInfo, Upstreams, serve_http,
@@ -134,15 +134,18 @@ impl Library {
     }
 }
 
-impl FetchDocument for Library {
-    fn fetch<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<Document, FetchError>> {
+impl DocumentFetcher for Library {
+    fn fetch<'a>(
+        &'a self,
+        url: &'a Url,
+    ) -> BoxFuture<'a, Result<MetadataDocument, DocumentFetchError>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let found = self.documents.lock().unwrap().get(url.as_str()).cloned();
-        let document = found.map(|value| Document {
+        let document = found.map(|value| MetadataDocument {
             body: value.to_string().into(),
             max_age: None,
         });
-        std::future::ready(document.ok_or(FetchError::NoAnswer)).boxed()
+        std::future::ready(document.ok_or(DocumentFetchError::NoResponse)).boxed()
     }
 }
 
@@ -269,11 +272,11 @@ impl Stage {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let public = public.unwrap_or_else(|| base.clone());
         let library = Arc::<Library>::default();
-        let options = Options {
+        let options = AuthorizationServerOptions {
             public_url: PublicUrl::parse(&public).unwrap(),
             key: SecretKey::parse(&"a0".repeat(32).into()).unwrap(),
             hub,
-            documents: documents.then(|| library.clone() as Arc<dyn FetchDocument>),
+            documents: documents.then(|| library.clone() as Arc<dyn DocumentFetcher>),
             sign_in,
             clock: clock.clone(),
         };
@@ -302,7 +305,7 @@ impl Stage {
     /// What the server does beside requests, from now until the test ends.
     pub(super) fn tend(&self) {
         let (gate, stop) = (self.gate.clone(), self.stop.clone());
-        tokio::spawn(async move { stop.run_until_cancelled_owned(gate.tend()).await });
+        tokio::spawn(async move { stop.run_until_cancelled_owned(gate.run_maintenance()).await });
     }
 
     pub(super) fn at(&self, path: &str) -> String {

@@ -1,24 +1,28 @@
-//! Audiences: each MCP address is a resource of its own, and a token is good for one of them.
+//! Audiences of tokens: each MCP path is a separate resource, and a token is valid for one of them.
 
 use url::Url;
 
-use crate::{MCP_PATHS, PublicUrl};
+use crate::gate::MCP_PATHS;
+use crate::public_url::PublicUrl;
 
-use super::answer::OauthError;
+use super::primitives::OauthError;
 
-/// The audience of clients that name none.
+/// The path of clients that name no resource.
 pub(super) const DEFAULT_PATH: &str = "/mcp";
 
-/// The audience that a request names in `resource`, in its one form.
+/// The audience for the parameter `resource` of a request, in its canonical form.
 ///
 /// # Errors
-/// It names anything but an MCP address of this server.
-pub(super) fn of_request(public: &PublicUrl, asked: Option<&str>) -> Result<String, OauthError> {
-    let path = match asked {
-        Some(asked) => path_of(public, asked),
+/// The resource is not an MCP address of this server.
+pub(super) fn parse_resource(
+    public_url: &PublicUrl,
+    resource: Option<&str>,
+) -> Result<String, OauthError> {
+    let path = match resource {
+        Some(resource) => find_path(public_url, resource),
         None => Some(DEFAULT_PATH),
     };
-    path.map(|path| public.at(path)).ok_or_else(|| {
+    path.map(|path| public_url.at(path)).ok_or_else(|| {
         OauthError::new(
             "invalid_target",
             "resource is not an MCP address of this server",
@@ -26,17 +30,19 @@ pub(super) fn of_request(public: &PublicUrl, asked: Option<&str>) -> Result<Stri
     })
 }
 
-/// Which of our paths a resource names. A query is no part of its identity here (`/mcp?toolsets=…`
-/// is the same audience), nor is a slash at the end; anything else that differs is another resource.
-fn path_of(public: &PublicUrl, resource: &str) -> Option<&'static str> {
+/// The MCP path that a resource names. The query (`/mcp?toolsets=…`) and a trailing slash are ignored;
+/// any other difference makes another resource.
+fn find_path(public_url: &PublicUrl, resource: &str) -> Option<&'static str> {
     let url = Url::parse(resource).ok()?;
-    let same = url.origin().ascii_serialization() == public.origin()
+    let is_this_server = url.origin().ascii_serialization() == public_url.origin()
         && url.username().is_empty()
         && url.password().is_none()
         && url.fragment().is_none();
     let path = url.path();
     let path = path.strip_suffix('/').unwrap_or(path);
-    MCP_PATHS.into_iter().find(|known| same && *known == path)
+    MCP_PATHS
+        .into_iter()
+        .find(|known| is_this_server && *known == path)
 }
 
 #[cfg(test)]
@@ -63,9 +69,9 @@ mod tests {
     #[case(Some("https://mcp.example.com@evil.example/mcp"), None)]
     #[case(Some("/mcp"), None)]
     #[case(Some(""), None)]
-    fn a_resource_is_one_of_our_addresses(#[case] asked: Option<&str>, #[case] path: Option<&str>) {
+    fn accepts_mcp_addresses_only(#[case] resource: Option<&str>, #[case] path: Option<&str>) {
         let public = PublicUrl::parse("https://mcp.example.com").unwrap();
         let expected = path.map(|path| format!("https://mcp.example.com{path}"));
-        assert_eq!(of_request(&public, asked).ok(), expected);
+        assert_eq!(parse_resource(&public, resource).ok(), expected);
     }
 }

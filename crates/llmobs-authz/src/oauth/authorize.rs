@@ -1,158 +1,192 @@
-//! The authorization request: checked, then turned into a consent page.
+//! The authorization endpoint: validates a request and shows the consent page.
 //!
-//! The order matters. Until client and redirect address are known to belong together, whatever is
-//! wrong is said on a page of ours; only then may the browser be sent to that address with an error.
+//! Until the redirect URI is known to belong to the client, errors are shown on a page of this server.
+//! Later errors are sent to the redirect URI.
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use http::header;
 use url::Url;
 
-use super::answer::OauthError;
-use super::browser::{PATIENCE_SECONDS, Tied, set_cookie};
+use crate::peer::PeerAddress;
+
+use super::browser::{CONSENT_LIFETIME_SECONDS, CookieScope, set_cookie};
 use super::documents::is_document_id;
-use super::form::Form;
-use super::limits::{Act, Peer};
-use super::opaque::{Opaque, PLAIN, is_challenge};
+use super::primitives::{Form, OauthError, OpaqueToken, is_s256_challenge};
+use super::rate_limits::Action;
+use super::redirection::redirect_with_error;
+use super::state::ServerState;
 use super::store::clients;
 use super::store::consents::{self, Consent, NewConsent};
-use super::{Inner, audience, page, redirect as address, scope};
+use super::{audience, page, redirect_uri, scope};
 
-/// The longest `state` in bytes.
-const LONGEST_STATE: usize = 2_048;
+/// The maximum length of `state` in bytes.
+const MAX_STATE_BYTES: usize = 2_048;
 
-/// Who asks.
-pub(super) struct Client {
-    pub(super) id: String,
-    pub(super) name: String,
-    pub(super) redirects: Vec<String>,
-    /// The host of its metadata document; `None` for one that registered itself.
-    pub(super) host: Option<String>,
+/// The client that sent the request.
+struct RequestingClient {
+    id: String,
+    name: String,
+    redirect_uris: Vec<String>,
+    /// The host of its metadata document; `None` for a registered client.
+    host: Option<String>,
 }
 
-/// What a good request asks.
-struct Asked {
+/// The validated parameters of a request.
+struct ValidatedParameters {
     challenge: String,
     resource: String,
 }
 
-pub(super) async fn ask(State(inner): State<Arc<Inner>>, request: Request) -> Response {
-    let peer = Peer::of(request.extensions());
-    if let Err(error) = inner.count(Act::Authorize, peer) {
-        return page::wrong(&error);
+/// Handles an authorization request.
+pub(super) async fn authorize(
+    State(server): State<Arc<ServerState>>,
+    request: Request,
+) -> Response {
+    let peer = PeerAddress::from_extensions(request.extensions());
+    if let Err(error) = server.check_rate_limit(Action::Authorize, peer) {
+        return page::error(&error);
     }
     let query = request.uri().query().unwrap_or_default();
-    match prepare(&inner, peer, query).await {
-        Ok(shown) => shown,
-        Err(error) => page::wrong(&error),
+    match open_consent_page(&server, peer, query).await {
+        Ok(response) => response,
+        Err(error) => page::error(&error),
     }
 }
 
-/// The page, or the redirect with an error. The error of this function is said on a page.
-async fn prepare(inner: &Inner, peer: Peer, query: &str) -> Result<Response, OauthError> {
-    let form = Form::read(query.as_bytes())?;
-    let client = find_client(inner, peer, form.need("client_id")?).await?;
-    let address = form.need("redirect_uri")?;
-    let registered = |known: &String| address::matches(known, address);
-    let target = Url::parse(address)
+/// The consent page, or a redirect with an error. The caller shows the error of this function on a page.
+async fn open_consent_page(
+    server: &ServerState,
+    peer: PeerAddress,
+    query: &str,
+) -> Result<Response, OauthError> {
+    let form = Form::parse(query.as_bytes())?;
+    let client = find_client(server, peer, form.require("client_id")?).await?;
+    let requested = form.require("redirect_uri")?;
+    let redirect_uri = Url::parse(requested)
         .ok()
-        .filter(|_| client.redirects.iter().any(registered))
+        .filter(|_| {
+            let mut registered = client.redirect_uris.iter();
+            registered.any(|registered| redirect_uri::matches(registered, requested))
+        })
         .ok_or_else(|| {
             OauthError::invalid_request(
-                "the program asks for an answer to an address that it did not register",
+                "the program requested a redirect_uri that it did not register",
             )
         })?;
     let state = form.get("state");
-    if state.is_some_and(|state| state.len() > LONGEST_STATE) {
-        return Err(OauthError::invalid_request("state is too long"));
+    if state.is_some_and(|state| state.len() > MAX_STATE_BYTES) {
+        return Err(OauthError::invalid_request(format!(
+            "state is longer than {MAX_STATE_BYTES} bytes"
+        )));
     }
-    let asked = match read(inner, &form) {
-        Ok(asked) => asked,
-        Err(error) => return Ok(redirect_error(inner, target, &error, state)),
+    let parameters = match validate_parameters(server, &form) {
+        Ok(parameters) => parameters,
+        Err(error) => return Ok(redirect_with_error(server, redirect_uri, &error, state)),
     };
-    let (id, browser, csrf) = (Opaque::new(PLAIN), Opaque::new(PLAIN), Opaque::new(PLAIN));
+    let (id, browser, csrf) = (
+        OpaqueToken::generate(),
+        OpaqueToken::generate(),
+        OpaqueToken::generate(),
+    );
+    let lifetime_ms = CONSENT_LIFETIME_SECONDS * 1_000;
     let new = NewConsent {
-        id: id.hashed(),
+        id: id.hash(),
         consent: Consent {
-            browser: browser.hashed(),
-            csrf: csrf.hashed(),
+            browser: browser.hash(),
+            csrf: csrf.hash(),
             client: client.id,
             client_name: client.name,
             client_host: client.host,
-            redirect: address.to_owned(),
+            redirect: requested.to_owned(),
             state: state.map(ToOwned::to_owned),
-            challenge: asked.challenge,
-            resource: asked.resource,
+            challenge: parameters.challenge,
+            resource: parameters.resource,
             attempts: 0,
-            until_ms: inner
-                .clock
-                .now_ms()
-                .saturating_add(PATIENCE_SECONDS * 1_000),
+            until_ms: server.clock.now_ms().saturating_add(lifetime_ms),
         },
     };
     let consent = new.consent.clone();
-    if !inner
+    let is_stored = server
         .store
-        .write(move |connection| consents::add(connection, &new))
-        .await?
-    {
-        return Err(OauthError::full());
+        .write(move |connection| consents::insert(connection, &new))
+        .await?;
+    if !is_stored {
+        return Err(OauthError::capacity_reached());
     }
-    let mut response = page::consent(inner, &consent, &target, id.expose(), &csrf, None);
-    if let Some(cookie) = set_cookie(&inner.public, Tied::Page, id.expose(), &browser) {
+    let mut response = page::consent(server, &consent, &redirect_uri, id.expose(), &csrf, None);
+    let scope = CookieScope::ConsentPage;
+    if let Some(cookie) = set_cookie(&server.public_url, scope, id.expose(), &browser) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
 }
 
-async fn find_client(inner: &Inner, peer: Peer, id: &str) -> Result<Client, OauthError> {
+/// Finds a client by its id: a registration, or a metadata document.
+async fn find_client(
+    server: &ServerState,
+    peer: PeerAddress,
+    id: &str,
+) -> Result<RequestingClient, OauthError> {
     if is_document_id(id) {
-        let Some(documents) = &inner.documents else {
-            return Err(OauthError::new(
-                "invalid_client",
-                "this server does not read client metadata documents; the program must register itself",
-            ));
-        };
-        let described = match documents.known(id) {
-            Some(described) => described,
-            None => {
-                inner.count(Act::Document, peer)?;
-                documents.fetch(id).await.map_err(|error| {
-                    tracing::info!(%error, "a client's metadata document was not used");
-                    OauthError::new("invalid_client", error.to_string())
-                })?
-            }
-        };
-        return Ok(Client {
-            id: id.to_owned(),
-            name: described.metadata.name,
-            redirects: described.metadata.redirects,
-            host: Some(described.host),
-        });
+        return fetch_client(server, peer, id).await;
     }
-    let wanted = id.to_owned();
-    let found = inner
+    let client_id = id.to_owned();
+    let client = server
         .store
-        .read(move |connection| clients::get(connection, &wanted))
-        .await?;
-    let found = found.ok_or_else(|| {
-        OauthError::new(
-            "invalid_client",
-            "this program is not registered here (registrations without a sign-in end after a day); \
-             remove its stored sign-in and start again",
-        )
-    })?;
-    Ok(Client {
-        id: found.id,
-        name: found.name,
-        redirects: found.redirects,
+        .read(move |connection| clients::get(connection, &client_id))
+        .await?
+        .ok_or_else(|| {
+            OauthError::new(
+                "invalid_client",
+                "this program is not registered here (registrations without a sign-in expire after a \
+                 day); remove the sign-in that the program has stored, and start again",
+            )
+        })?;
+    Ok(RequestingClient {
+        id: client.id,
+        name: client.name,
+        redirect_uris: client.redirects,
         host: None,
     })
 }
 
-fn read(inner: &Inner, form: &Form) -> Result<Asked, OauthError> {
+/// The client that a metadata document describes.
+async fn fetch_client(
+    server: &ServerState,
+    peer: PeerAddress,
+    id: &str,
+) -> Result<RequestingClient, OauthError> {
+    let Some(documents) = &server.documents else {
+        return Err(OauthError::new(
+            "invalid_client",
+            "this server does not support client metadata documents; the program must register itself",
+        ));
+    };
+    let client = match documents.cached(id) {
+        Some(client) => client,
+        None => {
+            server.check_rate_limit(Action::FetchDocument, peer)?;
+            documents.fetch(id).await.map_err(|error| {
+                tracing::info!(%error, "a client metadata document was refused");
+                OauthError::new("invalid_client", error.to_string())
+            })?
+        }
+    };
+    Ok(RequestingClient {
+        id: id.to_owned(),
+        name: client.metadata.name,
+        redirect_uris: client.metadata.redirects,
+        host: Some(client.host),
+    })
+}
+
+fn validate_parameters(
+    server: &ServerState,
+    form: &Form,
+) -> Result<ValidatedParameters, OauthError> {
     if form.get("response_type") != Some("code") {
         return Err(OauthError::new(
             "unsupported_response_type",
@@ -169,71 +203,25 @@ fn read(inner: &Inner, form: &Form) -> Result<Asked, OauthError> {
         if form.get(name).is_some() {
             return Err(OauthError::new(
                 "request_not_supported",
-                "parameters must stand in the query itself",
+                "request objects are not supported; send the parameters in the query",
             ));
         }
     }
-    // Without a method it would be `plain`, which protects nothing.
+    // The default method is `plain`, which protects nothing.
     if form.get("code_challenge_method") != Some("S256") {
         return Err(OauthError::invalid_request(
             "code_challenge_method must be S256",
         ));
     }
-    let challenge = form.need("code_challenge")?;
-    if !is_challenge(challenge) {
+    let challenge = form.require("code_challenge")?;
+    if !is_s256_challenge(challenge) {
         return Err(OauthError::invalid_request(
             "code_challenge must be a SHA-256 hash in base64url",
         ));
     }
-    scope::check(form.get("scope"))?;
-    Ok(Asked {
+    scope::validate(form.get("scope"))?;
+    Ok(ValidatedParameters {
         challenge: challenge.to_owned(),
-        resource: audience::of_request(&inner.public, form.get("resource"))?,
+        resource: audience::parse_resource(&server.public_url, form.get("resource"))?,
     })
-}
-
-/// Sends the browser back to the client with an error.
-pub(super) fn redirect_error(
-    inner: &Inner,
-    target: Url,
-    error: &OauthError,
-    state: Option<&str>,
-) -> Response {
-    let values = [("error", error.code), ("error_description", &error.words)];
-    redirect(&with_answer(inner, target, &values, state))
-}
-
-/// Where the browser takes an answer to the client. The values are percent-encoded, so that none of
-/// them can become another parameter, another header or another host.
-pub(super) fn with_answer(
-    inner: &Inner,
-    mut target: Url,
-    values: &[(&str, &str)],
-    state: Option<&str>,
-) -> Url {
-    {
-        let mut query = target.query_pairs_mut();
-        query.extend_pairs(values);
-        if let Some(state) = state {
-            query.append_pair("state", state);
-        }
-        // RFC 9207: the client compares it with the issuer that it asked.
-        query.append_pair("iss", inner.public.origin());
-    }
-    target
-}
-
-/// Sends the browser there.
-pub(super) fn redirect(target: &Url) -> Response {
-    let Ok(mut location) = HeaderValue::from_str(target.as_str()) else {
-        return page::wrong(&OauthError::server());
-    };
-    location.set_sensitive(true);
-    let fixed = HeaderValue::from_static;
-    let headers = [
-        (header::LOCATION, location),
-        (header::CACHE_CONTROL, fixed("no-store")),
-        (header::REFERRER_POLICY, fixed("no-referrer")),
-    ];
-    (StatusCode::SEE_OTHER, headers).into_response()
 }

@@ -1,126 +1,134 @@
-//! What ties a consent page, and a sign-in at Datadog that begins there, to one browser.
+//! Cookies that bind a consent page, and a sign-in at Datadog that starts there, to one browser.
 //!
-//! A cookie for each, so that pages in two tabs do not disturb each other, and so that nobody can
-//! prepare a cookie for a page that is still to come. It is not readable by scripts, and over https
-//! carries the prefix that keeps neighbouring hosts from setting it. That of a page is not sent from
-//! other sites (`SameSite=Strict`). That of a sign-in must be: the browser comes back from Datadog's
-//! site (`Lax`: in an address that is opened, not in a form). It is another value, given to nobody
-//! but the browser that had the page's.
+//! Each page and each sign-in has its own cookie: pages in two tabs do not interfere, and an attacker
+//! cannot set the cookie of a future page. Scripts cannot read the cookies. Over https their names have
+//! the prefix `__Host-`, so that other hosts of the domain cannot set them. The cookie of a page is
+//! `SameSite=Strict`. The cookie of a sign-in is `Lax`, because the browser returns from Datadog's site
+//! by a top-level navigation; it has a separate value, and only a browser with the page's cookie
+//! receives it.
 
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::PublicUrl;
+use crate::public_url::PublicUrl;
 
-use super::opaque::Opaque;
+use super::primitives::OpaqueToken;
 
-/// How long a consent page waits, in seconds.
-pub(super) const PATIENCE_SECONDS: i64 = 600;
+/// How long a consent page can be submitted, in seconds.
+pub(super) const CONSENT_LIFETIME_SECONDS: i64 = 600;
 
-/// What a cookie ties to a browser.
+/// What a cookie binds to a browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tied {
+pub(super) enum CookieScope {
     /// A consent page, by its id.
-    Page,
+    ConsentPage,
     /// A sign-in at Datadog, by its `state`.
     SignIn,
 }
 
-impl Tied {
-    /// The name of a cookie. The id itself is not in it: only its beginning tells cookies apart.
-    fn name(self, public: &PublicUrl, id: &str) -> String {
-        let prefix = if public.is_https() { "__Host-" } else { "" };
-        let what = match self {
-            Self::Page => "consent",
+impl CookieScope {
+    /// The name of a cookie. It contains only the first characters of the id, which is a secret.
+    fn cookie_name(self, public_url: &PublicUrl, id: &str) -> String {
+        let prefix = if public_url.is_https() { "__Host-" } else { "" };
+        let kind = match self {
+            Self::ConsentPage => "consent",
             Self::SignIn => "sign-in",
         };
         let id: String = id.chars().take(8).collect();
-        format!("{prefix}llmobs-{what}-{id}")
+        format!("{prefix}llmobs-{kind}-{id}")
     }
 
     fn same_site(self) -> &'static str {
         match self {
-            Self::Page => "Strict",
+            Self::ConsentPage => "Strict",
             Self::SignIn => "Lax",
         }
     }
 }
 
-/// The header that gives the browser a cookie.
+/// The `Set-Cookie` header for a cookie.
 pub(super) fn set_cookie(
-    public: &PublicUrl,
-    tied: Tied,
+    public_url: &PublicUrl,
+    scope: CookieScope,
     id: &str,
-    value: &Opaque,
+    value: &OpaqueToken,
 ) -> Option<HeaderValue> {
-    let secure = if public.is_https() { "; Secure" } else { "" };
+    let secure = if public_url.is_https() {
+        "; Secure"
+    } else {
+        ""
+    };
     let cookie = format!(
-        "{}={}; HttpOnly; SameSite={}; Path=/; Max-Age={PATIENCE_SECONDS}{secure}",
-        tied.name(public, id),
+        "{}={}; HttpOnly; SameSite={}; Path=/; Max-Age={CONSENT_LIFETIME_SECONDS}{secure}",
+        scope.cookie_name(public_url, id),
         value.expose(),
-        tied.same_site(),
+        scope.same_site(),
     );
     let mut header = HeaderValue::from_str(&cookie).ok()?;
     header.set_sensitive(true);
     Some(header)
 }
 
-/// The value of a cookie; none if it came twice, because one of them is somebody else's.
-pub(super) fn cookie(
-    public: &PublicUrl,
+/// The value of a cookie. `None` if the request has it twice, because another host may have set one of
+/// them.
+pub(super) fn read_cookie(
+    public_url: &PublicUrl,
     headers: &HeaderMap,
-    tied: Tied,
+    scope: CookieScope,
     id: &str,
 ) -> Option<String> {
-    let wanted = tied.name(public, id);
-    let mut found = headers
+    let expected = scope.cookie_name(public_url, id);
+    let mut values = headers
         .get_all(header::COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(name, _)| *name == wanted)
+        .filter(|(name, _)| *name == expected)
         .map(|(_, value)| value.to_owned());
-    let first = found.next()?;
-    found.next().is_none().then_some(first)
+    let first = values.next()?;
+    values.next().is_none().then_some(first)
 }
 
-/// Whether a form can have come from a page of ours. Browsers say from where a form was sent;
-/// programs, which cannot be tricked into sending one, say nothing.
-pub(super) fn is_same_origin(public: &PublicUrl, headers: &HeaderMap) -> bool {
-    let all = |name: &str, fine: &dyn Fn(&[u8]) -> bool| {
+/// Whether a form may come from a page of this server. Browsers send the origin of a form. Other programs
+/// send none; they cannot be tricked into sending a form.
+pub(super) fn is_same_origin(public_url: &PublicUrl, headers: &HeaderMap) -> bool {
+    let all = |name: &str, is_allowed: &dyn Fn(&[u8]) -> bool| {
         headers
             .get_all(name)
             .iter()
-            .all(|value| fine(value.as_bytes()))
+            .all(|value| is_allowed(value.as_bytes()))
     };
-    all("origin", &|value| value == public.origin().as_bytes())
+    all("origin", &|value| value == public_url.origin().as_bytes())
         && all("sec-fetch-site", &|value| value == b"same-origin")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::opaque::PLAIN;
     use rstest::rstest;
 
-    fn public(url: &str) -> PublicUrl {
+    fn public_url(url: &str) -> PublicUrl {
         PublicUrl::parse(url).unwrap()
     }
 
     #[rstest]
-    #[case::page(Tied::Page, "__Host-llmobs-consent-abcdefgh=", "SameSite=Strict")]
-    #[case::sign_in(Tied::SignIn, "__Host-llmobs-sign-in-abcdefgh=", "SameSite=Lax")]
-    fn over_https_the_cookie_is_locked_to_this_host(
-        #[case] tied: Tied,
-        #[case] start: &str,
+    #[case::page(
+        CookieScope::ConsentPage,
+        "__Host-llmobs-consent-abcdefgh=",
+        "SameSite=Strict"
+    )]
+    #[case::sign_in(CookieScope::SignIn, "__Host-llmobs-sign-in-abcdefgh=", "SameSite=Lax")]
+    fn https_cookie_is_bound_to_the_host(
+        #[case] scope: CookieScope,
+        #[case] name: &str,
         #[case] same_site: &str,
     ) {
-        let value = Opaque::new(PLAIN);
-        let set = |url| set_cookie(&public(url), tied, "abcdefghij", &value).unwrap();
+        let value = OpaqueToken::generate();
+        let set = |url| set_cookie(&public_url(url), scope, "abcdefghij", &value).unwrap();
         let header = set("https://mcp.example.com");
         assert!(header.is_sensitive());
         let text = header.to_str().unwrap();
-        assert!(text.starts_with(start), "{text}");
+        assert!(text.starts_with(name), "{text}");
         for attribute in ["HttpOnly", same_site, "Path=/", "Secure"] {
             assert!(text.contains(attribute), "{text}");
         }
@@ -130,19 +138,19 @@ mod tests {
     }
 
     #[test]
-    fn a_page_finds_its_own_cookie() {
-        let public = public("http://127.0.0.1:1");
+    fn reads_cookie_of_its_page() {
+        let public_url = public_url("http://127.0.0.1:1");
         let mut headers = HeaderMap::new();
         let cookies = "x=1; llmobs-consent-aaaaaaaa=one;llmobs-consent-bbbbbbbb=two";
         headers.append("cookie", HeaderValue::from_static(cookies));
-        let found = |headers: &HeaderMap, tied, id| cookie(&public, headers, tied, id);
-        let two = found(&headers, Tied::Page, "bbbbbbbbcc");
+        let read = |headers: &HeaderMap, scope, id| read_cookie(&public_url, headers, scope, id);
+        let two = read(&headers, CookieScope::ConsentPage, "bbbbbbbbcc");
         assert_eq!(two.as_deref(), Some("two"));
-        assert_eq!(found(&headers, Tied::Page, "cccccccc"), None);
-        assert_eq!(found(&headers, Tied::SignIn, "bbbbbbbbcc"), None);
+        assert_eq!(read(&headers, CookieScope::ConsentPage, "cccccccc"), None);
+        assert_eq!(read(&headers, CookieScope::SignIn, "bbbbbbbbcc"), None);
         let again = HeaderValue::from_static("llmobs-consent-aaaaaaaa=three");
         headers.append("cookie", again);
-        assert_eq!(found(&headers, Tied::Page, "aaaaaaaa"), None);
+        assert_eq!(read(&headers, CookieScope::ConsentPage, "aaaaaaaa"), None);
     }
 
     #[rstest]
@@ -157,15 +165,15 @@ mod tests {
     #[case(&[("sec-fetch-site", "same-site")], false)]
     #[case(&[("sec-fetch-site", "none")], false)]
     #[case(&[("origin", "https://mcp.example.com"), ("origin", "https://evil.example")], false)]
-    fn a_form_of_another_site_is_told_apart(#[case] sent: &[(&str, &str)], #[case] fine: bool) {
+    fn recognises_forms_of_other_sites(#[case] sent: &[(&str, &str)], #[case] expected: bool) {
         let mut headers = HeaderMap::new();
         for (name, value) in sent {
             let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
             headers.append(name, HeaderValue::from_str(value).unwrap());
         }
         assert_eq!(
-            is_same_origin(&public("https://mcp.example.com"), &headers),
-            fine
+            is_same_origin(&public_url("https://mcp.example.com"), &headers),
+            expected
         );
     }
 }

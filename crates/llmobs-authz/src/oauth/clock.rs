@@ -1,18 +1,18 @@
-//! What time it is: an argument of the authorization server, so that lives and limits are tested
-//! without waiting.
+//! The source of time of the authorization server. Tests replace it, so that they can check expiry and
+//! rate limits without waiting.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A source of time.
 pub trait Clock: Send + Sync {
-    /// Milliseconds since 1970: what is kept in the store is dated by it.
+    /// Milliseconds since the Unix epoch, for timestamps in the store.
     fn now_ms(&self) -> i64;
 
-    /// Time since some fixed moment; never goes back, whoever sets the system's clock.
+    /// Time since a fixed instant. Monotonic: changes of the system clock do not affect it.
     fn uptime(&self) -> Duration;
 }
 
-/// The clocks of the system.
+/// The clocks of the operating system.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     started: Instant,
@@ -40,7 +40,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A duration in the milliseconds that the store counts.
+/// A duration in milliseconds, the unit of the store.
 pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -51,12 +51,12 @@ pub(crate) mod testing {
     use std::sync::atomic::{AtomicI64, Ordering};
     use std::time::Duration;
 
-    /// A clock that a test moves.
+    /// A clock that a test advances.
     #[derive(Default)]
     pub(crate) struct ManualClock(AtomicI64);
 
     impl ManualClock {
-        pub(crate) fn pass(&self, time: Duration) {
+        pub(crate) fn advance(&self, time: Duration) {
             self.0.fetch_add(super::millis(time), Ordering::SeqCst);
         }
     }

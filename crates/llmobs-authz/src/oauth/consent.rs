@@ -1,304 +1,236 @@
-//! The answer to a consent page.
+//! Submissions of a consent page, and the grants that follow from them.
 //!
-//! It counts only from the browser that was shown the page (its cookie), from the page itself (the
-//! token in its form, good for one sending), and once. What was asked stands in the store, not in
-//! the form: the form can say yes or no, bring a credential, and nothing else. A credential is tried
-//! at Datadog before anything is granted, a few times per page and rarely per minute, so that nobody
-//! tries keys here in numbers. Where the server offers it, the form may also send the browser to
-//! Datadog (`broker`), under the same conditions.
+//! A submission counts only from the browser that was shown the page (its cookie), from the page itself
+//! (the CSRF token in its form, valid once), and once. The parameters of the authorization request are in
+//! the store, not in the form. The form can only allow or deny, enter a credential, and start a sign-in at
+//! Datadog.
 
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use url::Url;
 
-use datadog_llmobs::{ClientError, Credential};
+use datadog_llmobs::ClientError;
 
-use super::answer::OauthError;
-use super::authorize::{redirect, redirect_error, with_answer};
-use super::browser::Tied;
-use super::form::Form;
-use super::limits::{Act, Peer};
-use super::opaque::{CODE, Hashed, Opaque, PLAIN};
-use super::seal::{Held, Place};
+use crate::peer::PeerAddress;
+
+use super::browser::{self, CookieScope};
+use super::primitives::{Form, OauthError, OpaqueToken, TokenHash};
+use super::rate_limits::Action;
+use super::redirection::response_url;
+use super::seal::{SealContext, StoredCredential};
+use super::state::ServerState;
 use super::store::consents::{self, Consent};
 use super::store::grants::{self, Grant, NewGrant};
-use super::{Inner, broker, browser, page, scope};
+use super::wire;
+use super::{page, scope};
 
-/// Credentials that may be tried on one page.
-const MOST_ATTEMPTS: i64 = 5;
+/// The maximum number of credentials that a user may enter on one page.
+const MAX_ATTEMPTS: i64 = 5;
 
-/// An answer that counts.
-pub(super) struct Decision {
-    /// The page's id as the browser has it.
+/// A valid submission of a consent page.
+pub(super) struct Submission {
+    /// The id of the page, as the browser has it.
     pub(super) page: String,
-    consent: Consent,
-    /// Hash of the token that its form brought.
-    csrf: Hashed,
-    target: Url,
-    form: Form,
+    /// The authorization request that the page belongs to.
+    pub(super) consent: Consent,
+    /// Hash of the CSRF token in the form.
+    csrf: TokenHash,
+    /// The redirect URI of the client.
+    pub(super) redirect_uri: Url,
+    /// The submitted form.
+    pub(super) form: Form,
 }
 
-impl Decision {
-    /// Whether the user ticked that changes may be made.
-    pub(super) fn writes(&self) -> bool {
+impl Submission {
+    /// Reads a submission and finds its page.
+    pub(super) async fn read(
+        server: &ServerState,
+        headers: &HeaderMap,
+        request: Request,
+    ) -> Result<Self, OauthError> {
+        if !browser::is_same_origin(&server.public_url, headers) {
+            return Err(forbidden("This form was not sent from the consent page."));
+        }
+        let form = Form::from_request(request).await?;
+        let page = form.require("page")?.to_owned();
+        let csrf = TokenHash::of(form.require("csrf")?);
+        let cookie =
+            browser::read_cookie(&server.public_url, headers, CookieScope::ConsentPage, &page)
+                .map(|value| TokenHash::of(&value));
+        let (id, now) = (TokenHash::of(&page), server.clock.now_ms());
+        let consent = server
+            .store
+            .read(move |connection| consents::get(connection, &id, now))
+            .await?
+            .filter(|consent| cookie.is_some_and(|cookie| cookie.matches(&consent.browser)))
+            .filter(|consent| csrf.matches(&consent.csrf))
+            .ok_or_else(expired_page)?;
+        let redirect_uri = Url::parse(&consent.redirect).map_err(|_| OauthError::server_error())?;
+        Ok(Self {
+            page,
+            consent,
+            csrf,
+            redirect_uri,
+            form,
+        })
+    }
+
+    /// Consumes the CSRF token and counts an attempt, before the server acts on the submission: a form
+    /// that is sent twice has an effect once.
+    pub(super) async fn consume(
+        self,
+        server: &ServerState,
+        peer: PeerAddress,
+    ) -> Result<ConsumedConsent, OauthError> {
+        server.check_rate_limit(Action::VerifyCredential, peer)?;
+        let next_csrf = OpaqueToken::generate();
+        let (id, sent, next) = (TokenHash::of(&self.page), self.csrf, next_csrf.hash());
+        let is_counted = server
+            .store
+            .write(move |c| consents::count_attempt(c, &id, &sent, &next, MAX_ATTEMPTS))
+            .await?;
+        if is_counted {
+            Ok(ConsumedConsent {
+                submission: self,
+                next_csrf,
+            })
+        } else {
+            Err(expired_page())
+        }
+    }
+
+    /// Whether the user allowed changes.
+    pub(super) fn may_write(&self) -> bool {
         self.form.get("write") == Some("yes")
     }
 }
 
-/// An answer whose token is spent: it counts as one attempt on its page.
-pub(super) struct Spent {
-    pub(super) decision: Decision,
-    /// The token of the page's form if it is shown again.
-    next: Opaque,
+/// A submission whose CSRF token is consumed. It counts as one attempt on its page.
+pub(super) struct ConsumedConsent {
+    pub(super) submission: Submission,
+    /// The CSRF token of the page if it is shown again.
+    next_csrf: OpaqueToken,
 }
 
-impl Spent {
-    /// The page again, with what was wrong.
-    pub(super) fn page(&self, inner: &Inner, words: &str) -> Response {
+impl ConsumedConsent {
+    /// Shows the page again, with an error.
+    pub(super) fn show_again(&self, server: &ServerState, error: &str) -> Response {
         page::consent(
-            inner,
-            &self.decision.consent,
-            &self.decision.target,
-            &self.decision.page,
-            &self.next,
-            Some(words),
+            server,
+            &self.submission.consent,
+            &self.submission.redirect_uri,
+            &self.submission.page,
+            &self.next_csrf,
+            Some(error),
         )
     }
 }
 
-pub(super) async fn decide(State(inner): State<Arc<Inner>>, request: Request) -> Response {
-    let peer = Peer::of(request.extensions());
-    if let Err(error) = inner.count(Act::Authorize, peer) {
-        return page::wrong(&error);
-    }
-    match answer(&inner, peer, request).await {
-        Ok(response) => response,
-        Err(error) => page::wrong(&error),
-    }
-}
-
-async fn answer(inner: &Inner, peer: Peer, request: Request) -> Result<Response, OauthError> {
-    let headers = request.headers().clone();
-    let decision = read(inner, &headers, request).await?;
-    match decision.form.get("decision") {
-        Some("deny") => deny(inner, &decision).await,
-        Some("allow") => allow(inner, spend(inner, peer, decision).await?).await,
-        Some("datadog") => broker::leave(inner, spend(inner, peer, decision).await?).await,
-        _ => Err(OauthError::invalid_request(
-            "decision must be allow, datadog or deny",
-        )),
-    }
-}
-
-/// Reads an answer and finds its page.
-async fn read(
-    inner: &Inner,
-    headers: &HeaderMap,
-    request: Request,
-) -> Result<Decision, OauthError> {
-    if !browser::is_same_origin(&inner.public, headers) {
-        return Err(forbidden("this answer does not come from the consent page"));
-    }
-    let form = Form::of(request).await?;
-    let page = form.need("page")?.to_owned();
-    let csrf = Hashed::of(form.need("csrf")?);
-    let cookie =
-        browser::cookie(&inner.public, headers, Tied::Page, &page).map(|value| Hashed::of(&value));
-    let (id, now) = (Hashed::of(&page), inner.clock.now_ms());
-    let consent = inner
+/// Removes a page from the store: it cannot be submitted again.
+pub(super) async fn close_page(server: &ServerState, page: &str) -> Result<Consent, OauthError> {
+    let (id, now) = (TokenHash::of(page), server.clock.now_ms());
+    server
         .store
-        .read(move |connection| consents::get(connection, &id, now))
+        .write(move |connection| consents::remove(connection, &id, now))
         .await?
-        .filter(|consent| cookie.is_some_and(|cookie| cookie.is(&consent.browser)))
-        .filter(|consent| csrf.is(&consent.csrf))
-        .ok_or_else(over)?;
-    let target = Url::parse(&consent.redirect).map_err(|_| OauthError::server())?;
-    Ok(Decision {
-        page,
-        consent,
-        csrf,
-        target,
-        form,
-    })
+        .ok_or_else(expired_page)
 }
 
-async fn deny(inner: &Inner, decision: &Decision) -> Result<Response, OauthError> {
-    let consent = take(inner, &decision.page).await?;
-    let denied = OauthError::new("access_denied", "the user denied the access");
-    Ok(redirect_error(
-        inner,
-        decision.target.clone(),
-        &denied,
-        consent.state.as_deref(),
-    ))
-}
-
-/// Spends the token of an answer before anything is done with it: a form sent twice does it once.
-async fn spend(inner: &Inner, peer: Peer, decision: Decision) -> Result<Spent, OauthError> {
-    inner.count(Act::Key, peer)?;
-    let next = Opaque::new(PLAIN);
-    let (id, sent, hashed) = (Hashed::of(&decision.page), decision.csrf, next.hashed());
-    let counted = inner
-        .store
-        .write(move |c| consents::tried(c, &id, &sent, &hashed, MOST_ATTEMPTS))
-        .await?;
-    if counted {
-        Ok(Spent { decision, next })
-    } else {
-        Err(over())
-    }
-}
-
-async fn allow(inner: &Inner, spent: Spent) -> Result<Response, OauthError> {
-    let credential = match credential(inner, &spent.decision.form).await {
-        Ok(credential) => credential,
-        Err(words) => {
-            tracing::info!(
-                client = spent.decision.consent.client,
-                "a credential was not accepted"
-            );
-            return Ok(spent.page(inner, &words));
-        }
-    };
-    let held = Held::Given(credential);
-    let target = grant(inner, &spent.decision.page, &held, spent.decision.writes()).await?;
-    Ok(redirect(&target))
-}
-
-/// The credential of a form, tried at the upstream. The error says on the page what was wrong.
-async fn credential(inner: &Inner, form: &Form) -> Result<Credential, String> {
-    let [token, api_key, app_key] =
-        ["token", "api_key", "application_key"].map(|name| form.get(name));
-    if token.is_some() && (api_key.is_some() || app_key.is_some()) {
-        return Err("give either an access token or a pair of keys, not both".to_owned());
-    }
-    let credential =
-        Credential::from_parts(api_key, app_key, token).map_err(|error| match error {
-            datadog_llmobs::CredentialError::MissingApplicationKey => {
-                "the application key is missing: reading takes an API key and an application key"
-                    .to_owned()
-            }
-            datadog_llmobs::CredentialError::MissingApiKey => {
-                "the API key is missing: reading takes an API key and an application key".to_owned()
-            }
-            datadog_llmobs::CredentialError::BadCharacters(_) => error.to_string(),
-        })?;
-    if credential.is_none() {
-        return Err("give an access token, or an API key and an application key".to_owned());
-    }
-    let client = inner.hub.client(credential.clone(), "oauth consent");
-    match client.check_access().await {
-        Ok(()) => Ok(credential),
-        Err(error) => Err(refusal(&error)),
-    }
-}
-
-/// Why a credential was not accepted. The upstream's own words stay out of the page.
-pub(super) fn refusal(error: &ClientError) -> String {
-    match error.status() {
-        Some(401 | 403) => {
-            "Datadog did not accept this credential for LLM Observability: check that it is complete, \
-             not revoked, of this site, and may read LLM Observability"
-                .to_owned()
-        }
-        Some(404) => {
-            "LLM Observability does not seem to be enabled for this organisation or site".to_owned()
-        }
-        Some(429) => "Datadog allows no more requests for now; wait a minute".to_owned(),
-        _ => page::NO_ANSWER.to_owned(),
-    }
-}
-
-/// Takes the page out: it is answered.
-async fn take(inner: &Inner, page: &str) -> Result<Consent, OauthError> {
-    let (id, now) = (Hashed::of(page), inner.clock.now_ms());
-    inner
-        .store
-        .write(move |connection| consents::take(connection, &id, now))
-        .await?
-        .ok_or_else(over)
-}
-
-/// Ends a page with a grant. Where the browser takes the code for it to the client.
+/// Closes a page and stores a grant. Returns the URL that takes the code to the client.
 pub(super) async fn grant(
-    inner: &Inner,
+    server: &ServerState,
     page: &str,
-    held: &Held,
-    writes: bool,
+    credential: &StoredCredential,
+    may_write: bool,
 ) -> Result<Url, OauthError> {
-    let consent = take(inner, page).await?;
-    let target = Url::parse(&consent.redirect).map_err(|_| OauthError::server())?;
-    let code = keep(inner, &consent, held, writes).await?;
-    Ok(with_answer(
-        inner,
-        target,
+    let consent = close_page(server, page).await?;
+    let redirect_uri = Url::parse(&consent.redirect).map_err(|_| OauthError::server_error())?;
+    let code = store_grant(server, &consent, credential, may_write).await?;
+    Ok(response_url(
+        server,
+        redirect_uri,
         &[("code", code.expose())],
         consent.state.as_deref(),
     ))
 }
 
-/// Keeps a grant with what it holds, sealed, and gives the code for it.
-async fn keep(
-    inner: &Inner,
+/// Stores a grant with its sealed credential, and returns its code.
+async fn store_grant(
+    server: &ServerState,
     consent: &Consent,
-    held: &Held,
-    writes: bool,
-) -> Result<Opaque, OauthError> {
+    credential: &StoredCredential,
+    may_write: bool,
+) -> Result<OpaqueToken, OauthError> {
     let id = uuid::Uuid::new_v4().to_string();
-    let place = Place {
+    let context = SealContext {
         grant: &id,
         client: &consent.client,
         resource: &consent.resource,
     };
-    let sealed = inner.key.seal(held, &place).map_err(|error| {
-        tracing::error!(%error, "sign-in failed");
-        OauthError::server()
-    })?;
-    let code = Opaque::new(CODE);
+    let sealed = server
+        .secret_key
+        .seal(credential, &context)
+        .map_err(|error| {
+            tracing::error!(%error, "a credential could not be sealed");
+            OauthError::server_error()
+        })?;
+    let code = OpaqueToken::with_prefix(wire::CODE_PREFIX);
     let new = NewGrant {
         grant: Grant {
             id: id.clone(),
             client: consent.client.clone(),
             resource: consent.resource.clone(),
-            scope: scope::granted(writes),
+            scope: scope::granted_scope(may_write),
             credential: sealed,
         },
-        is_login: matches!(held, Held::Login(_)),
-        code: code.hashed(),
+        is_login: matches!(credential, StoredCredential::Login(_)),
+        code: code.hash(),
         redirect: consent.redirect.clone(),
         challenge: consent.challenge.clone(),
     };
-    let now = inner.clock.now_ms();
-    let kept = inner
+    let now = server.clock.now_ms();
+    let is_stored = server
         .store
-        .write(move |connection| grants::add(connection, &new, now))
+        .write(move |connection| grants::insert(connection, &new, now))
         .await?;
-    if !kept {
-        return Err(OauthError::full());
+    if !is_stored {
+        return Err(OauthError::capacity_reached());
     }
     tracing::info!(
         grant = id,
         client = consent.client,
-        credential = held.kind(),
-        writes,
-        "a user agreed"
+        credential = credential.kind(),
+        may_write,
+        "a user granted access"
     );
     Ok(code)
 }
 
-/// The page is not (any more) one that this browser may answer.
-pub(super) fn over() -> OauthError {
+/// The message for a user whose credential the upstream refused. It contains no text of the upstream.
+pub(super) fn describe_refused_credential(error: &ClientError) -> &'static str {
+    match error.status() {
+        Some(401 | 403) => {
+            "Datadog did not accept this credential for LLM Observability. Check that it is complete, is \
+             not revoked, belongs to this site, and may read LLM Observability."
+        }
+        Some(404) => "LLM Observability does not seem to be enabled for this organisation or site.",
+        Some(429) => "Datadog accepts no more requests at the moment. Wait a minute and try again.",
+        _ => page::UPSTREAM_UNAVAILABLE,
+    }
+}
+
+/// The error for a page that this browser cannot submit, or not any more.
+pub(super) fn expired_page() -> OauthError {
     forbidden(
-        "this page is over, was answered before, or was opened in another browser; start the sign-in again",
+        "This page has expired, was already submitted, or was opened in another browser. Start the \
+         sign-in again.",
     )
 }
 
-fn forbidden(words: &str) -> OauthError {
+fn forbidden(description: &str) -> OauthError {
     OauthError {
         status: StatusCode::FORBIDDEN,
-        ..OauthError::invalid_request(words)
+        ..OauthError::invalid_request(description)
     }
 }

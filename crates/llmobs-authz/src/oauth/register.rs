@@ -1,4 +1,4 @@
-//! Dynamic client registration (RFC 7591): public clients, within bounds, for anybody.
+//! The registration endpoint (RFC 7591): any public client may register, within limits.
 
 use std::sync::Arc;
 
@@ -7,32 +7,35 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Inner;
-use super::answer::{OauthError, answer};
-use super::client::Metadata;
-use super::form::body_of;
-use super::limits::{Act, Peer};
-use super::store::clients::{self, Registered};
+use crate::peer::PeerAddress;
 
+use super::client_metadata::ClientMetadata;
+use super::primitives::{OauthError, json_response, read_body};
+use super::rate_limits::Action;
+use super::state::ServerState;
+use super::store::clients::{self, RegisteredClient};
+
+/// Registers a client.
 pub(super) async fn register(
-    State(inner): State<Arc<Inner>>,
+    State(server): State<Arc<ServerState>>,
     request: Request,
 ) -> Result<Response, OauthError> {
-    inner.count(Act::Register, Peer::of(request.extensions()))?;
-    let body = body_of(request.into_body()).await?;
+    let peer = PeerAddress::from_extensions(request.extensions());
+    server.check_rate_limit(Action::Register, peer)?;
+    let body = read_body(request.into_body()).await?;
     let sent: Value = serde_json::from_slice(&body)
         .ok()
         .filter(Value::is_object)
         .ok_or_else(|| OauthError::invalid_request("the body must be a JSON object"))?;
-    let Metadata { name, redirects } =
-        Metadata::read(&sent).map_err(|bad| OauthError::new(bad.code, bad.words))?;
-    let client = Registered {
+    let ClientMetadata { name, redirects } = ClientMetadata::parse(&sent)
+        .map_err(|error| OauthError::new(error.code, error.description))?;
+    let client = RegisteredClient {
         id: format!("llmobs-{}", uuid::Uuid::new_v4()),
         name,
         redirects,
     };
-    let now = inner.clock.now_ms();
-    let answered = json!({
+    let now = server.clock.now_ms();
+    let registration = json!({
         "client_id": client.id,
         "client_id_issued_at": now / 1_000,
         "client_name": client.name,
@@ -41,13 +44,13 @@ pub(super) async fn register(
         "response_types": ["code"],
         "token_endpoint_auth_method": "none",
     });
-    let kept = inner
+    let is_stored = server
         .store
-        .write(move |connection| clients::add(connection, &client, now))
+        .write(move |connection| clients::insert(connection, &client, now))
         .await?;
-    if kept {
-        Ok(answer(StatusCode::CREATED, &answered))
+    if is_stored {
+        Ok(json_response(StatusCode::CREATED, &registration))
     } else {
-        Err(OauthError::full())
+        Err(OauthError::capacity_reached())
     }
 }

@@ -1,44 +1,45 @@
-//! What a grant allows: reading always, writing when the user ticked it.
+//! The scopes of a grant: reading always, writing if the user allowed it.
 
-use super::answer::OauthError;
+use super::primitives::OauthError;
 
-/// Reading traces, experiments, evaluators.
+/// Read traces, experiments and evaluators.
 pub(super) const READ: &str = "llmobs:read";
-/// Changing experiments, datasets, evaluators.
+/// Change experiments, datasets and evaluators.
 pub(super) const WRITE: &str = "llmobs:write";
 
-/// Checks what a client asks for. The user decides about writing, whatever it asks; a scope that we
-/// do not know is an error, because a client that wants it would not get it.
-pub(super) fn check(asked: Option<&str>) -> Result<(), OauthError> {
-    // Some clients add `offline_access` unasked; refresh tokens are given anyway.
-    let known = |scope: &str| [READ, WRITE, "offline_access"].contains(&scope);
-    if asked
+/// Validates the scopes that a client requests. The user alone decides whether the client may write.
+///
+/// # Errors
+/// An unknown scope: the client would not receive it.
+pub(super) fn validate(requested: Option<&str>) -> Result<(), OauthError> {
+    // Some clients add `offline_access`; every grant has a refresh token anyway.
+    let is_known = |scope: &str| [READ, WRITE, "offline_access"].contains(&scope);
+    let mut scopes = requested
         .unwrap_or_default()
         .split(' ')
-        .filter(|s| !s.is_empty())
-        .all(known)
-    {
+        .filter(|scope| !scope.is_empty());
+    if scopes.all(is_known) {
         Ok(())
     } else {
         Err(OauthError::new(
             "invalid_scope",
-            "the scopes are llmobs:read and llmobs:write",
+            "unknown scope; the scopes are llmobs:read and llmobs:write",
         ))
     }
 }
 
 /// The scope of a grant.
-pub(super) fn granted(writes: bool) -> String {
-    if writes {
+pub(super) fn granted_scope(may_write: bool) -> String {
+    if may_write {
         format!("{READ} {WRITE}")
     } else {
         READ.to_owned()
     }
 }
 
-/// Whether a granted scope allows writing.
-pub(super) fn writes(granted: &str) -> bool {
-    granted.split(' ').any(|scope| scope == WRITE)
+/// Whether a scope includes writing.
+pub(super) fn allows_writing(scope: &str) -> bool {
+    scope.split(' ').any(|scope| scope == WRITE)
 }
 
 #[cfg(test)]
@@ -46,29 +47,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_scopes_pass_and_others_do_not() {
-        for asked in [
+    fn refuses_unknown_scopes() {
+        for requested in [
             None,
             Some(""),
             Some("llmobs:read"),
             Some("llmobs:read llmobs:write offline_access"),
         ] {
-            assert!(check(asked).is_ok(), "{asked:?}");
+            assert!(validate(requested).is_ok(), "{requested:?}");
         }
-        for asked in [
+        for requested in [
             "admin",
             "llmobs:read admin",
             "LLMOBS:READ",
             "llmobs:read\tllmobs:write",
         ] {
-            assert_eq!(check(Some(asked)).unwrap_err().code, "invalid_scope");
+            assert_eq!(validate(Some(requested)).unwrap_err().code, "invalid_scope");
         }
     }
 
     #[test]
-    fn writing_is_granted_when_it_was_ticked() {
-        assert!(!writes(&granted(false)));
-        assert!(writes(&granted(true)));
-        assert!(!writes("llmobs:writes"));
+    fn grants_writing_only_if_allowed() {
+        assert!(!allows_writing(&granted_scope(false)));
+        assert!(allows_writing(&granted_scope(true)));
+        assert!(!allows_writing("llmobs:writes"));
     }
 }

@@ -1,20 +1,20 @@
-//! Everything that must survive a request: one SQLite file, `authz.db` in the state folder.
+//! The database of the authorization server: one SQLite file, `authz.db` in the state directory.
 //!
 //! ```text
-//! clients         programs that registered themselves
-//! consents        open consent pages, minutes each
-//! grants          what a user agreed to, with the sealed Datadog credential
-//! codes           one per grant, kept after use so that a replay is noticed
-//! access_tokens   hashes, an hour each
-//! refresh_tokens  hashes, with what became of them
-//! sign_ins        users who are at Datadog just now, at most one for each consent page
-//! registrations   how Datadog knows this server
-//! revocations     logins of grants that ended, until they are revoked at Datadog
+//! clients         registered clients
+//! consents        open consent pages, valid for minutes
+//! grants          what users agreed to, with sealed Datadog credentials
+//! codes           one per grant, kept after use to detect replays
+//! access_tokens   hashes, valid for an hour
+//! refresh_tokens  hashes, with their rotation
+//! sign_ins        unfinished sign-ins at Datadog, at most one per consent page
+//! registrations   client ids of this server at Datadog
+//! revocations     logins of ended grants, until they are revoked at Datadog
 //! ```
 //!
-//! Secrets are here as hashes or sealed; a copy of the file lets nobody in. Nothing of it is cached
-//! in memory, so that several processes on one file, or one after a restart, answer alike. Writing
-//! is one flushed transaction per request. Whatever ends is deleted, and SQLite overwrites it.
+//! Secrets are hashed or sealed: a copy of the file gives no access. Nothing is cached in memory, so that
+//! several processes with one file, or one process after a restart, behave the same. Each request writes in
+//! one transaction, which is flushed to the disk. Deleted data is overwritten.
 
 pub(super) mod clients;
 pub(super) mod consents;
@@ -23,28 +23,37 @@ pub(super) mod registrations;
 pub(super) mod renewals;
 pub(super) mod revocations;
 pub(super) mod sign_ins;
+mod token_hash;
 
 use std::fs::OpenOptions;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use llmobs_sqlite::{Durability, OpenError, ReaderPool, Schema};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use thiserror::Error;
 
-/// The file in the state folder.
+use super::primitives::OauthError;
+
+/// The name of the file in the state directory.
 pub(super) const FILE_NAME: &str = "authz.db";
 
-/// Version of the tables, in `PRAGMA user_version`.
-const VERSION: i64 = 2;
+/// The maximum number of open read connections.
+const MAX_READERS: usize = 4;
 
-/// Marks a file as ours in `PRAGMA application_id`: "LLMa".
-const APPLICATION_ID: i64 = 0x4c4c_4d61;
+static SCHEMA: Schema = Schema {
+    // "LLMa"
+    application_id: 0x4c4c_4d61,
+    migrations: &[TABLES_V1, CHANGES_V2],
+    incremental_vacuum: false,
+    writer_pragmas: "PRAGMA foreign_keys = true; PRAGMA secure_delete = true;",
+    reader_pragmas: "",
+    statement_cache_capacity: 32,
+};
 
-/// How long a process waits for another one's transaction.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-const TABLES: &str = "
+/// The tables of version 1.
+const TABLES_V1: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE clients (
   id TEXT PRIMARY KEY,
@@ -109,9 +118,9 @@ CREATE INDEX refresh_tokens_grant ON refresh_tokens (grant_id);
 CREATE INDEX refresh_tokens_parent ON refresh_tokens (parent);
 ";
 
-/// What version 2 added, for sign-ins at Datadog. A trigger notes the end of a grant, so that no way
-/// to end one can forget the login that it held.
-const TABLES_2: &str = "
+/// The changes of version 2, for sign-ins at Datadog. A trigger records the login of a deleted grant, so
+/// that every way to end a grant also revokes its login.
+const CHANGES_V2: &str = "
 ALTER TABLE grants ADD COLUMN is_login INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE grants ADD COLUMN renewer TEXT;
 ALTER TABLE grants ADD COLUMN renewing_until_ms INTEGER NOT NULL DEFAULT 0;
@@ -147,97 +156,109 @@ END;
 
 /// Why the store cannot be used.
 #[derive(Debug, Error)]
-pub enum StoreError {
-    /// The folder or the file cannot be made or opened.
+pub enum SignInStoreError {
+    /// The directory or the file cannot be created.
     #[error(
-        "{path} cannot be opened ({reason}); the state folder must be writable, LLMOBS_MCP_STATE_DIR names another",
+        "{path} cannot be opened ({source}); the state directory must be writable; set LLMOBS_MCP_STATE_DIR to use another one",
         path = path.display()
     )]
-    Open {
-        /// The file or folder.
+    CreateFile {
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
-        reason: String,
+        /// The error of the operating system.
+        source: io::Error,
     },
-    /// Others could read the file, or replace it in its folder.
+    /// SQLite cannot open the file.
     #[error(
-        "{path} is open to other users, who could read or replace sign-ins; close it: chmod go-rwx {path}",
+        "{path} cannot be opened ({source}); the state directory must be writable; set LLMOBS_MCP_STATE_DIR to use another one",
+        path = path.display()
+    )]
+    OpenDatabase {
+        /// The file.
+        path: PathBuf,
+        /// The error of SQLite.
+        source: rusqlite::Error,
+    },
+    /// Other users of the machine can read the file, or replace it.
+    #[error(
+        "other users of this machine can access {path}, and could read or replace sign-ins; restrict it: chmod go-rwx {path}",
         path = .0.display()
     )]
     Exposed(PathBuf),
-    /// It is no file of ours.
+    /// Another program wrote the file.
     #[error(
-        "{path} is not a database of this program; move it away, and users sign in anew",
+        "{path} is not a database of this program; move it away to start with an empty one (users must sign in again)",
         path = .0.display()
     )]
     Foreign(PathBuf),
-    /// A later version wrote it.
+    /// A newer version wrote the file.
     #[error(
-        "{path} was written by a newer version (tables {found}, this one knows {known}); use that version, or move the file away, and users sign in anew",
+        "{path} was written by a newer version (schema {found}; this version supports {supported}); use that version, or move the file away (users must sign in again)",
         path = path.display()
     )]
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its version.
+        /// The schema version of the file.
         found: i64,
-        /// Ours.
-        known: i64,
+        /// The schema version of this program.
+        supported: i64,
     },
-    /// It was begun with another secret key.
+    /// The file was created with another secret key.
     #[error(
-        "{path} was begun with another secret key: start with that key again, or move the file away, and users sign in anew",
+        "{path} was created with another secret key; start with that key, or move the file away (users must sign in again)",
         path = .0.display()
     )]
     OtherKey(PathBuf),
-    /// The database failed in use.
-    #[error("the store of sign-ins failed ({0})")]
-    Failed(String),
+    /// A query failed. Errors of SQLite contain names of tables and files, never values.
+    #[error("the database of sign-ins failed ({0})")]
+    Query(#[from] rusqlite::Error),
+    /// The task of a query panicked or was cancelled.
+    #[error("a query of the database of sign-ins was interrupted")]
+    Interrupted,
 }
 
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        // SQLite's messages name tables and files, never values.
-        Self::Failed(error.to_string())
+impl From<SignInStoreError> for OauthError {
+    fn from(error: SignInStoreError) -> Self {
+        tracing::error!(%error, "a sign-in failed");
+        Self::server_error()
     }
 }
 
-/// The store. One connection writes, one reads; SQLite lets them work beside each other.
-pub(super) struct Store {
+/// The store. It has one connection for writing; in WAL mode it does not block readers.
+pub(super) struct SignInStore {
     writer: Mutex<Connection>,
-    reader: Mutex<Connection>,
+    readers: ReaderPool,
 }
 
-impl Store {
-    /// Opens the file in a folder, and makes both if they are not there. `key_id` tells whether the
-    /// credentials in it can be opened.
-    pub(super) fn open(folder: &Path, key_id: [u8; 8]) -> Result<Self, StoreError> {
-        let path = folder.join(FILE_NAME);
-        create(folder, &path)?;
-        let failed = |error: rusqlite::Error| StoreError::Open {
-            path: path.clone(),
-            reason: error.to_string(),
-        };
-        let mut writer = Connection::open(&path).map_err(failed)?;
-        writer.busy_timeout(PATIENCE).map_err(failed)?;
-        prepare(&mut writer, &path, key_id)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let reader = Connection::open_with_flags(&path, flags).map_err(failed)?;
-        reader.busy_timeout(PATIENCE).map_err(failed)?;
+impl SignInStore {
+    /// Opens the file in a directory, and creates both if they are missing. `key_id` identifies the key of
+    /// the sealed credentials.
+    pub(super) fn open(directory: &Path, key_id: [u8; 8]) -> Result<Self, SignInStoreError> {
+        let path = directory.join(FILE_NAME);
+        create_file(directory, &path)?;
+        let mut writer = SCHEMA
+            .open_writer(&path, Durability::Full)
+            .map_err(|error| open_error(&path, error))?;
+        let is_right_key =
+            check_key(&mut writer, key_id).map_err(|error| open_error(&path, error.into()))?;
+        if !is_right_key {
+            return Err(SignInStoreError::OtherKey(path));
+        }
         Ok(Self {
             writer: Mutex::new(writer),
-            reader: Mutex::new(reader),
+            readers: ReaderPool::new(path, &SCHEMA, MAX_READERS),
         })
     }
 
-    /// Runs `work` in a transaction of its own, where blocking is fine.
+    /// Runs `work` in a write transaction, on a thread that may block.
     pub(super) async fn write<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T, SignInStoreError> {
         let store = self.clone();
-        blocking(move || {
-            let mut connection = locked(&store.writer);
+        run_blocking(move || {
+            let mut connection = lock(&store.writer);
             // Immediate, so that two processes do not both read before one writes.
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -248,17 +269,17 @@ impl Store {
         .await
     }
 
-    /// Runs `work` on one moment of the data, where blocking is fine.
+    /// Runs `work` in a read transaction, on a thread that may block.
     pub(super) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T, SignInStoreError> {
         let store = self.clone();
-        blocking(move || Ok(work(&locked(&store.reader))?)).await
+        run_blocking(move || Ok(store.readers.read(work)?)).await
     }
 
-    /// Deletes what is over.
-    pub(super) async fn purge(self: &Arc<Self>, now_ms: i64) -> Result<(), StoreError> {
+    /// Deletes expired rows.
+    pub(super) async fn purge(self: &Arc<Self>, now_ms: i64) -> Result<(), SignInStoreError> {
         self.write(move |connection| {
             consents::purge(connection, now_ms)?;
             grants::purge(connection, now_ms)?;
@@ -269,117 +290,86 @@ impl Store {
     }
 }
 
-fn locked(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
-    // A transaction that a panic interrupted was rolled back.
+fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    // A panic rolls the transaction back, so a poisoned connection is usable.
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
+async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SignInStoreError> + Send + 'static,
+) -> Result<T, SignInStoreError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(_) => Err(StoreError::Failed("its task ended early".to_owned())),
+        Err(_) => Err(SignInStoreError::Interrupted),
     }
 }
 
-fn prepare(connection: &mut Connection, path: &Path, key_id: [u8; 8]) -> Result<(), StoreError> {
-    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => StoreError::Foreign(path.to_owned()),
-        _ => StoreError::Open {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        },
-    };
-    let settings = || -> rusqlite::Result<()> {
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "foreign_keys", true)?;
-        connection.pragma_update(None, "secure_delete", true)
-    };
-    settings().map_err(failed)?;
-    connection.set_prepared_statement_cache_capacity(32);
-    let transaction = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(failed)?;
-    let number = |sql: &str| {
-        transaction
-            .query_row(sql, [], |row| row.get::<_, i64>(0))
-            .map_err(failed)
-    };
-    if number("SELECT count(*) FROM sqlite_schema")? == 0 {
-        transaction
-            .execute_batch(&format!(
-                "{TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;"
-            ))
-            .map_err(failed)?;
-    }
-    if number("PRAGMA application_id")? != APPLICATION_ID {
-        return Err(StoreError::Foreign(path.to_owned()));
-    }
-    let found = number("PRAGMA user_version")?;
-    if found > VERSION {
-        return Err(StoreError::Newer {
-            path: path.to_owned(),
+fn open_error(path: &Path, error: OpenError) -> SignInStoreError {
+    let path = path.to_owned();
+    match error {
+        OpenError::ForeignFile => SignInStoreError::Foreign(path),
+        OpenError::NewerSchema { found, supported } => SignInStoreError::Newer {
+            path,
             found,
-            known: VERSION,
-        });
+            supported,
+        },
+        OpenError::Sqlite(source) => match source.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => SignInStoreError::Foreign(path),
+            _ => SignInStoreError::OpenDatabase { path, source },
+        },
     }
-    if found < 2 {
-        let sql = format!("{TABLES_2} PRAGMA user_version = 2;");
-        transaction.execute_batch(&sql).map_err(failed)?;
-    }
-    let known: Option<Vec<u8>> = transaction
+}
+
+/// Whether the credentials in the file are sealed with this key. A new file records the key.
+fn check_key(connection: &mut Connection, key_id: [u8; 8]) -> rusqlite::Result<bool> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let recorded: Option<Vec<u8>> = transaction
         .query_row("SELECT value FROM meta WHERE name = 'key'", [], |row| {
             row.get(0)
         })
-        .optional()
-        .map_err(failed)?;
-    match known {
-        Some(known) if known != key_id => return Err(StoreError::OtherKey(path.to_owned())),
-        Some(_) => {}
-        None => {
-            transaction
-                .execute(
-                    "INSERT INTO meta (name, value) VALUES ('key', ?1)",
-                    params![key_id.as_slice()],
-                )
-                .map_err(failed)?;
-        }
+        .optional()?;
+    if let Some(recorded) = recorded {
+        return Ok(recorded == key_id);
     }
-    transaction.commit().map_err(failed)
+    transaction.execute(
+        "INSERT INTO meta (name, value) VALUES ('key', ?1)",
+        params![key_id.as_slice()],
+    )?;
+    transaction.commit()?;
+    Ok(true)
 }
 
-/// Makes folder and file readable by their owner alone. SQLite gives its side files the same mode.
-fn create(folder: &Path, path: &Path) -> Result<(), StoreError> {
-    let failed = |path: &Path, error: &std::io::Error| StoreError::Open {
-        path: path.to_owned(),
-        reason: error.to_string(),
+/// Creates the directory and the file, accessible by their owner only. SQLite gives its other files the same
+/// mode.
+fn create_file(directory: &Path, path: &Path) -> Result<(), SignInStoreError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| SignInStoreError::CreateFile { path, source }
     };
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .create(folder)
-        .map_err(|error| failed(folder, &error))?;
+    builder.create(directory).map_err(failed(directory))?;
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path).map_err(|error| failed(path, &error))?;
+    let file = options.open(path).map_err(failed(path))?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
-        let opened = file.metadata().map_err(|error| failed(path, &error))?;
-        let holder = std::fs::metadata(folder).map_err(|error| failed(folder, &error))?;
+        let file_mode = file.metadata().map_err(failed(path))?.mode();
+        let directory_mode = std::fs::metadata(directory)
+            .map_err(failed(directory))?
+            .mode();
         for (path, mode, forbidden) in [
-            (path, opened.mode(), 0o077),
-            // Who can write to the folder can put another file in its place.
-            (folder, holder.mode(), 0o022),
+            (path, file_mode, 0o077),
+            // A user who can write to the directory can replace the file.
+            (directory, directory_mode, 0o022),
         ] {
             if mode & forbidden != 0 {
-                return Err(StoreError::Exposed(path.to_owned()));
+                return Err(SignInStoreError::Exposed(path.to_owned()));
             }
         }
     }

@@ -12,10 +12,10 @@ use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret as _, SecretString};
 use thiserror::Error;
 
-use crate::oauth::Inner;
 use crate::oauth::clock::millis;
-use crate::oauth::seal::{Held, Place, Unsealable};
-use crate::oauth::store::StoreError;
+use crate::oauth::seal::{SealContext, SealError, StoredCredential};
+use crate::oauth::state::ServerState;
+use crate::oauth::store::SignInStoreError;
 use crate::oauth::store::grants::{self, Grant};
 use crate::oauth::store::renewals::{self, Claim};
 use datadog_llmobs::login::{Login, LoginError, RenewalError, renew};
@@ -56,15 +56,15 @@ enum Unrenewed {
     Store,
 }
 
-impl From<StoreError> for Unrenewed {
-    fn from(error: StoreError) -> Self {
+impl From<SignInStoreError> for Unrenewed {
+    fn from(error: SignInStoreError) -> Self {
         tracing::error!(%error, "a login could not be renewed");
         Self::Store
     }
 }
 
-impl From<Unsealable> for Unrenewed {
-    fn from(error: Unsealable) -> Self {
+impl From<SealError> for Unrenewed {
+    fn from(error: SealError) -> Self {
         tracing::error!(%error, "a login could not be renewed");
         Self::Store
     }
@@ -72,61 +72,63 @@ impl From<Unsealable> for Unrenewed {
 
 /// The login of a grant, in use by one request.
 pub(in crate::oauth) struct Renewing {
-    inner: Arc<Inner>,
+    server: Arc<ServerState>,
     grant: String,
 }
 
 impl Renewing {
-    pub(in crate::oauth) fn new(inner: &Arc<Inner>, grant: &Grant) -> Self {
+    pub(in crate::oauth) fn new(server: &Arc<ServerState>, grant: &Grant) -> Self {
         Self {
-            inner: inner.clone(),
+            server: server.clone(),
             grant: grant.id.clone(),
         }
     }
 
     /// The credential for a call that begins now, renewed first if it is about to end. When that
     /// fails it is the old one: if that is over, Datadog refuses it, and the refusal says the rest.
-    pub(in crate::oauth) async fn ready(&self, profile: &Login) -> Credential {
-        if profile.is_good(self.inner.clock.now_ms()) {
-            return Credential::Bearer(profile.access.clone());
+    pub(in crate::oauth) async fn ready(&self, login: &Login) -> Credential {
+        if login.is_good(self.server.clock.now_ms()) {
+            return Credential::Bearer(login.access.clone());
         }
         match self.renewed(None).await {
             Ok(access) => Credential::Bearer(access),
             Err(error) => {
                 tracing::warn!(grant = self.grant, "a login was not renewed: {error}");
-                Credential::Bearer(profile.access.clone())
+                Credential::Bearer(login.access.clone())
             }
         }
     }
 
     /// A good access token in place of `refused`, or of one that is about to end.
     async fn renewed(&self, refused: Option<&SecretString>) -> Result<SecretString, Unrenewed> {
-        let inner = &self.inner;
+        let server = &self.server;
         let since = Instant::now();
         loop {
             let id = self.grant.clone();
-            let grant = inner.store.read(move |c| grants::get(c, &id)).await?;
+            let grant = server.store.read(move |c| grants::get(c, &id)).await?;
             let Some(grant) = grant else {
                 return Err(Unrenewed::Over);
             };
-            let Held::Login(profile) = inner.key.open(&grant.credential, &Place::of(&grant))?
+            let StoredCredential::Login(login) = server
+                .secret_key
+                .open(&grant.credential, &SealContext::of(&grant))?
             else {
                 return Err(Unrenewed::Over);
             };
-            let now = inner.clock.now_ms();
+            let now = server.clock.now_ms();
             let is_refused = refused
-                .is_some_and(|refused| refused.expose_secret() == profile.access.expose_secret());
-            if !is_refused && profile.is_good(now) {
-                return Ok(profile.access);
+                .is_some_and(|refused| refused.expose_secret() == login.access.expose_secret());
+            if !is_refused && login.is_good(now) {
+                return Ok(login.access);
             }
-            if profile.refresh.is_none() {
+            if login.refresh.is_none() {
                 return Err(Unrenewed::Over);
             }
-            let age = now.saturating_sub(profile.issued_at_ms);
+            let age = now.saturating_sub(login.issued_at_ms);
             if is_refused && age < millis(FRESH) {
                 return Err(Unrenewed::Useless);
             }
-            let lives = !is_refused && now < profile.expires_at_ms;
+            let lives = !is_refused && now < login.expires_at_ms;
             let claim = Claim {
                 grant: grant.id.clone(),
                 seen: grant.credential.clone(),
@@ -135,21 +137,21 @@ impl Renewing {
                 urgent: !lives,
             };
             let renewer = claim.renewer.clone();
-            if inner
+            if server
                 .store
                 .write(move |c| renewals::claim(c, &claim, now))
                 .await?
             {
-                let inner = inner.clone();
+                let server = server.clone();
                 // A task of its own: the caller may go away, the work must be done.
                 let work =
                     tokio::spawn(
-                        async move { inner.renew_in_turn(&grant, *profile, &renewer).await },
+                        async move { server.renew_in_turn(&grant, *login, &renewer).await },
                     );
                 return work.await.unwrap_or(Err(Unrenewed::Store));
             }
             if lives {
-                return Ok(profile.access);
+                return Ok(login.access);
             }
             if since.elapsed() > PATIENCE {
                 return Err(Unrenewed::Busy);
@@ -159,16 +161,16 @@ impl Renewing {
     }
 }
 
-impl Inner {
+impl ServerState {
     /// Renews the login of a grant whose turn is ours, and ends the turn.
     async fn renew_in_turn(
         self: &Arc<Self>,
         grant: &Grant,
-        profile: Login,
+        login: Login,
         renewer: &str,
     ) -> Result<SecretString, Unrenewed> {
-        let renewed = renew(&*self.hub.transport(), &profile).await;
-        let (profile, access) = match renewed {
+        let renewed = renew(&*self.hub.transport(), &login).await;
+        let (login, access) = match renewed {
             Ok(renewed) => {
                 let renewed = self.dated(renewed);
                 let access = renewed.access.clone();
@@ -186,12 +188,12 @@ impl Inner {
             Err(RenewalError::Refused | RenewalError::NoRefreshToken) => {
                 let over = Login {
                     refresh: None,
-                    ..profile
+                    ..login
                 };
                 (over, Err(Unrenewed::Over))
             }
         };
-        if self.keep_renewed(grant, &profile, renewer).await? {
+        if self.keep_renewed(grant, &login, renewer).await? {
             match &access {
                 Ok(_) => tracing::info!(grant = grant.id, "a login at Datadog was renewed"),
                 Err(_) => tracing::warn!(
@@ -202,18 +204,18 @@ impl Inner {
             return access;
         }
         // The grant ended meanwhile, and the login that it held with it; not this one.
-        self.revoke(&profile).await;
+        self.revoke(&login).await;
         Err(Unrenewed::Over)
     }
 
     async fn keep_renewed(
         &self,
         grant: &Grant,
-        profile: &Login,
+        login: &Login,
         renewer: &str,
     ) -> Result<bool, Unrenewed> {
-        let held = Held::Login(Box::new(profile.clone()));
-        let contents = self.key.seal(&held, &Place::of(grant))?;
+        let held = StoredCredential::Login(Box::new(login.clone()));
+        let contents = self.secret_key.seal(&held, &SealContext::of(grant))?;
         let (id, renewer) = (grant.id.clone(), renewer.to_owned());
         Ok(self
             .store
@@ -222,13 +224,13 @@ impl Inner {
     }
 
     /// A login that was just given, dated by the clock that everything in the store is dated by.
-    pub(super) fn dated(&self, profile: Login) -> Login {
-        let life = profile.expires_at_ms.saturating_sub(profile.issued_at_ms);
+    pub(super) fn dated(&self, login: Login) -> Login {
+        let life = login.expires_at_ms.saturating_sub(login.issued_at_ms);
         let now = self.clock.now_ms();
         Login {
             issued_at_ms: now,
             expires_at_ms: now.saturating_add(life),
-            ..profile
+            ..login
         }
     }
 }

@@ -1,38 +1,38 @@
-//! The end of a login at Datadog, when its grant ends.
+//! Revocation of logins at Datadog, after their grants ended.
 //!
-//! However a grant ends (revoked, replayed, over), the store notes the login that it held; here it is
-//! revoked, a few times if need be. Best effort: the grant is gone whether Datadog answers or not.
+//! Whenever a grant with a login ends (revoked, replayed or expired), the store queues the login. This module
+//! revokes it, with a few retries. The grant stays deleted even if Datadog does not respond.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::oauth::Inner;
 use crate::oauth::clock::millis;
-use crate::oauth::seal::{Held, Place};
-use crate::oauth::store::StoreError;
-use crate::oauth::store::revocations::{self, Ended};
+use crate::oauth::seal::{SealContext, StoredCredential};
+use crate::oauth::state::ServerState;
+use crate::oauth::store::SignInStoreError;
+use crate::oauth::store::revocations::{self, PendingRevocation};
 use datadog_llmobs::login::{Login, revoke};
 
-/// How often a revocation is tried.
-const MOST_ATTEMPTS: i64 = 5;
-/// The least time between two attempts.
-const AGAIN: Duration = Duration::from_secs(60);
+/// The maximum number of attempts to revoke a login.
+const MAX_ATTEMPTS: i64 = 5;
+/// The minimum time between two attempts.
+const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
-impl Inner {
-    /// Revokes, beside the caller, the logins of grants that ended.
+impl ServerState {
+    /// Revokes the logins of ended grants, in a task of the background.
     pub(in crate::oauth) fn revoke_ended(self: &Arc<Self>) {
-        let inner = self.clone();
+        let server = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = inner.revoke_due().await {
-                tracing::warn!(%error, "logins of grants that ended could not be revoked");
+            if let Err(error) = server.revoke_due().await {
+                tracing::warn!(%error, "logins of ended grants could not be revoked");
             }
         });
     }
 
-    async fn revoke_due(&self) -> Result<(), StoreError> {
+    async fn revoke_due(&self) -> Result<(), SignInStoreError> {
         loop {
             let now = self.clock.now_ms();
-            // Reading first: most of the time there is nothing to write.
+            // A read first: usually no revocation is due.
             if !self
                 .store
                 .read(move |c| revocations::are_due(c, now))
@@ -40,32 +40,32 @@ impl Inner {
             {
                 return Ok(());
             }
-            let again = now.saturating_add(millis(AGAIN));
+            let again = now.saturating_add(millis(RETRY_INTERVAL));
             let next = self
                 .store
-                .write(move |c| revocations::next(c, now, again))
+                .write(move |c| revocations::next_due(c, now, again))
                 .await?;
             let Some(ended) = next else {
                 return Ok(());
             };
-            if self.revoke_of(&ended).await || ended.attempts >= MOST_ATTEMPTS {
+            if self.revoke_ended_login(&ended).await || ended.attempts >= MAX_ATTEMPTS {
                 self.store
-                    .write(move |c| revocations::done(c, &ended.grant))
+                    .write(move |c| revocations::remove(c, &ended.grant))
                     .await?;
             }
         }
     }
 
-    /// Revokes the login of a grant that ended; `false` if it may be tried again.
-    async fn revoke_of(&self, ended: &Ended) -> bool {
-        let place = Place {
+    /// Revokes the login of an ended grant. `false` if a retry may help.
+    async fn revoke_ended_login(&self, ended: &PendingRevocation) -> bool {
+        let context = SealContext {
             grant: &ended.grant,
             client: &ended.client,
             resource: &ended.resource,
         };
-        match self.key.open(&ended.credential, &place) {
-            Ok(Held::Login(profile)) => self.revoke(&profile).await,
-            Ok(Held::Given(_)) => true,
+        match self.secret_key.open(&ended.credential, &context) {
+            Ok(StoredCredential::Login(login)) => self.revoke(&login).await,
+            Ok(StoredCredential::Entered(_)) => true,
             Err(error) => {
                 tracing::error!(grant = ended.grant, %error, "a login could not be revoked");
                 true
@@ -73,16 +73,16 @@ impl Inner {
         }
     }
 
-    /// Revokes a login at Datadog; `false` if it may be tried again.
-    pub(super) async fn revoke(&self, profile: &Login) -> bool {
-        if !self.is_upstream(&profile.target) {
-            // Tokens go to the upstream only, and this is another one's.
-            tracing::warn!("a login at another upstream than this server's was not revoked");
+    /// Revokes a login at Datadog. `false` if a retry may help.
+    pub(super) async fn revoke(&self, login: &Login) -> bool {
+        if !self.is_upstream(&login.target) {
+            // Tokens are sent to their own upstream only.
+            tracing::warn!("a login of another upstream was not revoked");
             return true;
         }
-        match revoke(&*self.hub.transport(), profile).await {
+        match revoke(&*self.hub.transport(), login).await {
             Ok(()) => {
-                tracing::info!("a login at Datadog was revoked");
+                tracing::info!("revoked a login at Datadog");
                 true
             }
             Err(error) => {

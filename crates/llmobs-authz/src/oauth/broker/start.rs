@@ -1,126 +1,110 @@
-//! From the consent page to Datadog.
+//! Starts a sign-in at Datadog from the consent page.
 
+use axum::response::Response;
 use http::header;
 use secrecy::{ExposeSecret as _, SecretString};
-use url::Url;
 
-use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode};
-
-use crate::oauth::answer::OauthError;
-use crate::oauth::browser::{Tied, set_cookie};
-use crate::oauth::consent::Spent;
-use crate::oauth::opaque::{Hashed, Opaque, PLAIN};
-use crate::oauth::seal::OfSignIn;
-use crate::oauth::store::sign_ins::{self, SignIn};
-use crate::oauth::{Inner, page};
 use datadog_llmobs::login::{AuthorizationRequest, LoginError};
 
-use super::DatadogSignIn;
+use crate::oauth::browser::{CookieScope, set_cookie};
+use crate::oauth::consent::ConsumedConsent;
+use crate::oauth::datadog_sign_in::DatadogSignIn;
+use crate::oauth::page;
+use crate::oauth::primitives::{OauthError, OpaqueToken, TokenHash};
+use crate::oauth::redirection::redirect;
+use crate::oauth::seal::SignInSecrets;
+use crate::oauth::state::ServerState;
+use crate::oauth::store::sign_ins::{self, PendingSignIn};
+use crate::oauth::wire::CALLBACK;
 
-/// Sends the browser of a consent page to Datadog. The page's form was sent by that browser, and its
-/// token is spent.
-pub(in crate::oauth) async fn leave(inner: &Inner, spent: Spent) -> Result<Response, OauthError> {
-    let Some(sign_in) = &inner.sign_in else {
+/// Redirects the browser of a consent page to Datadog.
+pub(in crate::oauth) async fn redirect_to_datadog(
+    server: &ServerState,
+    consumed: ConsumedConsent,
+) -> Result<Response, OauthError> {
+    let Some(sign_in) = &server.datadog_sign_in else {
         return Err(OauthError::invalid_request(
-            "this server does not let users sign in at Datadog",
+            "this server does not offer the sign-in at Datadog",
         ));
     };
-    let writes = spent.decision.writes();
-    let asked = match inner.registration(sign_in).await? {
+    let may_write = consumed.submission.may_write();
+    let request = match server.registration(sign_in).await? {
         Ok(registration) => {
-            let scopes = DatadogSignIn::scopes(writes);
+            let scopes = DatadogSignIn::scopes(may_write);
             AuthorizationRequest::request(&registration, &scopes, None)
-                .map(|asked| (asked, registration.client_id))
+                .map(|authorization| (authorization, registration.client_id))
         }
-        Err(refused) => Err(refused),
+        Err(error) => Err(error),
     };
-    let (asked, client_id) = match asked {
-        Ok(asked) => asked,
+    let (authorization, client_id) = match request {
+        Ok(request) => request,
         Err(error) => {
             tracing::warn!(
                 %error,
-                redirect = inner.public.at(super::super::CALLBACK),
-                "no sign-in at Datadog: if it does not register this redirect address, bring a client \
-                 id that it knows with it (--datadog-client-id)"
+                redirect = server.public_url.at(CALLBACK),
+                "the sign-in at Datadog could not start; if Datadog does not register this redirect URI, \
+                 configure a client id that allows it (--datadog-client-id)"
             );
-            return Ok(spent.page(inner, refusal(&error)));
+            return Ok(consumed.show_again(server, describe_error(&error)));
         }
     };
-    let AuthorizationRequest {
-        url,
-        state,
-        verifier,
-    } = asked;
-    let browser = Opaque::new(PLAIN);
-    keep(inner, &spent, &state, verifier, client_id, &browser, writes).await?;
-    away(inner, &url, &state, &browser)
+    let browser = OpaqueToken::generate();
+    let state_hash = TokenHash::of(authorization.state.expose_secret());
+    let secrets = SignInSecrets {
+        verifier: authorization.verifier,
+        page: consumed.submission.page.clone().into(),
+    };
+    let new = PendingSignIn {
+        consent: TokenHash::of(&consumed.submission.page),
+        browser: browser.hash(),
+        client_id,
+        secrets: seal(server, &secrets, &state_hash)?,
+        may_write,
+    };
+    server
+        .store
+        .write(move |connection| sign_ins::insert(connection, &state_hash, &new))
+        .await?;
+    let mut response = redirect(&authorization.url);
+    add_cookie(server, &mut response, &authorization.state, &browser)?;
+    Ok(response)
 }
 
-/// Keeps what is needed when the browser comes back.
-async fn keep(
-    inner: &Inner,
-    spent: &Spent,
+fn seal(
+    server: &ServerState,
+    secrets: &SignInSecrets,
+    state: &TokenHash,
+) -> Result<Vec<u8>, OauthError> {
+    server
+        .secret_key
+        .seal_sign_in(secrets, state)
+        .map_err(|error| {
+            tracing::error!(%error, "the secrets of a sign-in could not be sealed");
+            OauthError::server_error()
+        })
+}
+
+/// Adds the cookie that binds the response of Datadog to this browser.
+fn add_cookie(
+    server: &ServerState,
+    response: &mut Response,
     state: &SecretString,
-    verifier: SecretString,
-    client_id: String,
-    browser: &Opaque,
-    writes: bool,
+    browser: &OpaqueToken,
 ) -> Result<(), OauthError> {
-    let state = Hashed::of(state.expose_secret());
-    let secrets = OfSignIn {
-        verifier,
-        page: spent.decision.page.clone().into(),
-    };
-    let secrets = inner.key.seal_sign_in(&secrets, &state).map_err(|error| {
-        tracing::error!(%error, "sign-in failed");
-        OauthError::server()
-    })?;
-    let new = SignIn {
-        consent: Hashed::of(&spent.decision.page),
-        browser: browser.hashed(),
-        client_id,
-        secrets,
-        writes,
-    };
-    inner
-        .store
-        .write(move |connection| sign_ins::add(connection, &state, &new))
-        .await?;
+    let scope = CookieScope::SignIn;
+    let cookie = set_cookie(&server.public_url, scope, state.expose_secret(), browser)
+        .ok_or_else(OauthError::server_error)?;
+    response.headers_mut().append(header::SET_COOKIE, cookie);
     Ok(())
 }
 
-/// The redirect, with the cookie that ties the way back to this browser.
-fn away(
-    inner: &Inner,
-    url: &Url,
-    state: &SecretString,
-    browser: &Opaque,
-) -> Result<Response, OauthError> {
-    let cookie = set_cookie(&inner.public, Tied::SignIn, state.expose_secret(), browser);
-    let (Ok(mut location), Some(cookie)) = (HeaderValue::from_str(url.as_str()), cookie) else {
-        return Err(OauthError::server());
-    };
-    location.set_sensitive(true);
-    let headers = [
-        (header::LOCATION, location),
-        (header::SET_COOKIE, cookie),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (
-            header::REFERRER_POLICY,
-            HeaderValue::from_static("no-referrer"),
-        ),
-    ];
-    Ok((StatusCode::SEE_OTHER, headers).into_response())
-}
-
-/// What the page says when Datadog did not even let us ask.
-fn refusal(error: &LoginError) -> &'static str {
+/// The message for a user when the sign-in at Datadog could not start.
+fn describe_error(error: &LoginError) -> &'static str {
     match error {
         LoginError::RegistrationRefused { .. } => {
-            "Datadog does not let this server sign users in (its log says why); give an access token or \
-             a pair of keys instead"
+            "Datadog does not accept sign-ins from this server (see the server's log). Enter an access \
+             token or a pair of keys instead."
         }
-        _ => page::NO_ANSWER,
+        _ => page::UPSTREAM_UNAVAILABLE,
     }
 }

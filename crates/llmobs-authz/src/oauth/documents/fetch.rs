@@ -1,9 +1,9 @@
-//! One request to an address that a stranger chose.
+//! Requests to URLs that untrusted clients choose.
 //!
-//! Names are resolved by a resolver that gives public addresses only, and the connection goes to
-//! what it gave: a name that resolves differently the second time gains nothing. Addresses written
-//! in a URL never reach it, so an id must be a name. No proxy is used, because a proxy would resolve
-//! the name again; no redirect is followed; the answer is small and quick or not used.
+//! The resolver returns public addresses only, and the connection goes to the address that it checked: a
+//! name that resolves differently the second time has no effect (DNS rebinding). IP addresses in URLs do
+//! not pass through a resolver, so an id must have a host name. The client uses no proxy, because a proxy
+//! would resolve the name again, and follows no redirects. Responses are bounded in size and time.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,59 +20,63 @@ use reqwest::redirect::Policy;
 use thiserror::Error;
 use url::Url;
 
-use crate::oauth::address::is_public;
+use crate::oauth::public_ip::is_public_ip;
 
-/// Bytes of a document.
-const MOST_BYTES: usize = 5 * 1024;
-/// Time for the whole exchange.
+/// The maximum size of a document in bytes.
+const MAX_DOCUMENT_BYTES: usize = 5 * 1024;
+/// The time limit for a request, with its response.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The time limit for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A document as it was served.
+/// A fetched document.
 #[derive(Debug, Clone)]
-pub struct Document {
-    /// Its bytes.
+pub struct MetadataDocument {
+    /// The body of the response.
     pub body: Bytes,
-    /// How long its host allows it to be kept; `None` if it does not say.
+    /// How long the host allows caches to keep the document; `None` if the response does not specify it.
     pub max_age: Option<Duration>,
 }
 
-/// Why a document did not come. Holds nothing that the other side said.
+/// Why a document could not be fetched. Contains no text of the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum FetchError {
-    /// The name leads to no public address.
+pub enum DocumentFetchError {
+    /// The host name resolves to a non-public address, or to none.
     #[error("its host has no public address")]
     NotPublic,
-    /// There was no connection, or it broke.
-    #[error("its host did not answer")]
-    NoAnswer,
-    /// Not in time.
-    #[error("its host did not answer within 10 s")]
-    TooSlow,
-    /// Any status but 200; redirects are not followed.
-    #[error("its host answered with status {0} instead of 200")]
+    /// The connection failed.
+    #[error("its host did not respond")]
+    NoResponse,
+    /// The request took too long.
+    #[error("its host did not respond within 10 s")]
+    TimedOut,
+    /// The status was not 200. Redirects are not followed.
+    #[error("its host responded with status {0} instead of 200")]
     Status(u16),
-    /// Not JSON by its content type.
-    #[error("it is not served as JSON")]
+    /// The content type is not JSON.
+    #[error("its content type is not JSON")]
     NotJson,
-    /// More than 5 KiB.
+    /// The document is larger than 5 KiB.
     #[error("it is larger than 5 KiB")]
     TooLarge,
 }
 
 /// Fetches documents.
-pub trait FetchDocument: Send + Sync {
+pub trait DocumentFetcher: Send + Sync {
     /// Fetches the document at an https URL with a host name.
-    fn fetch<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<Document, FetchError>>;
+    fn fetch<'a>(
+        &'a self,
+        url: &'a Url,
+    ) -> BoxFuture<'a, Result<MetadataDocument, DocumentFetchError>>;
 }
 
-/// Gives the addresses of a name.
+/// Resolves host names.
 pub trait Resolver: Send + Sync {
-    /// All addresses, whatever they are; whoever asks checks them.
+    /// All addresses of a name. The caller checks whether they are public.
     fn resolve(&self, name: String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>>;
 }
 
-/// The system's resolver.
+/// The resolver of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemResolver;
 
@@ -82,21 +86,21 @@ impl Resolver for SystemResolver {
     }
 }
 
-/// Fetches over the network.
-pub struct HttpFetch {
+/// Fetches documents over HTTPS.
+pub struct HttpDocumentFetcher {
     client: reqwest::Client,
 }
 
-impl HttpFetch {
-    /// A fetcher that trusts the system's certificates and those in a PEM file.
+impl HttpDocumentFetcher {
+    /// A fetcher that trusts the certificates of the system and those in a PEM file.
     ///
     /// # Errors
-    /// An unreadable file, or a system without trusted certificates.
+    /// The file cannot be read or has no certificates, or the system has no trusted certificates.
     pub fn new(resolver: Arc<dyn Resolver>, ca_file: Option<&Path>) -> Result<Self, String> {
-        Self::guarded(resolver, ca_file, is_public)
+        Self::with_allowed_addresses(resolver, ca_file, is_public_ip)
     }
 
-    fn guarded(
+    fn with_allowed_addresses(
         resolver: Arc<dyn Resolver>,
         ca_file: Option<&Path>,
         allowed: fn(std::net::IpAddr) -> bool,
@@ -107,7 +111,7 @@ impl HttpFetch {
                     format!("the CA file {} cannot be read ({error})", path.display())
                 })?;
                 reqwest::Certificate::from_pem_bundle(&pem).map_err(|_| {
-                    format!("the CA file {} holds no PEM certificate", path.display())
+                    format!("the CA file {} contains no PEM certificate", path.display())
                 })?
             }
             None => Vec::new(),
@@ -121,84 +125,87 @@ impl HttpFetch {
             .timeout(TIMEOUT)
             .pool_max_idle_per_host(0)
             .tls_certs_merge(extra)
-            .dns_resolver(Arc::new(Guard { resolver, allowed }))
+            .dns_resolver(Arc::new(CheckedResolver { resolver, allowed }))
             .user_agent(concat!("llmobs-mcp/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| format!("TLS could not be set up ({error})"))?;
         Ok(Self { client })
     }
 
-    async fn get(&self, url: &Url) -> Result<Document, FetchError> {
+    async fn get(&self, url: &Url) -> Result<MetadataDocument, DocumentFetchError> {
         let request = self
             .client
             .get(url.clone())
             .header(header::ACCEPT, "application/json");
-        let mut answer = request.send().await.map_err(|error| classify(&error))?;
-        if answer.status() != StatusCode::OK {
-            return Err(FetchError::Status(answer.status().as_u16()));
+        let mut response = request.send().await.map_err(|error| classify(&error))?;
+        if response.status() != StatusCode::OK {
+            return Err(DocumentFetchError::Status(response.status().as_u16()));
         }
-        if !is_json(answer.headers()) {
-            return Err(FetchError::NotJson);
+        if !is_json(response.headers()) {
+            return Err(DocumentFetchError::NotJson);
         }
-        let max_age = max_age(answer.headers());
+        let max_age = max_age(response.headers());
         let mut body = BytesMut::new();
-        while let Some(piece) = answer.chunk().await.map_err(|error| classify(&error))? {
-            if body.len().saturating_add(piece.len()) > MOST_BYTES {
-                return Err(FetchError::TooLarge);
+        while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
+            if body.len().saturating_add(chunk.len()) > MAX_DOCUMENT_BYTES {
+                return Err(DocumentFetchError::TooLarge);
             }
-            body.extend_from_slice(&piece);
+            body.extend_from_slice(&chunk);
         }
-        Ok(Document {
+        Ok(MetadataDocument {
             body: body.freeze(),
             max_age,
         })
     }
 }
 
-impl FetchDocument for HttpFetch {
-    fn fetch<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<Document, FetchError>> {
+impl DocumentFetcher for HttpDocumentFetcher {
+    fn fetch<'a>(
+        &'a self,
+        url: &'a Url,
+    ) -> BoxFuture<'a, Result<MetadataDocument, DocumentFetchError>> {
         self.get(url).boxed()
     }
 }
 
-/// A resolver that gives allowed addresses or none at all.
-struct Guard {
+/// Refuses names with an address that is not allowed.
+struct CheckedResolver {
     resolver: Arc<dyn Resolver>,
     allowed: fn(std::net::IpAddr) -> bool,
 }
 
-/// A name with an address that is not allowed.
+/// The error for a name with an address that is not allowed.
 #[derive(Debug, Error)]
 #[error("the name has an address that is not public")]
-struct NotAllowed;
+struct AddressNotAllowed;
 
-impl Resolve for Guard {
+impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let found = self.resolver.resolve(name.as_str().to_owned());
+        let resolving = self.resolver.resolve(name.as_str().to_owned());
         let allowed = self.allowed;
         Box::pin(async move {
-            let found = found.await?;
-            // One private address among public ones is reason enough to distrust the name.
-            if found.is_empty() || !found.iter().all(|address| allowed(address.ip())) {
-                return Err(NotAllowed.into());
+            let addresses = resolving.await?;
+            // A name with public and private addresses is refused too.
+            if addresses.is_empty() || !addresses.iter().all(|address| allowed(address.ip())) {
+                return Err(AddressNotAllowed.into());
             }
-            Ok(Box::new(found.into_iter()) as Addrs)
+            Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
 }
 
-fn classify(error: &reqwest::Error) -> FetchError {
+fn classify(error: &reqwest::Error) -> DocumentFetchError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if error.is::<NotAllowed>() {
-            return FetchError::NotPublic;
+        if error.is::<AddressNotAllowed>() {
+            return DocumentFetchError::NotPublic;
         }
         cause = error.source();
     }
     if error.is_timeout() {
-        FetchError::TooSlow
+        DocumentFetchError::TimedOut
     } else {
-        FetchError::NoAnswer
+        DocumentFetchError::NoResponse
     }
 }
 
@@ -214,7 +221,7 @@ fn is_json(headers: &HeaderMap) -> bool {
         })
 }
 
-/// `max-age` of `Cache-Control`; zero where keeping is forbidden.
+/// The `max-age` of `Cache-Control`; zero if the response forbids caching.
 fn max_age(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::CACHE_CONTROL)?.to_str().ok()?;
     let mut age = None;
@@ -239,24 +246,24 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::net::TcpListener;
 
-    /// Gives fixed addresses and counts how often it was asked.
-    struct Fixed {
+    /// Returns fixed addresses and counts the calls.
+    struct FixedResolver {
         addresses: Vec<SocketAddr>,
-        asked: AtomicUsize,
+        calls: AtomicUsize,
     }
 
-    impl Fixed {
-        fn of(addresses: &[SocketAddr]) -> Arc<Self> {
+    impl FixedResolver {
+        fn new(addresses: &[SocketAddr]) -> Arc<Self> {
             Arc::new(Self {
                 addresses: addresses.to_vec(),
-                asked: AtomicUsize::new(0),
+                calls: AtomicUsize::new(0),
             })
         }
     }
 
-    impl Resolver for Fixed {
+    impl Resolver for FixedResolver {
         fn resolve(&self, _name: String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
-            self.asked.fetch_add(1, Ordering::SeqCst);
+            self.calls.fetch_add(1, Ordering::SeqCst);
             std::future::ready(Ok(self.addresses.clone())).boxed()
         }
     }
@@ -272,50 +279,53 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_with_a_private_address_is_not_connected_to() {
+    async fn does_not_connect_to_private_addresses() {
         let (listener, address) = listener().await;
         let public: SocketAddr = "93.184.215.14:0".parse().unwrap();
-        let here = SocketAddr::new(address.ip(), 0);
-        for addresses in [vec![here], vec![public, here], vec![]] {
-            let fetch = HttpFetch::new(Fixed::of(&addresses), None).unwrap();
+        let loopback = SocketAddr::new(address.ip(), 0);
+        for addresses in [vec![loopback], vec![public, loopback], vec![]] {
+            let fetch = HttpDocumentFetcher::new(FixedResolver::new(&addresses), None).unwrap();
             let error = fetch.fetch(&url(address.port())).await.unwrap_err();
-            assert_eq!(error, FetchError::NotPublic, "{addresses:?}");
+            assert_eq!(error, DocumentFetchError::NotPublic, "{addresses:?}");
         }
-        let knock = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
-        assert!(knock.is_err(), "somebody connected");
+        let connection = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
+        assert!(connection.is_err(), "a connection was made");
     }
 
     #[tokio::test]
-    async fn the_connection_goes_to_the_address_that_was_checked() {
+    async fn connects_to_the_checked_address() {
         let (listener, address) = listener().await;
-        let resolver = Fixed::of(&[SocketAddr::new(address.ip(), 0)]);
+        let resolver = FixedResolver::new(&[SocketAddr::new(address.ip(), 0)]);
         let any: fn(IpAddr) -> bool = |_| true;
-        let fetch = HttpFetch::guarded(resolver.clone(), None, any).unwrap();
+        let fetch =
+            HttpDocumentFetcher::with_allowed_addresses(resolver.clone(), None, any).unwrap();
         let target = url(address.port());
         let fetching = fetch.fetch(&target);
         let accepting = async {
             let (socket, _) = listener.accept().await.unwrap();
-            // No TLS here: closing is answer enough.
+            // Closing the connection is enough: the TLS handshake fails.
             drop(socket);
         };
         let (fetched, ()) = tokio::join!(fetching, accepting);
-        assert_eq!(fetched.unwrap_err(), FetchError::NoAnswer);
-        assert_eq!(resolver.asked.load(Ordering::SeqCst), 1);
+        assert_eq!(fetched.unwrap_err(), DocumentFetchError::NoResponse);
+        assert_eq!(resolver.calls.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]
-    async fn plain_http_is_never_asked() {
+    async fn refuses_plain_http() {
         let (listener, address) = listener().await;
         let any: fn(IpAddr) -> bool = |_| true;
-        let fetch = HttpFetch::guarded(Fixed::of(&[address]), None, any).unwrap();
+        let fetch =
+            HttpDocumentFetcher::with_allowed_addresses(FixedResolver::new(&[address]), None, any)
+                .unwrap();
         let plain = Url::parse(&format!("http://client.example:{}/x", address.port())).unwrap();
         assert!(fetch.fetch(&plain).await.is_err());
-        let knock = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
-        assert!(knock.is_err(), "somebody connected");
+        let connection = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
+        assert!(connection.is_err(), "a connection was made");
     }
 
     #[test]
-    fn how_long_a_document_may_be_kept() {
+    fn parses_max_age() {
         let age = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("cache-control", value.parse().unwrap());
@@ -328,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn json_by_its_content_type() {
+    fn recognises_json_content_types() {
         let json = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("content-type", value.parse().unwrap());

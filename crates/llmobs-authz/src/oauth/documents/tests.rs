@@ -11,17 +11,20 @@ use crate::oauth::clock::testing::ManualClock;
 
 const ID: &str = "https://client.example/oauth.json";
 
-/// Serves one document and counts how often it was asked for.
-struct Served {
+/// Serves one document and counts the requests.
+struct CountingFetcher {
     body: Value,
     max_age: Option<Duration>,
-    asked: AtomicUsize,
+    requests: AtomicUsize,
 }
 
-impl FetchDocument for Served {
-    fn fetch<'a>(&'a self, _url: &'a Url) -> BoxFuture<'a, Result<Document, FetchError>> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        let document = Document {
+impl DocumentFetcher for CountingFetcher {
+    fn fetch<'a>(
+        &'a self,
+        _url: &'a Url,
+    ) -> BoxFuture<'a, Result<MetadataDocument, DocumentFetchError>> {
+        self.requests.fetch_add(1, Ordering::SeqCst);
+        let document = MetadataDocument {
             body: Bytes::from(self.body.to_string()),
             max_age: self.max_age,
         };
@@ -38,14 +41,17 @@ fn body() -> Value {
     })
 }
 
-fn documents(body: Value, max_age: Option<Duration>) -> (Documents, Arc<Served>, Arc<ManualClock>) {
-    let served = Arc::new(Served {
+fn documents(
+    body: Value,
+    max_age: Option<Duration>,
+) -> (DocumentCache, Arc<CountingFetcher>, Arc<ManualClock>) {
+    let served = Arc::new(CountingFetcher {
         body,
         max_age,
-        asked: AtomicUsize::new(0),
+        requests: AtomicUsize::new(0),
     });
     let clock = Arc::new(ManualClock::default());
-    let documents = Documents::new(served.clone(), clock.clone());
+    let documents = DocumentCache::new(served.clone(), clock.clone());
     (documents, served, clock)
 }
 
@@ -71,42 +77,42 @@ fn documents(body: Value, max_age: Option<Duration>) -> (Documents, Arc<Served>,
 #[case("https://localhost/oauth.json", false)]
 #[case("https://metadata/oauth.json", false)]
 #[case("file:///etc/passwd", false)]
-fn which_ids_are_fetched(#[case] id: &str, #[case] fine: bool) {
-    assert_eq!(read_id(id).is_ok(), fine);
+fn validates_document_ids(#[case] id: &str, #[case] valid: bool) {
+    assert_eq!(parse_id(id).is_ok(), valid);
 }
 
 #[tokio::test]
-async fn a_bad_id_is_never_asked_for() {
+async fn invalid_id_is_not_fetched() {
     let (documents, served, _) = documents(body(), None);
     let error = documents.fetch("https://127.0.0.1/x").await.unwrap_err();
     assert_eq!(error, DocumentError::BadId);
-    assert_eq!(served.asked.load(Ordering::SeqCst), 0);
+    assert_eq!(served.requests.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
-async fn a_document_is_read_and_kept_as_long_as_its_host_allows() {
+async fn caches_document_as_long_as_its_host_allows() {
     let (documents, _, clock) = documents(body(), Some(Duration::from_secs(600)));
-    assert!(documents.known(ID).is_none());
-    let described = documents.fetch(ID).await.unwrap();
-    assert_eq!(described.host, "client.example");
-    assert_eq!(described.metadata.name, "A client");
-    clock.pass(Duration::from_secs(599));
-    assert_eq!(documents.known(ID), Some(described));
-    clock.pass(Duration::from_secs(1));
-    assert!(documents.known(ID).is_none());
+    assert!(documents.cached(ID).is_none());
+    let client = documents.fetch(ID).await.unwrap();
+    assert_eq!(client.host, "client.example");
+    assert_eq!(client.metadata.name, "A client");
+    clock.advance(Duration::from_secs(599));
+    assert_eq!(documents.cached(ID), Some(client));
+    clock.advance(Duration::from_secs(1));
+    assert!(documents.cached(ID).is_none());
 }
 
 #[rstest]
 #[case(Duration::from_secs(365 * 86_400), Duration::from_secs(86_400))]
 #[case(Duration::ZERO, Duration::from_secs(60))]
 #[tokio::test]
-async fn how_long_it_is_kept_has_bounds(#[case] asked: Duration, #[case] kept: Duration) {
-    let (documents, _, clock) = documents(body(), Some(asked));
+async fn cache_lifetime_is_bounded(#[case] max_age: Duration, #[case] lifetime: Duration) {
+    let (documents, _, clock) = documents(body(), Some(max_age));
     documents.fetch(ID).await.unwrap();
-    clock.pass(kept - Duration::from_millis(1));
-    assert!(documents.known(ID).is_some());
-    clock.pass(Duration::from_millis(1));
-    assert!(documents.known(ID).is_none());
+    clock.advance(lifetime - Duration::from_millis(1));
+    assert!(documents.cached(ID).is_some());
+    clock.advance(Duration::from_millis(1));
+    assert!(documents.cached(ID).is_none());
 }
 
 #[rstest]
@@ -115,7 +121,7 @@ async fn how_long_it_is_kept_has_bounds(#[case] asked: Duration, #[case] kept: D
 #[case("token_endpoint_auth_method", json!("client_secret_post"), DocumentError::Secret)]
 #[case("client_secret", json!("x"), DocumentError::Secret)]
 #[tokio::test]
-async fn a_document_that_is_not_for_this_id_is_refused(
+async fn refuses_documents_of_other_or_confidential_clients(
     #[case] key: &str,
     #[case] value: Value,
     #[case] expected: DocumentError,
@@ -124,20 +130,20 @@ async fn a_document_that_is_not_for_this_id_is_refused(
     body[key] = value;
     let (documents, _, _) = documents(body, None);
     assert_eq!(documents.fetch(ID).await.unwrap_err(), expected);
-    assert!(documents.known(ID).is_none());
+    assert!(documents.cached(ID).is_none());
 }
 
 #[tokio::test]
-async fn kept_documents_are_bounded() {
+async fn cache_size_is_bounded() {
     let (documents, _, _) = documents(body(), None);
-    let described = documents.fetch(ID).await.unwrap();
-    for n in 0..MOST {
+    let client = documents.fetch(ID).await.unwrap();
+    for n in 0..MAX_CACHED_DOCUMENTS {
         let id = format!("https://client.example/{n}");
-        documents.keep(&id, described.clone(), Duration::from_secs(7_200));
+        documents.insert(&id, client.clone(), Duration::from_secs(7_200));
     }
-    assert_eq!(documents.kept().len(), MOST);
+    assert_eq!(documents.lock().len(), MAX_CACHED_DOCUMENTS);
     assert!(
-        documents.known(ID).is_none(),
-        "the one that ends soonest went"
+        documents.cached(ID).is_none(),
+        "the entry that expires first is removed"
     );
 }

@@ -1,108 +1,120 @@
-//! What is inside a seal, as JSON.
+//! The contents of sealed blobs, as JSON.
 
 use std::borrow::Cow;
 
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::Unsealable;
+use thiserror::Error;
+
 use datadog_llmobs::Credential;
 use datadog_llmobs::login::{Login, LoginTarget};
 
-/// What a grant holds.
-pub(in crate::oauth) enum Held {
-    /// A credential that the user gave.
-    Given(Credential),
-    /// A login of the user at Datadog, which renews itself.
+/// The credential of a grant.
+pub(in crate::oauth) enum StoredCredential {
+    /// A credential that the user entered.
+    Entered(Credential),
+    /// A login at Datadog, which the server renews.
     Login(Box<Login>),
 }
 
-impl Held {
-    /// The kind in words.
+impl StoredCredential {
+    /// The kind of credential, for logs.
     pub(in crate::oauth) fn kind(&self) -> &'static str {
         match self {
-            Self::Given(credential) => credential.kind(),
+            Self::Entered(credential) => credential.kind(),
             Self::Login(_) => "sign-in at Datadog",
         }
     }
 }
 
-/// The secrets of a sign-in at Datadog that waits for its answer.
-pub(in crate::oauth) struct OfSignIn {
+/// The secrets of a sign-in at Datadog that has not finished.
+pub(in crate::oauth) struct SignInSecrets {
     /// The PKCE verifier.
     pub(in crate::oauth) verifier: SecretString,
-    /// The id of the consent page that it began on.
+    /// The id of the consent page where it started.
     pub(in crate::oauth) page: SecretString,
 }
 
-type Text<'a> = Cow<'a, str>;
+type JsonText<'a> = Cow<'a, str>;
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-enum PlainHeld<'a> {
+enum SerializedCredential<'a> {
     KeyPair {
         #[serde(borrow)]
-        api_key: Text<'a>,
-        app_key: Text<'a>,
+        api_key: JsonText<'a>,
+        app_key: JsonText<'a>,
     },
     Bearer {
-        token: Text<'a>,
+        token: JsonText<'a>,
     },
     AppToken {
-        token: Text<'a>,
+        token: JsonText<'a>,
     },
     Login {
-        place: Text<'a>,
-        client_id: Text<'a>,
-        access: Text<'a>,
-        refresh: Option<Text<'a>>,
+        place: JsonText<'a>,
+        client_id: JsonText<'a>,
+        access: JsonText<'a>,
+        refresh: Option<JsonText<'a>>,
         issued_at_ms: i64,
         expires_at_ms: i64,
-        scope: Text<'a>,
+        scope: JsonText<'a>,
     },
 }
 
 #[derive(Serialize, Deserialize)]
-struct PlainOfSignIn<'a> {
+struct SerializedSecrets<'a> {
     #[serde(borrow)]
-    verifier: Text<'a>,
-    page: Text<'a>,
+    verifier: JsonText<'a>,
+    page: JsonText<'a>,
 }
 
-impl Held {
-    pub(super) fn encode(&self) -> Result<SecretSlice<u8>, Unsealable> {
+impl StoredCredential {
+    pub(super) fn encode(&self) -> Result<SecretSlice<u8>, SealError> {
         let plain = match self {
-            Self::Given(Credential::KeyPair { api_key, app_key }) => PlainHeld::KeyPair {
-                api_key: text(api_key),
-                app_key: text(app_key),
+            Self::Entered(Credential::KeyPair { api_key, app_key }) => {
+                SerializedCredential::KeyPair {
+                    api_key: borrow_secret(api_key),
+                    app_key: borrow_secret(app_key),
+                }
+            }
+            Self::Entered(Credential::Bearer(token)) => SerializedCredential::Bearer {
+                token: borrow_secret(token),
             },
-            Self::Given(Credential::Bearer(token)) => PlainHeld::Bearer { token: text(token) },
-            Self::Given(Credential::AppToken(token)) => PlainHeld::AppToken { token: text(token) },
-            // Nothing is no credential to keep for a user.
-            Self::Given(Credential::None) => return Err(Unsealable),
-            Self::Login(profile) => PlainHeld::Login {
-                place: profile.target.key().into(),
-                client_id: Cow::Borrowed(&profile.client_id),
-                access: text(&profile.access),
-                refresh: profile.refresh.as_ref().map(text),
-                issued_at_ms: profile.issued_at_ms,
-                expires_at_ms: profile.expires_at_ms,
-                scope: Cow::Borrowed(&profile.scope),
+            Self::Entered(Credential::AppToken(token)) => SerializedCredential::AppToken {
+                token: borrow_secret(token),
+            },
+            Self::Entered(Credential::None) => return Err(SealError),
+            Self::Login(login) => SerializedCredential::Login {
+                place: login.target.key().into(),
+                client_id: Cow::Borrowed(&login.client_id),
+                access: borrow_secret(&login.access),
+                refresh: login.refresh.as_ref().map(borrow_secret),
+                issued_at_ms: login.issued_at_ms,
+                expires_at_ms: login.expires_at_ms,
+                scope: Cow::Borrowed(&login.scope),
             },
         };
-        written(&plain)
+        serialize(&plain)
     }
 
-    pub(super) fn decode(plain: &SecretSlice<u8>) -> Result<Self, Unsealable> {
-        let plain = serde_json::from_slice(plain.expose_secret()).map_err(|_| Unsealable)?;
+    pub(super) fn decode(plain: &SecretSlice<u8>) -> Result<Self, SealError> {
+        let plain = serde_json::from_slice(plain.expose_secret()).map_err(|_| SealError)?;
         Ok(match plain {
-            PlainHeld::KeyPair { api_key, app_key } => Self::Given(Credential::KeyPair {
-                api_key: secret(api_key),
-                app_key: secret(app_key),
-            }),
-            PlainHeld::Bearer { token } => Self::Given(Credential::Bearer(secret(token))),
-            PlainHeld::AppToken { token } => Self::Given(Credential::AppToken(secret(token))),
-            PlainHeld::Login {
+            SerializedCredential::KeyPair { api_key, app_key } => {
+                Self::Entered(Credential::KeyPair {
+                    api_key: into_secret(api_key),
+                    app_key: into_secret(app_key),
+                })
+            }
+            SerializedCredential::Bearer { token } => {
+                Self::Entered(Credential::Bearer(into_secret(token)))
+            }
+            SerializedCredential::AppToken { token } => {
+                Self::Entered(Credential::AppToken(into_secret(token)))
+            }
+            SerializedCredential::Login {
                 place,
                 client_id,
                 access,
@@ -111,14 +123,14 @@ impl Held {
                 expires_at_ms,
                 scope,
             } => Self::Login(Box::new(Login {
-                target: LoginTarget::from_key(&place).ok_or(Unsealable)?,
+                target: LoginTarget::from_key(&place).ok_or(SealError)?,
                 client_id: client_id.into_owned(),
-                access: secret(access),
-                refresh: refresh.map(secret),
+                access: into_secret(access),
+                refresh: refresh.map(into_secret),
                 issued_at_ms,
                 expires_at_ms,
                 scope: scope.into_owned(),
-                // Nobody asks for them here.
+                // Not used by this server.
                 org_id: None,
                 org_name: None,
             })),
@@ -126,117 +138,39 @@ impl Held {
     }
 }
 
-impl OfSignIn {
-    pub(super) fn encode(&self) -> Result<SecretSlice<u8>, Unsealable> {
-        written(&PlainOfSignIn {
-            verifier: text(&self.verifier),
-            page: text(&self.page),
+impl SignInSecrets {
+    pub(super) fn encode(&self) -> Result<SecretSlice<u8>, SealError> {
+        serialize(&SerializedSecrets {
+            verifier: borrow_secret(&self.verifier),
+            page: borrow_secret(&self.page),
         })
     }
 
-    pub(super) fn decode(plain: &SecretSlice<u8>) -> Result<Self, Unsealable> {
-        let plain: PlainOfSignIn<'_> =
-            serde_json::from_slice(plain.expose_secret()).map_err(|_| Unsealable)?;
+    pub(super) fn decode(plain: &SecretSlice<u8>) -> Result<Self, SealError> {
+        let plain: SerializedSecrets<'_> =
+            serde_json::from_slice(plain.expose_secret()).map_err(|_| SealError)?;
         Ok(Self {
-            verifier: secret(plain.verifier),
-            page: secret(plain.page),
+            verifier: into_secret(plain.verifier),
+            page: into_secret(plain.page),
         })
     }
 }
 
-fn text(secret: &SecretString) -> Text<'_> {
+fn borrow_secret(secret: &SecretString) -> JsonText<'_> {
     Cow::Borrowed(secret.expose_secret())
 }
 
-fn secret(text: Text<'_>) -> SecretString {
+fn into_secret(text: JsonText<'_>) -> SecretString {
     text.into_owned().into()
 }
 
-fn written(plain: &impl Serialize) -> Result<SecretSlice<u8>, Unsealable> {
+fn serialize(plain: &impl Serialize) -> Result<SecretSlice<u8>, SealError> {
     serde_json::to_vec(plain)
         .map(SecretSlice::from)
-        .map_err(|_| Unsealable)
+        .map_err(|_| SealError)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::testing::key;
-    use super::super::{Place as Sealed, SecretKey};
-    use super::*;
-    use datadog_llmobs::Upstream;
-    use rstest::rstest;
-
-    const PLACE: Sealed<'_> = Sealed {
-        grant: "g",
-        client: "c",
-        resource: "r",
-    };
-
-    fn pair() -> Credential {
-        // With the characters that JSON escapes, in case a key ever has them.
-        Credential::from_parts(Some("key-a"), Some(r#"key-b~!{}"\"#), None).unwrap()
-    }
-
-    fn login() -> Held {
-        let here = Upstream::from_api_url("http://127.0.0.1:9").unwrap();
-        Held::Login(Box::new(Login {
-            target: LoginTarget::from_upstream(&here).unwrap(),
-            client_id: "client-a".into(),
-            access: "access-a".into(),
-            refresh: Some("refresh-a".into()),
-            issued_at_ms: 1,
-            expires_at_ms: 2,
-            scope: "llm_observability_read".into(),
-            org_id: None,
-            org_name: None,
-        }))
-    }
-
-    fn shown(held: &Held) -> Vec<String> {
-        let of = |secret: &SecretString| secret.expose_secret().to_owned();
-        match held {
-            Held::Given(Credential::KeyPair { api_key, app_key }) => vec![of(api_key), of(app_key)],
-            Held::Given(Credential::Bearer(token) | Credential::AppToken(token)) => {
-                vec![of(token)]
-            }
-            Held::Given(Credential::None) => panic!("nothing was sealed"),
-            Held::Login(profile) => {
-                let mut all = vec![of(&profile.access)];
-                all.extend(profile.refresh.as_ref().map(of));
-                all.extend([profile.target.key(), profile.client_id.clone()]);
-                all.push(format!(
-                    "{}-{}",
-                    profile.issued_at_ms, profile.expires_at_ms
-                ));
-                all.push(profile.scope.clone());
-                all
-            }
-        }
-    }
-
-    fn sealed(key: &SecretKey, held: &Held) -> Vec<u8> {
-        key.seal(held, &PLACE).unwrap()
-    }
-
-    #[rstest]
-    #[case(Held::Given(pair()))]
-    #[case(Held::Given(Credential::Bearer("token-a".into())))]
-    #[case(Held::Given(Credential::AppToken("token-b".into())))]
-    #[case(login())]
-    fn what_was_sealed_opens_in_its_place(#[case] held: Held) {
-        let blob = sealed(&key('a'), &held);
-        let opened = key('a').open(&blob, &PLACE).unwrap();
-        assert_eq!(opened.kind(), held.kind());
-        assert_eq!(shown(&opened), shown(&held));
-        for secret in shown(&held) {
-            let shown = blob.windows(secret.len()).any(|w| w == secret.as_bytes());
-            assert!(!shown, "the blob holds {secret}");
-        }
-    }
-
-    #[test]
-    fn nothing_is_not_sealed() {
-        let nothing = Held::Given(Credential::None);
-        assert!(key('a').seal(&nothing, &PLACE).is_err());
-    }
-}
+/// A credential that could not be sealed or opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a stored credential cannot be opened with this server's secret key")]
+pub(in crate::oauth) struct SealError;

@@ -1,43 +1,43 @@
-//! Programs that registered themselves (RFC 7591).
+//! Registered clients (RFC 7591).
 //!
-//! Anyone may register, so the table is bounded: a registration that nobody ever signed in with goes
-//! after a day, any other after three months without use, and when the table is full the oldest
-//! unused one makes room. Those that have a live grant stay.
+//! Any program may register, so the table is bounded. A client without a sign-in is deleted after a day,
+//! any other client after 90 days without use. A full table drops the oldest client that was never used.
+//! Clients with a grant stay.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// Registrations kept at a time.
-const MOST: i64 = 10_000;
-/// How long a registration waits for its first sign-in, in ms.
-const UNUSED_LIFE_MS: i64 = 24 * 3_600 * 1_000;
-/// How long it lives after its last use, in ms.
-const IDLE_LIFE_MS: i64 = 90 * 24 * 3_600 * 1_000;
+/// The maximum number of clients.
+const MAX_CLIENTS: i64 = 10_000;
+/// How long a client without a sign-in is kept, in ms.
+const UNUSED_LIFETIME_MS: i64 = 24 * 3_600 * 1_000;
+/// How long a client is kept after its last use, in ms.
+const IDLE_LIFETIME_MS: i64 = 90 * 24 * 3_600 * 1_000;
 
-/// A registration.
+/// A registered client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::oauth) struct Registered {
-    /// The id that it was given.
+pub(in crate::oauth) struct RegisteredClient {
+    /// The id that the server assigned.
     pub(in crate::oauth) id: String,
-    /// The name that it gave itself.
+    /// The name that the client chose.
     pub(in crate::oauth) name: String,
-    /// Where browsers may be sent.
+    /// The redirect URIs.
     pub(in crate::oauth) redirects: Vec<String>,
 }
 
-/// Adds a registration; `false` if there is no room.
-pub(in crate::oauth) fn add(
+/// Inserts a client. `false` if the table is full of used clients.
+pub(in crate::oauth) fn insert(
     connection: &Connection,
-    client: &Registered,
+    client: &RegisteredClient,
     now_ms: i64,
 ) -> rusqlite::Result<bool> {
     let count: i64 = connection.query_row("SELECT count(*) FROM clients", [], |row| row.get(0))?;
-    if count >= MOST {
-        let made_room = connection.execute(
+    if count >= MAX_CLIENTS {
+        let deleted = connection.execute(
             "DELETE FROM clients WHERE id = (
                SELECT id FROM clients WHERE used_ms IS NULL ORDER BY created_ms LIMIT 1)",
             [],
         )?;
-        if made_room == 0 {
+        if deleted == 0 {
             return Ok(false);
         }
     }
@@ -49,18 +49,18 @@ pub(in crate::oauth) fn add(
     Ok(true)
 }
 
-/// A registration by its id.
+/// A client by its id.
 pub(in crate::oauth) fn get(
     connection: &Connection,
     id: &str,
-) -> rusqlite::Result<Option<Registered>> {
+) -> rusqlite::Result<Option<RegisteredClient>> {
     connection
         .query_row(
             "SELECT id, name, redirects FROM clients WHERE id = ?1",
             params![id],
             |row| {
                 let redirects: String = row.get(2)?;
-                Ok(Registered {
+                Ok(RegisteredClient {
                     id: row.get(0)?,
                     name: row.get(1)?,
                     redirects: serde_json::from_str(&redirects).unwrap_or_default(),
@@ -70,14 +70,14 @@ pub(in crate::oauth) fn get(
         .optional()
 }
 
-/// Whether there is such a registration.
+/// Whether a client with this id exists.
 pub(in crate::oauth) fn exists(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT count(*) FROM clients WHERE id = ?1";
     connection.query_row(sql, params![id], |row| Ok(row.get::<_, i64>(0)? > 0))
 }
 
-/// Notes that somebody signed in with it.
-pub(super) fn used(connection: &Connection, id: &str, now_ms: i64) -> rusqlite::Result<()> {
+/// Records a sign-in with a client.
+pub(super) fn mark_used(connection: &Connection, id: &str, now_ms: i64) -> rusqlite::Result<()> {
     connection
         .execute(
             "UPDATE clients SET used_ms = ?2 WHERE id = ?1",
@@ -86,13 +86,14 @@ pub(super) fn used(connection: &Connection, id: &str, now_ms: i64) -> rusqlite::
         .map(drop)
 }
 
+/// Deletes expired clients.
 pub(super) fn purge(connection: &Connection, now_ms: i64) -> rusqlite::Result<()> {
     connection
         .execute(
             "DELETE FROM clients WHERE
                (used_ms IS NULL AND created_ms < ?1 OR used_ms < ?2)
                AND id NOT IN (SELECT client FROM grants)",
-            params![now_ms - UNUSED_LIFE_MS, now_ms - IDLE_LIFE_MS],
+            params![now_ms - UNUSED_LIFETIME_MS, now_ms - IDLE_LIFETIME_MS],
         )
         .map(drop)
 }

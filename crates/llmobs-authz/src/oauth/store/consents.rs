@@ -1,52 +1,55 @@
-//! Open consent pages: what was asked, and by which browser.
+//! Open consent pages, with the authorization requests that they belong to.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::oauth::opaque::Hashed;
+use crate::oauth::primitives::TokenHash;
 
-/// Pages open at a time; more than the rate limit lets in during one page's life.
-const MOST: i64 = 20_000;
+/// The maximum number of open pages. The rate limit allows fewer within the lifetime of a page.
+const MAX_PAGES: i64 = 20_000;
 
-/// What a consent page is about.
+/// An open consent page.
 #[derive(Debug, Clone)]
 pub(in crate::oauth) struct Consent {
     /// Hash of the cookie of the browser that was shown the page.
-    pub(in crate::oauth) browser: Hashed,
-    /// Hash of the token in the page's form.
-    pub(in crate::oauth) csrf: Hashed,
-    /// The client that asks.
+    pub(in crate::oauth) browser: TokenHash,
+    /// Hash of the CSRF token in the form.
+    pub(in crate::oauth) csrf: TokenHash,
+    /// The id of the client.
     pub(in crate::oauth) client: String,
-    /// Its name, as it was shown.
+    /// The name of the client, as the page shows it.
     pub(in crate::oauth) client_name: String,
-    /// The host of its metadata document, for a client that has one.
+    /// The host of the client's metadata document; `None` for a registered client.
     pub(in crate::oauth) client_host: Option<String>,
-    /// Where the answer goes.
+    /// The redirect URI.
     pub(in crate::oauth) redirect: String,
-    /// What the client wants back with it.
+    /// The parameter `state` of the client.
     pub(in crate::oauth) state: Option<String>,
     /// The PKCE challenge (S256).
     pub(in crate::oauth) challenge: String,
-    /// The audience: one of our MCP addresses.
+    /// The audience: an MCP address of this server.
     pub(in crate::oauth) resource: String,
-    /// Credentials that were tried.
+    /// The number of attempts to enter a credential.
     pub(in crate::oauth) attempts: i64,
-    /// Until when it waits.
+    /// When the page expires.
     pub(in crate::oauth) until_ms: i64,
 }
 
-/// A page that is being opened.
+/// A new page.
 #[derive(Debug)]
 pub(in crate::oauth) struct NewConsent {
-    /// Hash of its id.
-    pub(in crate::oauth) id: Hashed,
-    /// What it is about.
+    /// Hash of the id of the page.
+    pub(in crate::oauth) id: TokenHash,
+    /// The page.
     pub(in crate::oauth) consent: Consent,
 }
 
-/// Adds a page; `false` if too many are open.
-pub(in crate::oauth) fn add(connection: &Connection, new: &NewConsent) -> rusqlite::Result<bool> {
+/// Inserts a page. `false` if too many pages are open.
+pub(in crate::oauth) fn insert(
+    connection: &Connection,
+    new: &NewConsent,
+) -> rusqlite::Result<bool> {
     let open: i64 = connection.query_row("SELECT count(*) FROM consents", [], |row| row.get(0))?;
-    if open >= MOST {
+    if open >= MAX_PAGES {
         return Ok(false);
     }
     let consent = &new.consent;
@@ -70,43 +73,43 @@ pub(in crate::oauth) fn add(connection: &Connection, new: &NewConsent) -> rusqli
     Ok(true)
 }
 
-/// An open page.
+/// An open page by the hash of its id.
 pub(in crate::oauth) fn get(
     connection: &Connection,
-    id: &Hashed,
+    id: &TokenHash,
     now_ms: i64,
 ) -> rusqlite::Result<Option<Consent>> {
     connection
         .query_row(
             &format!("SELECT {COLUMNS} FROM consents WHERE id = ?1 AND until_ms > ?2"),
             params![id, now_ms],
-            consent_of,
+            read_consent,
         )
         .optional()
 }
 
-/// Counts an attempt and gives the page's form another token; `false` when the form was sent
-/// before, or `most` attempts were made.
-pub(in crate::oauth) fn tried(
+/// Counts an attempt and replaces the CSRF token `sent` by `next`. `false` if the form was sent before, or
+/// `max_attempts` is reached.
+pub(in crate::oauth) fn count_attempt(
     connection: &Connection,
-    id: &Hashed,
-    sent: &Hashed,
-    next: &Hashed,
-    most: i64,
+    id: &TokenHash,
+    sent: &TokenHash,
+    next: &TokenHash,
+    max_attempts: i64,
 ) -> rusqlite::Result<bool> {
     let changed = connection.execute(
         "UPDATE consents SET attempts = attempts + 1, csrf = ?3
          WHERE id = ?1 AND csrf = ?2 AND attempts < ?4",
-        params![id, sent, next, most],
+        params![id, sent, next, max_attempts],
     )?;
     Ok(changed == 1)
 }
 
-/// Gives an open page's form another token, because the page is shown again; `false` if it is over.
-pub(in crate::oauth) fn shown_again(
+/// Replaces the CSRF token of a page that is shown again. `false` if the page has expired.
+pub(in crate::oauth) fn replace_csrf_token(
     connection: &Connection,
-    id: &Hashed,
-    next: &Hashed,
+    id: &TokenHash,
+    next: &TokenHash,
     now_ms: i64,
 ) -> rusqlite::Result<bool> {
     let changed = connection.execute(
@@ -116,17 +119,17 @@ pub(in crate::oauth) fn shown_again(
     Ok(changed == 1)
 }
 
-/// Takes a page out: it is answered. `None` if somebody was quicker.
-pub(in crate::oauth) fn take(
+/// Removes a page and returns it. `None` if it has expired or another request removed it.
+pub(in crate::oauth) fn remove(
     connection: &Connection,
-    id: &Hashed,
+    id: &TokenHash,
     now_ms: i64,
 ) -> rusqlite::Result<Option<Consent>> {
     connection
         .query_row(
             &format!("DELETE FROM consents WHERE id = ?1 AND until_ms > ?2 RETURNING {COLUMNS}"),
             params![id, now_ms],
-            consent_of,
+            read_consent,
         )
         .optional()
 }
@@ -134,7 +137,7 @@ pub(in crate::oauth) fn take(
 const COLUMNS: &str = "browser, csrf, client, client_name, client_host, redirect, state, challenge, \
                        resource, attempts, until_ms";
 
-fn consent_of(row: &Row<'_>) -> rusqlite::Result<Consent> {
+fn read_consent(row: &Row<'_>) -> rusqlite::Result<Consent> {
     Ok(Consent {
         browser: row.get(0)?,
         csrf: row.get(1)?,
@@ -150,6 +153,7 @@ fn consent_of(row: &Row<'_>) -> rusqlite::Result<Consent> {
     })
 }
 
+/// Deletes expired pages.
 pub(super) fn purge(connection: &Connection, now_ms: i64) -> rusqlite::Result<()> {
     connection
         .execute("DELETE FROM consents WHERE until_ms <= ?1", params![now_ms])

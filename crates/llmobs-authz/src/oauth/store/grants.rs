@@ -1,127 +1,127 @@
-//! Grants and what stands for them: codes, access tokens, refresh tokens.
+//! Grants, with their codes, access tokens and refresh tokens.
 //!
-//! A code is good once and for a minute. Coming a second time, it ends the grant: somebody else has
-//! it. Coming with anything wrong beside it, it is spent all the same: whoever guesses guesses once.
+//! A code is valid once, for a minute. A second use ends the grant, because another party has the code. A
+//! use with wrong parameters also consumes the code: an attacker can guess once.
 //!
-//! A refresh token is replaced at each use. Real clients lose the replacement (a crash before it is
-//! saved, two processes that refresh at once), so the old one stays good until a replacement is used
-//! for the first time. After that, its coming again means that two parties hold it, and the grant
-//! ends. Within a minute, a repetition is a retry or a race, and every replacement given stays good;
-//! later, a new replacement puts the unused earlier ones out of force, and using one of those ends
-//! the grant too.
+//! Each use of a refresh token returns a replacement. Clients lose replacements (a crash before the token is
+//! saved, two processes that refresh at once), so the old token stays valid until a replacement is used.
+//! After that, a further use of the old token means that two parties have it, and ends the grant. Within a
+//! minute a repeated use counts as a retry or a race, and all replacements stay valid. After that minute
+//! a new replacement invalidates the earlier ones that were not used, and using one of those ends the grant
+//! too.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::clients;
-use crate::oauth::opaque::{Hashed, verifies};
+use crate::oauth::primitives::{TokenHash, verify_pkce};
 use crate::oauth::scope;
 
-/// Life of a code.
-const CODE_LIFE_MS: i64 = 60 * 1_000;
-/// Life of an access token, in seconds.
-pub(in crate::oauth) const ACCESS_LIFE_SECONDS: i64 = 3_600;
-/// Life of a refresh token that nobody uses.
-const REFRESH_IDLE_MS: i64 = 30 * 24 * 3_600 * 1_000;
-/// Life of a grant: then the user is asked again.
-const GRANT_LIFE_MS: i64 = 90 * 24 * 3_600 * 1_000;
-/// How long a repeated refresh counts as a retry or a race.
-const RACE_MS: i64 = 60 * 1_000;
-/// Grants kept at a time.
-const MOST: i64 = 100_000;
+/// How long a code is valid, in ms.
+const CODE_LIFETIME_MS: i64 = 60 * 1_000;
+/// How long an access token is valid, in seconds.
+pub(in crate::oauth) const ACCESS_TOKEN_LIFETIME_SECONDS: i64 = 3_600;
+/// How long an unused refresh token is valid, in ms.
+const REFRESH_TOKEN_LIFETIME_MS: i64 = 30 * 24 * 3_600 * 1_000;
+/// How long a grant is valid, in ms. After that the user must sign in again.
+const GRANT_LIFETIME_MS: i64 = 90 * 24 * 3_600 * 1_000;
+/// How long a repeated refresh counts as a retry or a race, in ms.
+const RACE_WINDOW_MS: i64 = 60 * 1_000;
+/// The maximum number of grants.
+const MAX_GRANTS: i64 = 100_000;
 
-/// What a user agreed to.
+/// What a user allowed a client.
 #[derive(Debug, Clone)]
 pub(in crate::oauth) struct Grant {
-    /// Its id.
+    /// The id of the grant.
     pub(in crate::oauth) id: String,
-    /// Who may use it.
+    /// The id of the client.
     pub(in crate::oauth) client: String,
     /// The audience of its tokens.
     pub(in crate::oauth) resource: String,
-    /// What it allows, separated by spaces.
+    /// The granted scopes, separated by spaces.
     pub(in crate::oauth) scope: String,
-    /// The sealed credential, or login at Datadog.
+    /// The sealed Datadog credential or login.
     pub(in crate::oauth) credential: Vec<u8>,
 }
 
-/// A grant that is being made, with its code.
+/// A new grant with its code.
 pub(in crate::oauth) struct NewGrant {
     /// The grant.
     pub(in crate::oauth) grant: Grant,
-    /// Whether it holds a login, to be revoked at Datadog when the grant ends.
+    /// Whether it has a login, which must be revoked at Datadog when the grant ends.
     pub(in crate::oauth) is_login: bool,
     /// Hash of the code.
-    pub(in crate::oauth) code: Hashed,
-    /// Where the code was sent.
+    pub(in crate::oauth) code: TokenHash,
+    /// The redirect URI that receives the code.
     pub(in crate::oauth) redirect: String,
-    /// The challenge that its verifier must fit.
+    /// The PKCE challenge (S256).
     pub(in crate::oauth) challenge: String,
 }
 
-/// Hashes of the two tokens that are given out together.
+/// Hashes of a new access token and its refresh token.
 #[derive(Clone, Copy)]
-pub(in crate::oauth) struct Issued {
-    /// Of the access token.
-    pub(in crate::oauth) access: Hashed,
-    /// Of the refresh token.
-    pub(in crate::oauth) refresh: Hashed,
+pub(in crate::oauth) struct TokenPairHashes {
+    /// Hash of the access token.
+    pub(in crate::oauth) access: TokenHash,
+    /// Hash of the refresh token.
+    pub(in crate::oauth) refresh: TokenHash,
 }
 
-/// A code on its way back, with what must fit.
-pub(in crate::oauth) struct Exchange {
+/// A request that exchanges a code.
+pub(in crate::oauth) struct CodeExchange {
     /// Hash of the code.
-    pub(in crate::oauth) code: Hashed,
-    /// Who presents it.
+    pub(in crate::oauth) code: TokenHash,
+    /// The id of the client that sent it.
     pub(in crate::oauth) client: String,
-    /// Where that client says it got it.
+    /// The redirect URI in the request.
     pub(in crate::oauth) redirect: String,
     /// The PKCE verifier.
     pub(in crate::oauth) verifier: String,
-    /// The audience asked for; `None` takes that of the grant.
+    /// The requested audience; `None` for that of the grant.
     pub(in crate::oauth) resource: Option<String>,
 }
 
-/// What became of a code or a refresh token.
+/// Why a code or a refresh token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::oauth) enum Refused {
-    /// It is not known, was revoked, or its grant is over.
+pub(in crate::oauth) enum GrantRefusal {
+    /// It does not exist, was revoked, or its grant has ended.
     Unknown,
-    /// Its time is over.
+    /// It has expired.
     Expired,
-    /// It is another client's.
+    /// It belongs to another client.
     OtherClient,
-    /// Redirect address or verifier do not fit.
+    /// The redirect URI or the PKCE verifier does not match.
     Mismatch,
-    /// The audience is another one.
+    /// The grant has another audience.
     OtherResource,
-    /// The user did not allow that much.
+    /// The user did not allow the requested scope.
     WiderScope,
-    /// It was used before; the grant was ended.
+    /// It was used before. The grant has been deleted.
     Reused,
 }
 
-/// Tokens were given for a grant.
+/// The grant for which tokens were issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::oauth) struct Refreshed {
-    /// The grant's id.
+pub(in crate::oauth) struct IssuedGrant {
+    /// The id of the grant.
     pub(in crate::oauth) grant: String,
-    /// What it allows.
+    /// The granted scopes.
     pub(in crate::oauth) scope: String,
 }
 
-/// Keeps a grant and its code; `false` if there is no room.
-pub(in crate::oauth) fn add(
+/// Inserts a grant and its code. `false` if the maximum number of grants is reached.
+pub(in crate::oauth) fn insert(
     connection: &Connection,
     new: &NewGrant,
     now_ms: i64,
 ) -> rusqlite::Result<bool> {
     let count: i64 = connection.query_row("SELECT count(*) FROM grants", [], |row| row.get(0))?;
-    if count >= MOST {
+    if count >= MAX_GRANTS {
         return Ok(false);
     }
     let grant = &new.grant;
-    // Until the code comes back, the grant lives no longer than the code.
-    let until = now_ms.saturating_add(CODE_LIFE_MS);
+    // Until the code is exchanged, the grant expires with the code.
+    let until = now_ms.saturating_add(CODE_LIFETIME_MS);
     connection.execute(
         "INSERT INTO grants (id, client, resource, scope, credential, created_ms, until_ms, is_login)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -140,25 +140,25 @@ pub(in crate::oauth) fn add(
         "INSERT INTO codes (hash, grant_id, redirect, challenge, until_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![new.code, grant.id, new.redirect, new.challenge, until],
     )?;
-    clients::used(connection, &grant.client, now_ms)?;
+    clients::mark_used(connection, &grant.client, now_ms)?;
     Ok(true)
 }
 
-/// Tokens for a code.
-pub(in crate::oauth) fn exchange(
+/// Exchanges a code for tokens.
+pub(in crate::oauth) fn exchange_code(
     connection: &Connection,
-    asked: &Exchange,
-    issued: Issued,
+    request: &CodeExchange,
+    tokens: TokenPairHashes,
     now_ms: i64,
-) -> rusqlite::Result<Result<Refreshed, Refused>> {
+) -> rusqlite::Result<Result<IssuedGrant, GrantRefusal>> {
     let found = connection
         .query_row(
             "SELECT grant_id, codes.redirect, challenge, codes.until_ms, used_ms, client, resource,
                     scope, created_ms
              FROM codes JOIN grants ON grants.id = grant_id WHERE hash = ?1",
-            params![asked.code],
+            params![request.code],
             |row| {
-                Ok(Code {
+                Ok(StoredCode {
                     grant: row.get(0)?,
                     redirect: row.get(1)?,
                     challenge: row.get(2)?,
@@ -173,32 +173,32 @@ pub(in crate::oauth) fn exchange(
         )
         .optional()?;
     let Some(code) = found else {
-        return Ok(Err(Refused::Unknown));
+        return Ok(Err(GrantRefusal::Unknown));
     };
-    if let Some(refused) = code.refuses(asked, now_ms) {
-        end(connection, &code.grant)?;
-        return Ok(Err(refused));
+    if let Err(refusal) = code.check(request, now_ms) {
+        delete(connection, &code.grant)?;
+        return Ok(Err(refusal));
     }
     connection.execute(
         "UPDATE codes SET used_ms = ?2 WHERE hash = ?1",
-        params![asked.code, now_ms],
+        params![request.code, now_ms],
     )?;
-    give(
+    insert_tokens(
         connection,
         &code.grant,
         code.created_ms,
         None,
-        issued,
+        tokens,
         now_ms,
     )?;
-    Ok(Ok(Refreshed {
+    Ok(Ok(IssuedGrant {
         grant: code.grant,
         scope: code.scope,
     }))
 }
 
-/// A code as it is kept, with its grant's part.
-struct Code {
+/// The row of a code, joined with its grant.
+struct StoredCode {
     grant: String,
     redirect: String,
     challenge: String,
@@ -210,54 +210,52 @@ struct Code {
     created_ms: i64,
 }
 
-impl Code {
-    fn refuses(&self, asked: &Exchange, now_ms: i64) -> Option<Refused> {
-        let other = |wanted: &Option<String>, had: &str| {
-            wanted.as_deref().is_some_and(|wanted| wanted != had)
-        };
+impl StoredCode {
+    fn check(&self, request: &CodeExchange, now_ms: i64) -> Result<(), GrantRefusal> {
+        let matches_redirect = self.redirect == request.redirect;
         if self.used_ms.is_some() {
-            Some(Refused::Reused)
-        } else if self.client != asked.client {
-            Some(Refused::OtherClient)
+            Err(GrantRefusal::Reused)
+        } else if self.client != request.client {
+            Err(GrantRefusal::OtherClient)
         } else if self.until_ms <= now_ms {
-            Some(Refused::Expired)
-        } else if self.redirect != asked.redirect || !verifies(&asked.verifier, &self.challenge) {
-            Some(Refused::Mismatch)
-        } else if other(&asked.resource, &self.resource) {
-            Some(Refused::OtherResource)
+            Err(GrantRefusal::Expired)
+        } else if !matches_redirect || !verify_pkce(&request.verifier, &self.challenge) {
+            Err(GrantRefusal::Mismatch)
+        } else if is_other(request.resource.as_deref(), &self.resource) {
+            Err(GrantRefusal::OtherResource)
         } else {
-            None
+            Ok(())
         }
     }
 }
 
-/// A refresh token on its way back.
-pub(in crate::oauth) struct Renewal {
+/// A request that exchanges a refresh token.
+pub(in crate::oauth) struct RefreshRequest {
     /// Hash of the refresh token.
-    pub(in crate::oauth) token: Hashed,
-    /// Who presents it.
+    pub(in crate::oauth) token: TokenHash,
+    /// The id of the client that sent it.
     pub(in crate::oauth) client: String,
-    /// The scope asked for; `None` takes that of the grant.
+    /// The requested scope; `None` for that of the grant.
     pub(in crate::oauth) scope: Option<String>,
-    /// The audience asked for; `None` takes that of the grant.
+    /// The requested audience; `None` for that of the grant.
     pub(in crate::oauth) resource: Option<String>,
 }
 
-/// New tokens for a refresh token.
-pub(in crate::oauth) fn refresh(
+/// Exchanges a refresh token for new tokens.
+pub(in crate::oauth) fn rotate_refresh_token(
     connection: &Connection,
-    asked: &Renewal,
-    issued: Issued,
+    request: &RefreshRequest,
+    tokens: TokenPairHashes,
     now_ms: i64,
-) -> rusqlite::Result<Result<Refreshed, Refused>> {
+) -> rusqlite::Result<Result<IssuedGrant, GrantRefusal>> {
     let found = connection
         .query_row(
             "SELECT grant_id, parent, refresh_tokens.until_ms, rotated_ms, succeeded, superseded,
                     client, resource, scope, created_ms
              FROM refresh_tokens JOIN grants ON grants.id = grant_id WHERE hash = ?1",
-            params![asked.token],
+            params![request.token],
             |row| {
-                Ok(Refresh {
+                Ok(StoredRefreshToken {
                     grant: row.get(0)?,
                     parent: row.get(1)?,
                     until_ms: row.get(2)?,
@@ -273,53 +271,50 @@ pub(in crate::oauth) fn refresh(
         )
         .optional()?;
     let Some(token) = found else {
-        return Ok(Err(Refused::Unknown));
+        return Ok(Err(GrantRefusal::Unknown));
     };
-    if token.client != asked.client {
-        return Ok(Err(Refused::OtherClient));
+    if token.client != request.client {
+        return Ok(Err(GrantRefusal::OtherClient));
     }
     if token.until_ms <= now_ms {
-        return Ok(Err(Refused::Expired));
+        return Ok(Err(GrantRefusal::Expired));
     }
     if token.succeeded || token.superseded {
-        end(connection, &token.grant)?;
-        return Ok(Err(Refused::Reused));
+        delete(connection, &token.grant)?;
+        return Ok(Err(GrantRefusal::Reused));
     }
-    if asked
-        .resource
-        .as_deref()
-        .is_some_and(|wanted| wanted != token.resource)
-    {
-        return Ok(Err(Refused::OtherResource));
+    if is_other(request.resource.as_deref(), &token.resource) {
+        return Ok(Err(GrantRefusal::OtherResource));
     }
-    if asked.scope.as_deref().is_some_and(scope::writes) && !scope::writes(&token.scope) {
-        return Ok(Err(Refused::WiderScope));
+    let requests_writing = request.scope.as_deref().is_some_and(scope::allows_writing);
+    if requests_writing && !scope::allows_writing(&token.scope) {
+        return Ok(Err(GrantRefusal::WiderScope));
     }
-    token.rotate(connection, &asked.token, now_ms)?;
-    give(
+    token.record_use(connection, &request.token, now_ms)?;
+    insert_tokens(
         connection,
         &token.grant,
         token.created_ms,
-        Some(&asked.token),
-        issued,
+        Some(&request.token),
+        tokens,
         now_ms,
     )?;
-    Ok(Ok(Refreshed {
+    Ok(Ok(IssuedGrant {
         grant: token.grant,
         scope: token.scope,
     }))
 }
 
-/// A refresh token as it is kept, with its grant's part.
-struct Refresh {
+/// The row of a refresh token, joined with its grant.
+struct StoredRefreshToken {
     grant: String,
-    parent: Option<Hashed>,
+    parent: Option<TokenHash>,
     until_ms: i64,
     /// When it was first used.
     rotated_ms: Option<i64>,
     /// Whether a replacement was used.
     succeeded: bool,
-    /// Whether a later replacement took its place before it was used.
+    /// Whether a later replacement invalidated it before it was used.
     superseded: bool,
     client: String,
     resource: String,
@@ -327,22 +322,27 @@ struct Refresh {
     created_ms: i64,
 }
 
-impl Refresh {
-    /// Notes a use, the first one or a repetition within the grace.
-    fn rotate(&self, connection: &Connection, hash: &Hashed, now_ms: i64) -> rusqlite::Result<()> {
+impl StoredRefreshToken {
+    /// Records a use.
+    fn record_use(
+        &self,
+        connection: &Connection,
+        hash: &TokenHash,
+        now_ms: i64,
+    ) -> rusqlite::Result<()> {
         match self.rotated_ms {
             None => {
                 connection.execute(
                     "UPDATE refresh_tokens SET rotated_ms = ?2 WHERE hash = ?1",
                     params![hash, now_ms],
                 )?;
-                // The client has its replacement: the predecessor's grace is over.
+                // The client has the replacement, so the predecessor becomes invalid.
                 connection.execute(
                     "UPDATE refresh_tokens SET succeeded = 1 WHERE hash = ?1",
                     params![self.parent],
                 )?;
             }
-            Some(first) if now_ms.saturating_sub(first) > RACE_MS => {
+            Some(first) if now_ms.saturating_sub(first) > RACE_WINDOW_MS => {
                 connection.execute(
                     "UPDATE refresh_tokens SET superseded = 1 WHERE parent = ?1",
                     params![hash],
@@ -354,26 +354,33 @@ impl Refresh {
     }
 }
 
-fn give(
+/// Whether a requested value differs from the stored one.
+fn is_other(requested: Option<&str>, stored: &str) -> bool {
+    requested.is_some_and(|requested| requested != stored)
+}
+
+fn insert_tokens(
     connection: &Connection,
     grant: &str,
     created_ms: i64,
-    parent: Option<&Hashed>,
-    issued: Issued,
+    parent: Option<&TokenHash>,
+    tokens: TokenPairHashes,
     now_ms: i64,
 ) -> rusqlite::Result<()> {
-    let end_of_grant = created_ms.saturating_add(GRANT_LIFE_MS);
+    let end_of_grant = created_ms.saturating_add(GRANT_LIFETIME_MS);
     let access_until = now_ms
-        .saturating_add(ACCESS_LIFE_SECONDS * 1_000)
+        .saturating_add(ACCESS_TOKEN_LIFETIME_SECONDS * 1_000)
         .min(end_of_grant);
-    let refresh_until = now_ms.saturating_add(REFRESH_IDLE_MS).min(end_of_grant);
+    let refresh_until = now_ms
+        .saturating_add(REFRESH_TOKEN_LIFETIME_MS)
+        .min(end_of_grant);
     connection.execute(
         "INSERT INTO access_tokens (hash, grant_id, until_ms) VALUES (?1, ?2, ?3)",
-        params![issued.access, grant, access_until],
+        params![tokens.access, grant, access_until],
     )?;
     connection.execute(
         "INSERT INTO refresh_tokens (hash, grant_id, parent, until_ms) VALUES (?1, ?2, ?3, ?4)",
-        params![issued.refresh, grant, parent, refresh_until],
+        params![tokens.refresh, grant, parent, refresh_until],
     )?;
     connection
         .execute(
@@ -383,10 +390,10 @@ fn give(
         .map(drop)
 }
 
-/// The grant that a live access token stands for.
-pub(in crate::oauth) fn of_access_token(
+/// The grant of a valid access token.
+pub(in crate::oauth) fn find_by_access_token(
     connection: &Connection,
-    token: &Hashed,
+    token: &TokenHash,
     now_ms: i64,
 ) -> rusqlite::Result<Option<Grant>> {
     connection
@@ -395,7 +402,7 @@ pub(in crate::oauth) fn of_access_token(
              FROM access_tokens JOIN grants ON grants.id = grant_id
              WHERE hash = ?1 AND access_tokens.until_ms > ?2",
             params![token, now_ms],
-            grant_of,
+            read_grant,
         )
         .optional()
 }
@@ -406,16 +413,16 @@ pub(in crate::oauth) fn get(connection: &Connection, id: &str) -> rusqlite::Resu
         .query_row(
             "SELECT id, client, resource, scope, credential FROM grants WHERE id = ?1",
             params![id],
-            grant_of,
+            read_grant,
         )
         .optional()
 }
 
-/// Ends the grant that a token stands for, whichever kind the token is. `client`, if given, must be
-/// the grant's. The id of what was ended.
+/// Deletes the grant of an access token or a refresh token, and returns its id. `client`, if given, must be
+/// the client of the grant.
 pub(in crate::oauth) fn revoke(
     connection: &Connection,
-    token: &Hashed,
+    token: &TokenHash,
     client: Option<&str>,
 ) -> rusqlite::Result<Option<String>> {
     let found: Option<(String, String)> = connection
@@ -433,18 +440,18 @@ pub(in crate::oauth) fn revoke(
     if client.is_some_and(|client| client != owner) {
         return Ok(None);
     }
-    end(connection, &grant)?;
+    delete(connection, &grant)?;
     Ok(Some(grant))
 }
 
 /// Deletes a grant with its credential, code and tokens.
-fn end(connection: &Connection, grant: &str) -> rusqlite::Result<()> {
+fn delete(connection: &Connection, grant: &str) -> rusqlite::Result<()> {
     connection
         .execute("DELETE FROM grants WHERE id = ?1", params![grant])
         .map(drop)
 }
 
-fn grant_of(row: &Row<'_>) -> rusqlite::Result<Grant> {
+fn read_grant(row: &Row<'_>) -> rusqlite::Result<Grant> {
     Ok(Grant {
         id: row.get(0)?,
         client: row.get(1)?,
@@ -454,6 +461,7 @@ fn grant_of(row: &Row<'_>) -> rusqlite::Result<Grant> {
     })
 }
 
+/// Deletes expired tokens and grants.
 pub(super) fn purge(connection: &Connection, now_ms: i64) -> rusqlite::Result<()> {
     for table in ["access_tokens", "refresh_tokens", "grants"] {
         let sql = format!("DELETE FROM {table} WHERE until_ms <= ?1");

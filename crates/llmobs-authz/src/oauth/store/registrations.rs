@@ -1,8 +1,8 @@
-//! How Datadog knows this server: the client id that a redirect address was registered under.
+//! Registrations of this server at Datadog: the client id for a redirect URI.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// The client id of a redirect address at a place.
+/// The client id for a redirect URI at a Datadog site (`place`).
 pub(in crate::oauth) fn get(
     connection: &Connection,
     place: &str,
@@ -19,8 +19,8 @@ pub(in crate::oauth) fn get(
         .optional()
 }
 
-/// Keeps a client id.
-pub(in crate::oauth) fn put(
+/// Stores a client id.
+pub(in crate::oauth) fn insert(
     connection: &Connection,
     place: &str,
     redirect: &str,
@@ -36,8 +36,8 @@ pub(in crate::oauth) fn put(
         .map(drop)
 }
 
-/// Forgets a client id that is not known any more.
-pub(in crate::oauth) fn forget(connection: &Connection, client_id: &str) -> rusqlite::Result<()> {
+/// Deletes a client id that Datadog does not know any more.
+pub(in crate::oauth) fn delete(connection: &Connection, client_id: &str) -> rusqlite::Result<()> {
     connection
         .execute(
             "DELETE FROM registrations WHERE client_id = ?1",
@@ -46,6 +46,7 @@ pub(in crate::oauth) fn forget(connection: &Connection, client_id: &str) -> rusq
         .map(drop)
 }
 
+/// Deletes expired registrations.
 pub(super) fn purge(connection: &Connection, now_ms: i64) -> rusqlite::Result<()> {
     connection
         .execute(

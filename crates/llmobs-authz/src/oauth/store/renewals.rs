@@ -1,28 +1,27 @@
-//! Whose turn it is to renew the login of a grant.
+//! Leases for the renewal of logins.
 //!
-//! Datadog may take a refresh token once, so one task renews at a time, over all processes on this
-//! file. A turn is a row that is changed only if nobody else has it, and only while the grant holds
-//! what the claimant has read (a compare-and-set on its sealed contents). A turn ends by itself, so
-//! that a process that died in the middle blocks nobody for long.
+//! Datadog may accept a refresh token only once, so one task at a time renews a login, across all
+//! processes that use the file. A task takes the lease by a compare-and-set: no other task holds it, and
+//! the sealed login is the one that the task has read. A lease expires, so that a process that dies during
+//! a renewal blocks the others only briefly.
 
 use rusqlite::{Connection, params};
 
-/// A turn that is asked for.
+/// A request for a lease.
 pub(in crate::oauth) struct Claim {
     /// The grant.
     pub(in crate::oauth) grant: String,
-    /// Its sealed contents, as the claimant read them.
+    /// The sealed login that the task has read.
     pub(in crate::oauth) seen: Vec<u8>,
-    /// Who claims; new for each claim.
+    /// Identifies the task; unique per claim.
     pub(in crate::oauth) renewer: String,
-    /// When the turn ends.
+    /// When the lease expires.
     pub(in crate::oauth) until_ms: i64,
-    /// Whether the login is of no use until it is renewed: then a pause after a failure does not
-    /// count.
+    /// Whether the login is unusable until it is renewed. Then the pause after a failure is skipped.
     pub(in crate::oauth) urgent: bool,
 }
 
-/// Takes a turn; `false` if it is somebody else's, or the login was renewed in the meantime.
+/// Takes the lease. `false` if another task holds it, or the login was renewed in the meantime.
 pub(in crate::oauth) fn claim(
     connection: &Connection,
     claim: &Claim,
@@ -44,22 +43,22 @@ pub(in crate::oauth) fn claim(
     Ok(changed == 1)
 }
 
-/// Ends a turn with new contents; `false` if the grant ended, or the turn did.
+/// Stores the renewed login and releases the lease. `false` if the grant ended or the lease expired.
 pub(in crate::oauth) fn keep(
     connection: &Connection,
     grant: &str,
     renewer: &str,
-    contents: &[u8],
+    credential: &[u8],
 ) -> rusqlite::Result<bool> {
     let changed = connection.execute(
         "UPDATE grants SET credential = ?3, renewer = NULL, renewing_until_ms = 0
          WHERE id = ?1 AND renewer = ?2",
-        params![grant, renewer, contents],
+        params![grant, renewer, credential],
     )?;
     Ok(changed == 1)
 }
 
-/// Ends a turn that came to nothing. Until `pause_until_ms` only those try again who must.
+/// Releases the lease after a failure. Until `pause_until_ms` only urgent claims succeed.
 pub(in crate::oauth) fn give_up(
     connection: &Connection,
     grant: &str,

@@ -1,24 +1,23 @@
-//! Logins of grants that ended, until they are revoked at Datadog. Rows come from a trigger on the
-//! grants' table.
+//! Logins of ended grants, until they are revoked at Datadog. A trigger on table `grants` inserts the rows.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// A login that is to be revoked.
+/// A login to revoke.
 #[derive(Debug)]
-pub(in crate::oauth) struct Ended {
-    /// The grant that it belonged to.
+pub(in crate::oauth) struct PendingRevocation {
+    /// The id of the ended grant.
     pub(in crate::oauth) grant: String,
-    /// That grant's client.
+    /// The client of the grant.
     pub(in crate::oauth) client: String,
-    /// That grant's audience.
+    /// The audience of the grant.
     pub(in crate::oauth) resource: String,
-    /// What it held, sealed.
+    /// The sealed login.
     pub(in crate::oauth) credential: Vec<u8>,
-    /// How often it was tried, with this time.
+    /// The number of attempts, including this one.
     pub(in crate::oauth) attempts: i64,
 }
 
-/// Whether any is due.
+/// Whether a revocation is due.
 pub(in crate::oauth) fn are_due(connection: &Connection, now_ms: i64) -> rusqlite::Result<bool> {
     connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM revocations WHERE due_ms <= ?1)",
@@ -27,12 +26,12 @@ pub(in crate::oauth) fn are_due(connection: &Connection, now_ms: i64) -> rusqlit
     )
 }
 
-/// The next one that is due. It is due again at `again_ms`, unless it is [`done`] by then.
-pub(in crate::oauth) fn next(
+/// The next revocation that is due. It is due again at `again_ms`, unless it is removed before.
+pub(in crate::oauth) fn next_due(
     connection: &Connection,
     now_ms: i64,
     again_ms: i64,
-) -> rusqlite::Result<Option<Ended>> {
+) -> rusqlite::Result<Option<PendingRevocation>> {
     connection
         .query_row(
             "UPDATE revocations SET attempts = attempts + 1, due_ms = ?2
@@ -41,7 +40,7 @@ pub(in crate::oauth) fn next(
              RETURNING grant_id, client, resource, credential, attempts",
             params![now_ms, again_ms],
             |row| {
-                Ok(Ended {
+                Ok(PendingRevocation {
                     grant: row.get(0)?,
                     client: row.get(1)?,
                     resource: row.get(2)?,
@@ -53,8 +52,8 @@ pub(in crate::oauth) fn next(
         .optional()
 }
 
-/// Forgets one: it is revoked, or was tried often enough.
-pub(in crate::oauth) fn done(connection: &Connection, grant: &str) -> rusqlite::Result<()> {
+/// Removes a revocation that succeeded, or reached the maximum number of attempts.
+pub(in crate::oauth) fn remove(connection: &Connection, grant: &str) -> rusqlite::Result<()> {
     connection
         .execute(
             "DELETE FROM revocations WHERE grant_id = ?1",

@@ -1,32 +1,32 @@
-//! Users who went to Datadog to sign in, until they come back.
+//! Unfinished sign-ins at Datadog.
 //!
-//! One belongs to a consent page, lives as long as that page waits, and ends with it. A page has one
-//! at a time: starting anew puts the one before out of force.
+//! A sign-in belongs to a consent page and expires with it. A page has at most one; a new one replaces the
+//! previous one.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::oauth::opaque::Hashed;
+use crate::oauth::primitives::TokenHash;
 
-/// A sign-in at Datadog that waits for its answer.
+/// A sign-in whose response from Datadog has not arrived.
 #[derive(Debug, Clone)]
-pub(in crate::oauth) struct SignIn {
+pub(in crate::oauth) struct PendingSignIn {
     /// Hash of the id of the consent page.
-    pub(in crate::oauth) consent: Hashed,
-    /// Hash of the cookie of the browser that was sent there.
-    pub(in crate::oauth) browser: Hashed,
-    /// Whose request it was: our client id at Datadog.
+    pub(in crate::oauth) consent: TokenHash,
+    /// Hash of the cookie of the browser.
+    pub(in crate::oauth) browser: TokenHash,
+    /// The client id of this server at Datadog.
     pub(in crate::oauth) client_id: String,
-    /// The sealed verifier and page id.
+    /// The sealed PKCE verifier and page id.
     pub(in crate::oauth) secrets: Vec<u8>,
-    /// Whether the user allowed changes before leaving.
-    pub(in crate::oauth) writes: bool,
+    /// Whether the user allowed changes on the consent page.
+    pub(in crate::oauth) may_write: bool,
 }
 
-/// Keeps one under the hash of its `state`.
-pub(in crate::oauth) fn add(
+/// Inserts a sign-in under the hash of its `state`.
+pub(in crate::oauth) fn insert(
     connection: &Connection,
-    state: &Hashed,
-    new: &SignIn,
+    state: &TokenHash,
+    new: &PendingSignIn,
 ) -> rusqlite::Result<()> {
     connection
         .execute(
@@ -38,50 +38,50 @@ pub(in crate::oauth) fn add(
                 new.browser,
                 new.client_id,
                 new.secrets,
-                new.writes
+                new.may_write
             ],
         )
         .map(drop)
 }
 
-/// The one with this `state`, if its page still waits.
+/// The sign-in with this `state`, if its page has not expired.
 pub(in crate::oauth) fn get(
     connection: &Connection,
-    state: &Hashed,
+    state: &TokenHash,
     now_ms: i64,
-) -> rusqlite::Result<Option<SignIn>> {
+) -> rusqlite::Result<Option<PendingSignIn>> {
     connection
         .query_row(
             "SELECT consent, sign_ins.browser, client_id, secrets, writes
              FROM sign_ins JOIN consents ON consents.id = consent
              WHERE sign_ins.state = ?1 AND until_ms > ?2",
             params![state, now_ms],
-            sign_in_of,
+            read_sign_in,
         )
         .optional()
 }
 
-/// Takes one out: its answer came. `None` if somebody was quicker.
-pub(in crate::oauth) fn take(
+/// Removes a sign-in and returns it. `None` if another request removed it.
+pub(in crate::oauth) fn remove(
     connection: &Connection,
-    state: &Hashed,
-) -> rusqlite::Result<Option<SignIn>> {
+    state: &TokenHash,
+) -> rusqlite::Result<Option<PendingSignIn>> {
     connection
         .query_row(
             "DELETE FROM sign_ins WHERE state = ?1
              RETURNING consent, browser, client_id, secrets, writes",
             params![state],
-            sign_in_of,
+            read_sign_in,
         )
         .optional()
 }
 
-fn sign_in_of(row: &Row<'_>) -> rusqlite::Result<SignIn> {
-    Ok(SignIn {
+fn read_sign_in(row: &Row<'_>) -> rusqlite::Result<PendingSignIn> {
+    Ok(PendingSignIn {
         consent: row.get(0)?,
         browser: row.get(1)?,
         client_id: row.get(2)?,
         secrets: row.get(3)?,
-        writes: row.get(4)?,
+        may_write: row.get(4)?,
     })
 }

@@ -2,12 +2,14 @@ mod logins;
 
 use std::time::Duration;
 
-use super::clients::Registered;
-use super::grants::{self, Exchange, Grant, Issued, NewGrant, Refused, Renewal};
+use super::clients::RegisteredClient;
+use super::grants::{
+    self, CodeExchange, Grant, GrantRefusal, NewGrant, RefreshRequest, TokenPairHashes,
+};
 use super::*;
 use crate::oauth::clock::Clock;
 use crate::oauth::clock::testing::ManualClock;
-use crate::oauth::opaque::{Hashed, Opaque, PLAIN};
+use crate::oauth::primitives::{OpaqueToken, TokenHash};
 
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
@@ -15,54 +17,54 @@ const CALLBACK: &str = "http://127.0.0.1:5/cb";
 const MCP: &str = "https://mcp.example.com/mcp";
 const KEY: [u8; 8] = [1; 8];
 
-struct Stage {
-    folder: tempfile::TempDir,
-    store: Store,
+struct StoreFixture {
+    directory: tempfile::TempDir,
+    store: SignInStore,
     clock: ManualClock,
 }
 
-/// The two tokens of one issue.
-struct Pair {
-    access: Opaque,
-    refresh: Opaque,
+/// An access token and its refresh token.
+struct TokenPair {
+    access: OpaqueToken,
+    refresh: OpaqueToken,
 }
 
-impl Pair {
+impl TokenPair {
     fn new() -> Self {
         Self {
-            access: Opaque::new(PLAIN),
-            refresh: Opaque::new(PLAIN),
+            access: OpaqueToken::generate(),
+            refresh: OpaqueToken::generate(),
         }
     }
 
-    fn issued(&self) -> Issued {
-        Issued {
-            access: self.access.hashed(),
-            refresh: self.refresh.hashed(),
+    fn hashes(&self) -> TokenPairHashes {
+        TokenPairHashes {
+            access: self.access.hash(),
+            refresh: self.refresh.hash(),
         }
     }
 }
 
-impl Stage {
+impl StoreFixture {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         Self {
-            store: Store::open(&folder.path().join("state"), KEY).unwrap(),
-            folder,
+            store: SignInStore::open(&directory.path().join("state"), KEY).unwrap(),
+            directory,
             clock: ManualClock::default(),
         }
     }
 
-    fn do_write<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> T {
-        let mut connection = locked(&self.store.writer);
+    fn write_sync<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> T {
+        let mut connection = lock(&self.store.writer);
         let transaction = connection.transaction().unwrap();
         let result = work(&transaction).unwrap();
         transaction.commit().unwrap();
         result
     }
 
-    fn code(&self) -> Opaque {
-        let code = Opaque::new(PLAIN);
+    fn insert_grant(&self) -> OpaqueToken {
+        let code = OpaqueToken::generate();
         let new = NewGrant {
             grant: Grant {
                 id: uuid::Uuid::new_v4().to_string(),
@@ -72,53 +74,54 @@ impl Stage {
                 credential: vec![1, 2, 3],
             },
             is_login: false,
-            code: code.hashed(),
+            code: code.hash(),
             redirect: CALLBACK.into(),
             challenge: CHALLENGE.into(),
         };
-        assert!(self.do_write(|c| grants::add(c, &new, self.clock.now_ms())));
+        assert!(self.write_sync(|c| grants::insert(c, &new, self.clock.now_ms())));
         code
     }
 
-    fn exchange(&self, asked: &Exchange, pair: &Pair) -> Result<(), Refused> {
+    fn exchange(&self, request: &CodeExchange, pair: &TokenPair) -> Result<(), GrantRefusal> {
         let now = self.clock.now_ms();
-        self.do_write(|c| grants::exchange(c, asked, pair.issued(), now))
+        self.write_sync(|c| grants::exchange_code(c, request, pair.hashes(), now))
             .map(drop)
     }
 
-    fn refresh(&self, token: &Opaque) -> Result<Pair, Refused> {
-        let pair = Pair::new();
-        let asked = Renewal {
-            token: token.hashed(),
+    fn refresh(&self, token: &OpaqueToken) -> Result<TokenPair, GrantRefusal> {
+        let pair = TokenPair::new();
+        let request = RefreshRequest {
+            token: token.hash(),
             client: "client-a".into(),
             scope: None,
             resource: None,
         };
         let now = self.clock.now_ms();
-        self.do_write(|c| grants::refresh(c, &asked, pair.issued(), now))
+        self.write_sync(|c| grants::rotate_refresh_token(c, &request, pair.hashes(), now))
             .map(|_| pair)
     }
 
-    fn lives(&self, token: &Opaque) -> bool {
+    fn is_valid(&self, token: &OpaqueToken) -> bool {
         let now = self.clock.now_ms();
-        self.do_write(|c| grants::of_access_token(c, &token.hashed(), now))
+        self.write_sync(|c| grants::find_by_access_token(c, &token.hash(), now))
             .is_some()
     }
 
-    fn signed_in(&self) -> Pair {
-        let pair = Pair::new();
-        self.exchange(&asked(&self.code()), &pair).unwrap();
+    fn sign_in(&self) -> TokenPair {
+        let pair = TokenPair::new();
+        self.exchange(&exchange_request(&self.insert_grant()), &pair)
+            .unwrap();
         pair
     }
 
     fn grants(&self) -> i64 {
-        self.do_write(|c| c.query_row("SELECT count(*) FROM grants", [], |row| row.get(0)))
+        self.write_sync(|c| c.query_row("SELECT count(*) FROM grants", [], |row| row.get(0)))
     }
 }
 
-fn asked(code: &Opaque) -> Exchange {
-    Exchange {
-        code: code.hashed(),
+fn exchange_request(code: &OpaqueToken) -> CodeExchange {
+    CodeExchange {
+        code: code.hash(),
         client: "client-a".into(),
         redirect: CALLBACK.into(),
         verifier: VERIFIER.into(),
@@ -127,225 +130,254 @@ fn asked(code: &Opaque) -> Exchange {
 }
 
 #[test]
-fn a_code_is_good_once_and_its_replay_ends_what_came_of_it() {
-    let stage = Stage::new();
-    let code = stage.code();
-    let pair = Pair::new();
-    stage.exchange(&asked(&code), &pair).unwrap();
-    assert!(stage.lives(&pair.access));
-    let replay = stage.exchange(&asked(&code), &Pair::new());
-    assert_eq!(replay, Err(Refused::Reused));
-    assert!(!stage.lives(&pair.access));
-    assert_eq!(stage.refresh(&pair.refresh).err(), Some(Refused::Unknown));
-    assert_eq!(stage.grants(), 0);
+fn replayed_code_ends_its_grant() {
+    let fixture = StoreFixture::new();
+    let code = fixture.insert_grant();
+    let pair = TokenPair::new();
+    fixture.exchange(&exchange_request(&code), &pair).unwrap();
+    assert!(fixture.is_valid(&pair.access));
+    let replay = fixture.exchange(&exchange_request(&code), &TokenPair::new());
+    assert_eq!(replay, Err(GrantRefusal::Reused));
+    assert!(!fixture.is_valid(&pair.access));
+    assert_eq!(
+        fixture.refresh(&pair.refresh).err(),
+        Some(GrantRefusal::Unknown)
+    );
+    assert_eq!(fixture.grants(), 0);
 }
 
 #[test]
-fn a_code_with_anything_wrong_is_refused_and_spent() {
-    type Change = fn(&mut Exchange);
-    let cases: [(Change, Refused); 4] = [
+fn mismatched_exchange_consumes_code() {
+    type Change = fn(&mut CodeExchange);
+    let cases: [(Change, GrantRefusal); 4] = [
         (
-            |asked| asked.client = "client-b".into(),
-            Refused::OtherClient,
+            |request| request.client = "client-b".into(),
+            GrantRefusal::OtherClient,
         ),
         (
-            |asked| asked.redirect = "http://127.0.0.1:6/cb".into(),
-            Refused::Mismatch,
+            |request| request.redirect = "http://127.0.0.1:6/cb".into(),
+            GrantRefusal::Mismatch,
         ),
-        (|asked| asked.verifier = "x".repeat(43), Refused::Mismatch),
         (
-            |asked| asked.resource = Some("https://other.example/mcp".into()),
-            Refused::OtherResource,
+            |request| request.verifier = "x".repeat(43),
+            GrantRefusal::Mismatch,
+        ),
+        (
+            |request| request.resource = Some("https://other.example/mcp".into()),
+            GrantRefusal::OtherResource,
         ),
     ];
     for (change, expected) in cases {
-        let stage = Stage::new();
-        let code = stage.code();
-        let mut wrong = asked(&code);
+        let fixture = StoreFixture::new();
+        let code = fixture.insert_grant();
+        let mut wrong = exchange_request(&code);
         change(&mut wrong);
-        assert_eq!(stage.exchange(&wrong, &Pair::new()), Err(expected));
-        let again = stage.exchange(&asked(&code), &Pair::new());
-        assert_eq!(again, Err(Refused::Unknown), "{expected:?}");
+        assert_eq!(fixture.exchange(&wrong, &TokenPair::new()), Err(expected));
+        let again = fixture.exchange(&exchange_request(&code), &TokenPair::new());
+        assert_eq!(again, Err(GrantRefusal::Unknown), "{expected:?}");
     }
 }
 
 #[test]
-fn a_code_lives_a_minute() {
-    let stage = Stage::new();
-    let code = stage.code();
-    stage.clock.pass(Duration::from_secs(59));
-    stage.exchange(&asked(&code), &Pair::new()).unwrap();
-    let code = stage.code();
-    stage.clock.pass(Duration::from_secs(60));
-    let late = stage.exchange(&asked(&code), &Pair::new());
-    assert_eq!(late, Err(Refused::Expired));
+fn code_expires_after_a_minute() {
+    let fixture = StoreFixture::new();
+    let code = fixture.insert_grant();
+    fixture.clock.advance(Duration::from_secs(59));
+    fixture
+        .exchange(&exchange_request(&code), &TokenPair::new())
+        .unwrap();
+    let code = fixture.insert_grant();
+    fixture.clock.advance(Duration::from_secs(60));
+    let late = fixture.exchange(&exchange_request(&code), &TokenPair::new());
+    assert_eq!(late, Err(GrantRefusal::Expired));
 }
 
 #[test]
-fn an_access_token_lives_an_hour() {
-    let stage = Stage::new();
-    let pair = stage.signed_in();
-    stage.clock.pass(Duration::from_secs(3_599));
-    assert!(stage.lives(&pair.access));
-    stage.clock.pass(Duration::from_secs(1));
-    assert!(!stage.lives(&pair.access));
+fn access_token_expires_after_an_hour() {
+    let fixture = StoreFixture::new();
+    let pair = fixture.sign_in();
+    fixture.clock.advance(Duration::from_secs(3_599));
+    assert!(fixture.is_valid(&pair.access));
+    fixture.clock.advance(Duration::from_secs(1));
+    assert!(!fixture.is_valid(&pair.access));
 }
 
 #[test]
-fn a_refresh_token_that_was_replaced_and_comes_again_ends_the_grant() {
-    let stage = Stage::new();
-    let first = stage.signed_in();
-    let second = stage.refresh(&first.refresh).unwrap();
-    let third = stage.refresh(&second.refresh).unwrap();
-    assert_eq!(stage.refresh(&first.refresh).err(), Some(Refused::Reused));
-    assert!(!stage.lives(&third.access));
-    assert_eq!(stage.refresh(&third.refresh).err(), Some(Refused::Unknown));
+fn reused_refresh_token_ends_its_grant() {
+    let fixture = StoreFixture::new();
+    let first = fixture.sign_in();
+    let second = fixture.refresh(&first.refresh).unwrap();
+    let third = fixture.refresh(&second.refresh).unwrap();
+    assert_eq!(
+        fixture.refresh(&first.refresh).err(),
+        Some(GrantRefusal::Reused)
+    );
+    assert!(!fixture.is_valid(&third.access));
+    assert_eq!(
+        fixture.refresh(&third.refresh).err(),
+        Some(GrantRefusal::Unknown)
+    );
 }
 
 #[test]
-fn a_client_that_lost_the_replacement_may_use_the_old_one_until_a_replacement_is_used() {
-    let stage = Stage::new();
-    let first = stage.signed_in();
-    stage.refresh(&first.refresh).unwrap();
-    stage.clock.pass(Duration::from_secs(86_400));
-    let again = stage.refresh(&first.refresh).unwrap();
-    stage.refresh(&again.refresh).unwrap();
-    assert_eq!(stage.refresh(&first.refresh).err(), Some(Refused::Reused));
+fn old_refresh_token_is_valid_until_a_replacement_is_used() {
+    let fixture = StoreFixture::new();
+    let first = fixture.sign_in();
+    fixture.refresh(&first.refresh).unwrap();
+    fixture.clock.advance(Duration::from_secs(86_400));
+    let again = fixture.refresh(&first.refresh).unwrap();
+    fixture.refresh(&again.refresh).unwrap();
+    assert_eq!(
+        fixture.refresh(&first.refresh).err(),
+        Some(GrantRefusal::Reused)
+    );
 }
 
 #[test]
-fn two_processes_that_refresh_at_once_both_go_on() {
-    let stage = Stage::new();
-    let first = stage.signed_in();
-    let one = stage.refresh(&first.refresh).unwrap();
-    stage.clock.pass(Duration::from_secs(60));
-    let other = stage.refresh(&first.refresh).unwrap();
-    stage.refresh(&one.refresh).unwrap();
-    stage.refresh(&other.refresh).unwrap();
+fn concurrent_refreshes_both_succeed() {
+    let fixture = StoreFixture::new();
+    let first = fixture.sign_in();
+    let one = fixture.refresh(&first.refresh).unwrap();
+    fixture.clock.advance(Duration::from_secs(60));
+    let other = fixture.refresh(&first.refresh).unwrap();
+    fixture.refresh(&one.refresh).unwrap();
+    fixture.refresh(&other.refresh).unwrap();
 }
 
 #[test]
-fn a_replacement_put_out_of_force_ends_the_grant_when_it_is_used() {
-    let stage = Stage::new();
-    let first = stage.signed_in();
-    let one = stage.refresh(&first.refresh).unwrap();
-    stage.clock.pass(Duration::from_secs(61));
-    let other = stage.refresh(&first.refresh).unwrap();
-    assert_eq!(stage.refresh(&one.refresh).err(), Some(Refused::Reused));
-    assert_eq!(stage.refresh(&other.refresh).err(), Some(Refused::Unknown));
+fn superseded_refresh_token_ends_its_grant() {
+    let fixture = StoreFixture::new();
+    let first = fixture.sign_in();
+    let one = fixture.refresh(&first.refresh).unwrap();
+    fixture.clock.advance(Duration::from_secs(61));
+    let other = fixture.refresh(&first.refresh).unwrap();
+    assert_eq!(
+        fixture.refresh(&one.refresh).err(),
+        Some(GrantRefusal::Reused)
+    );
+    assert_eq!(
+        fixture.refresh(&other.refresh).err(),
+        Some(GrantRefusal::Unknown)
+    );
 }
 
 #[test]
-fn a_refresh_token_is_good_for_its_own_client_and_audience_only() {
-    let stage = Stage::new();
-    let pair = stage.signed_in();
-    let now = stage.clock.now_ms();
-    let mut asked = Renewal {
-        token: pair.refresh.hashed(),
+fn refresh_checks_client_audience_and_scope() {
+    let fixture = StoreFixture::new();
+    let pair = fixture.sign_in();
+    let now = fixture.clock.now_ms();
+    let mut request = RefreshRequest {
+        token: pair.refresh.hash(),
         client: "client-b".into(),
         scope: None,
         resource: None,
     };
-    let issued = Pair::new().issued();
-    let refused = stage.do_write(|c| grants::refresh(c, &asked, issued, now));
-    assert_eq!(refused, Err(Refused::OtherClient));
-    asked.client = "client-a".into();
-    asked.resource = Some("https://mcp.example.com/v1/mcp".into());
-    let refused = stage.do_write(|c| grants::refresh(c, &asked, issued, now));
-    assert_eq!(refused, Err(Refused::OtherResource));
-    asked.resource = None;
-    asked.scope = Some("llmobs:read llmobs:write".into());
-    let refused = stage.do_write(|c| grants::refresh(c, &asked, issued, now));
-    assert_eq!(refused, Err(Refused::WiderScope));
-    // None of these attempts spent it.
-    stage.refresh(&pair.refresh).unwrap();
+    let issued = TokenPair::new().hashes();
+    let refused = fixture.write_sync(|c| grants::rotate_refresh_token(c, &request, issued, now));
+    assert_eq!(refused, Err(GrantRefusal::OtherClient));
+    request.client = "client-a".into();
+    request.resource = Some("https://mcp.example.com/v1/mcp".into());
+    let refused = fixture.write_sync(|c| grants::rotate_refresh_token(c, &request, issued, now));
+    assert_eq!(refused, Err(GrantRefusal::OtherResource));
+    request.resource = None;
+    request.scope = Some("llmobs:read llmobs:write".into());
+    let refused = fixture.write_sync(|c| grants::rotate_refresh_token(c, &request, issued, now));
+    assert_eq!(refused, Err(GrantRefusal::WiderScope));
+    // These attempts did not consume the token.
+    fixture.refresh(&pair.refresh).unwrap();
 }
 
 #[test]
-fn an_unused_refresh_token_lives_a_month_and_no_grant_lives_longer_than_three() {
+fn refresh_token_and_grant_expire() {
     let day = Duration::from_secs(86_400);
-    let stage = Stage::new();
-    let mut pair = stage.signed_in();
-    stage.clock.pass(day * 30);
-    assert_eq!(stage.refresh(&pair.refresh).err(), Some(Refused::Expired));
-    pair = stage.signed_in();
+    let fixture = StoreFixture::new();
+    let mut pair = fixture.sign_in();
+    fixture.clock.advance(day * 30);
+    assert_eq!(
+        fixture.refresh(&pair.refresh).err(),
+        Some(GrantRefusal::Expired)
+    );
+    pair = fixture.sign_in();
     for _ in 0..3 {
-        stage.clock.pass(day * 29);
-        pair = stage.refresh(&pair.refresh).unwrap();
+        fixture.clock.advance(day * 29);
+        pair = fixture.refresh(&pair.refresh).unwrap();
     }
-    stage.clock.pass(day * 3);
-    assert_eq!(stage.refresh(&pair.refresh).err(), Some(Refused::Expired));
+    fixture.clock.advance(day * 3);
+    assert_eq!(
+        fixture.refresh(&pair.refresh).err(),
+        Some(GrantRefusal::Expired)
+    );
 }
 
 #[test]
-fn revoking_either_token_ends_the_grant_and_a_stranger_cannot() {
-    let stage = Stage::new();
-    let revoke = |token: &Opaque, client: Option<&str>| {
-        stage.do_write(|c| grants::revoke(c, &token.hashed(), client))
+fn client_revokes_its_own_grant_only() {
+    let fixture = StoreFixture::new();
+    let revoke = |token: &OpaqueToken, client: Option<&str>| {
+        fixture.write_sync(|c| grants::revoke(c, &token.hash(), client))
     };
-    let pair = stage.signed_in();
+    let pair = fixture.sign_in();
     assert!(revoke(&pair.refresh, Some("client-b")).is_none());
-    assert!(stage.lives(&pair.access));
+    assert!(fixture.is_valid(&pair.access));
     assert!(revoke(&pair.refresh, Some("client-a")).is_some());
-    assert!(!stage.lives(&pair.access));
-    let pair = stage.signed_in();
+    assert!(!fixture.is_valid(&pair.access));
+    let pair = fixture.sign_in();
     assert!(revoke(&pair.access, None).is_some());
-    assert_eq!(stage.refresh(&pair.refresh).err(), Some(Refused::Unknown));
+    assert_eq!(
+        fixture.refresh(&pair.refresh).err(),
+        Some(GrantRefusal::Unknown)
+    );
     assert!(revoke(&pair.access, None).is_none());
 }
 
 #[tokio::test]
-async fn what_is_over_is_deleted_with_its_credential() {
-    let Stage {
-        folder: _folder,
+async fn purge_deletes_expired_grants() {
+    let StoreFixture {
+        directory,
         store,
         clock,
-    } = Stage::new();
-    let stage = Stage {
-        folder: tempfile::tempdir().unwrap(),
-        store,
-        clock,
+    } = {
+        let fixture = StoreFixture::new();
+        fixture.insert_grant();
+        fixture.sign_in();
+        fixture
     };
-    stage.code();
-    stage.signed_in();
-    stage.clock.pass(Duration::from_secs(61));
-    let now = stage.clock.now_ms();
-    let Stage {
-        store,
-        clock,
-        folder,
-    } = stage;
     let store = Arc::new(store);
-    store.purge(now).await.unwrap();
-    let count = |store: &Store, table: &str| -> i64 {
+    let count = |table: &str| -> i64 {
         let sql = format!("SELECT count(*) FROM {table}");
-        locked(&store.reader)
-            .query_row(&sql, [], |row| row.get(0))
-            .unwrap()
+        let count: rusqlite::Result<i64> = store
+            .readers
+            .read(|c| c.query_row(&sql, [], |row| row.get(0)));
+        count.unwrap()
     };
-    assert_eq!(count(&store, "grants"), 1, "the code that nobody fetched");
-    clock.pass(Duration::from_secs(31 * 86_400));
+    clock.advance(Duration::from_secs(61));
+    store.purge(clock.now_ms()).await.unwrap();
+    assert_eq!(
+        count("grants"),
+        1,
+        "the grant without an exchange is deleted"
+    );
+    clock.advance(Duration::from_secs(31 * 86_400));
     store.purge(clock.now_ms()).await.unwrap();
     for table in ["grants", "codes", "access_tokens", "refresh_tokens"] {
-        assert_eq!(count(&store, table), 0, "{table}");
+        assert_eq!(count(table), 0, "{table}");
     }
-    drop(folder);
+    drop(directory);
 }
 
 #[test]
-fn registrations_are_bounded_and_the_oldest_unused_makes_room() {
-    let stage = Stage::new();
-    let client = |id: String| Registered {
+fn full_client_table_drops_oldest_unused_client() {
+    let fixture = StoreFixture::new();
+    let client = |id: String| RegisteredClient {
         id,
         name: "n".into(),
         redirects: vec![CALLBACK.into()],
     };
-    stage.do_write(|c| {
+    fixture.write_sync(|c| {
         for n in 0..10_000 {
-            assert!(clients::add(c, &client(format!("c{n}")), n)?);
+            assert!(clients::insert(c, &client(format!("c{n}")), n)?);
         }
-        clients::used(c, "c0", 1)?;
-        assert!(clients::add(c, &client("new".into()), 10_000)?);
+        clients::mark_used(c, "c0", 1)?;
+        assert!(clients::insert(c, &client("new".into()), 10_000)?);
         assert!(clients::get(c, "c0")?.is_some());
         assert!(clients::get(c, "c1")?.is_none());
         assert_eq!(clients::get(c, "new")?, Some(client("new".into())));
@@ -354,19 +386,19 @@ fn registrations_are_bounded_and_the_oldest_unused_makes_room() {
 }
 
 #[test]
-fn a_registration_without_a_sign_in_goes_after_a_day() {
-    let stage = Stage::new();
+fn purge_deletes_unused_clients() {
+    let fixture = StoreFixture::new();
     let day = 86_400_000;
-    stage.do_write(|c| {
+    fixture.write_sync(|c| {
         for id in ["unused", "used", "granted"] {
-            let client = Registered {
+            let client = RegisteredClient {
                 id: id.into(),
                 name: "n".into(),
                 redirects: vec![],
             };
-            clients::add(c, &client, 0)?;
+            clients::insert(c, &client, 0)?;
         }
-        clients::used(c, "used", 1)?;
+        clients::mark_used(c, "used", 1)?;
         clients::purge(c, day + 1)?;
         assert!(!clients::exists(c, "unused")?);
         assert!(clients::exists(c, "used")?);
@@ -377,41 +409,42 @@ fn a_registration_without_a_sign_in_goes_after_a_day() {
 }
 
 #[test]
-fn a_store_is_found_again_and_tells_a_wrong_key() {
-    let stage = Stage::new();
-    let pair = stage.signed_in();
-    let folder = stage.folder.path().join("state");
-    let again = Store::open(&folder, KEY).unwrap();
-    let found = grants::of_access_token(
-        &locked(&again.reader),
-        &pair.access.hashed(),
-        stage.clock.now_ms(),
-    );
-    assert!(found.unwrap().is_some());
-    let error = Store::open(&folder, [2; 8]).err().unwrap();
-    assert!(matches!(error, StoreError::OtherKey(_)), "{error}");
+fn reopens_store_and_refuses_other_key() {
+    let fixture = StoreFixture::new();
+    let pair = fixture.sign_in();
+    let directory = fixture.directory.path().join("state");
+    let again = SignInStore::open(&directory, KEY).unwrap();
+    let (token, now) = (pair.access.hash(), fixture.clock.now_ms());
+    let grant = again
+        .readers
+        .read(|c| grants::find_by_access_token(c, &token, now));
+    assert!(grant.unwrap().is_some());
+    let error = SignInStore::open(&directory, [2; 8]).err().unwrap();
+    assert!(matches!(error, SignInStoreError::OtherKey(_)), "{error}");
 }
 
 #[test]
-fn a_file_of_another_program_is_left_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(FILE_NAME);
+fn refuses_files_of_other_programs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(FILE_NAME);
     let other = Connection::open(&path).unwrap();
-    other.execute_batch("CREATE TABLE theirs (x)").unwrap();
+    other
+        .execute_batch("CREATE TABLE foreign_table (x)")
+        .unwrap();
     drop(other);
-    private(&path);
-    let error = Store::open(folder.path(), KEY).err().unwrap();
-    assert!(matches!(error, StoreError::Foreign(_)), "{error}");
+    restrict_to_owner(&path);
+    let error = SignInStore::open(directory.path(), KEY).err().unwrap();
+    assert!(matches!(error, SignInStoreError::Foreign(_)), "{error}");
     std::fs::write(
         &path,
-        "no database at all, but long enough to be looked at as one",
+        "not a database, but long enough to be read as a header of one",
     )
     .unwrap();
-    let error = Store::open(folder.path(), KEY).err().unwrap();
-    assert!(matches!(error, StoreError::Foreign(_)), "{error}");
+    let error = SignInStore::open(directory.path(), KEY).err().unwrap();
+    assert!(matches!(error, SignInStoreError::Foreign(_)), "{error}");
 }
 
-fn private(path: &Path) {
+fn restrict_to_owner(path: &Path) {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
@@ -421,44 +454,47 @@ fn private(path: &Path) {
 
 #[cfg(unix)]
 #[test]
-fn nobody_else_can_read_the_files() {
+fn files_are_accessible_by_their_owner_only() {
     use std::os::unix::fs::PermissionsExt as _;
-    let stage = Stage::new();
-    stage.signed_in();
-    let folder = stage.folder.path().join("state");
+    let fixture = StoreFixture::new();
+    fixture.sign_in();
+    let directory = fixture.directory.path().join("state");
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&folder), 0o700);
-    let mut seen = 0;
-    for entry in std::fs::read_dir(&folder).unwrap() {
+    assert_eq!(mode(&directory), 0o700);
+    let mut files = 0;
+    for entry in std::fs::read_dir(&directory).unwrap() {
         assert_eq!(mode(&entry.unwrap().path()), 0o600);
-        seen += 1;
+        files += 1;
     }
-    assert!(seen >= 1);
-    for (path, mode) in [(folder.join(FILE_NAME), 0o644), (folder.clone(), 0o720)] {
+    assert!(files >= 1);
+    for (path, mode) in [
+        (directory.join(FILE_NAME), 0o644),
+        (directory.clone(), 0o720),
+    ] {
         let before = std::fs::metadata(&path).unwrap().permissions();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        let error = Store::open(&folder, KEY).err().unwrap();
+        let error = SignInStore::open(&directory, KEY).err().unwrap();
         assert!(
-            matches!(&error, StoreError::Exposed(named) if *named == path),
+            matches!(&error, SignInStoreError::Exposed(named) if *named == path),
             "{error}"
         );
         std::fs::set_permissions(&path, before).unwrap();
     }
-    Store::open(&folder, KEY).unwrap();
+    SignInStore::open(&directory, KEY).unwrap();
 }
 
 #[test]
-fn the_file_holds_no_token() {
-    let stage = Stage::new();
-    let pair = stage.signed_in();
-    let folder = stage.folder.path().join("state");
-    for entry in std::fs::read_dir(&folder).unwrap() {
+fn files_contain_no_tokens() {
+    let fixture = StoreFixture::new();
+    let pair = fixture.sign_in();
+    let directory = fixture.directory.path().join("state");
+    for entry in std::fs::read_dir(&directory).unwrap() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         for secret in [pair.access.expose(), pair.refresh.expose()] {
-            let held = bytes.windows(secret.len()).any(|w| w == secret.as_bytes());
-            assert!(!held, "a token stands in the store");
+            let is_contained = bytes.windows(secret.len()).any(|w| w == secret.as_bytes());
+            assert!(!is_contained, "the store contains a token");
         }
     }
-    let hash = pair.access.hashed();
-    assert!(hash.is(&Hashed::of(pair.access.expose())));
+    let hash = pair.access.hash();
+    assert!(hash.matches(&TokenHash::of(pair.access.expose())));
 }

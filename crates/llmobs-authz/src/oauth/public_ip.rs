@@ -1,23 +1,23 @@
-//! Which addresses of the network are public.
+//! Recognises public IP addresses.
 //!
-//! A client-id metadata document is fetched from an address that a stranger chose. Whatever is not
-//! plainly a host of the public internet is refused: this machine, its neighbours, the cloud's
-//! metadata service, and every notation that leads to them in a roundabout way.
+//! The URL of a client metadata document comes from an untrusted client. The server connects to public
+//! addresses only: not to this machine, its network, or the metadata service of a cloud, and not to
+//! IPv6 addresses that embed such addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether an address is a host of the public internet.
-pub(super) fn is_public(ip: IpAddr) -> bool {
+/// Whether an address belongs to the public internet.
+pub(super) fn is_public_ip(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_public_v4(ip),
         IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
-            Some(inner) => is_public_v4(inner),
+            Some(mapped) => is_public_v4(mapped),
             None => is_public_v6(ip),
         },
     }
 }
 
-/// IANA's special-purpose registry, whatever is not globally reachable.
+/// Excludes the entries of IANA's special-purpose registry that are not globally reachable.
 fn is_public_v4(ip: Ipv4Addr) -> bool {
     let [a, b, c, _] = ip.octets();
     !matches!(
@@ -36,8 +36,8 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
     )
 }
 
-/// Only 2000::/3 is assigned for hosts; without what in it is set aside or wraps an IPv4 address
-/// (2001::/23 with Teredo, 2001:db8::/32, 6to4's 2002::/16, 3fff::/20).
+/// Accepts 2000::/3, the range of global unicast addresses, without its reserved ranges and those that
+/// embed IPv4 addresses (2001::/23 with Teredo, 2001:db8::/32, 2002::/16 of 6to4, 3fff::/20).
 fn is_public_v6(ip: Ipv6Addr) -> bool {
     let [a, b, ..] = ip.segments();
     (0x2000..=0x3fff).contains(&a)
@@ -93,7 +93,7 @@ mod tests {
     #[case("fe80::1", false)]
     #[case("fec0::1", false)]
     #[case("ff02::1", false)]
-    fn what_is_public(#[case] ip: &str, #[case] public: bool) {
-        assert_eq!(is_public(ip.parse().unwrap()), public);
+    fn recognises_public_addresses(#[case] ip: &str, #[case] public: bool) {
+        assert_eq!(is_public_ip(ip.parse().unwrap()), public);
     }
 }

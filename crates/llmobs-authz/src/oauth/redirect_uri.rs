@@ -1,32 +1,35 @@
-//! Where a browser may be sent with a code: addresses that the client named beforehand, to the
-//! letter.
+//! Redirect URIs: validation at registration, and comparison with those in requests.
 //!
-//! One exception, RFC 8252's: a program on the user's own machine listens on whatever port is free,
-//! so the port of a loopback address is not compared. Scheme, host, path and query still are.
+//! A requested URI must equal a registered one. The exception is RFC 8252's: a program on the user's
+//! machine listens on a free port, so the port of a loopback URI is not compared. Scheme, host, path and
+//! query are.
 
 use url::{Host, Url};
 
-/// The longest address in bytes.
-const MOST_BYTES: usize = 1_000;
+use crate::loopback::is_loopback_url;
 
-/// Private-use schemes of known clients, which do not follow RFC 8252's rule of a reversed domain
-/// name.
+/// The maximum length of a redirect URI in bytes.
+const MAX_URI_BYTES: usize = 1_000;
+
+/// Private-use schemes of known clients that are not reversed domain names, which RFC 8252 requires.
 const KNOWN_SCHEMES: [&str; 3] = ["cursor", "vscode", "vscode-insiders"];
 
-/// Whether an address may be registered; why not, in words for its author.
-pub(super) fn check(text: &str) -> Result<(), &'static str> {
-    if text.len() > MOST_BYTES {
-        return Err("a redirect URI may have 1000 characters");
+/// Validates a redirect URI. The error is a message for the author of the client.
+pub(super) fn validate(text: &str) -> Result<(), &'static str> {
+    if text.len() > MAX_URI_BYTES {
+        return Err("a redirect URI must have at most 1000 characters");
     }
     if !text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
-        return Err("a redirect URI may hold printable ASCII without spaces and backslashes only");
+        return Err(
+            "a redirect URI must consist of printable ASCII without spaces and backslashes",
+        );
     }
     let url = Url::parse(text).map_err(|_| "a redirect URI must be an absolute URI")?;
     if text.contains('#') {
         return Err("a redirect URI must not have a fragment");
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("a redirect URI must not name a user");
+        return Err("a redirect URI must not contain a user name");
     }
     match url.scheme() {
         "https" => Ok(()),
@@ -39,15 +42,15 @@ pub(super) fn check(text: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Whether a request may have the browser sent to `asked`, given one address that was registered.
-pub(super) fn matches(registered: &str, asked: &str) -> bool {
-    if registered == asked {
+/// Whether a requested redirect URI matches a registered one.
+pub(super) fn matches(registered: &str, requested: &str) -> bool {
+    if registered == requested {
         return true;
     }
-    if check(asked).is_err() {
+    if validate(requested).is_err() {
         return false;
     }
-    let (Ok(one), Ok(other)) = (Url::parse(registered), Url::parse(asked)) else {
+    let (Ok(one), Ok(other)) = (Url::parse(registered), Url::parse(requested)) else {
         return false;
     };
     let is_http_loopback = |url: &Url| url.scheme() == "http" && is_loopback_url(url);
@@ -58,30 +61,26 @@ pub(super) fn matches(registered: &str, asked: &str) -> bool {
         && one.query() == other.query()
 }
 
-/// Whether an address is a listener on the user's own machine.
-pub(super) fn is_loopback_url(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
+/// Whether a redirect URI belongs to a program on the user's machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    is_loopback_url(url)
 }
 
-/// Where an address leads, for a person: the origin, or the scheme of a private-use one.
-pub(super) fn shown(url: &Url) -> String {
+/// The part of a redirect URI that a user sees: the origin, or the scheme of a private-use URI.
+pub(super) fn display_address(url: &Url) -> String {
     match url.scheme() {
         "http" | "https" => url.origin().ascii_serialization(),
         scheme => format!("{scheme}:"),
     }
 }
 
-/// What a content security policy must name so that the answer to our form may redirect there.
+/// The source that a content security policy must allow so that the response to a form may redirect to
+/// the URI.
 pub(super) fn policy_source(url: &Url) -> String {
     match url.host() {
-        // The grammar has no IPv6 addresses.
+        // The grammar of policies has no IPv6 addresses.
         Some(Host::Ipv6(_)) => format!("{}:", url.scheme()),
-        _ => shown(url),
+        _ => display_address(url),
     }
 }
 
@@ -123,13 +122,13 @@ mod tests {
     #[case("..:/x", false)]
     #[case("/relative", false)]
     #[case("", false)]
-    fn what_may_be_registered(#[case] text: &str, #[case] fine: bool) {
-        assert_eq!(check(text).is_ok(), fine, "{:?}", check(text));
+    fn validates_redirect_uris(#[case] text: &str, #[case] valid: bool) {
+        assert_eq!(validate(text).is_ok(), valid, "{:?}", validate(text));
     }
 
     #[test]
-    fn a_long_address_is_refused() {
-        assert!(check(&format!("https://example.com/{}", "a".repeat(1_000))).is_err());
+    fn refuses_long_uri() {
+        assert!(validate(&format!("https://example.com/{}", "a".repeat(1_000))).is_err());
     }
 
     const REGISTERED: &str = "https://app.example/cb?x=1";
@@ -138,17 +137,17 @@ mod tests {
     #[rstest]
     #[case::same(REGISTERED, REGISTERED, true)]
     #[case::another_host(REGISTERED, "https://evil.example/cb?x=1", false)]
-    #[case::a_host_below(REGISTERED, "https://x.app.example/cb?x=1", false)]
-    #[case::a_longer_host(REGISTERED, "https://app.example.evil.example/cb?x=1", false)]
-    #[case::a_user(REGISTERED, "https://app.example@evil.example/cb?x=1", false)]
+    #[case::subdomain(REGISTERED, "https://x.app.example/cb?x=1", false)]
+    #[case::longer_host(REGISTERED, "https://app.example.evil.example/cb?x=1", false)]
+    #[case::user_name(REGISTERED, "https://app.example@evil.example/cb?x=1", false)]
     #[case::another_path(REGISTERED, "https://app.example/cb/more?x=1", false)]
-    #[case::a_step_up(REGISTERED, "https://app.example/x/../cb?x=1", false)]
+    #[case::dot_segments(REGISTERED, "https://app.example/x/../cb?x=1", false)]
     #[case::another_query(REGISTERED, "https://app.example/cb?x=2", false)]
-    #[case::more_query(REGISTERED, "https://app.example/cb?x=1&y=2", false)]
+    #[case::longer_query(REGISTERED, "https://app.example/cb?x=1&y=2", false)]
     #[case::another_scheme(REGISTERED, "http://app.example/cb?x=1", false)]
     #[case::another_port(REGISTERED, "https://app.example:8443/cb?x=1", false)]
     #[case::another_case(REGISTERED, "https://app.example/CB?x=1", false)]
-    #[case::a_written_port(REGISTERED, "https://app.example:443/cb?x=1", false)]
+    #[case::explicit_default_port(REGISTERED, "https://app.example:443/cb?x=1", false)]
     #[case::loopback_port(LOOPBACK, "http://127.0.0.1:5555/callback", true)]
     #[case::loopback_from_port("http://127.0.0.1:1/callback", "http://127.0.0.1:2/callback", true)]
     #[case::loopback_name("http://localhost/callback", "http://localhost:7/callback", true)]
@@ -158,21 +157,25 @@ mod tests {
     #[case::loopback_scheme(LOOPBACK, "https://127.0.0.1:5555/callback", false)]
     #[case::loopback_user(LOOPBACK, "http://me@127.0.0.1:5555/callback", false)]
     #[case::loopback_fragment(LOOPBACK, "http://127.0.0.1:5555/callback#x", false)]
-    #[case::loopback_to_elsewhere(LOOPBACK, "http://127.0.0.1.evil.example/callback", false)]
-    fn what_a_request_may_ask(#[case] registered: &str, #[case] asked: &str, #[case] fine: bool) {
-        assert_eq!(matches(registered, asked), fine);
+    #[case::loopback_to_foreign_host(LOOPBACK, "http://127.0.0.1.evil.example/callback", false)]
+    fn compares_requested_with_registered_uri(
+        #[case] registered: &str,
+        #[case] requested: &str,
+        #[case] expected: bool,
+    ) {
+        assert_eq!(matches(registered, requested), expected);
     }
 
     proptest! {
-        /// Whatever is asked for: the browser goes to what was registered, but for a loopback port.
+        /// A matching URI equals the registered one, except for the port of a loopback URI.
         #[test]
-        fn nothing_but_a_loopback_port_differs(
+        fn only_loopback_port_may_differ(
             registered in "(https|http)://(app\\.example|127\\.0\\.0\\.1|localhost|\\[::1\\])(:[1-9][0-9]{0,3})?/[a-c/.%]{0,4}(\\?[a-c=]{0,3})?",
-            asked in "(https|http|HTTP|javascript)://([a-z]@)?(app\\.example|127\\.0\\.0\\.1|localhost|127\\.1|\\[::1\\])(\\.evil\\.example)?(:[1-9][0-9]{0,3})?[/\\\\][a-c/.%]{0,4}(\\?[a-c=]{0,3})?(#[a-c]?)?",
+            requested in "(https|http|HTTP|javascript)://([a-z]@)?(app\\.example|127\\.0\\.0\\.1|localhost|127\\.1|\\[::1\\])(\\.evil\\.example)?(:[1-9][0-9]{0,3})?[/\\\\][a-c/.%]{0,4}(\\?[a-c=]{0,3})?(#[a-c]?)?",
         ) {
-            if registered != asked && matches(&registered, &asked) {
+            if registered != requested && matches(&registered, &requested) {
                 let one = Url::parse(&registered).unwrap();
-                let mut other = Url::parse(&asked).unwrap();
+                let mut other = Url::parse(&requested).unwrap();
                 prop_assert!(is_loopback_url(&one) && is_loopback_url(&other));
                 prop_assert_eq!(one.scheme(), "http");
                 other.set_port(one.port()).unwrap();
@@ -186,7 +189,7 @@ mod tests {
     #[case("http://127.0.0.1:5/cb", "http://127.0.0.1:5")]
     #[case("http://[::1]:5/cb", "http:")]
     #[case("cursor://x/cb", "cursor:")]
-    fn a_policy_can_name_it(#[case] text: &str, #[case] expected: &str) {
+    fn policy_source_of_uri(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(policy_source(&Url::parse(text).unwrap()), expected);
     }
 }
