@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use llmobs_core::model::{Span, TimeWindow};
-use llmobs_local::store::{Durability, Search, SpanStore, SqliteStore};
+use llmobs_local::store::{
+    Durability, Maintenance as _, Search, SpanReader as _, SpanWriter as _, SqliteStore,
+};
 use reqwest::header::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -119,11 +121,17 @@ pub fn direct(from: &Path, to: &Path, spans: usize) {
         }
     });
     let took = start.elapsed();
-    assert!(store.settle(PATIENCE), "the index does not catch up");
+    assert!(
+        store.wait_for_index(PATIENCE),
+        "the index does not catch up"
+    );
     let caught_up = start.elapsed() - took;
     let start = Instant::now();
-    store.rebuild_index();
-    assert!(store.settle(PATIENCE), "the index is not built again");
+    store.reindex();
+    assert!(
+        store.wait_for_index(PATIENCE),
+        "the index is not built again"
+    );
     let direct = Direct {
         rate: count as f64 / took.as_secs_f64(),
         caught_up_ms: caught_up.as_secs_f64() * 1_000.0,

@@ -19,7 +19,7 @@ use super::measure::processor_seconds;
 pub fn serve_directory(directory: &Path) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let started = Instant::now();
-    let options = LocalOptions::new(DataDir::Folder(directory.to_owned()));
+    let options = LocalOptions::new(DataDir::Path(directory.to_owned()));
     let backend = LocalBackend::open(options).unwrap();
     let open_ms = started.elapsed().as_secs_f64() * 1_000.0;
     let (stop, stopped) = tokio::sync::oneshot::channel();

@@ -292,7 +292,7 @@ pub(crate) fn options(settings: &LocalSettings) -> LocalOptions {
             max_age: settings.max_age,
             max_bytes: settings.max_bytes,
         },
-        ..LocalOptions::new(DataDir::Folder(settings.data_dir.clone()))
+        ..LocalOptions::new(DataDir::Path(settings.data_dir.clone()))
     };
     if settings.datadog_limits {
         return options.with_datadog_limits();
@@ -340,7 +340,7 @@ mod tests {
     #[tokio::test]
     async fn second_process_attaches_and_takes_over() {
         let directory = tempfile::tempdir().expect("a directory");
-        let options = LocalOptions::new(DataDir::Folder(directory.path().to_owned()));
+        let options = LocalOptions::new(DataDir::Path(directory.path().to_owned()));
         let first = Backend::share(options.clone(), free_port())
             .await
             .expect("owns");

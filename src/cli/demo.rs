@@ -45,7 +45,7 @@ pub(crate) async fn run(
     };
     // Only a directory that the flag names: the demo must not fill the shared store.
     let data_dir = match &flags.data_dir {
-        Some(directory) => DataDir::Folder(directory.clone()),
+        Some(directory) => DataDir::Path(directory.clone()),
         None => DataDir::Temporary,
     };
     let options = LocalOptions {

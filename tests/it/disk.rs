@@ -76,7 +76,7 @@ async fn full_disk_is_reported_and_acknowledged_data_stays() {
         let body: Value = answer.json().await.unwrap();
         let detail = body["errors"][0]["detail"].as_str().unwrap();
         assert!(
-            detail.contains("nothing of this request was kept"),
+            detail.contains("nothing of this request was stored"),
             "{detail}"
         );
         assert!(

@@ -216,7 +216,7 @@ async fn evaluators_survive_the_process() {
     use llmobs_local::{DataDir, LocalBackend, LocalOptions};
     let folder = tempfile::tempdir().unwrap();
     let open = || {
-        let options = LocalOptions::new(DataDir::Folder(folder.path().to_owned()));
+        let options = LocalOptions::new(DataDir::Path(folder.path().to_owned()));
         LocalBackend::open(options).unwrap()
     };
     let app = App {

@@ -345,7 +345,7 @@ fn verify_reports_damage() {
         (
             format!("UPDATE spans SET dur = dur + 1 WHERE id = {a_span}"),
             format!("UPDATE spans SET dur = dur - 1 WHERE id = {a_span}"),
-            "its row and its content disagree",
+            "its columns differ from its content",
         ),
         (
             "INSERT INTO content VALUES (5, x'00')".to_owned(),
@@ -355,7 +355,7 @@ fn verify_reports_damage() {
         (
             format!("UPDATE evals SET ts = ts + 1 WHERE id = {an_evaluation}"),
             format!("UPDATE evals SET ts = ts - 1 WHERE id = {an_evaluation}"),
-            "its row and its body disagree",
+            "its columns differ from its body",
         ),
         (
             "CREATE TABLE saved AS SELECT * FROM outbox WHERE seq = 7;

@@ -1,110 +1,124 @@
-//! What experiments are made of besides spans: projects, datasets and their records, experiments,
-//! metrics, prompts.
+//! The control store: projects, datasets and their records, experiments, metrics, evaluators and
+//! prompts.
 //!
-//! The seam is [`ControlStore`], which knows rows and nothing of their meaning: what a version, a
-//! duplicate or a unique name is, the API above it says, one writer at a time
-//! ([`Control::change`]). Its implementation is [`SqliteControl`], in a file of its own beside the
-//! spans, so that the two schemas change apart. [`Membered`] notes which spans belong to which
+//! [`ControlStore`] is the boundary to an engine. It stores rows without their meaning: the API
+//! defines what a version, a duplicate or a unique name is, and changes rows one writer at a time
+//! ([`Control::change`]). [`SqliteControl`] stores them in a file beside the spans, so that the two
+//! schemas change independently. [`ExperimentMembers`] records which spans belong to which
 //! experiment as they arrive.
 //!
-//! The rules every implementation keeps:
-//! - what [`ControlStore::apply`] acknowledged survives the death of the process, all of it or nothing;
-//! - an object is identified by kind and id, and the same again replaces it in its place in the order;
-//! - a record is identified by dataset, id and the version it came with;
-//! - metrics are only ever added, and come back in the order they came.
+//! Every implementation guarantees:
+//! - The changes of [`ControlStore::apply`] are atomic, and survive the death of the process once
+//!   acknowledged.
+//! - Kind and id identify an object. The same pair again replaces the object at its position.
+//! - Dataset, id and the version in which it was inserted identify a version of a record.
+//! - Metrics are only added, and are returned in the order of arrival.
 
+mod evaluators;
 mod members;
 mod sqlite;
 
-#[cfg(test)]
-mod conformance;
-#[cfg(test)]
-mod oracle;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 
-pub(super) use members::Membered;
-pub(super) use sqlite::SqliteControl;
+pub(crate) use members::{ExperimentMembers, NewMembers};
+pub use sqlite::SqliteControl;
 
 use super::store::StoreError;
 
-/// How many members are listed at once.
-pub(super) const MEMBERS_AT_ONCE: usize = 1_000;
+/// Maximum number of members that [`ControlStore::members`] returns.
+pub const MAX_MEMBERS_PER_PAGE: usize = 1_000;
 
-/// Rows of the control plane. Methods block.
-pub(super) trait ControlStore: Send + Sync {
+/// Stores the rows of the control plane. Methods block.
+pub trait ControlStore: Send + Sync {
     /// Objects, newest first.
-    fn find(&self, find: &Find) -> Result<Vec<Object>, StoreError>;
+    fn find(&self, filter: &ObjectFilter) -> Result<Vec<Object>, StoreError>;
 
-    /// Records of one dataset in the order they were first inserted.
-    fn records(&self, asked: &RecordsAsked) -> Result<Vec<Record>, StoreError>;
+    /// Records of one dataset in the order of their first insertion.
+    fn records(&self, filter: &RecordFilter) -> Result<Vec<Record>, StoreError>;
 
-    /// The metrics of an experiment, in the order they came.
-    fn metrics(&self, experiment: &str, of: MetricsOf) -> Result<Vec<Metric>, StoreError>;
+    /// The metrics of an experiment in the order of arrival.
+    fn metrics(&self, experiment: &str, scope: MetricScope) -> Result<Vec<Metric>, StoreError>;
 
-    /// The record runs of an experiment by start: its root spans, with the tokens and the cost of
-    /// all spans of their traces.
-    fn runs(&self, asked: &RunsAsked<'_>) -> Result<Vec<Member>, StoreError>;
+    /// The record runs of an experiment in the order of their starts: its root spans, with the
+    /// tokens and the cost of all spans of their traces.
+    fn runs(&self, filter: &RunFilter<'_>) -> Result<Vec<Member>, StoreError>;
 
     /// Sums over all spans of an experiment.
     fn totals(&self, experiment: &str) -> Result<Totals, StoreError>;
 
-    /// Trace and span id of members in their order, behind one of them; at most
-    /// [`MEMBERS_AT_ONCE`].
+    /// Trace and span ids of members in order, after one of them; at most
+    /// [`MAX_MEMBERS_PER_PAGE`].
     fn members(&self, after: Option<(&str, &str)>) -> Result<Vec<(String, String)>, StoreError>;
 
-    /// What the engine finds wrong with its file.
+    /// The engine's check of its storage: the faults, each with the name of the storage.
     fn check(&self) -> Result<Vec<String>, StoreError>;
 
-    /// Bytes of the file.
+    /// Bytes of the storage.
     fn bytes(&self) -> Result<u64, StoreError>;
 
-    /// Makes the changes, all or none. Durable when it returns.
+    /// Applies all changes or none. They are durable when it returns.
     fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError>;
 }
 
-/// What an object is.
+/// The kind of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum ObjectKind {
+    /// A project.
     Project,
+    /// A dataset.
     Dataset,
+    /// An experiment.
     Experiment,
+    /// A prompt.
     Prompt,
+    /// A version of a prompt.
     PromptVersion,
+    /// An evaluator.
+    Evaluator,
 }
 
-impl Kind {
-    fn code(self) -> i64 {
+impl ObjectKind {
+    /// The number that an engine stores for the kind. Never changes.
+    pub fn code(self) -> i64 {
         match self {
-            Kind::Project => 0,
-            Kind::Dataset => 1,
-            Kind::Experiment => 2,
-            Kind::Prompt => 3,
-            Kind::PromptVersion => 4,
+            ObjectKind::Project => 0,
+            ObjectKind::Dataset => 1,
+            ObjectKind::Experiment => 2,
+            ObjectKind::Prompt => 3,
+            ObjectKind::PromptVersion => 4,
+            ObjectKind::Evaluator => 5,
         }
     }
 }
 
-/// A project, dataset, experiment, prompt or version of a prompt.
+/// A project, dataset, experiment, prompt, version of a prompt, or evaluator.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Object {
-    pub(super) kind: Kind,
-    pub(super) id: String,
-    /// What it belongs to: the project, or for a prompt's version the prompt. Empty for none.
-    pub(super) parent: String,
-    /// The name by which it is looked up.
-    pub(super) name: String,
-    /// Softly deleted: no longer listed unless asked for.
-    pub(super) deleted: bool,
-    /// Its place in the order of its kind; given by the store to an object that is new.
-    pub(super) seq: i64,
-    pub(super) body: Map<String, Value>,
+pub struct Object {
+    /// The kind.
+    pub kind: ObjectKind,
+    /// The id, unique within the kind.
+    pub id: String,
+    /// The object that contains this one: the project, of a version the prompt, of an evaluator the
+    /// application. Empty for none.
+    pub parent: String,
+    /// The name for look-ups.
+    pub name: String,
+    /// Deleted, but can be restored. Not listed by default.
+    pub deleted: bool,
+    /// The position in the order of its kind. The store assigns it to a new object.
+    pub seq: i64,
+    /// The other attributes.
+    pub body: Map<String, Value>,
 }
 
 impl Object {
-    pub(super) fn new(kind: Kind, id: String, parent: &str, name: &str) -> Self {
+    /// A new object with an empty body.
+    pub fn new(kind: ObjectKind, id: String, parent: &str, name: &str) -> Self {
         Self {
             kind,
             id,
@@ -116,38 +130,47 @@ impl Object {
         }
     }
 
-    pub(super) fn text(&self, key: &str) -> &str {
+    /// A text attribute; empty if missing.
+    pub fn text(&self, key: &str) -> &str {
         self.body
             .get(key)
             .and_then(Value::as_str)
             .unwrap_or_default()
     }
 
-    pub(super) fn number(&self, key: &str) -> i64 {
+    /// An integer attribute; 0 if missing.
+    pub fn number(&self, key: &str) -> i64 {
         self.body.get(key).and_then(Value::as_i64).unwrap_or(0)
     }
 
-    pub(super) fn set(&mut self, key: &str, value: impl Into<Value>) {
+    /// Sets an attribute.
+    pub fn set(&mut self, key: &str, value: impl Into<Value>) {
         self.body.insert(key.to_owned(), value.into());
     }
 }
 
-/// Which objects are asked for. Everything given must hold.
+/// Selects objects. All conditions must hold.
 #[derive(Debug, Clone)]
-pub(super) struct Find {
-    pub(super) kind: Kind,
-    pub(super) ids: Vec<String>,
-    pub(super) parent: Option<String>,
-    pub(super) name: Option<String>,
-    /// Deleted ones instead of those that are there; `None` for both.
-    pub(super) deleted: Option<bool>,
-    /// Only those older than this place.
-    pub(super) before: Option<i64>,
-    pub(super) limit: usize,
+pub struct ObjectFilter {
+    /// The kind.
+    pub kind: ObjectKind,
+    /// One of these ids; empty for any.
+    pub ids: Vec<String>,
+    /// The parent.
+    pub parent: Option<String>,
+    /// The name.
+    pub name: Option<String>,
+    /// Deleted objects only, or others only; `None` for both.
+    pub deleted: Option<bool>,
+    /// Objects before this position only.
+    pub before: Option<i64>,
+    /// Maximum number of objects.
+    pub limit: usize,
 }
 
-impl Find {
-    pub(super) fn all(kind: Kind) -> Self {
+impl ObjectFilter {
+    /// All objects of a kind that are not deleted.
+    pub fn all(kind: ObjectKind) -> Self {
         Self {
             kind,
             ids: Vec::new(),
@@ -160,133 +183,197 @@ impl Find {
     }
 }
 
-/// One version of a record: it is in the dataset's versions from `since` to before `until`.
+/// A version of a record. The versions of the dataset from `since` to before `until` contain it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Record {
-    pub(super) dataset: String,
-    pub(super) id: String,
-    pub(super) since: i64,
-    pub(super) until: Option<i64>,
-    /// Place in the dataset; a record keeps it over its versions.
-    pub(super) place: i64,
-    /// Digest of the content, by which duplicates are known.
-    pub(super) digest: String,
-    pub(super) tags: Vec<String>,
-    pub(super) body: Map<String, Value>,
+pub struct Record {
+    /// Id of the dataset.
+    pub dataset: String,
+    /// Id of the record.
+    pub id: String,
+    /// First version of the dataset that contains it.
+    pub since: i64,
+    /// First later version that does not contain it.
+    pub until: Option<i64>,
+    /// Position in the dataset. All versions of a record have the same.
+    pub position: i64,
+    /// Digest of the content, for finding duplicates.
+    pub digest: String,
+    /// The tags.
+    pub tags: Vec<String>,
+    /// The other attributes.
+    pub body: Map<String, Value>,
 }
 
-/// Which records are asked for.
+/// Selects records of one dataset.
 #[derive(Debug, Clone)]
-pub(super) struct RecordsAsked {
-    pub(super) dataset: String,
-    pub(super) version: i64,
-    /// All of these.
-    pub(super) tags: Vec<String>,
-    pub(super) ids: Vec<String>,
-    /// Only those behind this place.
-    pub(super) after: Option<i64>,
-    pub(super) limit: usize,
+pub struct RecordFilter {
+    /// Id of the dataset.
+    pub dataset: String,
+    /// Version of the dataset.
+    pub version: i64,
+    /// Records with all of these tags.
+    pub tags: Vec<String>,
+    /// One of these ids; empty for any.
+    pub ids: Vec<String>,
+    /// Records after this position only.
+    pub after: Option<i64>,
+    /// Maximum number of records.
+    pub limit: usize,
 }
 
-/// A measurement of an experiment, kept as it will be answered.
+/// A metric of an experiment.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Metric {
-    /// The span measured; empty for the experiment as a whole.
-    pub(super) span: String,
-    pub(super) label: String,
-    /// JSON text.
-    pub(super) body: String,
+pub struct Metric {
+    /// The measured span; empty for the experiment itself.
+    pub span: String,
+    /// The label.
+    pub label: String,
+    /// The JSON text that the API returns.
+    pub body: String,
 }
 
-/// Which metrics are asked for.
+/// Selects metrics of an experiment.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum MetricsOf {
-    /// Those about the experiment as a whole.
-    Whole,
-    /// Those of the runs between two starts, in nanoseconds, inclusive.
-    Runs { first_ns: i64, last_ns: i64 },
+pub enum MetricScope {
+    /// Metrics of the experiment itself.
+    Experiment,
+    /// Metrics of the runs that start in a range.
+    Runs {
+        /// First start, in nanoseconds since the Unix epoch, inclusive.
+        first_ns: i64,
+        /// Last start, inclusive.
+        last_ns: i64,
+    },
 }
 
-/// A span's membership in an experiment, with what its sums need.
+/// A span of an experiment, with the values that sums need.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Member {
-    pub(super) experiment: String,
-    pub(super) trace: String,
-    pub(super) span: String,
-    /// Whether it is the root of a record's run.
-    pub(super) run: bool,
-    pub(super) start_ns: i64,
-    pub(super) duration_ns: i64,
-    pub(super) failed: bool,
-    pub(super) input_tokens: f64,
-    pub(super) output_tokens: f64,
-    pub(super) total_tokens: f64,
-    pub(super) cost_usd: f64,
+pub struct Member {
+    /// Id of the experiment.
+    pub experiment: String,
+    /// The trace id.
+    pub trace: String,
+    /// The span id.
+    pub span: String,
+    /// Whether the span is the root of the run of a record.
+    pub run: bool,
+    /// Start in nanoseconds since the Unix epoch.
+    pub start_ns: i64,
+    /// Duration in nanoseconds.
+    pub duration_ns: i64,
+    /// Whether the status is error.
+    pub failed: bool,
+    /// Input tokens of a model call.
+    pub input_tokens: f64,
+    /// Output tokens of a model call.
+    pub output_tokens: f64,
+    /// All tokens of a model call.
+    pub total_tokens: f64,
+    /// Cost of a model call, in USD.
+    pub cost_usd: f64,
 }
 
-/// Which runs are asked for, by start and then span id.
+/// Selects runs of an experiment, ordered by start and then span id.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RunsAsked<'a> {
-    pub(super) experiment: &'a str,
-    /// Only those behind this place.
-    pub(super) after: Option<(i64, &'a str)>,
-    pub(super) limit: usize,
+pub struct RunFilter<'a> {
+    /// Id of the experiment.
+    pub experiment: &'a str,
+    /// Runs after this start and span id only.
+    pub after: Option<(i64, &'a str)>,
+    /// Maximum number of runs.
+    pub limit: usize,
 }
 
-/// Sums over an experiment. Spans and errors are of runs; the rest of all spans.
+/// Sums over an experiment.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Totals {
-    pub(super) runs: i64,
-    pub(super) failed_runs: i64,
-    pub(super) duration_ns: i64,
-    pub(super) input_tokens: f64,
-    pub(super) output_tokens: f64,
-    pub(super) total_tokens: f64,
-    pub(super) cost_usd: f64,
+pub struct Totals {
+    /// Number of runs.
+    pub runs: i64,
+    /// Number of runs with status error.
+    pub failed_runs: i64,
+    /// Total duration of the runs, in nanoseconds.
+    pub duration_ns: i64,
+    /// Input tokens of all spans.
+    pub input_tokens: f64,
+    /// Output tokens of all spans.
+    pub output_tokens: f64,
+    /// All tokens of all spans.
+    pub total_tokens: f64,
+    /// Cost of all spans, in USD.
+    pub cost_usd: f64,
 }
 
-/// One change of the control plane.
+/// A change of the control plane.
 #[derive(Debug, Clone)]
-pub(super) enum Change {
-    /// Keeps an object; one that is there is replaced.
-    Object(Object),
-    /// Keeps a version of a record; the same (dataset, id, since) is replaced.
-    Record(Record),
+pub enum Change {
+    /// Stores an object. Replaces one with the same kind and id.
+    PutObject(Object),
+    /// Removes an object.
+    RemoveObject {
+        /// The kind.
+        kind: ObjectKind,
+        /// The id.
+        id: String,
+    },
+    /// Stores a version of a record. Replaces one with the same dataset, id and `since`.
+    PutRecord(Record),
     /// Removes a version of a record.
     RemoveRecord {
+        /// Id of the dataset.
         dataset: String,
+        /// Id of the record.
         id: String,
+        /// First version of the dataset that contains it.
         since: i64,
     },
     /// Adds a metric.
-    Metric { experiment: String, metric: Metric },
+    AddMetric {
+        /// Id of the experiment.
+        experiment: String,
+        /// The metric.
+        metric: Metric,
+    },
     /// Removes all metrics of an experiment.
-    ForgetMetrics { experiment: String },
-    /// Notes a span's membership; the same (trace, span) is replaced.
-    Member(Member),
-    /// Forgets a span that is no longer kept, and its metrics if it was a run.
-    ForgetMember { trace: String, span: String },
-    /// Forgets in the same way all spans that began before this.
-    ForgetMembersBefore { start_ns: i64 },
+    RemoveMetrics {
+        /// Id of the experiment.
+        experiment: String,
+    },
+    /// Stores a member. Replaces one with the same trace and span id.
+    PutMember(Member),
+    /// Removes a member, and its metrics if it was a run.
+    RemoveMember {
+        /// The trace id.
+        trace: String,
+        /// The span id.
+        span: String,
+    },
+    /// Removes all members that started before a moment, and the metrics of their runs.
+    RemoveMembersBefore {
+        /// The moment in nanoseconds since the Unix epoch.
+        start_ns: i64,
+    },
 }
 
-/// The control plane of a backend: its store, and the one lock that its changes are made under.
-pub(super) struct Control {
-    pub(super) store: Arc<dyn ControlStore>,
-    changing: Mutex<()>,
+/// The control store of a backend, with the lock that serialises changes.
+pub(crate) struct Control {
+    pub(crate) store: Arc<dyn ControlStore>,
+    write_lock: Mutex<()>,
 }
 
 impl Control {
-    pub(super) fn new(store: Arc<dyn ControlStore>) -> Self {
+    pub(crate) fn new(store: Arc<dyn ControlStore>) -> Self {
         Self {
             store,
-            changing: Mutex::new(()),
+            write_lock: Mutex::new(()),
         }
     }
 
-    /// Reads, decides and writes with no other change in between.
-    pub(super) fn change<T>(&self, work: impl FnOnce(&dyn ControlStore) -> T) -> T {
-        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Reads, decides and writes without another change in between.
+    pub(crate) fn change<T>(&self, work: impl FnOnce(&dyn ControlStore) -> T) -> T {
+        let _guard = self
+            .write_lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         work(self.store.as_ref())
     }
 }

@@ -141,7 +141,7 @@ impl Recording {
                     continue;
                 }
             };
-            let store = backend.inner.store.as_ref();
+            let store = &backend.inner.store;
             let ingested = ingest_json(store, &backend.inner.options, dialect, body, now_ms)
                 .map_err(|error| DemoError(error.detail))?;
             if let Some(reason) = ingested.refused.into_iter().next() {

@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 use super::http::{
     ApiError, decompress, drain, json_api, json_plain, parse_json, read_body_charged, run_blocking,
 };
-use super::store::SpanStore;
+use super::span_store::SpanStore;
 use super::{Backend, LocalOptions, now_ms};
 use llmobs_core::model::{Io, Span};
 
@@ -94,7 +94,7 @@ const MAX_LISTED_REFUSALS: usize = 20;
 
 /// Maps a decoded body and stores its items.
 pub(super) fn ingest_json(
-    store: &dyn SpanStore,
+    store: &SpanStore,
     options: &LocalOptions,
     dialect: Dialect,
     body: Value,
@@ -112,7 +112,7 @@ pub(super) fn ingest_json(
 
 /// Stores a batch, except for items outside the configured limits.
 pub(super) fn store_batch(
-    store: &dyn SpanStore,
+    store: &SpanStore,
     options: &LocalOptions,
     mut batch: Batch,
     now_ms: i64,
@@ -224,13 +224,7 @@ async fn receive(
     run_admitted(&backend, request, move |headers, body| {
         let body = decompress(headers, body, worker.options.body_limits)?;
         let body = decode(headers, dialect, &body)?;
-        ingest_json(
-            worker.store.as_ref(),
-            &worker.options,
-            dialect,
-            body,
-            now_ms(),
-        )
+        ingest_json(&worker.store, &worker.options, dialect, body, now_ms())
     })
     .await
 }

@@ -1,139 +1,142 @@
-//! One process owns a data folder, and others find it.
+//! Ownership of a data directory: one process owns it, and others find that process.
 //!
-//! Who holds the lock on `owner.lock` is the owner; the system releases it when the process ends,
-//! however it ends. Beside it stands `owner.json` with the owner's URL and store id: not in the
-//! lock file itself, because on Windows a locked file cannot be read. A process that finds the lock
-//! taken attaches only if `/info` at that URL shows that store id: the file may be old, and the
-//! port may have a new user.
+//! The owner holds the lock on `owner.lock`. The operating system releases the lock when the process
+//! ends for any reason. `owner.json` contains the owner's URL and store id; it is a separate file
+//! because a locked file cannot be read on Windows. A process that finds the lock held attaches only
+//! if `/info` at that URL returns that store id: the file may be outdated, and another program may
+//! use the port.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-use super::store::StoreError;
-use super::{DataDir, LocalBackend, LocalError, LocalOptions, folder};
+use super::data_dir::{DataDir, create, directory_error};
+use super::error::LocalError;
+use super::local_backend::LocalBackend;
+use super::options::LocalOptions;
 
-/// Where SDKs look for an Agent.
+/// The address at which SDKs expect an Agent.
 pub const AGENT_ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8126);
 
 const LOCK_FILE: &str = "owner.lock";
-const NAME_FILE: &str = "owner.json";
+const ADDRESS_FILE: &str = "owner.json";
 
-/// How long an owner that is just starting, or just ending, is waited for.
-const PATIENCE: Duration = Duration::from_secs(6);
-const PAUSE: Duration = Duration::from_millis(300);
+/// How long to wait for an owner that is starting or ending.
+const OWNER_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long an owner may take to answer `/info`.
+/// Time between two attempts.
+const RETRY_INTERVAL: Duration = Duration::from_millis(300);
+
+/// Timeout of `/info`.
 const INFO_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where to listen.
+/// The address to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listen {
-    /// On 127.0.0.1:8126, or on a free port if that is taken.
+    /// 127.0.0.1:8126, or a free port if that is in use.
     Default,
-    /// On this address or not at all.
+    /// This address only.
     Exactly(SocketAddr),
 }
 
-/// Who has the data.
+/// The result of [`own_or_attach`].
 pub enum Ownership {
-    /// This process.
+    /// This process is the owner.
     Owner(Box<Owner>),
-    /// Another one, alive at this URL. When it no longer answers, ask for ownership again.
+    /// Another process is the owner and answers at this URL. When it stops answering, call
+    /// [`own_or_attach`] again.
     Attached {
         /// Base URL, for example `http://127.0.0.1:8126`.
         url: String,
-        /// The id of its store.
+        /// Id of its store.
         store_id: String,
     },
 }
 
-/// The data, the port, and the lock that keeps others away for as long as this lives.
+/// The backend, its port, and the lock of the data directory.
 pub struct Owner {
-    /// The backend on the data.
+    /// The backend.
     pub backend: LocalBackend,
-    /// Bound and not yet served.
+    /// The bound listener, to be passed to `serve`.
     pub listener: TcpListener,
     /// Base URL of the listener.
     pub url: String,
-    /// Something the user should know, for example that 8126 was taken.
+    /// A note for the user, for example that port 8126 is in use.
     pub note: Option<String>,
     /// Keep it until the process ends.
     pub lock: OwnerLock,
 }
 
-/// Holds the data folder; others may take it over once it is dropped.
+/// The lock of a data directory. Once it is dropped, another process may become the owner.
 pub struct OwnerLock {
-    /// `None` for temporary data, which nobody else can find.
+    /// `None` for temporary data, which other processes cannot find.
     _file: Option<File>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Name {
+struct OwnerAddress {
     url: String,
     store_id: String,
 }
 
-/// Becomes the owner of the data, or finds the one who is.
+/// Becomes the owner of the data directory, or finds the owner. Temporary data is always owned.
 ///
-/// `options.data_dir` decides: temporary data is always owned.
+/// # Errors
+///
+/// [`LocalError`], in particular [`LocalError::OwnerUnreachable`].
 pub async fn own_or_attach(options: LocalOptions, listen: Listen) -> Result<Ownership, LocalError> {
-    own_or_attach_within(PATIENCE, options, listen).await
+    own_or_attach_within(OWNER_TIMEOUT, options, listen).await
 }
 
 async fn own_or_attach_within(
-    patience: Duration,
+    timeout: Duration,
     options: LocalOptions,
     listen: Listen,
 ) -> Result<Ownership, LocalError> {
-    let DataDir::Folder(path) = options.data_dir.clone() else {
+    let DataDir::Path(path) = options.data_dir.clone() else {
         return own(options, listen, OwnerLock { _file: None }).await;
     };
-    folder::create(&path)?;
+    create(&path)?;
     let started = Instant::now();
     loop {
         if let Some(file) = try_lock(&path)? {
             return own(options, listen, OwnerLock { _file: Some(file) }).await;
         }
         match find_owner(&path).await {
-            Ok(name) => {
+            Ok(address) => {
                 return Ok(Ownership::Attached {
-                    url: name.url,
-                    store_id: name.store_id,
+                    url: address.url,
+                    store_id: address.store_id,
                 });
             }
-            Err(reason) if started.elapsed() >= patience => {
+            Err(reason) if started.elapsed() >= timeout => {
                 return Err(LocalError::OwnerUnreachable {
-                    folder: path.display().to_string(),
+                    directory: path.display().to_string(),
                     reason,
                 });
             }
-            Err(_) => tokio::time::sleep(PAUSE).await,
+            Err(_) => tokio::time::sleep(RETRY_INTERVAL).await,
         }
     }
 }
 
-fn try_lock(folder: &Path) -> Result<Option<File>, LocalError> {
-    let failed = |error: &std::io::Error| {
-        let lock = folder.join(LOCK_FILE);
-        let reason = format!("{} cannot be written: {error}", lock.display());
-        LocalError::Store(StoreError::Folder(reason))
-    };
+fn try_lock(directory: &Path) -> Result<Option<File>, LocalError> {
+    let lock_file = directory.join(LOCK_FILE);
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
-        .open(folder.join(LOCK_FILE))
-        .map_err(|error| failed(&error))?;
+        .open(&lock_file)
+        .map_err(|source| directory_error(&lock_file, source))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(failed(&error)),
+        Err(TryLockError::Error(source)) => Err(directory_error(&lock_file, source)),
     }
 }
 
@@ -142,27 +145,27 @@ async fn own(
     listen: Listen,
     lock: OwnerLock,
 ) -> Result<Ownership, LocalError> {
-    let folder = match &options.data_dir {
-        DataDir::Folder(path) => Some(path.clone()),
+    let directory = match &options.data_dir {
+        DataDir::Path(path) => Some(path.clone()),
         DataDir::Temporary => None,
     };
     let (listener, note) = bind(listen).await?;
-    let address = listener.local_addr().map_err(|error| LocalError::System {
-        what: "the address of the local backend cannot be read",
-        reason: error.to_string(),
+    let address = listener.local_addr().map_err(|source| LocalError::System {
+        action: "read the address of the local backend",
+        source,
     })?;
     let url = format!("http://{address}");
     let opened = tokio::task::spawn_blocking(move || LocalBackend::open(options)).await;
     let backend = opened.map_err(|error| LocalError::System {
-        what: "the store could not be opened",
-        reason: error.to_string(),
+        action: "open the store",
+        source: error.into(),
     })??;
-    if let Some(folder) = folder {
-        let name = Name {
+    if let Some(directory) = directory {
+        let address = OwnerAddress {
             url: url.clone(),
             store_id: backend.store_id().to_owned(),
         };
-        write_name(&folder, &name)?;
+        write_address(&directory, &address)?;
     }
     Ok(Ownership::Owner(Box::new(Owner {
         backend,
@@ -173,36 +176,36 @@ async fn own(
     })))
 }
 
-/// Written aside and renamed, so that a reader sees the old or the new and nothing between.
-fn write_name(folder: &Path, name: &Name) -> Result<(), LocalError> {
-    let failed = |error: std::io::Error| LocalError::System {
-        what: "the owner's address cannot be written to the data folder",
-        reason: error.to_string(),
-    };
-    let text = serde_json::to_string(name).map_err(|error| failed(error.into()))?;
-    let aside: PathBuf = folder.join(format!("{NAME_FILE}.new"));
-    std::fs::write(&aside, text).map_err(failed)?;
-    std::fs::rename(&aside, folder.join(NAME_FILE)).map_err(failed)
+/// Writes a new file and renames it, so that readers see either the old or the new content.
+fn write_address(directory: &Path, address: &OwnerAddress) -> Result<(), LocalError> {
+    let file = directory.join(ADDRESS_FILE);
+    let failed = |source: std::io::Error| directory_error(&file, source);
+    let text = serde_json::to_string(address).map_err(|error| failed(error.into()))?;
+    let new_file = directory.join(format!("{ADDRESS_FILE}.new"));
+    std::fs::write(&new_file, text).map_err(failed)?;
+    std::fs::rename(&new_file, &file).map_err(failed)
 }
 
-/// The owner named in the folder, if it really is one; otherwise in words why not.
-async fn find_owner(folder: &Path) -> Result<Name, String> {
-    let text = std::fs::read_to_string(folder.join(NAME_FILE))
-        .map_err(|_| format!("{NAME_FILE} is not there yet"))?;
-    let name: Name =
-        serde_json::from_str(&text).map_err(|_| format!("{NAME_FILE} cannot be read"))?;
-    let authority = name.url.strip_prefix("http://").unwrap_or_default();
+/// The owner that `owner.json` names, if it answers; otherwise the reason.
+async fn find_owner(directory: &Path) -> Result<OwnerAddress, String> {
+    let text = std::fs::read_to_string(directory.join(ADDRESS_FILE))
+        .map_err(|_| format!("{ADDRESS_FILE} does not exist yet"))?;
+    let address: OwnerAddress =
+        serde_json::from_str(&text).map_err(|_| format!("{ADDRESS_FILE} cannot be read"))?;
+    let authority = address.url.strip_prefix("http://").unwrap_or_default();
     if !llmobs_authz::host_guard::names_this_machine(authority) {
-        return Err(format!("{NAME_FILE} names an address that is not loopback"));
+        return Err(format!(
+            "{ADDRESS_FILE} names an address that is not a loopback address"
+        ));
     }
-    match store_id_at(&name.url).await {
-        Some(id) if id == name.store_id => Ok(name),
-        Some(_) => Err(format!("another store answers at {}", name.url)),
-        None => Err(format!("no local backend answers at {}", name.url)),
+    match store_id_at(&address.url).await {
+        Some(id) if id == address.store_id => Ok(address),
+        Some(_) => Err(format!("another store answers at {}", address.url)),
+        None => Err(format!("no local backend answers at {}", address.url)),
     }
 }
 
-/// The store id that `/info` at a URL shows.
+/// The store id that `/info` at a URL returns.
 async fn store_id_at(url: &str) -> Option<String> {
     let client = datadog_llmobs::http_client()
         .timeout(INFO_TIMEOUT)
@@ -210,28 +213,25 @@ async fn store_id_at(url: &str) -> Option<String> {
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .ok()?;
-    let answer = client.get(format!("{url}/info")).send().await.ok()?;
-    let info: serde_json::Value = answer.json().await.ok()?;
+    let response = client.get(format!("{url}/info")).send().await.ok()?;
+    let info: serde_json::Value = response.json().await.ok()?;
     let id = info.get("llmobs_mcp")?.get("store_id")?.as_str()?;
     Some(id.to_owned())
 }
 
-/// Binds, and says so when it is not where SDKs look.
+/// Binds a listener. Returns a note if SDKs do not find it at its address.
 async fn bind(listen: Listen) -> Result<(TcpListener, Option<String>), LocalError> {
-    let taken = |address: SocketAddr, error: &std::io::Error| LocalError::PortTaken {
-        address,
-        reason: error.to_string(),
-    };
+    let taken = |address, source| LocalError::PortTaken { address, source };
     match listen {
         Listen::Exactly(address) if !address.ip().is_loopback() => {
             Err(LocalError::NotLoopback(address))
         }
         Listen::Exactly(address) => match TcpListener::bind(address).await {
             Ok(listener) => Ok((listener, None)),
-            Err(error) => Err(taken(address, &error)),
+            Err(source) => Err(taken(address, source)),
         },
         Listen::Default => {
-            if !answers(AGENT_ADDRESS).await
+            if !is_in_use(AGENT_ADDRESS).await
                 && let Ok(listener) = TcpListener::bind(AGENT_ADDRESS).await
             {
                 return Ok((listener, None));
@@ -239,21 +239,23 @@ async fn bind(listen: Listen) -> Result<(TcpListener, Option<String>), LocalErro
             let free = SocketAddr::new(AGENT_ADDRESS.ip(), 0);
             let listener = TcpListener::bind(free)
                 .await
-                .map_err(|error| taken(free, &error))?;
-            let at = listener.local_addr().map_err(|error| taken(free, &error))?;
+                .map_err(|source| taken(free, source))?;
+            let bound = listener
+                .local_addr()
+                .map_err(|source| taken(free, source))?;
             Ok((
                 listener,
                 Some(format!(
-                    "{AGENT_ADDRESS} is taken by another program, perhaps a Datadog Agent; the local backend listens on {at} instead, so point SDKs there: DD_TRACE_AGENT_URL=http://{at}"
+                    "{AGENT_ADDRESS} is in use by another program, perhaps a Datadog Agent; the local backend listens on {bound} instead, so point SDKs there: DD_TRACE_AGENT_URL=http://{bound}"
                 )),
             ))
         }
     }
 }
 
-/// Whether somebody listens. On some systems a port can be bound beside another program that has
-/// it on all addresses, which would take its traffic away.
-async fn answers(address: SocketAddr) -> bool {
+/// Whether a program listens on an address. Some systems allow binding a loopback port that another
+/// program uses on all addresses, which would divert its traffic.
+async fn is_in_use(address: SocketAddr) -> bool {
     let connect = move || TcpStream::connect_timeout(&address, Duration::from_millis(300)).is_ok();
     tokio::task::spawn_blocking(connect).await.unwrap_or(false)
 }
@@ -262,60 +264,64 @@ async fn answers(address: SocketAddr) -> bool {
 mod tests {
     use super::*;
 
-    fn options(folder: &Path) -> LocalOptions {
-        LocalOptions::new(DataDir::Folder(folder.to_owned()))
+    fn options(directory: &Path) -> LocalOptions {
+        LocalOptions::new(DataDir::Path(directory.to_owned()))
     }
 
-    const FREE: Listen = Listen::Exactly(SocketAddr::new(
+    const ANY_PORT: Listen = Listen::Exactly(SocketAddr::new(
         std::net::IpAddr::V4(Ipv4Addr::LOCALHOST),
         0,
     ));
 
-    async fn owner(folder: &Path) -> Box<Owner> {
-        match own_or_attach(options(folder), FREE).await.unwrap() {
+    async fn become_owner(directory: &Path) -> Box<Owner> {
+        match own_or_attach(options(directory), ANY_PORT).await.unwrap() {
             Ownership::Owner(owner) => owner,
-            Ownership::Attached { .. } => panic!("somebody else owns it"),
+            Ownership::Attached { .. } => panic!("another process owns it"),
         }
     }
 
     #[tokio::test]
-    async fn the_second_attaches_and_takes_over_when_the_first_is_gone() {
-        let folder = tempfile::tempdir().unwrap();
+    async fn second_process_attaches_and_becomes_owner_when_the_first_ends() {
+        let directory = tempfile::tempdir().unwrap();
         let Owner {
             backend,
             listener,
             url,
             lock,
             ..
-        } = *owner(folder.path()).await;
+        } = *become_owner(directory.path()).await;
         let id = backend.store_id().to_owned();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tokio::spawn(super::super::serve(backend, listener, async {
+        let serving = tokio::spawn(crate::serve(backend, listener, async {
             let _ = stopped.await;
         }));
-        match own_or_attach(options(folder.path()), FREE).await.unwrap() {
+        match own_or_attach(options(directory.path()), ANY_PORT)
+            .await
+            .unwrap()
+        {
             Ownership::Attached {
-                url: found,
+                url: owner_url,
                 store_id,
-            } => assert_eq!((found, store_id), (url, id.clone())),
+            } => assert_eq!((owner_url, store_id), (url, id.clone())),
             Ownership::Owner(_) => panic!("two owners"),
         }
         stop.send(()).unwrap();
         serving.await.unwrap().unwrap();
         drop(lock);
-        assert_eq!(owner(folder.path()).await.backend.store_id(), id);
+        assert_eq!(become_owner(directory.path()).await.backend.store_id(), id);
     }
 
     #[tokio::test]
-    async fn an_owner_that_does_not_answer_is_not_attached_to() {
-        let folder = tempfile::tempdir().unwrap();
-        let _silent = owner(folder.path()).await;
-        let stranger = own_or_attach_within(Duration::ZERO, options(folder.path()), FREE).await;
-        assert!(matches!(stranger, Err(LocalError::OwnerUnreachable { .. })));
+    async fn refuses_an_owner_that_does_not_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let _silent = become_owner(directory.path()).await;
+        let result =
+            own_or_attach_within(Duration::ZERO, options(directory.path()), ANY_PORT).await;
+        assert!(matches!(result, Err(LocalError::OwnerUnreachable { .. })));
     }
 
     #[tokio::test]
-    async fn a_port_that_was_named_is_taken_or_refused_never_replaced() {
+    async fn an_explicit_address_is_bound_or_refused() {
         let used = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = used.local_addr().unwrap();
         let refused = bind(Listen::Exactly(address)).await.unwrap_err();
@@ -328,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn temporary_data_is_always_owned() {
         let options = LocalOptions::new(DataDir::Temporary);
-        let owned = own_or_attach(options, FREE).await.unwrap();
+        let owned = own_or_attach(options, ANY_PORT).await.unwrap();
         assert!(matches!(owned, Ownership::Owner(_)));
     }
 }

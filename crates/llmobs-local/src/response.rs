@@ -4,7 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::store::{CursorError, StoreError};
+use super::store::StoreError;
 
 /// An error in the format of Datadog's API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,17 +49,11 @@ impl From<StoreError> for ApiError {
             StoreError::NotWritable(_) | StoreError::Unavailable(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            StoreError::Damaged { .. } | StoreError::Newer { .. } | StoreError::Folder(_) => {
+            StoreError::Damaged { .. } | StoreError::Newer { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         };
         Self::new(status, error.to_string())
-    }
-}
-
-impl From<CursorError> for ApiError {
-    fn from(error: CursorError) -> Self {
-        Self::bad_request(error.to_string())
     }
 }
 
@@ -90,7 +84,7 @@ mod tests {
     #[case(StoreError::Full, 507)]
     #[case(StoreError::NotWritable("read only".into()), 503)]
     #[case(StoreError::Unavailable("busy".into()), 503)]
-    #[case(StoreError::Newer { found: 2, known: 1 }, 500)]
+    #[case(StoreError::Newer { found: 2, supported: 1 }, 500)]
     fn store_errors_are_server_errors(#[case] error: StoreError, #[case] status: u16) {
         assert_eq!(ApiError::from(error).status.as_u16(), status);
     }

@@ -1,34 +1,36 @@
-//! Removing what is old or too much: once by `local purge`, or again and again while the data are
-//! owned by a process with a [`Retention`].
+//! Retention: removes data by age or size, once by `local purge`, or continuously while a process
+//! with a [`Retention`] owns the data.
 //!
-//! A [`Purge`] goes step by step, each one small transaction of the store's one writer, so that
-//! ingest goes on between them. The rules:
-//! - Spans go by their start, the oldest first, each with its content and what was said about it. A
-//!   trace that began before the limit and ended after it keeps its later spans.
-//! - By size, spans go until what the file holds is no more than the limit. The index follows by
-//!   itself and is not counted: how large it is says nothing of what has just gone.
-//! - Evaluations made before the limit whose span, trace or session is gone go too.
-//! - Runs of experiments go with their spans; the experiment and its summary stay.
+//! A [`Purge`] runs in steps. Each step is a small write, so that ingest continues between them.
+//! Rules:
+//! - Spans are removed by start, the oldest first, each with its content and evaluations. A trace
+//!   that starts before the limit keeps its later spans.
+//! - By size, spans are removed until the used bytes are within the limit. The search index does not
+//!   count: it follows later, so its size does not reflect the removal.
+//! - Evaluations made before the limit are removed when their span, trace or session is missing.
+//! - Runs of experiments are removed with their spans. The experiment and its summary stay.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::store::{PurgeStep, SpanStore, StoreError, SweepStep};
-use super::{LocalBackend, now_ms};
+use super::clock::now_ms;
+use super::local_backend::LocalBackend;
+use super::span_store::SpanStore;
+use super::store::{EvaluationPurgeStep, SpanPurgeStep, StoreError};
 
-/// What is kept; by default everything.
+/// Limits of stored data. By default nothing is removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Spans that began longer ago than this go.
+    /// Remove spans that started longer ago than this.
     pub max_age: Option<Duration>,
-    /// The oldest spans go while the store holds more bytes than this.
+    /// Remove the oldest spans while the store uses more bytes than this.
     pub max_bytes: Option<u64>,
 }
 
 impl Retention {
-    /// Whether nothing ever goes.
+    /// Whether nothing is ever removed.
     pub fn keeps_all(&self) -> bool {
         self.max_age.is_none() && self.max_bytes.is_none()
     }
@@ -37,190 +39,195 @@ impl Retention {
         let before_ms = self
             .max_age
             .map(|age| now_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
-        Purge::new(before_ms, self.max_bytes, GiveBack::Surplus)
+        Purge::new(before_ms, self.max_bytes, SpaceRelease::Surplus)
     }
 }
 
-/// Which free space goes back to the disk at the end.
+/// How much free space the last phase of a purge returns to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum GiveBack {
+pub(super) enum SpaceRelease {
     /// All of it.
     All,
-    /// What is more than a quarter of the file: the rest is used again soon, and moving pages for
-    /// it would be work for nothing.
+    /// All of it, if it is more than a quarter of the storage. Less is reused soon, and moving data
+    /// for it would not pay off.
     Surplus,
 }
 
-/// A purge and how far it is. Its JSON goes to and fro between `local purge` and the process that
-/// owns the data.
+/// A purge and its progress. `local purge` and the process that owns the data exchange it as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Purge {
     before_ms: Option<i64>,
     max_bytes: Option<u64>,
-    give_back: GiveBack,
-    phase: Phase,
-    /// The latest moment before which evaluations about nothing go.
-    cut_ms: Option<i64>,
+    #[serde(rename = "give_back")]
+    space_release: SpaceRelease,
+    phase: PurgePhase,
+    /// Evaluations without a target are removed if they were made before this.
+    #[serde(rename = "cut_ms")]
+    evaluations_before_ms: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Phase {
+enum PurgePhase {
     Spans,
     Evaluations { after: Option<i64> },
     Space,
     Done,
 }
 
-/// What a purge removed.
+/// Numbers of removed items.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Removed {
+pub(super) struct RemovedCounts {
     pub(super) spans: u64,
     pub(super) evaluations: u64,
 }
 
-/// Spans removed in one transaction, and evaluations looked at.
-const STEP: usize = 500;
+/// Spans removed, or evaluations looked at, in one step.
+const ITEMS_PER_STEP: usize = 500;
 
-/// Free bytes below which giving back is not worth it.
-const SURPLUS_BYTES: u64 = 16 << 20;
+/// Free space below this is not returned as surplus.
+const MIN_SURPLUS_BYTES: u64 = 16 << 20;
 
 impl Purge {
-    /// Spans that began before, in milliseconds since the Unix epoch; and the oldest ones while
-    /// the store holds more bytes.
-    pub(super) fn new(before_ms: Option<i64>, max_bytes: Option<u64>, give_back: GiveBack) -> Self {
+    /// A purge of spans that started before `before_ms`, in milliseconds since the Unix epoch, and of
+    /// the oldest ones while the store uses more than `max_bytes`.
+    pub(super) fn new(
+        before_ms: Option<i64>,
+        max_bytes: Option<u64>,
+        space_release: SpaceRelease,
+    ) -> Self {
         Self {
             before_ms,
             max_bytes,
-            give_back,
-            phase: Phase::Spans,
-            cut_ms: before_ms,
+            space_release,
+            phase: PurgePhase::Spans,
+            evaluations_before_ms: before_ms,
         }
     }
 
-    /// Whether there is nothing left to do.
+    /// Whether the purge is complete.
     pub(super) fn is_done(&self) -> bool {
-        self.phase == Phase::Done
+        self.phase == PurgePhase::Done
     }
 
-    /// Does the next small piece of the work.
-    pub(super) fn step(&mut self, store: &dyn SpanStore) -> Result<Removed, StoreError> {
+    /// Runs the next step.
+    pub(super) fn step(&mut self, store: &SpanStore) -> Result<RemovedCounts, StoreError> {
         match self.phase {
-            Phase::Spans => self.remove_spans(store),
-            Phase::Evaluations { after } => self.remove_evaluations(store, after),
-            Phase::Space => self.free_space(store),
-            Phase::Done => Ok(Removed::default()),
+            PurgePhase::Spans => self.remove_spans(store),
+            PurgePhase::Evaluations { after } => self.remove_evaluations(store, after),
+            PurgePhase::Space => self.release_space(store),
+            PurgePhase::Done => Ok(RemovedCounts::default()),
         }
     }
 
-    fn remove_spans(&mut self, store: &dyn SpanStore) -> Result<Removed, StoreError> {
-        let usage = store.usage()?;
+    fn remove_spans(&mut self, store: &SpanStore) -> Result<RemovedCounts, StoreError> {
+        let usage = store.maintenance().usage()?;
         let by_age = self.before_ms.map(|ms| ms.saturating_mul(1_000_000));
         let too_old = |before_ns: &i64| usage.oldest_start_ns.is_some_and(|at| at < *before_ns);
         let before_ns = match by_age.filter(too_old) {
             Some(before_ns) => before_ns,
-            None if self.max_bytes.is_some_and(|most| usage.used_bytes > most)
+            None if self.max_bytes.is_some_and(|max| usage.used_bytes > max)
                 && usage.oldest_start_ns.is_some() =>
             {
                 i64::MAX
             }
             None => {
-                self.phase = Phase::Evaluations { after: None };
-                return Ok(Removed::default());
+                self.phase = PurgePhase::Evaluations { after: None };
+                return Ok(RemovedCounts::default());
             }
         };
-        let purged = store.purge(PurgeStep {
+        let outcome = store.purge_spans(SpanPurgeStep {
             before_ns,
-            limit: STEP,
+            limit: ITEMS_PER_STEP,
         })?;
-        let newest_ms = purged.newest_start_ns.map(|ns| ns.div_euclid(1_000_000));
-        self.cut_ms = self.cut_ms.max(newest_ms);
-        Ok(Removed {
-            spans: purged.spans.len() as u64,
-            evaluations: purged.evaluations,
+        let newest_ms = outcome.newest_start_ns.map(|ns| ns.div_euclid(1_000_000));
+        self.evaluations_before_ms = self.evaluations_before_ms.max(newest_ms);
+        Ok(RemovedCounts {
+            spans: outcome.spans.len() as u64,
+            evaluations: outcome.evaluations,
         })
     }
 
     fn remove_evaluations(
         &mut self,
-        store: &dyn SpanStore,
+        store: &SpanStore,
         after: Option<i64>,
-    ) -> Result<Removed, StoreError> {
-        let Some(before_ms) = self.cut_ms else {
-            self.phase = Phase::Space;
-            return Ok(Removed::default());
+    ) -> Result<RemovedCounts, StoreError> {
+        let Some(before_ms) = self.evaluations_before_ms else {
+            self.phase = PurgePhase::Space;
+            return Ok(RemovedCounts::default());
         };
-        let swept = store.sweep(SweepStep {
+        let outcome = store.maintenance().purge_evaluations(EvaluationPurgeStep {
             before_ms,
             after,
-            limit: STEP,
+            limit: ITEMS_PER_STEP,
         })?;
-        self.phase = match swept.next {
-            Some(next) => Phase::Evaluations { after: Some(next) },
-            None => Phase::Space,
+        self.phase = match outcome.next {
+            Some(next) => PurgePhase::Evaluations { after: Some(next) },
+            None => PurgePhase::Space,
         };
-        Ok(Removed {
+        Ok(RemovedCounts {
             spans: 0,
-            evaluations: swept.evaluations,
+            evaluations: outcome.evaluations,
         })
     }
 
-    fn free_space(&mut self, store: &dyn SpanStore) -> Result<Removed, StoreError> {
-        let usage = store.usage()?;
-        let worth = match self.give_back {
-            GiveBack::All => usage.free_bytes > 0,
-            GiveBack::Surplus => {
-                usage.free_bytes > SURPLUS_BYTES && usage.free_bytes > usage.used_bytes / 3
+    fn release_space(&mut self, store: &SpanStore) -> Result<RemovedCounts, StoreError> {
+        let usage = store.maintenance().usage()?;
+        let is_worthwhile = match self.space_release {
+            SpaceRelease::All => usage.free_bytes > 0,
+            SpaceRelease::Surplus => {
+                usage.free_bytes > MIN_SURPLUS_BYTES && usage.free_bytes > usage.used_bytes / 3
             }
         };
-        if !worth || !store.give_back()? {
-            self.phase = Phase::Done;
+        if !is_worthwhile || !store.maintenance().release_space()? {
+            self.phase = PurgePhase::Done;
         }
-        Ok(Removed::default())
+        Ok(RemovedCounts::default())
     }
 }
 
-/// How often the retention is looked at.
-const LOOK: Duration = Duration::from_secs(60);
+/// Time between two runs.
+const RUN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Holds to the retention until `stop`, beginning at once.
+/// Applies the retention of a backend now and then regularly, until `stop` is cancelled.
 pub async fn retain(backend: LocalBackend, stop: CancellationToken) {
     if backend.inner.options.retention.keeps_all() {
         return;
     }
     loop {
-        let (working, told) = (backend.clone(), stop.clone());
-        let done = tokio::task::spawn_blocking(move || working.enforce_retention(now_ms(), &told));
-        match done.await {
-            Ok(Err(error)) => tracing::warn!("old data could not be removed: {error}"),
-            // Its words may quote data.
-            Err(_) => tracing::warn!("removing old data ended early"),
+        let (worker, stop_worker) = (backend.clone(), stop.clone());
+        let run = move || worker.enforce_retention(now_ms(), &stop_worker);
+        match tokio::task::spawn_blocking(run).await {
+            Ok(Err(error)) => tracing::warn!("cannot remove old data: {error}"),
+            // The message of a panic may contain data.
+            Err(_) => tracing::warn!("the removal of old data panicked"),
             Ok(Ok(())) => {}
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(RUN_INTERVAL) => {}
         }
     }
 }
 
 impl LocalBackend {
-    /// Removes once what the retention of this backend does not keep. Blocks.
+    /// Runs one purge by the retention of this backend. Blocks.
     fn enforce_retention(&self, now_ms: i64, stop: &CancellationToken) -> Result<(), StoreError> {
         let mut purge = self.inner.options.retention.purge(now_ms);
-        let mut removed = Removed::default();
+        let mut removed = RemovedCounts::default();
         while !purge.is_done() && !stop.is_cancelled() {
-            let step = purge.step(self.inner.store.as_ref())?;
+            let step = purge.step(&self.inner.store)?;
             removed.spans += step.spans;
             removed.evaluations += step.evaluations;
         }
-        let Removed { spans, evaluations } = removed;
+        let RemovedCounts { spans, evaluations } = removed;
         if spans + evaluations > 0 {
             tracing::info!(
                 spans,
                 evaluations,
-                "removed what the retention does not keep"
+                "removed data beyond the retention limits"
             );
         }
         Ok(())

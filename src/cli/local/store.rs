@@ -61,7 +61,7 @@ impl Store {
         }
         // A free port, because no SDK should send to a command that is about to end. No retention, because
         // only the command itself may remove data.
-        let options = LocalOptions::new(DataDir::Folder(directory.clone()));
+        let options = LocalOptions::new(DataDir::Path(directory.clone()));
         let listen = Listen::Exactly(([127, 0, 0, 1], 0).into());
         let backend = Backend::share(options, listen).await?;
         let mut store = Self {

@@ -9,7 +9,7 @@ use crate::cli::args::{ReindexArgs, VerifyArgs};
 use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::cli::settings::Settings;
-use llmobs_local::store::{CheckStep, Checked};
+use llmobs_local::store::{CheckOutcome, CheckStep};
 
 use super::store::{Store, StoreRequirement, progress};
 
@@ -70,13 +70,13 @@ async fn check(store: &Store) -> Result<VerifyReport, CliError> {
     let count = |path: &str| stats.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     let bar = progress("checked", count("/spans") + count("/evaluations"));
     let mut report = VerifyReport::default();
-    let mut next_step = Some(CheckStep::File);
+    let mut next_step = Some(CheckStep::Storage);
     while let Some(step) = next_step {
-        let checked: Checked = store.ask("verify", json!({"step": step})).await?;
+        let checked: CheckOutcome = store.ask("verify", json!({"step": step})).await?;
         match step {
-            CheckStep::Spans { .. } => report.spans += checked.looked_at,
-            CheckStep::Evaluations { .. } => report.evaluations += checked.looked_at,
-            CheckStep::File | CheckStep::Changes | CheckStep::Index => {}
+            CheckStep::Spans { .. } => report.spans += checked.checked,
+            CheckStep::Evaluations { .. } => report.evaluations += checked.checked,
+            CheckStep::Storage | CheckStep::Changes | CheckStep::Index => {}
         }
         bar.set_position(report.spans + report.evaluations);
         report.fault_count += checked.faults.len();
@@ -93,7 +93,7 @@ async fn check(store: &Store) -> Result<VerifyReport, CliError> {
 /// The step after one.
 fn step_after(step: CheckStep, next: Option<i64>) -> Option<CheckStep> {
     match (step, next) {
-        (CheckStep::File, _) => Some(CheckStep::Spans { after: None }),
+        (CheckStep::Storage, _) => Some(CheckStep::Spans { after: None }),
         (CheckStep::Spans { .. }, after @ Some(_)) => Some(CheckStep::Spans { after }),
         (CheckStep::Spans { .. }, None) => Some(CheckStep::Evaluations { after: None }),
         (CheckStep::Evaluations { .. }, after @ Some(_)) => Some(CheckStep::Evaluations { after }),

@@ -198,7 +198,7 @@ impl AggregationScan<'_> {
             query,
             ..Search::within(self.request.window)
         };
-        Ok(self.backend.store.gather(&search, buckets, rows)?)
+        Ok(self.backend.store.aggregate(&search, buckets, rows)?)
     }
 
     fn matcher(&mut self, query: Query) -> Result<SpanMatcher, ApiError> {

@@ -89,14 +89,14 @@ async fn respond_json_api(
 
 async fn list(State(backend): State<Arc<Backend>>) -> Response {
     respond_json_api(move || {
-        let all = backend.evaluators.list(None)?;
+        let all = backend.control.evaluators().list(None)?;
         Ok(Some(all.iter().map(item).collect()))
     })
     .await
 }
 
 async fn show(State(backend): State<Arc<Backend>>, Path(name): Path<String>) -> Response {
-    respond_json_api(move || match backend.evaluators.get(&name)? {
+    respond_json_api(move || match backend.control.evaluators().get(&name)? {
         Some(evaluator) => Ok(Some(item(&evaluator))),
         None => Err(ApiError::new(StatusCode::NOT_FOUND, not_found(&name))),
     })
@@ -129,7 +129,7 @@ async fn replace(
 
 async fn remove(State(backend): State<Arc<Backend>>, Path(name): Path<String>) -> Response {
     respond_json_api(move || {
-        if backend.evaluators.delete(&name)? {
+        if backend.control.evaluators().delete(&name)? {
             Ok(None)
         } else {
             Err(ApiError::new(StatusCode::NOT_FOUND, not_found(&name)))
@@ -227,7 +227,7 @@ fn save(backend: &Backend, attributes: Value) -> Result<Evaluator, ApiError> {
     if let Some(schema) = &mut evaluator.llm_judge_config.output_schema {
         *schema = wrap_schema(schema);
     }
-    Ok(backend.evaluators.put(evaluator, &now())?)
+    Ok(backend.control.evaluators().put(evaluator, &now())?)
 }
 
 /// `eval/list-for-org` and `eval/list`.
@@ -235,7 +235,8 @@ async fn list_rows(State(backend): State<Arc<Backend>>, request: Request) -> Res
     respond(backend, request, |backend, arguments| {
         let app = arguments.text("ml_app");
         let rows: Vec<Value> = backend
-            .evaluators
+            .control
+            .evaluators()
             .list(app.as_deref())?
             .iter()
             .map(|evaluator| {
@@ -295,7 +296,7 @@ async fn stats(State(backend): State<Arc<Backend>>, request: Request) -> Respons
 async fn private_get(State(backend): State<Arc<Backend>>, request: Request) -> Response {
     respond(backend, request, |backend, arguments| {
         let name = arguments.required("eval_name")?;
-        match backend.evaluators.get(&name)? {
+        match backend.control.evaluators().get(&name)? {
             Some(evaluator) => Ok(Value::Object(nested_form(&evaluator))),
             None => Err(PrivateError::NotFound(not_found(&name))),
         }
@@ -313,7 +314,7 @@ async fn private_put(State(backend): State<Arc<Backend>>, request: Request) -> R
             ))));
         }
         let mut evaluator = draft.evaluator;
-        if let Some(kept) = backend.evaluators.get(&evaluator.eval_name)? {
+        if let Some(kept) = backend.control.evaluators().get(&evaluator.eval_name)? {
             evaluator = keep_unlisted_fields(evaluator, &kept);
         }
         let name = evaluator.eval_name.clone();
@@ -326,7 +327,7 @@ async fn private_put(State(backend): State<Arc<Backend>>, request: Request) -> R
 async fn private_delete(State(backend): State<Arc<Backend>>, request: Request) -> Response {
     respond(backend, request, |backend, arguments| {
         let name = arguments.required("eval_name")?;
-        if backend.evaluators.delete(&name)? {
+        if backend.control.evaluators().delete(&name)? {
             Ok(json!({"status": "ok"}))
         } else {
             Err(PrivateError::NotFound(not_found(&name)))

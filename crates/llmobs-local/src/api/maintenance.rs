@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::Backend;
 use crate::http::{ApiError, json_plain, read_small_json, run_blocking};
-use crate::retention::{GiveBack, Purge, Removed};
+use crate::retention::{Purge, RemovedCounts, SpaceRelease};
 use crate::store::{CheckStep, IndexProgress};
 
 /// Prefix of the paths.
@@ -94,10 +94,12 @@ async fn stats(State(backend): State<Arc<Backend>>, request: Request) -> Respons
         let _: TargetStore = read_request(&backend, request).await?;
         run_blocking(move || {
             let stats = backend.store.stats()?;
-            let usage = backend.store.usage()?;
+            let usage = backend.store.maintenance().usage()?;
+            let folder = backend.data_directory.as_ref();
+            let folder = folder.map(|directory| directory.path().display().to_string());
             Ok(json!({
                 "store_id": backend.store_id,
-                "folder": backend.folder.path().display().to_string(),
+                "folder": folder,
                 "spans": stats.spans,
                 "traces": stats.traces,
                 "evaluations": stats.evaluations,
@@ -111,7 +113,7 @@ async fn stats(State(backend): State<Arc<Backend>>, request: Request) -> Respons
                     "experiments": backend.control.store.bytes()?,
                 },
                 "last_change": usage.last_change,
-                "index": index_state(backend.store.index(), usage.last_change),
+                "index": index_state(backend.store.maintenance().index_progress(), usage.last_change),
             }))
         })
         .await
@@ -151,12 +153,12 @@ async fn purge(State(backend): State<Arc<Backend>>, request: Request) -> Respons
         }
         run_blocking(move || {
             let started = Instant::now();
-            let mut purge = request
-                .purge
-                .unwrap_or_else(|| Purge::new(request.before_ms, request.max_bytes, GiveBack::All));
-            let mut removed = Removed::default();
+            let mut purge = request.purge.unwrap_or_else(|| {
+                Purge::new(request.before_ms, request.max_bytes, SpaceRelease::All)
+            });
+            let mut removed = RemovedCounts::default();
             while !purge.is_done() && started.elapsed() < STEP_BUDGET {
-                let step = purge.step(backend.store.as_ref())?;
+                let step = purge.step(&backend.store)?;
                 removed.spans += step.spans;
                 removed.evaluations += step.evaluations;
             }
@@ -192,9 +194,9 @@ async fn reindex(State(backend): State<Arc<Backend>>, request: Request) -> Respo
         let request: ReindexRequest = read_request(&backend, request).await?;
         run_blocking(move || {
             if request.begin {
-                backend.store.reindex();
+                backend.store.maintenance().reindex();
             }
-            Ok(match backend.store.index() {
+            Ok(match backend.store.maintenance().index_progress() {
                 None => json!({}),
                 Some(IndexProgress::Building { done, total }) => {
                     json!({"building": {"done": done, "total": total}})

@@ -13,8 +13,9 @@ use serde_json::{Map, Value, json};
 
 use super::span_json;
 use super::spans::parse_query;
+use crate::cursor::SearchCursor;
 use crate::http::{ApiError, json_plain, read_small_json, run_blocking};
-use crate::store::{Cursor, Search};
+use crate::store::Search;
 use crate::{Backend, now_ms};
 use llmobs_core::model::{Io, ROOT_PARENT, Span, SpanId, TimeWindow, TraceId};
 use llmobs_core::query::combine::SpanFilters;
@@ -205,22 +206,20 @@ fn find_spans(backend: &Backend, arguments: &Arguments) -> PrivateResult {
     let apm_trace_id = arguments.text("apm_trace_id");
     let query_text = arguments.text("query");
     let has_id = filters.trace_id.is_some() || filters.span_id.is_some() || apm_trace_id.is_some();
-    let question = Cursor::question(
-        [
-            json!(arguments.0.get("tags")).to_string().as_str(),
-            query_text.as_deref().unwrap_or_default(),
-            apm_trace_id.as_deref().unwrap_or_default(),
-            filters.ml_app.as_deref().unwrap_or_default(),
-            filters.span_kind.as_deref().unwrap_or_default(),
-            filters.span_name.as_deref().unwrap_or_default(),
-            filters.trace_id.as_deref().unwrap_or_default(),
-            filters.span_id.as_deref().unwrap_or_default(),
-            if filters.root_spans_only { "roots" } else { "" },
-        ]
-        .into_iter(),
-    );
+    let request = [
+        json!(arguments.0.get("tags")).to_string().as_str(),
+        query_text.as_deref().unwrap_or_default(),
+        apm_trace_id.as_deref().unwrap_or_default(),
+        filters.ml_app.as_deref().unwrap_or_default(),
+        filters.span_kind.as_deref().unwrap_or_default(),
+        filters.span_name.as_deref().unwrap_or_default(),
+        filters.trace_id.as_deref().unwrap_or_default(),
+        filters.span_id.as_deref().unwrap_or_default(),
+        if filters.root_spans_only { "roots" } else { "" },
+    ]
+    .map(str::to_owned);
     let cursor = match arguments.text("cursor") {
-        Some(text) => Some(Cursor::decode(&text, question)?),
+        Some(text) => Some(SearchCursor::decode(&text, &request)?),
         None => None,
     };
     let window = match &cursor {
@@ -253,14 +252,10 @@ fn find_spans(backend: &Backend, arguments: &Arguments) -> PrivateResult {
         spans.push(Value::Object(summary(&span)));
         ControlFlow::Continue(())
     })?;
-    let next = outcome.next.map(|after| {
-        let cursor = Cursor {
-            after,
-            window,
-            question,
-        };
-        cursor.encode()
-    });
+    let next = match outcome.next {
+        Some(after) => Some(SearchCursor { after, window }.encode(&request)?),
+        None => None,
+    };
     Ok(json!({"spans": spans, "next_cursor": next}))
 }
 

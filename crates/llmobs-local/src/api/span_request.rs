@@ -4,8 +4,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::http::ApiError;
-use crate::store::Cursor;
+use crate::cursor::{self, SearchCursor};
+use crate::response::ApiError;
 use llmobs_core::model::TimeWindow;
 use llmobs_core::query::combine::SpanFilters;
 use llmobs_core::query::time;
@@ -211,11 +211,11 @@ impl SpanRequest {
     }
 
     /// The cursor, if it belongs to this search.
-    pub(super) fn cursor(&self, requested: TimeWindow) -> Result<Option<Cursor>, ApiError> {
+    pub(super) fn cursor(&self, requested: TimeWindow) -> Result<Option<SearchCursor>, ApiError> {
         let Some(text) = &self.cursor else {
             return Ok(None);
         };
-        let cursor = Cursor::decode(text, self.question())?;
+        let cursor = SearchCursor::decode(text, &self.cursor_request())?;
         let drifted = |text: Option<&str>, requested: i64, first: i64| {
             !is_relative(text) && requested.abs_diff(first) > MAX_WINDOW_DRIFT_MS.unsigned_abs()
         };
@@ -225,13 +225,13 @@ impl SpanRequest {
             cursor.window.from_ms,
         ) || drifted(self.to.as_deref(), requested.to_ms, cursor.window.to_ms)
         {
-            return Err(crate::store::CursorError::OtherQuestion.into());
+            return Err(cursor::other_request());
         }
         Ok(Some(cursor))
     }
 
-    /// A digest of the fields that determine the spans and their order.
-    pub(super) fn question(&self) -> u64 {
+    /// The fields that determine the spans and their order.
+    pub(super) fn cursor_request(&self) -> Vec<String> {
         let time = |text: &Option<String>| match text {
             Some(text) if !is_relative(Some(text)) => "absolute".to_owned(),
             Some(text) => text.clone(),
@@ -254,7 +254,7 @@ impl SpanRequest {
             or_empty(&filters.ml_app),
         ];
         parts.extend(tags.into_iter().flat_map(|(key, value)| [key, value]));
-        Cursor::question(parts.iter().map(String::as_str))
+        parts
     }
 
     /// The query string that requests the page at a cursor.

@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 
 use super::span_json::{JsonDetail, SpanItem};
 use super::span_request::SpanRequest;
+use crate::cursor::SearchCursor;
 use crate::http::{ApiError, json_api_bytes, read_small_json, run_blocking};
-use crate::store::{Cursor, Search};
+use crate::store::Search;
 use crate::{Backend, now_ms};
 use llmobs_core::query;
 
@@ -121,14 +122,10 @@ fn page(backend: &Backend, request: &SpanRequest, base_url: &str) -> Result<Vec<
             ),
         ));
     }
-    let next = outcome.next.map(|after| {
-        let cursor = Cursor {
-            after,
-            window,
-            question: request.question(),
-        };
-        cursor.encode()
-    });
+    let next = match outcome.next {
+        Some(after) => Some(SearchCursor { after, window }.encode(&request.cursor_request())?),
+        None => None,
+    };
     // Absent on the last page: the models of clients expect text here, not null.
     let mut page = Map::new();
     let mut links = Map::new();

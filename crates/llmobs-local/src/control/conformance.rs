@@ -1,59 +1,77 @@
-//! What every control store has to do, run on each of them, and compared on random changes.
+//! The conformance suite of control stores.
+//!
+//! Every [`ControlStore`] must pass [`check_all`], which panics when the store deviates. Random
+//! changes are compared with a naive store, the oracle.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a check fails by panicking, like any test"
+)]
+
+mod naive_control;
+
+use std::any::Any;
 
 use proptest::prelude::*;
-use rstest::rstest;
+use proptest::test_runner::TestRunner;
 use serde_json::json;
 
-use super::oracle::Oracle;
 use super::{
-    Change, ControlStore, Find, Kind, Member, Metric, MetricsOf, Object, Record, RecordsAsked,
-    RunsAsked, SqliteControl,
+    Change, ControlStore, Member, Metric, MetricScope, Object, ObjectFilter, ObjectKind, Record,
+    RecordFilter, RunFilter,
 };
-use crate::store::Durability;
+use naive_control::NaiveControl;
 
-/// A store, and the folder that it lives in.
-struct Under {
-    store: Box<dyn ControlStore>,
-    _folder: Option<tempfile::TempDir>,
+/// An empty control store under test.
+pub struct TestControl {
+    /// The store.
+    pub store: Box<dyn ControlStore>,
+    /// Dropped after the store, for example a temporary directory.
+    pub resources: Box<dyn Any>,
 }
 
-fn oracle() -> Under {
-    Under {
-        store: Box::new(Oracle::default()),
-        _folder: None,
+/// Opens an empty control store.
+pub type OpenControl<'a> = &'a dyn Fn() -> TestControl;
+
+/// Runs every check.
+pub fn check_all(open: OpenControl<'_>) {
+    check_objects(open);
+    check_records(open);
+    check_metrics(open);
+    check_random_changes(open);
+}
+
+fn open_oracle() -> TestControl {
+    TestControl {
+        store: Box::new(NaiveControl::default()),
+        resources: Box::new(()),
     }
 }
 
-fn sqlite() -> Under {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SqliteControl::open(folder.path(), Durability::Process).unwrap();
-    Under {
-        store: Box::new(store),
-        _folder: Some(folder),
-    }
-}
-
-fn object(kind: Kind, id: &str, parent: &str, name: &str) -> Change {
+fn put_object(kind: ObjectKind, id: &str, parent: &str, name: &str) -> Change {
     let mut object = Object::new(kind, id.to_owned(), parent, name);
     object.set("of", id);
-    Change::Object(object)
+    Change::PutObject(object)
 }
 
-fn record(id: &str, since: i64, until: Option<i64>, place: i64, tags: &[&str]) -> Change {
-    Change::Record(Record {
+fn put_record(id: &str, since: i64, until: Option<i64>, position: i64, tags: &[&str]) -> Change {
+    Change::PutRecord(Record {
         dataset: "d".into(),
         id: id.into(),
         since,
         until,
-        place,
+        position,
         digest: format!("{id}{since}"),
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         body: json!({"input": id}).as_object().unwrap().clone(),
     })
 }
 
-fn asked(version: i64, tags: &[&str]) -> RecordsAsked {
-    RecordsAsked {
+fn record_filter(version: i64, tags: &[&str]) -> RecordFilter {
+    RecordFilter {
         dataset: "d".into(),
         version,
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
@@ -67,83 +85,98 @@ fn ids(objects: &[Object]) -> Vec<&str> {
     objects.iter().map(|object| object.id.as_str()).collect()
 }
 
-#[rstest]
-#[case::oracle(oracle())]
-#[case::sqlite(sqlite())]
-fn objects_are_found_newest_first_and_replaced_in_place(#[case] under: Under) {
-    let store = under.store;
-    let experiment = |id: &str| object(Kind::Experiment, id, "p", id);
+/// Objects are returned newest first, and replaced at their position.
+pub fn check_objects(open: OpenControl<'_>) {
+    let test = open();
+    let store = test.store.as_ref();
+    let experiment = |id: &str| put_object(ObjectKind::Experiment, id, "p", id);
     store
         .apply(vec![experiment("a"), experiment("b"), experiment("c")])
         .unwrap();
     store
-        .apply(vec![object(Kind::Experiment, "a", "p", "renamed")])
+        .apply(vec![put_object(
+            ObjectKind::Experiment,
+            "a",
+            "p",
+            "renamed",
+        )])
         .unwrap();
-    let all = Find::all(Kind::Experiment);
-    let found = store.find(&all).unwrap();
-    assert_eq!(ids(&found), ["c", "b", "a"]);
-    let next = Find {
-        before: Some(found[0].seq),
+    let all = ObjectFilter::all(ObjectKind::Experiment);
+    let objects = store.find(&all).unwrap();
+    assert_eq!(ids(&objects), ["c", "b", "a"]);
+    let next = ObjectFilter {
+        before: Some(objects[0].seq),
         limit: 1,
         ..all.clone()
     };
     assert_eq!(ids(&store.find(&next).unwrap()), ["b"]);
-    let by = |name: &str| Find {
+    let by = |name: &str| ObjectFilter {
         name: Some(name.to_owned()),
         ..all.clone()
     };
     assert_eq!(ids(&store.find(&by("renamed")).unwrap()), ["a"]);
     assert_eq!(ids(&store.find(&by("a")).unwrap()), [""; 0]);
-    let mut gone = found[1].clone();
-    gone.deleted = true;
-    store.apply(vec![Change::Object(gone)]).unwrap();
+    let mut deleted = objects[1].clone();
+    deleted.deleted = true;
+    store.apply(vec![Change::PutObject(deleted)]).unwrap();
     assert_eq!(ids(&store.find(&all).unwrap()), ["c", "a"]);
-    let deleted = Find {
+    let deleted = ObjectFilter {
         deleted: Some(true),
-        ..all
+        ..all.clone()
     };
     assert_eq!(ids(&store.find(&deleted).unwrap()), ["b"]);
+    store
+        .apply(vec![Change::RemoveObject {
+            kind: ObjectKind::Experiment,
+            id: "a".into(),
+        }])
+        .unwrap();
+    assert_eq!(ids(&store.find(&all).unwrap()), ["c"]);
 }
 
-#[rstest]
-#[case::oracle(oracle())]
-#[case::sqlite(sqlite())]
-fn a_version_holds_the_records_of_its_time(#[case] under: Under) {
-    let store = under.store;
+/// A version of a dataset contains the records that were inserted and not yet replaced in it.
+pub fn check_records(open: OpenControl<'_>) {
+    let test = open();
+    let store = test.store.as_ref();
     store
         .apply(vec![
-            record("a", 1, Some(2), 0, &["lang:de", "x:1"]),
-            record("a", 2, None, 0, &["lang:de"]),
-            record("b", 1, Some(3), 1, &[]),
-            record("c", 3, None, 2, &["lang:en"]),
+            put_record("a", 1, Some(2), 0, &["lang:de", "x:1"]),
+            put_record("a", 2, None, 0, &["lang:de"]),
+            put_record("b", 1, Some(3), 1, &[]),
+            put_record("c", 3, None, 2, &["lang:en"]),
         ])
         .unwrap();
-    let at = |asked: &RecordsAsked| -> Vec<(String, i64)> {
-        let records = store.records(asked).unwrap();
-        records.into_iter().map(|it| (it.id, it.since)).collect()
+    let ids_and_versions = |filter: &RecordFilter| -> Vec<(String, i64)> {
+        let records = store.records(filter).unwrap();
+        records
+            .into_iter()
+            .map(|record| (record.id, record.since))
+            .collect()
     };
     assert_eq!(
-        at(&asked(1, &[])),
+        ids_and_versions(&record_filter(1, &[])),
         [("a".to_owned(), 1), ("b".to_owned(), 1)]
     );
     assert_eq!(
-        at(&asked(2, &[])),
+        ids_and_versions(&record_filter(2, &[])),
         [("a".to_owned(), 2), ("b".to_owned(), 1)]
     );
     assert_eq!(
-        at(&asked(3, &[])),
+        ids_and_versions(&record_filter(3, &[])),
         [("a".to_owned(), 2), ("c".to_owned(), 3)]
     );
-    assert_eq!(at(&asked(1, &["lang:de", "x:1"])), [("a".to_owned(), 1)]);
-    assert_eq!(at(&asked(2, &["lang:de", "x:1"])), []);
+    assert_eq!(
+        ids_and_versions(&record_filter(1, &["lang:de", "x:1"])),
+        [("a".to_owned(), 1)]
+    );
+    assert_eq!(ids_and_versions(&record_filter(2, &["lang:de", "x:1"])), []);
 }
 
-#[rstest]
-#[case::oracle(oracle())]
-#[case::sqlite(sqlite())]
-fn metrics_are_added_and_keep_their_order(#[case] under: Under) {
-    let store = under.store;
-    let metric = |span: &str, label: &str| Change::Metric {
+/// Metrics are added and keep their order.
+pub fn check_metrics(open: OpenControl<'_>) {
+    let test = open();
+    let store = test.store.as_ref();
+    let metric = |span: &str, label: &str| Change::AddMetric {
         experiment: "e".into(),
         metric: Metric {
             span: span.into(),
@@ -152,7 +185,7 @@ fn metrics_are_added_and_keep_their_order(#[case] under: Under) {
         },
     };
     let run = |span: &str, start_ns: i64| {
-        Change::Member(Member {
+        Change::PutMember(Member {
             experiment: "e".into(),
             trace: "t".into(),
             span: span.into(),
@@ -173,15 +206,18 @@ fn metrics_are_added_and_keep_their_order(#[case] under: Under) {
             metric("", "sum"),
         ])
         .unwrap();
-    let labels = |of: MetricsOf| -> Vec<String> {
-        let metrics = store.metrics("e", of).unwrap();
-        metrics.into_iter().map(|it| it.span + &it.label).collect()
+    let labels = |scope: MetricScope| -> Vec<String> {
+        let metrics = store.metrics("e", scope).unwrap();
+        metrics
+            .into_iter()
+            .map(|metric| metric.span + &metric.label)
+            .collect()
     };
-    let between = |first_ns, last_ns| MetricsOf::Runs { first_ns, last_ns };
+    let between = |first_ns, last_ns| MetricScope::Runs { first_ns, last_ns };
     assert_eq!(labels(between(0, 29)), ["1b", "1a", "1b"]);
     assert_eq!(labels(between(0, 30)), ["1b", "1a", "2a", "1b"]);
-    assert_eq!(labels(MetricsOf::Whole), ["sum"]);
-    let after = |after| RunsAsked {
+    assert_eq!(labels(MetricScope::Experiment), ["sum"]);
+    let after = |after| RunFilter {
         experiment: "e",
         after,
         limit: 5,
@@ -189,14 +225,14 @@ fn metrics_are_added_and_keep_their_order(#[case] under: Under) {
     assert_eq!(store.runs(&after(Some((10, "1")))).unwrap().len(), 1);
     assert_eq!(store.totals("e").unwrap().runs, 2);
     store
-        .apply(vec![Change::ForgetMetrics {
+        .apply(vec![Change::RemoveMetrics {
             experiment: "e".into(),
         }])
         .unwrap();
-    assert_eq!(labels(MetricsOf::Whole), [""; 0]);
+    assert_eq!(labels(MetricScope::Experiment), [""; 0]);
 }
 
-/// A span id may stand in two traces, at different times.
+/// A span id may occur in two traces, at different times.
 fn trace_of(start_ns: i64) -> String {
     if start_ns < 5 { "t" } else { "u" }.to_owned()
 }
@@ -205,11 +241,11 @@ fn any_change() -> impl Strategy<Value = Change> {
     let id = prop::sample::select(vec!["a", "b", "c"]);
     prop_oneof![
         (id.clone(), 0i64..4, prop::option::of(1i64..5), 0i64..3).prop_map(
-            |(id, since, until, place)| {
-                let tags: &[&str] = if place == 0 { &["t:1"] } else { &[] };
-                // A place belongs to one record.
-                let place = place * 3 + i64::from(id.as_bytes()[0] - b'a');
-                record(id, since, until, place, tags)
+            |(id, since, until, position)| {
+                let tags: &[&str] = if position == 0 { &["t:1"] } else { &[] };
+                // A position belongs to one record.
+                let position = position * 3 + i64::from(id.as_bytes()[0] - b'a');
+                put_record(id, since, until, position, tags)
             }
         ),
         (id.clone(), 0i64..4).prop_map(|(id, since)| Change::RemoveRecord {
@@ -217,9 +253,18 @@ fn any_change() -> impl Strategy<Value = Change> {
             id: id.into(),
             since
         }),
-        (id.clone(), id.clone()).prop_map(|(id, name)| object(Kind::Dataset, id, "p", name)),
+        (id.clone(), id.clone()).prop_map(|(id, name)| put_object(
+            ObjectKind::Dataset,
+            id,
+            "p",
+            name
+        )),
+        id.clone().prop_map(|id| Change::RemoveObject {
+            kind: ObjectKind::Dataset,
+            id: id.into(),
+        }),
         (id.clone(), 0i64..9, any::<bool>()).prop_map(|(span, start_ns, run)| {
-            Change::Member(Member {
+            Change::PutMember(Member {
                 experiment: "e".into(),
                 trace: trace_of(start_ns),
                 span: span.into(),
@@ -231,12 +276,12 @@ fn any_change() -> impl Strategy<Value = Change> {
                 ..Member::default()
             })
         }),
-        (id.clone(), 0i64..9).prop_map(|(span, start_ns)| Change::ForgetMember {
+        (id.clone(), 0i64..9).prop_map(|(span, start_ns)| Change::RemoveMember {
             trace: trace_of(start_ns),
             span: span.into(),
         }),
-        (0i64..9).prop_map(|start_ns| Change::ForgetMembersBefore { start_ns }),
-        (id.clone(), id).prop_map(|(span, label)| Change::Metric {
+        (0i64..9).prop_map(|start_ns| Change::RemoveMembersBefore { start_ns }),
+        (id.clone(), id).prop_map(|(span, label)| Change::AddMetric {
             experiment: "e".into(),
             metric: Metric {
                 span: span.into(),
@@ -247,36 +292,60 @@ fn any_change() -> impl Strategy<Value = Change> {
     ]
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
-
-    #[test]
-    fn sqlite_answers_as_the_oracle_does(
-        changes in prop::collection::vec(any_change(), 0..30),
-        version in 0i64..5,
-        after in 0i64..9,
-    ) {
-        let (oracle, sqlite) = (oracle(), sqlite());
-        let stores = [&oracle.store, &sqlite.store];
+/// After random changes, the store answers like the oracle.
+pub fn check_random_changes(open: OpenControl<'_>) {
+    let strategy = (prop::collection::vec(any_change(), 0..30), 0i64..5, 0i64..9);
+    let config = ProptestConfig {
+        cases: 60,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let result = TestRunner::new(config).run(&strategy, |(changes, version, after)| {
+        let (test, oracle) = (open(), open_oracle());
+        let stores = [test.store.as_ref(), oracle.store.as_ref()];
         for store in stores {
             for change in &changes {
                 store.apply(vec![change.clone()]).unwrap();
             }
         }
-        let one = |store: &dyn ControlStore| {
-            let mut records = store.records(&asked(version, &[])).unwrap();
-            records.sort_by_key(|record| (record.place, record.id.clone(), record.since));
-            (
-                records,
-                store.records(&asked(version, &["t:1"])).unwrap().len(),
-                store.find(&Find { name: Some("b".into()), ..Find::all(Kind::Dataset) }).unwrap()
-                    .into_iter().map(|object| object.id).collect::<Vec<_>>(),
-                store.metrics("e", MetricsOf::Runs { first_ns: after, last_ns: 9 }).unwrap(),
-                store.runs(&RunsAsked { experiment: "e", after: Some((after, "b")), limit: 2 }).unwrap(),
-                store.totals("e").unwrap(),
-                store.members(Some(("t", "b"))).unwrap(),
-            )
-        };
-        prop_assert_eq!(one(stores[0].as_ref()), one(stores[1].as_ref()));
+        let [actual, expected] = stores.map(|store| answers(store, version, after));
+        prop_assert_eq!(actual, expected);
+        Ok(())
+    });
+    if let Err(failure) = result {
+        panic!("{failure}");
     }
+}
+
+/// The answers to one request of each kind, as text.
+fn answers(store: &dyn ControlStore, version: i64, after: i64) -> String {
+    let mut records = store.records(&record_filter(version, &[])).unwrap();
+    records.sort_by_key(|record| (record.position, record.id.clone(), record.since));
+    let tagged = store.records(&record_filter(version, &["t:1"])).unwrap();
+    let named = ObjectFilter {
+        name: Some("b".into()),
+        ..ObjectFilter::all(ObjectKind::Dataset)
+    };
+    let objects = store.find(&named).unwrap();
+    let range = MetricScope::Runs {
+        first_ns: after,
+        last_ns: 9,
+    };
+    let runs = RunFilter {
+        experiment: "e",
+        after: Some((after, "b")),
+        limit: 2,
+    };
+    format!(
+        "{:?}",
+        (
+            records,
+            tagged.len(),
+            ids(&objects),
+            store.metrics("e", range).unwrap(),
+            store.runs(&runs).unwrap(),
+            store.totals("e").unwrap(),
+            store.members(Some(("t", "b"))).unwrap(),
+        )
+    )
 }

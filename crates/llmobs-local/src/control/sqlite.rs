@@ -1,44 +1,38 @@
-//! The control plane in SQLite: `control.db` beside the spans.
+//! The control store in SQLite: `control.db` beside the spans.
 //!
 //! ```text
-//! objects  projects, datasets, experiments, prompts: what is looked up by stands in columns
-//! records  one row per version of a record; its content is zstd of JSON
-//! metrics  one row per measurement, added only
+//! objects  projects, datasets, experiments, prompts, evaluators, with columns for look-ups
+//! records  one row per version of a record; the body is zstd-compressed JSON
+//! metrics  one row per metric, added only
 //! members  one row per span of an experiment
 //! ```
 //!
-//! One connection writes, under a lock and with one flushed commit per request; readers are a few
-//! connections that each see one moment.
+//! One connection writes, under a lock and with one flushed commit per request. A few readers each
+//! see one state of the data.
 
-mod forget;
+mod removal;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
+use llmobs_sqlite::{ReaderPool, Schema};
 use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, OpenFlags, Row, params, params_from_iter};
+use rusqlite::{Connection, Row, params, params_from_iter};
 use serde_json::{Map, Value};
 
 use super::{
-    Change, ControlStore, Find, Kind, MEMBERS_AT_ONCE, Member, Metric, MetricsOf, Object, Record,
-    RecordsAsked, RunsAsked, Totals,
+    Change, ControlStore, MAX_MEMBERS_PER_PAGE, Member, Metric, MetricScope, Object, ObjectFilter,
+    ObjectKind, Record, RecordFilter, RunFilter, Totals,
 };
-use crate::store::{Durability, StoreError, meaning_of};
+use crate::store::{Durability, StoreError, open_error, sqlite_error};
 
-/// The file in the data folder.
+/// The file in the data directory.
 const FILE_NAME: &str = "control.db";
 
-/// Version of the tables, in `PRAGMA user_version`.
-const VERSION: i64 = 1;
+/// Maximum number of open readers; further reads wait.
+const MAX_READERS: usize = 8;
 
-/// Marks a file as ours in `PRAGMA application_id`: "LLMc".
-const APPLICATION_ID: i64 = 0x4c4c_4d63;
-
-/// Idle readers that are kept.
-const READERS: usize = 4;
-
-const TABLES: &str = "
+const VERSION_1: &str = "
 CREATE TABLE objects (
   seq INTEGER PRIMARY KEY,
   kind INTEGER NOT NULL,
@@ -89,125 +83,80 @@ CREATE INDEX members_run ON members
   (experiment, run, start, span, dur, err, tokens_in, tokens_out, tokens, cost);
 ";
 
-/// The control plane in one SQLite file.
-pub(crate) struct SqliteControl {
-    file: PathBuf,
+/// The file of the control store. Its application id reads "LLMc".
+static SCHEMA: Schema = Schema {
+    application_id: 0x4c4c_4d63,
+    migrations: &[VERSION_1],
+    incremental_vacuum: false,
+    writer_pragmas: "PRAGMA journal_size_limit = 67108864;",
+    reader_pragmas: "",
+    statement_cache_capacity: 32,
+};
+
+/// The control store in one SQLite file.
+pub struct SqliteControl {
     writer: Mutex<Connection>,
-    idle: Mutex<Vec<Connection>>,
+    readers: ReaderPool,
 }
 
 impl SqliteControl {
-    /// Opens the file in a folder that exists, and makes it if there is none.
-    pub(crate) fn open(folder: &Path, durability: Durability) -> Result<Self, StoreError> {
-        let file = folder.join(FILE_NAME);
-        let synchronous = match durability {
-            Durability::Full => "FULL",
-            Durability::Process => "OFF",
-        };
+    /// Opens the file in an existing directory, and creates it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the file cannot be used.
+    pub fn open(directory: &Path, durability: Durability) -> Result<Self, StoreError> {
+        let file = directory.join(FILE_NAME);
+        let writer = SCHEMA
+            .open_writer(&file, durability)
+            .map_err(|error| open_error(error, FILE_NAME))?;
         Ok(Self {
-            writer: Mutex::new(open_writer(&file, synchronous)?),
-            file,
-            idle: Mutex::new(Vec::new()),
+            writer: Mutex::new(writer),
+            readers: ReaderPool::new(file, &SCHEMA, MAX_READERS),
         })
     }
 
-    /// Runs `work` on a reader.
-    fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
-        let lock = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = lock().pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => open_reader(&self.file).map_err(|error| from_sqlite(&error))?,
-        };
-        let result = work(&connection)?;
-        let mut idle = lock();
-        if idle.len() < READERS {
-            idle.push(connection);
-        }
-        Ok(result)
+    /// Runs `work` in one read transaction.
+    fn read<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, ReadError>,
+    ) -> Result<T, StoreError> {
+        self.readers.read(work).map_err(StoreError::from)
     }
 }
 
-/// Why rows could not be read.
-enum Fault {
+/// Why rows cannot be read.
+enum ReadError {
     Sqlite(rusqlite::Error),
+    /// The content of a row is malformed.
     Content(String),
 }
 
-impl From<rusqlite::Error> for Fault {
+impl From<rusqlite::Error> for ReadError {
     fn from(error: rusqlite::Error) -> Self {
-        Fault::Sqlite(error)
+        ReadError::Sqlite(error)
     }
 }
 
-impl From<Fault> for StoreError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Sqlite(error) => from_sqlite(&error),
-            Fault::Content(reason) => damaged(reason),
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Sqlite(error) => sqlite_error(error, FILE_NAME),
+            ReadError::Content(reason) => StoreError::Damaged {
+                location: FILE_NAME.to_owned(),
+                cause: reason.into(),
+            },
         }
     }
 }
 
-fn open_writer(file: &Path, synchronous: &str) -> Result<Connection, StoreError> {
-    let connection = Connection::open(file).map_err(|error| from_sqlite(&error))?;
-    let prepare = || -> rusqlite::Result<Result<(), StoreError>> {
-        connection.busy_timeout(Duration::from_secs(5))?;
-        let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-        let found = number("PRAGMA user_version")?;
-        let tables = number("SELECT count(*) FROM sqlite_schema")?;
-        if tables > 0 && number("PRAGMA application_id")? != APPLICATION_ID {
-            let reason = "it is a database of another program".to_owned();
-            return Ok(Err(damaged(reason)));
-        }
-        if found > VERSION {
-            return Ok(Err(StoreError::Newer {
-                found,
-                known: VERSION,
-            }));
-        }
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", synchronous)?;
-        connection.pragma_update(None, "journal_size_limit", 67_108_864)?;
-        if tables == 0 {
-            connection.execute_batch(&format!(
-                "BEGIN IMMEDIATE; {TABLES}
-                 PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
-            ))?;
-        }
-        connection.set_prepared_statement_cache_capacity(32);
-        Ok(Ok(()))
-    };
-    prepare().map_err(|error| from_sqlite(&error))??;
-    Ok(connection)
-}
-
-fn open_reader(file: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(file, flags)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.set_prepared_statement_cache_capacity(32);
-    Ok(connection)
-}
-
-fn damaged(reason: String) -> StoreError {
-    StoreError::Damaged {
-        file: FILE_NAME.to_owned(),
-        reason,
-    }
-}
-
-fn from_sqlite(error: &rusqlite::Error) -> StoreError {
-    meaning_of(error, FILE_NAME)
-}
-
-/// A SELECT that grows by its conditions.
-struct Select {
+/// A SELECT to which conditions are added.
+struct SelectBuilder {
     sql: String,
     parameters: Vec<Sql>,
 }
 
-impl Select {
+impl SelectBuilder {
     fn new(sql: &str) -> Self {
         Self {
             sql: sql.to_owned(),
@@ -221,7 +170,7 @@ impl Select {
         self.parameters.extend(values);
     }
 
-    /// One of these values; any when there are none.
+    /// Adds that the column has one of the values, or any if there are none.
     fn and_in(&mut self, column: &str, values: &[String]) {
         if values.is_empty() {
             return;
@@ -236,11 +185,11 @@ fn text(value: &str) -> Sql {
     Sql::Text(value.to_owned())
 }
 
-fn limit_of(limit: usize) -> i64 {
+fn sql_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn object_of(kind: Kind, row: &Row<'_>) -> Result<Object, Fault> {
+fn decode_object(kind: ObjectKind, row: &Row<'_>) -> Result<Object, ReadError> {
     let body: String = row.get(5)?;
     Ok(Object {
         kind,
@@ -249,29 +198,29 @@ fn object_of(kind: Kind, row: &Row<'_>) -> Result<Object, Fault> {
         parent: row.get(2)?,
         name: row.get(3)?,
         deleted: row.get(4)?,
-        body: serde_json::from_str(&body).map_err(|error| Fault::Content(error.to_string()))?,
+        body: serde_json::from_str(&body).map_err(|error| ReadError::Content(error.to_string()))?,
     })
 }
 
-fn record_of(dataset: &str, row: &Row<'_>, tags: Vec<String>) -> Result<Record, Fault> {
-    let unreadable = |error: &dyn std::fmt::Display| Fault::Content(error.to_string());
-    let json = zstd::decode_all(row.get_ref(6)?.as_blob().map_err(|e| unreadable(&e))?)
-        .map_err(|error| unreadable(&error))?;
+fn decode_record(dataset: &str, row: &Row<'_>, tags: Vec<String>) -> Result<Record, ReadError> {
+    let malformed = |error: &dyn std::fmt::Display| ReadError::Content(error.to_string());
+    let json = zstd::decode_all(row.get_ref(6)?.as_blob().map_err(|e| malformed(&e))?)
+        .map_err(|error| malformed(&error))?;
     let body: Map<String, Value> =
-        serde_json::from_slice(&json).map_err(|error| unreadable(&error))?;
+        serde_json::from_slice(&json).map_err(|error| malformed(&error))?;
     Ok(Record {
         dataset: dataset.to_owned(),
         id: row.get(0)?,
         since: row.get(1)?,
         until: row.get(2)?,
-        place: row.get(3)?,
+        position: row.get(3)?,
         digest: row.get(4)?,
         tags,
         body,
     })
 }
 
-fn member_of(experiment: &str, row: &Row<'_>) -> rusqlite::Result<Member> {
+fn decode_member(experiment: &str, row: &Row<'_>) -> rusqlite::Result<Member> {
     Ok(Member {
         experiment: experiment.to_owned(),
         trace: row.get(0)?,
@@ -288,74 +237,78 @@ fn member_of(experiment: &str, row: &Row<'_>) -> rusqlite::Result<Member> {
 }
 
 impl ControlStore for SqliteControl {
-    fn find(&self, find: &Find) -> Result<Vec<Object>, StoreError> {
-        let mut select =
-            Select::new("SELECT seq, id, parent, name, deleted, body FROM objects WHERE kind = ?");
-        select.parameters.push(Sql::Integer(find.kind.code()));
-        select.and_in("id", &find.ids);
-        if let Some(parent) = &find.parent {
+    fn find(&self, filter: &ObjectFilter) -> Result<Vec<Object>, StoreError> {
+        let mut select = SelectBuilder::new(
+            "SELECT seq, id, parent, name, deleted, body FROM objects WHERE kind = ?",
+        );
+        select.parameters.push(Sql::Integer(filter.kind.code()));
+        select.and_in("id", &filter.ids);
+        if let Some(parent) = &filter.parent {
             select.and("parent = ?", [text(parent)]);
         }
-        if let Some(name) = &find.name {
+        if let Some(name) = &filter.name {
             select.and("name = ?", [text(name)]);
         }
-        if let Some(deleted) = find.deleted {
+        if let Some(deleted) = filter.deleted {
             select.and("deleted = ?", [Sql::Integer(i64::from(deleted))]);
         }
-        if let Some(before) = find.before {
+        if let Some(before) = filter.before {
             select.and("seq < ?", [Sql::Integer(before)]);
         }
         select.sql.push_str(" ORDER BY seq DESC LIMIT ?");
-        select.parameters.push(Sql::Integer(limit_of(find.limit)));
+        select
+            .parameters
+            .push(Sql::Integer(sql_limit(filter.limit)));
         self.read(|connection| {
             let mut statement = connection.prepare_cached(&select.sql)?;
             let mut rows = statement.query(params_from_iter(select.parameters))?;
-            let mut found = Vec::new();
+            let mut objects = Vec::new();
             while let Some(row) = rows.next()? {
-                found.push(object_of(find.kind, row)?);
+                objects.push(decode_object(filter.kind, row)?);
             }
-            Ok(found)
+            Ok(objects)
         })
     }
 
-    fn records(&self, asked: &RecordsAsked) -> Result<Vec<Record>, StoreError> {
-        let mut select = Select::new(
+    fn records(&self, filter: &RecordFilter) -> Result<Vec<Record>, StoreError> {
+        let mut select = SelectBuilder::new(
             "SELECT id, since, until, place, digest, tags, z FROM records WHERE dataset = ?",
         );
-        select.parameters.push(text(&asked.dataset));
+        select.parameters.push(text(&filter.dataset));
         select.and(
             "since <= ? AND (until IS NULL OR until > ?)",
-            [Sql::Integer(asked.version), Sql::Integer(asked.version)],
+            [Sql::Integer(filter.version), Sql::Integer(filter.version)],
         );
-        select.and_in("id", &asked.ids);
-        if let Some(after) = asked.after {
+        select.and_in("id", &filter.ids);
+        if let Some(after) = filter.after {
             select.and("place > ?", [Sql::Integer(after)]);
         }
         select.sql.push_str(" ORDER BY place, id");
         self.read(|connection| {
             let mut statement = connection.prepare_cached(&select.sql)?;
             let mut rows = statement.query(params_from_iter(select.parameters))?;
-            let mut found = Vec::new();
-            while found.len() < asked.limit
+            let mut records = Vec::new();
+            while records.len() < filter.limit
                 && let Some(row) = rows.next()?
             {
                 let tags: String = row.get(5)?;
                 let tags: Vec<String> = serde_json::from_str(&tags)
-                    .map_err(|error| Fault::Content(error.to_string()))?;
-                if asked.tags.iter().all(|wanted| tags.contains(wanted)) {
-                    found.push(record_of(&asked.dataset, row, tags)?);
+                    .map_err(|error| ReadError::Content(error.to_string()))?;
+                if filter.tags.iter().all(|wanted| tags.contains(wanted)) {
+                    records.push(decode_record(&filter.dataset, row, tags)?);
                 }
             }
-            Ok(found)
+            Ok(records)
         })
     }
 
-    fn metrics(&self, experiment: &str, of: MetricsOf) -> Result<Vec<Metric>, StoreError> {
-        let mut select = Select::new("SELECT span, label, body FROM metrics WHERE experiment = ?");
+    fn metrics(&self, experiment: &str, scope: MetricScope) -> Result<Vec<Metric>, StoreError> {
+        let mut select =
+            SelectBuilder::new("SELECT span, label, body FROM metrics WHERE experiment = ?");
         select.parameters.push(text(experiment));
-        match of {
-            MetricsOf::Whole => select.and("span = ''", []),
-            MetricsOf::Runs { first_ns, last_ns } => select.and(
+        match scope {
+            MetricScope::Experiment => select.and("span = ''", []),
+            MetricScope::Runs { first_ns, last_ns } => select.and(
                 "span IN (SELECT span FROM members WHERE experiment = ? AND run = 1
                           AND start BETWEEN ? AND ?)",
                 [
@@ -381,8 +334,8 @@ impl ControlStore for SqliteControl {
         })
     }
 
-    fn runs(&self, asked: &RunsAsked<'_>) -> Result<Vec<Member>, StoreError> {
-        let mut select = Select::new(
+    fn runs(&self, filter: &RunFilter<'_>) -> Result<Vec<Member>, StoreError> {
+        let mut select = SelectBuilder::new(
             "SELECT trace, span, run, start, dur, err,
                (SELECT SUM(tokens_in) FROM members AS one WHERE one.trace = root.trace),
                (SELECT SUM(tokens_out) FROM members AS one WHERE one.trace = root.trace),
@@ -390,17 +343,19 @@ impl ControlStore for SqliteControl {
                (SELECT SUM(cost) FROM members AS one WHERE one.trace = root.trace)
              FROM members AS root WHERE experiment = ? AND run = 1",
         );
-        select.parameters.push(text(asked.experiment));
-        if let Some((start, span)) = asked.after {
+        select.parameters.push(text(filter.experiment));
+        if let Some((start, span)) = filter.after {
             select.and("(start, span) > (?, ?)", [Sql::Integer(start), text(span)]);
         }
         select.sql.push_str(" ORDER BY start, span LIMIT ?");
-        select.parameters.push(Sql::Integer(limit_of(asked.limit)));
+        select
+            .parameters
+            .push(Sql::Integer(sql_limit(filter.limit)));
         self.read(|connection| {
             let members = connection
                 .prepare_cached(&select.sql)?
                 .query_map(params_from_iter(select.parameters), |row| {
-                    member_of(asked.experiment, row)
+                    decode_member(filter.experiment, row)
                 })?
                 .collect::<rusqlite::Result<_>>()?;
             Ok(members)
@@ -433,11 +388,14 @@ impl ControlStore for SqliteControl {
 
     fn check(&self) -> Result<Vec<String>, StoreError> {
         self.read(|connection| {
-            let told: Vec<String> = connection
+            let lines: Vec<String> = connection
                 .prepare("PRAGMA integrity_check(100)")?
                 .query_map([], |row| row.get(0))?
                 .collect::<rusqlite::Result<_>>()?;
-            Ok(told.into_iter().filter(|line| line != "ok").collect())
+            let faults = lines.into_iter().filter(|line| line != "ok");
+            Ok(faults
+                .map(|fault| format!("{FILE_NAME}: {fault}"))
+                .collect())
         })
     }
 
@@ -449,7 +407,7 @@ impl ControlStore for SqliteControl {
                     "SELECT trace, span FROM members WHERE (trace, span) > (?1, ?2)
                      ORDER BY trace, span LIMIT ?3",
                 )?
-                .query_map(params![trace, span, MEMBERS_AT_ONCE as i64], |row| {
+                .query_map(params![trace, span, MAX_MEMBERS_PER_PAGE as i64], |row| {
                     Ok((row.get(0)?, row.get(1)?))
                 })?
                 .collect::<rusqlite::Result<_>>()?;
@@ -468,28 +426,28 @@ impl ControlStore for SqliteControl {
     fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut attempt = || -> rusqlite::Result<()> {
-            // Rolls itself back when dropped without a commit.
+            // Rolls back when dropped without a commit.
             let transaction = connection.transaction()?;
             for change in &changes {
-                make(&transaction, change)?;
+                apply_change(&transaction, change)?;
             }
             transaction.commit()
         };
-        attempt().map_err(|error| from_sqlite(&error))
+        attempt().map_err(|error| sqlite_error(error, FILE_NAME))
     }
 }
 
 fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
-    serde_json::to_string(value).map_err(foreign)
+    serde_json::to_string(value).map_err(conversion_error)
 }
 
-fn foreign(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+fn conversion_error(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::ToSqlConversionFailure(Box::new(error))
 }
 
-fn make(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
+fn apply_change(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
     match change {
-        Change::Object(object) => connection
+        Change::PutObject(object) => connection
             .prepare_cached(
                 "INSERT INTO objects (kind, id, parent, name, deleted, body)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)
@@ -504,9 +462,12 @@ fn make(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
                 object.deleted,
                 json(&object.body)?
             ])?,
-        Change::Record(record) => {
-            let body = serde_json::to_vec(&record.body).map_err(foreign)?;
-            let z = zstd::encode_all(body.as_slice(), 3).map_err(foreign)?;
+        Change::RemoveObject { kind, id } => connection
+            .prepare_cached("DELETE FROM objects WHERE kind = ?1 AND id = ?2")?
+            .execute(params![kind.code(), id])?,
+        Change::PutRecord(record) => {
+            let body = serde_json::to_vec(&record.body).map_err(conversion_error)?;
+            let z = zstd::encode_all(body.as_slice(), 3).map_err(conversion_error)?;
             connection
                 .prepare_cached("INSERT OR REPLACE INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
                 .execute(params![
@@ -514,7 +475,7 @@ fn make(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
                     record.id,
                     record.since,
                     record.until,
-                    record.place,
+                    record.position,
                     record.digest,
                     json(&record.tags)?,
                     z
@@ -523,15 +484,15 @@ fn make(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
         Change::RemoveRecord { dataset, id, since } => connection
             .prepare_cached("DELETE FROM records WHERE dataset = ?1 AND id = ?2 AND since = ?3")?
             .execute(params![dataset, id, since])?,
-        Change::Metric { experiment, metric } => connection
+        Change::AddMetric { experiment, metric } => connection
             .prepare_cached(
                 "INSERT INTO metrics (experiment, span, label, body) VALUES (?1, ?2, ?3, ?4)",
             )?
             .execute(params![experiment, metric.span, metric.label, metric.body])?,
-        Change::ForgetMetrics { experiment } => connection
+        Change::RemoveMetrics { experiment } => connection
             .prepare_cached("DELETE FROM metrics WHERE experiment = ?1")?
             .execute([experiment])?,
-        Change::Member(member) => connection
+        Change::PutMember(member) => connection
             .prepare_cached(
                 "INSERT OR REPLACE INTO members VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?
@@ -548,22 +509,37 @@ fn make(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
                 member.total_tokens,
                 member.cost_usd
             ])?,
-        Change::ForgetMember { trace, span } => forget::member(connection, trace, span)?,
-        Change::ForgetMembersBefore { start_ns } => forget::before(connection, *start_ns)?,
+        Change::RemoveMember { trace, span } => removal::remove_member(connection, trace, span)?,
+        Change::RemoveMembersBefore { start_ns } => removal::remove_members_before(connection, *start_ns)?,
     };
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::conformance::{self, TestControl};
     use super::*;
 
+    fn open_empty() -> TestControl {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteControl::open(directory.path(), Durability::Process).unwrap();
+        TestControl {
+            store: Box::new(store),
+            resources: Box::new(directory),
+        }
+    }
+
     #[test]
-    fn a_newer_schema_and_a_foreign_file_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || SqliteControl::open(folder.path(), Durability::Process);
+    fn passes_the_conformance_suite() {
+        conformance::check_all(&open_empty);
+    }
+
+    #[test]
+    fn refuses_newer_schema_and_files_of_other_programs() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || SqliteControl::open(directory.path(), Durability::Process);
         drop(open().unwrap());
-        let file = Connection::open(folder.path().join(FILE_NAME)).unwrap();
+        let file = Connection::open(directory.path().join(FILE_NAME)).unwrap();
         file.pragma_update(None, "user_version", 99).unwrap();
         assert!(matches!(open(), Err(StoreError::Newer { found: 99, .. })));
         file.pragma_update(None, "application_id", 1).unwrap();

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::update::{self, SpanUpdate};
 use crate::http::ApiError;
-use crate::store::{SpanStore, TargetedEvaluation};
+use crate::span_store::SpanStore;
+use crate::store::TargetedEvaluation;
 use llmobs_core::model::Span;
 
 /// The items of a request, mapped but not stored.
@@ -25,7 +26,7 @@ impl Batch {
     pub(crate) fn append(
         &mut self,
         other: Batch,
-        store: &dyn SpanStore,
+        store: &SpanStore,
     ) -> Result<Vec<String>, ApiError> {
         let mut refused = other.refused;
         self.spans.extend(other.spans);

@@ -146,7 +146,7 @@ fn accept(
         }
     }
     let skipped_count = skipped.len();
-    let store = backend.store.as_ref();
+    let store = &backend.store;
     backend.ancestry.link(&mut batch.spans, skipped, store)?;
     let accepted = match store_batch(store, &backend.options, batch, now_ms()) {
         Err(error) if error.status != StatusCode::BAD_REQUEST || skipped_count == 0 => {

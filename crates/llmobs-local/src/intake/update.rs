@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use super::json_value::id_to_text;
 use super::span::{SpanDefaults, span_of};
-use crate::store::{SpanStore, StoreError};
+use crate::span_store::SpanStore;
+use crate::store::StoreError;
 use llmobs_core::model::{Io, Span, SpanId, TraceId};
 
 /// An update, before its span is looked up.
@@ -38,7 +39,7 @@ pub(super) fn lock() -> MutexGuard<'static, ()> {
 /// fail to `refused`.
 pub(super) fn apply(
     updates: Vec<SpanUpdate>,
-    store: &dyn SpanStore,
+    store: &SpanStore,
     spans: &mut Vec<Span>,
     refused: &mut Vec<String>,
 ) -> Result<(), StoreError> {

@@ -1,11 +1,15 @@
-//! What goes, what stays, and that others are served meanwhile.
+//! What a purge removes and keeps, and that requests are served meanwhile.
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::super::store::{CheckStep, Durability, SqliteStore, TargetedEvaluation};
-use super::super::store::{EvaluationTarget, Search};
+use std::sync::Arc;
+
 use super::*;
+use crate::control::SqliteControl;
+use crate::store::{
+    CheckStep, Durability, EvaluationTarget, Search, SqliteStore, TargetedEvaluation,
+};
 use crate::{DataDir, LocalOptions};
 use llmobs_core::model::{Evaluation, Io, Span, SpanId, TimeWindow, TraceId};
 
@@ -22,7 +26,7 @@ fn span(number: i64, start_ms: i64) -> Span {
     }
 }
 
-fn judged(target: EvaluationTarget, timestamp_ms: i64) -> TargetedEvaluation {
+fn evaluation(target: EvaluationTarget, timestamp_ms: i64) -> TargetedEvaluation {
     TargetedEvaluation {
         target,
         ml_app: String::new(),
@@ -35,15 +39,15 @@ fn judged(target: EvaluationTarget, timestamp_ms: i64) -> TargetedEvaluation {
     }
 }
 
-fn of_span(number: i64, timestamp_ms: i64) -> TargetedEvaluation {
+fn evaluation_of_span(number: i64, timestamp_ms: i64) -> TargetedEvaluation {
     let target = EvaluationTarget::Span {
         trace_id: Some(TraceId::from(format!("t{number}"))),
         span_id: SpanId::from(number.to_string()),
     };
-    judged(target, timestamp_ms)
+    evaluation(target, timestamp_ms)
 }
 
-fn starts(store: &dyn SpanStore) -> Vec<i64> {
+fn starts(store: &SpanStore) -> Vec<i64> {
     let search = Search {
         newest_first: false,
         limit: usize::MAX,
@@ -63,52 +67,54 @@ fn starts(store: &dyn SpanStore) -> Vec<i64> {
     starts
 }
 
-fn run(mut purge: Purge, store: &dyn SpanStore) -> Removed {
-    let mut removed = Removed::default();
+fn run(mut purge: Purge, store: &SpanStore) -> RemovedCounts {
+    let mut removed = RemovedCounts::default();
     while !purge.is_done() {
         let step = purge.step(store).unwrap();
         removed.spans += step.spans;
         removed.evaluations += step.evaluations;
-        // It goes to and fro as JSON.
+        // Commands pass it as JSON.
         let text = serde_json::to_string(&purge).unwrap();
         purge = serde_json::from_str(&text).unwrap();
     }
     removed
 }
 
-fn open(folder: &tempfile::TempDir) -> SqliteStore {
-    SqliteStore::open(folder.path(), Durability::Process).unwrap()
+fn open(directory: &tempfile::TempDir) -> SpanStore {
+    let spans = SqliteStore::open(directory.path(), Durability::Process).unwrap();
+    let control = SqliteControl::open(directory.path(), Durability::Process).unwrap();
+    SpanStore::new(Arc::new(spans), Arc::new(control))
 }
 
 #[test]
-fn what_began_before_goes_with_what_was_said_about_it_and_the_rest_stays() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(&folder);
+fn removes_old_spans_with_their_evaluations_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
     let days = |days: i64| NOW - days * DAY_MS;
-    // More than one step removes.
+    // More than one step.
     let spans = (0..1_300).map(|n| span(n, if n < 1_200 { days(40) + n } else { days(3) + n }));
     store.append(spans.collect()).unwrap();
     let session = |number: i64| EvaluationTarget::Session(format!("s{number}"));
-    let bare = |number: i64| EvaluationTarget::Span {
+    let span_only = |number: i64| EvaluationTarget::Span {
         trace_id: None,
         span_id: SpanId::from(number.to_string()),
     };
     let trace = |number: i64| EvaluationTarget::Trace(TraceId::from(format!("t{number}")));
     store
         .attach_evaluations(vec![
-            // About spans that go: by the span's end, or because they are old.
-            of_span(1, days(2)),
-            judged(session(2), days(39)),
-            judged(bare(3), days(39)),
-            judged(trace(4), days(39)),
-            of_span(7_777, days(35)),
-            // About spans that stay, however old; and about none, but young: its span may come.
-            of_span(1_250, days(39)),
-            judged(session(1_251), days(39)),
-            judged(bare(1_252), days(39)),
-            judged(trace(1_253), days(39)),
-            of_span(8_888, days(1)),
-            judged(session(5), days(1)),
+            // On removed spans: removed with the span, or by age.
+            evaluation_of_span(1, days(2)),
+            evaluation(session(2), days(39)),
+            evaluation(span_only(3), days(39)),
+            evaluation(trace(4), days(39)),
+            evaluation_of_span(7_777, days(35)),
+            // On kept spans of any age, and recent ones without a target: it may still arrive.
+            evaluation_of_span(1_250, days(39)),
+            evaluation(session(1_251), days(39)),
+            evaluation(span_only(1_252), days(39)),
+            evaluation(trace(1_253), days(39)),
+            evaluation_of_span(8_888, days(1)),
+            evaluation(session(5), days(1)),
         ])
         .unwrap();
     let retention = Retention {
@@ -125,9 +131,9 @@ fn what_began_before_goes_with_what_was_said_about_it_and_the_rest_stays() {
         let kept = store.span(&trace, &id).unwrap().unwrap();
         assert_eq!(kept.evaluations.len(), 1, "{number}");
     }
-    assert_eq!(run(retention.purge(NOW), &store), Removed::default());
+    assert_eq!(run(retention.purge(NOW), &store), RemovedCounts::default());
     for step in [
-        CheckStep::File,
+        CheckStep::Storage,
         CheckStep::Spans { after: None },
         CheckStep::Evaluations { after: None },
         CheckStep::Changes,
@@ -137,9 +143,9 @@ fn what_began_before_goes_with_what_was_said_about_it_and_the_rest_stays() {
 }
 
 #[test]
-fn by_size_the_oldest_go_until_it_fits_and_the_space_goes_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(&folder);
+fn removes_the_oldest_spans_by_size_and_releases_space() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
     let noise = |n: i64| -> String {
         let mut state = n.unsigned_abs() + 1;
         std::iter::repeat_with(|| {
@@ -164,33 +170,35 @@ fn by_size_the_oldest_go_until_it_fits_and_the_space_goes_back() {
         });
         store.append(spans.collect()).unwrap();
     }
-    store.attach_evaluations(vec![of_span(1, NOW)]).unwrap();
-    let before = store.usage().unwrap();
-    let most = before.used_bytes / 2;
-    let removed = run(Purge::new(None, Some(most), GiveBack::All), &store);
-    let after = store.usage().unwrap();
-    assert!(after.used_bytes <= most, "{after:?} of {before:?}");
-    assert!(after.used_bytes > most / 2, "no more than needed");
-    assert_eq!(after.free_bytes, 0, "given back");
-    let left = starts(&store);
-    assert_eq!(left.len() as u64 + removed.spans, 2_000);
+    store
+        .attach_evaluations(vec![evaluation_of_span(1, NOW)])
+        .unwrap();
+    let before = store.maintenance().usage().unwrap();
+    let limit = before.used_bytes / 2;
+    let removed = run(Purge::new(None, Some(limit), SpaceRelease::All), &store);
+    let after = store.maintenance().usage().unwrap();
+    assert!(after.used_bytes <= limit, "{after:?} of {before:?}");
+    assert!(after.used_bytes > limit / 2, "removed more than necessary");
+    assert_eq!(after.free_bytes, 0, "free space is returned");
+    let remaining = starts(&store);
+    assert_eq!(remaining.len() as u64 + removed.spans, 2_000);
     assert_eq!(
-        left.first(),
+        remaining.first(),
         Some(&(NOW + removed.spans as i64)),
-        "the oldest went"
+        "the oldest spans are removed"
     );
     assert_eq!(removed.evaluations, 1);
-    // A limit below an empty store empties it and comes to an end.
-    run(Purge::new(None, Some(1), GiveBack::Surplus), &store);
+    // A limit below the size of an empty store removes everything and terminates.
+    run(Purge::new(None, Some(1), SpaceRelease::Surplus), &store);
     assert_eq!(store.stats().unwrap().spans, 0);
     store.append(vec![span(1, NOW)]).unwrap();
     assert_eq!(starts(&store), [NOW]);
 }
 
 #[test]
-fn ingest_and_reads_go_on_during_a_purge() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(&folder);
+fn serves_writes_and_reads_during_a_purge() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
     let old = (0..5_000).map(|n| span(n, n));
     store.append(old.collect()).unwrap();
     std::thread::scope(|scope| {
@@ -205,23 +213,23 @@ fn ingest_and_reads_go_on_during_a_purge() {
                 store.span(&trace, &id).unwrap();
             }
         });
-        run(Purge::new(Some(NOW), None, GiveBack::All), &store);
+        run(Purge::new(Some(NOW), None, SpaceRelease::All), &store);
         writing.join().unwrap();
         reading.join().unwrap();
     });
-    let left = starts(&store);
-    assert_eq!((left.len(), left[0]), (100, NOW + 10_000));
+    let remaining = starts(&store);
+    assert_eq!((remaining.len(), remaining[0]), (100, NOW + 10_000));
 }
 
 #[tokio::test]
-async fn an_owner_holds_to_its_retention_from_the_start() {
-    let folder = tempfile::tempdir().unwrap();
+async fn retention_runs_at_once() {
+    let directory = tempfile::tempdir().unwrap();
     let options = LocalOptions {
         retention: Retention {
             max_age: Some(Duration::from_secs(60)),
             max_bytes: None,
         },
-        ..LocalOptions::new(DataDir::Folder(folder.path().to_owned()))
+        ..LocalOptions::new(DataDir::Path(directory.path().to_owned()))
     };
     let backend = LocalBackend::open(options).unwrap();
     let store = backend.inner.store.clone();

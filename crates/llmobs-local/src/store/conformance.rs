@@ -1,32 +1,266 @@
-//! One suite for every `SpanStore`: random histories, each question answered as the oracle does.
+//! The conformance suite of span stores.
+//!
+//! Every [`SpanEngine`] must pass [`check_all`]. Random histories are applied to the engine and to
+//! a naive in-memory store, the oracle, and both must answer every request alike. A check panics
+//! when the engine deviates.
+//!
+//! ```ignore
+//! #[test]
+//! fn my_engine_conforms() {
+//!     llmobs_local::store::conformance::check_all(&|| TestEngine {
+//!         engine: Arc::new(MyEngine::open_empty()),
+//!         must_aggregate: false,
+//!         resources: Box::new(()),
+//!     });
+//! }
+//! ```
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a check fails by panicking, like any test"
+)]
 
+mod aggregation;
+mod naive_store;
 mod random;
-mod sums;
 
+use std::any::Any;
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use proptest::test_runner::{TestCaseResult, TestRunner};
 
-use super::oracle::NaiveStore;
 use super::{
-    CheckStep, Durability, EvaluationTarget, Outcome, Position, PurgeStep, Search, SpanStore,
-    SqliteStore, SweepStep, TargetedEvaluation,
+    CheckStep, EvaluationPurgeStep, EvaluationTarget, IndexProgress, Search, SearchOutcome,
+    SpanEngine, SpanPurgeStep, TargetedEvaluation,
 };
 use llmobs_core::model::{Span, SpanId, TimeWindow, TraceId};
-use random::{Write, any_evaluation, any_span, history, search};
+use naive_store::NaiveStore;
+use random::{Operation, any_evaluation, any_span, history, search};
 
-const ALL: TimeWindow = TimeWindow {
+pub use aggregation::{check_aggregation, check_aggregation_of_recent_writes};
+
+/// How long a derived index may take to catch up.
+const INDEX_TIMEOUT: Duration = Duration::from_secs(60);
+
+const ALL_TIME: TimeWindow = TimeWindow {
     from_ms: i64::MIN,
     to_ms: i64::MAX,
 };
 
-fn open() -> (tempfile::TempDir, SqliteStore) {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(folder.path(), Durability::Process).unwrap();
-    (folder, store)
+/// An empty engine under test.
+pub struct TestEngine {
+    /// The engine.
+    pub engine: Arc<dyn SpanEngine>,
+    /// Whether `SpanReader::aggregate` must answer every aggregation of the suite.
+    pub must_aggregate: bool,
+    /// Dropped after the engine, for example a temporary directory.
+    pub resources: Box<dyn Any>,
 }
 
-fn collect(store: &dyn SpanStore, search: &Search) -> (Vec<Span>, Outcome) {
+/// Opens an empty engine.
+pub type OpenEngine<'a> = &'a dyn Fn() -> TestEngine;
+
+/// Runs every check.
+pub fn check_all(open: OpenEngine<'_>) {
+    check_random_histories(open);
+    check_aggregation(open);
+    check_aggregation_of_recent_writes(open);
+    check_pages_during_writes(open);
+    check_order_within_one_millisecond(open);
+    check_break_of_a_visitor(open);
+    check_search_without_time(open);
+    check_concurrent_writers(open);
+}
+
+/// Random histories: every search, look-up and count answers like the oracle.
+pub fn check_random_histories(open: OpenEngine<'_>) {
+    let strategy = (
+        history(any_span(), any_evaluation()),
+        proptest::collection::vec(search(), 1..12),
+    );
+    run_cases(48, &strategy, |(history, searches)| {
+        let test = open();
+        let engine = test.engine.as_ref();
+        let oracle = NaiveStore::default();
+        let stores: [&dyn SpanEngine; 2] = [engine, &oracle];
+        for operation in &history {
+            apply(operation, engine, &oracle);
+            for search in &searches {
+                let [actual, expected] = stores.map(|store| search_all_pages(store, search));
+                prop_assert_eq!(actual, expected, "{:?}", search);
+            }
+        }
+        wait_for_index(engine);
+        for search in &searches {
+            let [actual, expected] = stores.map(|store| search_all_pages(store, search));
+            prop_assert_eq!(actual, expected, "with an up-to-date index: {:?}", search);
+        }
+        for trace in ["t1", "t2", "t3", "none"] {
+            let trace = TraceId::from(trace);
+            let [actual, expected] = stores.map(|store| store.trace(&trace).unwrap());
+            prop_assert_eq!(actual, expected);
+            let span = SpanId::from("2");
+            let [actual, expected] = stores.map(|store| store.span(&trace, &span).unwrap());
+            prop_assert_eq!(actual, expected);
+        }
+        let [actual, expected] = stores.map(|store| store.stats().unwrap());
+        prop_assert_eq!(actual, expected);
+        let [actual, expected] = stores.map(|store| store.usage().unwrap().oldest_start_ns);
+        prop_assert_eq!(actual, expected);
+        let [actual, expected] = stores.map(all_evaluations);
+        prop_assert_eq!(actual, expected);
+        prop_assert_eq!(all_faults(engine), [""; 0]);
+        Ok(())
+    });
+}
+
+/// Pages return each span once, and none is missed, while another thread writes.
+pub fn check_pages_during_writes(open: OpenEngine<'_>) {
+    let test = open();
+    let store = test.engine.as_ref();
+    let old = (0..500).map(|n| span_at(n / 3 * 1_000_000, &format!("old-{n}")));
+    store.append(old.collect()).unwrap();
+    let mut search = Search {
+        limit: 7,
+        ..Search::within(ALL_TIME)
+    };
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for n in 0..300 {
+                store
+                    .append(vec![span_at(n % 170 * 1_000_000, &format!("new-{n}"))])
+                    .unwrap();
+            }
+        });
+        let mut returned = Vec::new();
+        loop {
+            let (spans, outcome) = search_page(store, &search);
+            returned.extend(spans.iter().map(|span| span.span_id.to_string()));
+            search.after = outcome.next;
+            if outcome.next.is_none() {
+                break;
+            }
+        }
+        writer.join().unwrap();
+        let mut distinct = returned.clone();
+        distinct.sort();
+        distinct.dedup();
+        assert_eq!(distinct.len(), returned.len(), "a span was returned twice");
+        let old = distinct.iter().filter(|id| id.starts_with("old")).count();
+        assert_eq!(old, 500, "a span that existed before the search was missed");
+    });
+}
+
+/// Thousands of spans that start in one millisecond keep the order in which they arrived.
+pub fn check_order_within_one_millisecond(open: OpenEngine<'_>) {
+    let test = open();
+    let store = test.engine.as_ref();
+    let spans: Vec<Span> = (0..3_000).map(|n| span_at(5, &format!("{n:04}"))).collect();
+    for chunk in spans.chunks(700) {
+        store.append(chunk.to_vec()).unwrap();
+    }
+    store.append(vec![span_at(1_000_005, "next")]).unwrap();
+    let search = Search {
+        limit: 1_000,
+        newest_first: false,
+        ..Search::within(ALL_TIME)
+    };
+    let spans = search_all_pages(store, &search);
+    let ids: Vec<&str> = spans.iter().map(|span| span.span_id.as_str()).collect();
+    assert_eq!(ids.len(), 3_001);
+    assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
+}
+
+/// A span for which the visitor returns `Break` is not delivered, and is on the next page.
+pub fn check_break_of_a_visitor(open: OpenEngine<'_>) {
+    let test = open();
+    let store = test.engine.as_ref();
+    store
+        .append(vec![span_at(1, "1"), span_at(2, "2"), span_at(3, "3")])
+        .unwrap();
+    let mut delivered = Vec::new();
+    let outcome = store
+        .search(&Search::within(ALL_TIME), &mut |span| {
+            if delivered.len() == 1 {
+                return ControlFlow::Break(());
+            }
+            delivered.push(span.span_id);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let search = Search {
+        after: outcome.next,
+        ..Search::within(ALL_TIME)
+    };
+    let (rest, _) = search_page(store, &search);
+    assert_eq!(delivered, [SpanId::from("3")]);
+    assert_eq!(rest, [span_at(2, "2"), span_at(1, "1")]);
+}
+
+/// A search without any time budget makes progress, and says where to continue.
+pub fn check_search_without_time(open: OpenEngine<'_>) {
+    let test = open();
+    let store = test.engine.as_ref();
+    store
+        .append((0..50).map(|n| span_at(n, &n.to_string())).collect())
+        .unwrap();
+    let search = Search {
+        budget: Duration::ZERO,
+        query: Some(llmobs_core::query::parse("nothing-matches-this").unwrap()),
+        ..Search::within(ALL_TIME)
+    };
+    let (spans, outcome) = search_page(store, &search);
+    assert!(spans.is_empty());
+    assert!(outcome.partial);
+    assert_eq!(outcome.next.map(|next| next.start_ns), Some(49));
+    assert!(search_all_pages(store, &search).is_empty());
+}
+
+/// All writes of concurrent threads are acknowledged and stored.
+pub fn check_concurrent_writers(open: OpenEngine<'_>) {
+    let test = open();
+    let store = test.engine.as_ref();
+    std::thread::scope(|scope| {
+        for writer in 0..16 {
+            scope.spawn(move || {
+                for n in 0..20 {
+                    store
+                        .append(vec![span_at(n, &format!("{writer}-{n}"))])
+                        .unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(store.stats().unwrap().spans, 320);
+}
+
+fn run_cases<S: Strategy>(cases: u32, strategy: &S, check: impl Fn(S::Value) -> TestCaseResult) {
+    let config = ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    if let Err(failure) = TestRunner::new(config).run(strategy, check) {
+        panic!("{failure}");
+    }
+}
+
+fn span_at(start_ns: i64, id: &str) -> Span {
+    Span {
+        trace_id: TraceId::from("t"),
+        span_id: SpanId::from(id),
+        start_ns,
+        ..Span::default()
+    }
+}
+
+fn search_page(store: &dyn SpanEngine, search: &Search) -> (Vec<Span>, SearchOutcome) {
     let mut spans = Vec::new();
     let outcome = store
         .search(search, &mut |span| {
@@ -37,11 +271,11 @@ fn collect(store: &dyn SpanStore, search: &Search) -> (Vec<Span>, Outcome) {
     (spans, outcome)
 }
 
-fn walk(store: &dyn SpanStore, search: &Search) -> Vec<Span> {
+fn search_all_pages(store: &dyn SpanEngine, search: &Search) -> Vec<Span> {
     let mut search = search.clone();
     let mut all = Vec::new();
     loop {
-        let (spans, outcome) = collect(store, &search);
+        let (spans, outcome) = search_page(store, &search);
         all.extend(spans);
         match outcome.next {
             None => return all,
@@ -50,66 +284,75 @@ fn walk(store: &dyn SpanStore, search: &Search) -> Vec<Span> {
     }
 }
 
-/// Waits until the index has all that was written.
-fn settle(store: &SqliteStore) {
-    assert!(
-        store.settle(std::time::Duration::from_secs(60)),
-        "{:?}",
-        store.index_progress()
-    );
+/// Waits until the derived index, if there is one, contains all writes.
+fn wait_for_index(store: &dyn SpanEngine) {
+    let last_change = store.usage().unwrap().last_change;
+    let deadline = Instant::now() + INDEX_TIMEOUT;
+    loop {
+        match store.index_progress() {
+            None => return,
+            Some(IndexProgress::UpTo(seq)) if seq >= last_change => return,
+            progress => assert!(Instant::now() < deadline, "{progress:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
-fn purge(store: &dyn SpanStore, before_ns: i64) -> Vec<(TraceId, SpanId)> {
-    let mut gone = Vec::new();
+/// Purges in small steps. Returns the removed spans.
+fn purge(store: &dyn SpanEngine, before_ns: i64) -> Vec<(TraceId, SpanId)> {
+    let mut removed = Vec::new();
     loop {
-        let step = PurgeStep {
+        let step = SpanPurgeStep {
             before_ns,
             limit: 3,
         };
-        let purged = store.purge(step).unwrap();
-        gone.extend(purged.spans);
-        if !purged.more {
+        let outcome = store.purge_spans(step).unwrap();
+        removed.extend(outcome.spans);
+        if !outcome.more {
             break;
         }
     }
     let mut after = None;
     loop {
-        let step = SweepStep {
+        let step = EvaluationPurgeStep {
             before_ms: 2,
             after,
             limit: 2,
         };
-        after = store.sweep(step).unwrap().next;
+        after = store.purge_evaluations(step).unwrap().next;
         if after.is_none() {
-            return gone;
+            return removed;
         }
     }
 }
 
-/// Does to both what a history says.
-fn apply(write: &Write, sqlite: &SqliteStore, oracle: &NaiveStore) {
-    let stores: [&dyn SpanStore; 2] = [sqlite, oracle];
-    match write {
-        Write::Spans(spans) => {
+/// Applies an operation to the engine and to the oracle.
+fn apply(operation: &Operation, engine: &dyn SpanEngine, oracle: &NaiveStore) {
+    let stores: [&dyn SpanEngine; 2] = [engine, oracle];
+    match operation {
+        Operation::Append(spans) => {
             for store in stores {
                 store.append(spans.clone()).map(drop).unwrap();
             }
         }
-        Write::Evaluations(list) => {
+        Operation::AttachEvaluations(evaluations) => {
             for store in stores {
-                store.attach_evaluations(list.clone()).map(drop).unwrap();
+                store
+                    .attach_evaluations(evaluations.clone())
+                    .map(drop)
+                    .unwrap();
             }
         }
-        Write::Purge(before_ns) => {
-            let [gone, expected] = stores.map(|store| purge(store, *before_ns));
-            assert_eq!(gone, expected);
+        Operation::Purge(before_ns) => {
+            let [actual, expected] = stores.map(|store| purge(store, *before_ns));
+            assert_eq!(actual, expected);
         }
-        Write::Settle => settle(sqlite),
-        Write::Rebuild => sqlite.rebuild_index(),
+        Operation::WaitForIndex => wait_for_index(engine),
+        Operation::Reindex => engine.reindex(),
     }
 }
 
-fn all_evaluations(store: &dyn SpanStore) -> Vec<TargetedEvaluation> {
+fn all_evaluations(store: &dyn SpanEngine) -> Vec<TargetedEvaluation> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
         let page = store.evaluations(after, 2).unwrap();
@@ -117,14 +360,14 @@ fn all_evaluations(store: &dyn SpanStore) -> Vec<TargetedEvaluation> {
             return all;
         };
         after = Some(last.arrival);
-        all.extend(page.into_iter().map(|arrived| {
-            let mut targeted = arrived.evaluation;
+        all.extend(page.into_iter().map(|stored| {
+            let mut targeted = stored.evaluation;
             let is_id = matches!(
                 targeted.target,
                 EvaluationTarget::Span { .. } | EvaluationTarget::Trace(_)
             );
             if is_id {
-                // An id needs no narrowing, so the application is kept with the words sent only.
+                // The application does not restrict an id, so a store need not keep it.
                 targeted.ml_app.clear();
             }
             targeted
@@ -132,15 +375,15 @@ fn all_evaluations(store: &dyn SpanStore) -> Vec<TargetedEvaluation> {
     }
 }
 
-/// What a check finds, all of it.
-fn faults(store: &dyn SpanStore) -> Vec<String> {
+/// The faults that a complete check reports.
+fn all_faults(store: &dyn SpanEngine) -> Vec<String> {
     let mut faults = Vec::new();
-    let mut step = Some(CheckStep::File);
-    while let Some(at) = step {
-        let checked = store.check(at).unwrap();
-        faults.extend(checked.faults);
-        step = match (at, checked.next) {
-            (CheckStep::File, _) => Some(CheckStep::Spans { after: None }),
+    let mut step = Some(CheckStep::Storage);
+    while let Some(current) = step {
+        let outcome = store.check(current).unwrap();
+        faults.extend(outcome.faults);
+        step = match (current, outcome.next) {
+            (CheckStep::Storage, _) => Some(CheckStep::Spans { after: None }),
             (CheckStep::Spans { .. }, after @ Some(_)) => Some(CheckStep::Spans { after }),
             (CheckStep::Spans { .. }, None) => Some(CheckStep::Evaluations { after: None }),
             (CheckStep::Evaluations { .. }, after @ Some(_)) => {
@@ -152,188 +395,4 @@ fn faults(store: &dyn SpanStore) -> Vec<String> {
         };
     }
     faults
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-    #[test]
-    fn every_store_answers_as_the_oracle(
-        history in history(any_span(), any_evaluation()),
-        searches in proptest::collection::vec(search(), 1..12)
-    ) {
-        let (_folder, sqlite) = open();
-        let oracle = NaiveStore::default();
-        let stores: [&dyn SpanStore; 2] = [&sqlite, &oracle];
-        for write in &history {
-            apply(write, &sqlite, &oracle);
-            for search in &searches {
-                let [found, expected] = stores.map(|store| walk(store, search));
-                prop_assert_eq!(found, expected, "{:?}", search);
-            }
-        }
-        settle(&sqlite);
-        let check = sqlite.verify_index(std::time::Duration::from_secs(60)).unwrap().unwrap();
-        prop_assert!(check.is_clean(), "{:?}", check);
-        prop_assert_eq!(check.agreeing, sqlite.stats().unwrap().spans);
-        for search in &searches {
-            let [found, expected] = stores.map(|store| walk(store, search));
-            prop_assert_eq!(found, expected, "by the index alone: {:?}", search);
-        }
-        for trace in ["t1", "t2", "t3", "none"] {
-            let trace = TraceId::from(trace);
-            let [found, expected] = stores.map(|store| store.trace(&trace).unwrap());
-            prop_assert_eq!(found, expected);
-            let span = SpanId::from("2");
-            let [found, expected] = stores.map(|store| store.span(&trace, &span).unwrap());
-            prop_assert_eq!(found, expected);
-        }
-        let [found, expected] = stores.map(|store| store.stats().unwrap());
-        prop_assert_eq!(found, expected);
-        let [found, expected] = stores.map(|store| store.usage().unwrap().oldest_start_ns);
-        prop_assert_eq!(found, expected);
-        let [found, expected] = stores.map(all_evaluations);
-        prop_assert_eq!(found, expected);
-        prop_assert_eq!(faults(&sqlite), [""; 0]);
-    }
-}
-
-fn at(start_ns: i64, id: &str) -> Span {
-    Span {
-        trace_id: TraceId::from("t"),
-        span_id: SpanId::from(id),
-        start_ns,
-        ..Span::default()
-    }
-}
-
-#[test]
-fn a_walk_shows_each_span_once_while_others_write() {
-    let (_folder, store) = open();
-    let old = (0..500).map(|n| at(n / 3 * 1_000_000, &format!("old-{n}")));
-    store.append(old.collect()).unwrap();
-    let mut search = Search {
-        limit: 7,
-        ..Search::within(ALL)
-    };
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            for n in 0..300 {
-                store
-                    .append(vec![at(n % 170 * 1_000_000, &format!("new-{n}"))])
-                    .unwrap();
-            }
-        });
-        let mut seen = Vec::new();
-        loop {
-            let (spans, outcome) = collect(&store, &search);
-            seen.extend(spans.iter().map(|span| span.span_id.to_string()));
-            search.after = outcome.next;
-            if outcome.next.is_none() {
-                break;
-            }
-        }
-        writer.join().unwrap();
-        let mut once = seen.clone();
-        once.sort();
-        once.dedup();
-        assert_eq!(once.len(), seen.len(), "a span was shown twice");
-        let old = once.iter().filter(|id| id.starts_with("old")).count();
-        assert_eq!(old, 500, "a span that was there from the start was missed");
-    });
-}
-
-#[test]
-fn more_spans_of_one_millisecond_than_keys_keep_their_order() {
-    let (_folder, store) = open();
-    let spans: Vec<Span> = (0..3_000).map(|n| at(5, &format!("{n:04}"))).collect();
-    for chunk in spans.chunks(700) {
-        store.append(chunk.to_vec()).unwrap();
-    }
-    store.append(vec![at(1_000_005, "next")]).unwrap();
-    let search = Search {
-        limit: 1_000,
-        newest_first: false,
-        ..Search::within(ALL)
-    };
-    let found = walk(&store, &search);
-    let ids: Vec<&str> = found.iter().map(|span| span.span_id.as_str()).collect();
-    assert_eq!(ids.len(), 3_001);
-    assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
-}
-
-#[test]
-fn what_was_acknowledged_is_there_after_a_sudden_end() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(folder.path(), Durability::Full).unwrap();
-    let id = store.store_id().to_owned();
-    store.append(vec![at(1, "1")]).unwrap();
-    // Never closed: no checkpoint, no last words.
-    std::mem::forget(store);
-    let again = SqliteStore::open(folder.path(), Durability::Full).unwrap();
-    assert_eq!(again.store_id(), id);
-    assert_eq!(again.trace(&TraceId::from("t")).unwrap(), [at(1, "1")]);
-}
-
-#[test]
-fn a_refused_span_counts_as_not_delivered() {
-    let (_folder, store) = open();
-    store
-        .append(vec![at(1, "1"), at(2, "2"), at(3, "3")])
-        .unwrap();
-    let mut taken = Vec::new();
-    let outcome = store
-        .search(&Search::within(ALL), &mut |span| {
-            if taken.len() == 1 {
-                return ControlFlow::Break(());
-            }
-            taken.push(span.span_id);
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-    let search = Search {
-        after: outcome.next,
-        ..Search::within(ALL)
-    };
-    let (rest, _) = collect(&store, &search);
-    assert_eq!(taken, [SpanId::from("3")]);
-    assert_eq!(rest, [at(2, "2"), at(1, "1")]);
-}
-
-#[test]
-fn a_search_out_of_time_says_where_to_go_on() {
-    let (_folder, store) = open();
-    store
-        .append((0..50).map(|n| at(n, &n.to_string())).collect())
-        .unwrap();
-    let search = Search {
-        budget: std::time::Duration::ZERO,
-        query: Some(llmobs_core::query::parse("nothing-matches-this").unwrap()),
-        ..Search::within(ALL)
-    };
-    let (spans, outcome) = collect(&store, &search);
-    assert!(spans.is_empty());
-    assert!(outcome.partial);
-    assert!(
-        outcome
-            .next
-            .is_some_and(|next: Position| next.start_ns == 49)
-    );
-    assert!(walk(&store, &search).is_empty(), "the walk comes to an end");
-}
-
-#[test]
-fn concurrent_senders_are_all_acknowledged() {
-    let (_folder, store) = open();
-    std::thread::scope(|scope| {
-        for sender in 0..16 {
-            let store = &store;
-            scope.spawn(move || {
-                for n in 0..20 {
-                    store.append(vec![at(n, &format!("{sender}-{n}"))]).unwrap();
-                }
-            });
-        }
-    });
-    assert_eq!(store.stats().unwrap().spans, 320);
 }

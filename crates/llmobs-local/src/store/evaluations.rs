@@ -1,8 +1,8 @@
-//! What an evaluation is about, and the keys by which it finds its spans.
+//! The targets of evaluations, and the keys that join evaluations with spans.
 //!
-//! An evaluation and its span arrive in any order, so neither is written into the other: the
-//! evaluation is kept under the key of its target, and a span that is read asks for all keys that
-//! could mean it.
+//! An evaluation and its span arrive in any order, so neither is written into the other. An
+//! evaluation is stored under the key of its target. When a span is read, the store looks up all
+//! keys that can refer to the span.
 
 use std::collections::BTreeMap;
 
@@ -10,32 +10,32 @@ use serde::{Deserialize, Serialize};
 
 use llmobs_core::model::{Evaluation, EventKind, Span, SpanId, TraceId};
 
-/// An evaluation or feedback with what it is about.
+/// An evaluation or feedback with its target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TargetedEvaluation {
-    /// What it is about.
+    /// The target.
     pub target: EvaluationTarget,
-    /// The application that sent it; empty when it did not say. Narrows the targets that are not ids.
+    /// The application that sent it; empty if unknown. Restricts targets that are not ids.
     pub ml_app: String,
-    /// The judgement.
+    /// The evaluation.
     pub evaluation: Evaluation,
 }
 
-/// What an evaluation is about.
+/// The target of an evaluation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EvaluationTarget {
     /// One span.
     Span {
-        /// Its trace; `None` when only the span was named.
+        /// Its trace; `None` when the evaluation names only the span.
         trace_id: Option<TraceId>,
-        /// The span.
+        /// The id of the span.
         span_id: SpanId,
     },
-    /// A whole trace: shown on its root spans.
+    /// A trace: shown on its root spans.
     Trace(TraceId),
-    /// A whole session: shown on the root spans of its traces.
+    /// A session: shown on the root spans of its traces.
     Session(String),
-    /// The spans that carry a tag.
+    /// The spans that have a tag.
     Tag {
         /// Key of the tag.
         key: String,
@@ -46,31 +46,32 @@ pub enum EvaluationTarget {
     JoinKey(String),
 }
 
-/// Stands between the parts of a key; escaped inside them.
+/// Separates the parts of a key. Escaped inside them.
 const SEPARATOR: char = '\u{1f}';
 
-/// Comes right behind it.
-const BEHIND_SEPARATOR: char = '\u{20}';
+/// The character after [`SEPARATOR`].
+const AFTER_SEPARATOR: char = '\u{20}';
 
-/// What keys begin with: the kinds of targets.
+/// The first part of each key: the kind of the target.
 pub(super) const SCOPES: [&str; 6] = ["span", "span-id", "trace", "session", "tag", "join-key"];
 
-/// All keys of a scope come at or behind the first and before the second, in the order of bytes.
-pub(super) fn bounds_of(scope: &str) -> [String; 2] {
-    [SEPARATOR, BEHIND_SEPARATOR].map(|end| format!("{scope}{end}"))
+/// The bounds of all keys of a scope, in byte order: the first is inclusive, the second exclusive.
+pub(super) fn scope_bounds(scope: &str) -> [String; 2] {
+    [SEPARATOR, AFTER_SEPARATOR].map(|end| format!("{scope}{end}"))
 }
 
-/// Likewise the keys of single spans of a trace.
-pub(super) fn bounds_within(trace: &str) -> [String; 2] {
-    bounds_of(&key_of("span", &[trace]))
+/// The bounds of the keys of single spans of a trace.
+pub(super) fn trace_bounds(trace: &str) -> [String; 2] {
+    scope_bounds(&build_key("span", &[trace]))
 }
 
 /// The scope of a key.
-pub(super) fn scope_of(key: &str) -> &str {
+pub(super) fn key_scope(key: &str) -> &str {
     key.split(SEPARATOR).next().unwrap_or(key)
 }
 
-fn key_of(scope: &str, parts: &[&str]) -> String {
+/// Builds a key.
+fn build_key(scope: &str, parts: &[&str]) -> String {
     let mut key = scope.to_owned();
     for part in parts {
         key.push(SEPARATOR);
@@ -92,7 +93,7 @@ pub(super) fn parse_key(key: &str) -> (&str, Vec<String>) {
     while let Some(c) = characters.next() {
         match c {
             SEPARATOR => parts.push(String::new()),
-            // What follows is meant literally.
+            // The next character is literal.
             '\\' => push_last(&mut parts, characters.next()),
             c => push_last(&mut parts, Some(c)),
         }
@@ -107,9 +108,9 @@ fn push_last(parts: &mut [String], c: Option<char>) {
 }
 
 impl EvaluationTarget {
-    /// What a key means, with the application in it, if it has one. `None` for a key of no kind
-    /// that is known.
-    pub(super) fn of_key(key: &str) -> Option<(Self, String)> {
+    /// The target of a key, and the application in the key, or an empty text. `None` for a key of
+    /// an unknown kind.
+    pub(super) fn from_key(key: &str) -> Option<(Self, String)> {
         let (scope, parts) = parse_key(key);
         let mut parts = parts.into_iter();
         let mut part = || parts.next();
@@ -141,26 +142,26 @@ impl EvaluationTarget {
 }
 
 impl TargetedEvaluation {
-    /// The key under which this evaluation is kept.
+    /// The key under which this evaluation is stored.
     pub(super) fn key(&self) -> String {
         let app = self.ml_app.as_str();
         match &self.target {
             EvaluationTarget::Span {
                 trace_id: Some(trace),
                 span_id,
-            } => key_of("span", &[trace.as_str(), span_id.as_str()]),
+            } => build_key("span", &[trace.as_str(), span_id.as_str()]),
             EvaluationTarget::Span {
                 trace_id: None,
                 span_id,
-            } => key_of("span-id", &[span_id.as_str()]),
-            EvaluationTarget::Trace(trace) => key_of("trace", &[trace.as_str()]),
-            EvaluationTarget::Session(session) => key_of("session", &[session, app]),
-            EvaluationTarget::Tag { key, value } => key_of("tag", &[key, value, app]),
-            EvaluationTarget::JoinKey(join) => key_of("join-key", &[join, app]),
+            } => build_key("span-id", &[span_id.as_str()]),
+            EvaluationTarget::Trace(trace) => build_key("trace", &[trace.as_str()]),
+            EvaluationTarget::Session(session) => build_key("session", &[session, app]),
+            EvaluationTarget::Tag { key, value } => build_key("tag", &[key, value, app]),
+            EvaluationTarget::JoinKey(join) => build_key("join-key", &[join, app]),
         }
     }
 
-    /// The tag key that spans must be asked for, when this is a tag join.
+    /// The key of the tag, if this evaluation joins by a tag.
     pub(super) fn tag_key(&self) -> Option<&str> {
         match &self.target {
             EvaluationTarget::Tag { key, .. } => Some(key),
@@ -169,7 +170,8 @@ impl TargetedEvaluation {
     }
 }
 
-/// All keys under which an evaluation of this span may be kept. `tag_keys` are those in use.
+/// All keys under which an evaluation of this span may be stored. `tag_keys` are the tag keys that
+/// evaluations join on.
 pub(super) fn keys_of_span<'a>(
     span: &Span,
     tag_keys: impl Iterator<Item = &'a str>,
@@ -182,38 +184,41 @@ pub(super) fn keys_of_span<'a>(
     }
     .unwrap_or_default();
     let mut keys = vec![
-        key_of("span", &[span.trace_id.as_str(), span.span_id.as_str()]),
-        key_of("span-id", &[span.span_id.as_str()]),
+        build_key("span", &[span.trace_id.as_str(), span.span_id.as_str()]),
+        build_key("span-id", &[span.span_id.as_str()]),
     ];
     if span.is_root() {
-        keys.push(key_of("trace", &[span.trace_id.as_str()]));
+        keys.push(build_key("trace", &[span.trace_id.as_str()]));
         if let Some(session) = &span.session_id {
-            keys.extend(apps.iter().map(|app| key_of("session", &[session, app])));
+            keys.extend(apps.iter().map(|app| build_key("session", &[session, app])));
         }
     }
     for tag_key in tag_keys {
         for value in span.tag_values(tag_key) {
-            keys.extend(apps.iter().map(|app| key_of("tag", &[tag_key, value, app])));
+            keys.extend(
+                apps.iter()
+                    .map(|app| build_key("tag", &[tag_key, value, app])),
+            );
         }
     }
     if let Some(join) = span.extra.get("feedback_join_key").and_then(|v| v.as_str()) {
-        keys.extend(apps.iter().map(|app| key_of("join-key", &[join, app])));
+        keys.extend(apps.iter().map(|app| build_key("join-key", &[join, app])));
     }
     keys
 }
 
-/// Puts an evaluation on a span, unless a newer one of the same label is there.
+/// Adds an evaluation to a span, unless the span has a newer one with the same label.
 ///
-/// Of equal timestamps the one put last stays: put them in order of arrival.
-pub(super) fn put(span: &mut Span, evaluation: Evaluation) {
+/// Of equal timestamps the last one wins, so add evaluations in the order of arrival.
+pub(super) fn add_to_span(span: &mut Span, evaluation: Evaluation) {
     let map: &mut BTreeMap<String, Evaluation> = match evaluation.event_kind {
         EventKind::Evaluation => &mut span.evaluations,
         EventKind::Feedback => &mut span.feedback,
     };
-    let newer = map
+    let has_newer = map
         .get(&evaluation.label)
-        .is_some_and(|kept| kept.timestamp_ms > evaluation.timestamp_ms);
-    if !newer {
+        .is_some_and(|present| present.timestamp_ms > evaluation.timestamp_ms);
+    if !has_newer {
         map.insert(evaluation.label.clone(), evaluation);
     }
 }
@@ -224,25 +229,25 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_key_is_read_back(
+        fn keys_parse_to_their_parts(
             scope in proptest::sample::select(SCOPES.as_slice()),
             parts in proptest::collection::vec("[ab\\\\\u{1f}]{0,4}", 1..4),
         ) {
             let texts: Vec<&str> = parts.iter().map(String::as_str).collect();
-            let key = key_of(scope, &texts);
+            let key = build_key(scope, &texts);
             proptest::prop_assert_eq!(parse_key(&key), (scope, parts.clone()));
-            proptest::prop_assert_eq!(scope_of(&key), scope);
-            let [first, end] = bounds_within(&parts[0]);
+            proptest::prop_assert_eq!(key_scope(&key), scope);
+            let [first, end] = trace_bounds(&parts[0]);
             proptest::prop_assert_eq!(first <= key && key < end, scope == "span" && parts.len() > 1);
             for other in SCOPES {
-                let [first, end] = bounds_of(other);
+                let [first, end] = scope_bounds(other);
                 proptest::prop_assert_eq!(first <= key && key < end, scope == other);
             }
         }
     }
 
     #[test]
-    fn parts_of_a_key_cannot_run_into_each_other() {
+    fn separators_inside_parts_do_not_collide() {
         let tag = |key: &str, value: &str| {
             TargetedEvaluation {
                 target: EvaluationTarget::Tag {
@@ -259,11 +264,11 @@ mod tests {
     }
 
     #[test]
-    fn a_key_gives_its_target_back() {
+    fn keys_parse_to_their_targets() {
         let odd = "a\u{1f}b\\c".to_owned();
         let trace_id = Some(TraceId::from(odd.as_str()));
         let span_id = SpanId::from("\\");
-        for (target, keeps_app) in [
+        for (target, has_app) in [
             (
                 EvaluationTarget::Span {
                     trace_id,
@@ -294,39 +299,35 @@ mod tests {
                 ml_app: odd.clone(),
                 evaluation: Evaluation::default(),
             };
-            let app = if keeps_app {
-                odd.clone()
-            } else {
-                String::new()
-            };
-            assert!(SCOPES.contains(&scope_of(&targeted.key())));
-            let found = EvaluationTarget::of_key(&targeted.key());
-            assert_eq!(found, Some((target, app)));
+            let app = if has_app { odd.clone() } else { String::new() };
+            assert!(SCOPES.contains(&key_scope(&targeted.key())));
+            let parsed = EvaluationTarget::from_key(&targeted.key());
+            assert_eq!(parsed, Some((target, app)));
         }
-        for strange in [
+        for unknown in [
             "",
             "span",
             "span\u{1f}t",
             "trace\u{1f}t\u{1f}more",
             "mail\u{1f}x",
         ] {
-            assert_eq!(EvaluationTarget::of_key(strange), None, "{strange:?}");
+            assert_eq!(EvaluationTarget::from_key(unknown), None, "{unknown:?}");
         }
     }
 
     #[test]
-    fn the_newest_of_a_label_stays_and_the_later_wins_a_tie() {
-        let judged = |ms, value: i64| Evaluation {
+    fn newest_evaluation_wins_and_the_last_one_on_a_tie() {
+        let evaluation = |ms, value: i64| Evaluation {
             label: "tone".into(),
             timestamp_ms: ms,
             value: Some(value.into()),
             ..Evaluation::default()
         };
         let mut span = Span::default();
-        put(&mut span, judged(5, 1));
-        put(&mut span, judged(4, 2));
+        add_to_span(&mut span, evaluation(5, 1));
+        add_to_span(&mut span, evaluation(4, 2));
         assert_eq!(span.evaluations["tone"].value, Some(1.into()));
-        put(&mut span, judged(5, 3));
+        add_to_span(&mut span, evaluation(5, 3));
         assert_eq!(span.evaluations["tone"].value, Some(3.into()));
     }
 }

@@ -1,25 +1,28 @@
-//! The derived index over the spans: tantivy, built from the outbox, never the only copy.
+//! The search index: a tantivy index derived from the store.
 //!
-//! The store decides what is true; the index only says where to look. It is one thread behind the
-//! writer ([`indexer`]), so a search takes one consistent view of it, reads from the outbox which
-//! spans changed since ([`changes`]), and judges those by their rows ([`mod@search`]). What the index
-//! finds is judged by its row, too, so an index that finds too much costs time and nothing else;
-//! that it never finds too little is what `query::index` promises and its tests hold.
+//! The store is the source of truth; the index only tells where to look. One thread follows the
+//! writer ([`indexer`]). A search takes one consistent view of the index, reads from the outbox
+//! which spans changed since that view ([`changes`]), and looks at these spans as well
+//! ([`mod@search`]). Every candidate is compared with its row or span, so an index that finds too
+//! much costs time and nothing else. `query::index` guarantees, and its tests verify, that the
+//! index never finds too little.
 //!
-//! It may be deleted at any time and is rebuilt when it is missing, damaged, of another version or
-//! of another store. Until that is done searches read rows: slower, and right.
+//! The index may be deleted at any time. It is rebuilt when it is missing, damaged, or belongs to
+//! another version or store. Until then searches read rows, which is slower and equally correct.
 
+mod aggregate;
 mod changes;
 mod compile;
 mod document;
+mod error;
 mod files;
-mod gather;
 mod indexer;
 mod schema;
 mod search;
-mod shared;
+mod state;
 mod top;
 mod verify;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -28,105 +31,95 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tantivy::Searcher;
-
-pub(super) use changes::last_change;
-pub(super) use gather::gather;
-pub(super) use search::{is_worth_it, search};
-pub use shared::IndexProgress;
-pub(super) use shared::Shared;
+pub use aggregate::ParallelScan;
+pub(super) use aggregate::aggregate;
+pub(super) use search::{search, should_use_index};
+pub use state::IndexProgress;
 pub use verify::IndexCheck;
 pub(super) use verify::verify;
+pub(super) use view::IndexView;
 
-use super::recent::Recent;
-use super::schema::open_reader;
-use super::{Ack, StoreError};
+use super::StoreError;
+use super::outbox::OutboxState;
+use super::schema::{SCHEMA, from_sqlite};
 use indexer::Indexer;
-use schema::Fields;
+use state::IndexState;
 
-/// The folder of the index within the data folder.
-pub(super) const FOLDER: &str = "index";
+/// The directory of the index in the data directory.
+pub(super) const DIRECTORY_NAME: &str = "index";
 
-/// Writers wait when this many changes are not in the index yet: a search judges each of them.
-const MAX_BEHIND: i64 = 8_000;
+/// Writers wait when more changes than this are missing from the index: every search looks at each
+/// of them.
+const MAX_CHANGES_BEHIND: i64 = 8_000;
 
-/// Longest wait of one write for the index.
-const MAX_WAIT: Duration = Duration::from_secs(2);
+/// Longest time that one write waits for the index.
+const MAX_WRITE_DELAY: Duration = Duration::from_secs(2);
 
-/// One consistent moment of the index.
-#[derive(Clone)]
-pub(super) struct View {
-    searcher: Searcher,
-    fields: Fields,
-    /// The last change that is in it.
-    seq: i64,
-    /// The changes since, as far as they are at hand.
-    recent: Arc<Recent>,
-}
-
-/// The index of a store, kept up to date by a thread of its own until it is dropped.
+/// The index of a store. A thread keeps it up to date until it is dropped.
 pub(super) struct Index {
-    shared: Arc<Shared>,
+    state: Arc<IndexState>,
     indexer: Indexer,
 }
 
 impl Index {
-    /// Starts the index of the store in `file`. Returns at once; what is missing is built behind.
+    /// Starts the index of the store in `file`. Returns at once; the thread builds what is missing.
     pub(super) fn start(
         file: &Path,
         store_id: &str,
-        shared: Arc<Shared>,
+        outbox: Arc<OutboxState>,
     ) -> Result<Self, StoreError> {
-        let folder = folder_beside(file);
-        let connection = open_reader(file).map_err(|e| super::schema::from_sqlite(&e))?;
-        let indexer = Indexer::start(folder, store_id.to_owned(), connection, shared.clone())?;
-        Ok(Self { shared, indexer })
+        let directory = index_directory(file);
+        let connection = SCHEMA.open_reader(file).map_err(from_sqlite)?;
+        let state = Arc::new(IndexState::new(outbox));
+        let indexer = Indexer::start(directory, store_id.to_owned(), connection, state.clone())?;
+        Ok(Self { state, indexer })
     }
 
-    /// What may be searched now; `None` while it is being built or does not work.
-    pub(super) fn view(&self) -> Option<Arc<View>> {
-        self.shared.view()
+    /// The current view; `None` while the index is being built or does not work.
+    pub(super) fn view(&self) -> Option<Arc<IndexView>> {
+        self.state.view()
     }
 
-    /// Tells of a write that was acknowledged, and waits if the index is too far behind.
-    pub(super) fn written(&self, ack: Ack) {
-        self.shared.written(ack.seq);
+    /// Wakes the indexer after a write was acknowledged, and waits if the index is too far behind.
+    pub(super) fn on_write(&self, seq: i64) {
+        self.state.set_written(seq);
         self.indexer.wake();
-        let until = Instant::now() + MAX_WAIT;
-        while self.shared.is_searchable()
-            && ack.seq - self.shared.seq() > MAX_BEHIND
-            && Instant::now() < until
+        let deadline = Instant::now() + MAX_WRITE_DELAY;
+        while self.state.is_searchable()
+            && seq - self.state.indexed_seq() > MAX_CHANGES_BEHIND
+            && Instant::now() < deadline
         {
-            self.shared.wait_for_commit(until);
+            self.state.wait_for_commit(deadline);
         }
     }
 
-    /// Waits until the index has everything up to `seq`; whether it has.
+    /// Waits until the index contains all changes up to `seq`. `false` after the timeout, or when
+    /// the index does not work.
     pub(super) fn wait_for(&self, seq: i64, timeout: Duration) -> bool {
         self.indexer.wake();
-        let until = Instant::now() + timeout;
-        while self.shared.view().is_none_or(|view| view.seq < seq) {
-            if Instant::now() >= until || self.shared.has_failed() {
+        let deadline = Instant::now() + timeout;
+        while self.state.view().is_none_or(|view| view.seq < seq) {
+            if Instant::now() >= deadline || self.state.has_failed() {
                 return false;
             }
-            self.shared.wait_for_commit(until);
+            self.state.wait_for_commit(deadline);
         }
         true
     }
 
-    /// Builds it again from nothing; searches read rows until that is done.
+    /// Starts to rebuild the index. Searches read rows until it is done.
     pub(super) fn rebuild(&self) {
-        self.shared.ask_for_rebuild();
+        self.state.request_rebuild();
         self.indexer.wake();
     }
 
-    /// How far it is.
+    /// The progress of the index.
     pub(super) fn progress(&self) -> IndexProgress {
-        self.shared.progress()
+        self.state.progress()
     }
 }
 
-/// The folder of the index of a store's file.
-pub(super) fn folder_beside(file: &Path) -> PathBuf {
-    file.with_file_name(FOLDER)
+/// The directory of the index of a store's file.
+pub(super) fn index_directory(file: &Path) -> PathBuf {
+    file.with_file_name(DIRECTORY_NAME)
 }

@@ -1,4 +1,4 @@
-//! Joins spans that were read with the evaluations kept for them.
+//! Joins spans with their stored evaluations.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -6,29 +6,32 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-use super::evaluations::{SCOPES, bounds_of, bounds_within, keys_of_span, put, scope_of};
+use super::evaluations::{
+    SCOPES, add_to_span, key_scope, keys_of_span, scope_bounds, trace_bounds,
+};
 use llmobs_core::model::{Evaluation, Span, TraceId};
 
-const ANY_BETWEEN: &str = "SELECT 1 FROM evals WHERE target >= ?1 AND target < ?2 LIMIT 1";
+/// Whether any evaluation has a key in a range.
+const EXISTS_BETWEEN: &str = "SELECT 1 FROM evals WHERE target >= ?1 AND target < ?2 LIMIT 1";
 
-/// Reads evaluations within one transaction of a reader.
-pub(super) struct Joiner {
+/// Reads evaluations within one read transaction.
+pub(super) struct EvaluationJoiner {
     tag_keys: Vec<String>,
-    /// The kinds of targets of all that is kept: saves most look-ups.
+    /// The scopes of all stored evaluations. Saves most look-ups.
     scopes: Vec<&'static str>,
-    /// Whether anything is kept for single spans of a trace, of those asked for so far.
+    /// Whether the spans of a trace have evaluations of their own, by trace, as far as read.
     traces: RefCell<HashMap<TraceId, bool>>,
 }
 
-/// Traces remembered at most.
-const MOST_TRACES: usize = 10_000;
+/// Maximum number of cached traces.
+const MAX_TRACES: usize = 10_000;
 
-impl Joiner {
+impl EvaluationJoiner {
     pub(super) fn new(connection: &Connection) -> rusqlite::Result<Self> {
-        let mut in_use = connection.prepare_cached(ANY_BETWEEN)?;
+        let mut exists = connection.prepare_cached(EXISTS_BETWEEN)?;
         let mut scopes = Vec::new();
         for scope in SCOPES {
-            if in_use.exists(bounds_of(scope))? {
+            if exists.exists(scope_bounds(scope))? {
                 scopes.push(scope);
             }
         }
@@ -43,48 +46,57 @@ impl Joiner {
         })
     }
 
-    /// Puts on the span what is kept for it.
+    /// Adds the stored evaluations to a span.
     pub(super) fn join(&self, connection: &Connection, span: &mut Span) -> rusqlite::Result<()> {
-        for evaluation in self.kept_for(connection, span)? {
-            put(span, evaluation);
+        for evaluation in self.evaluations_of(connection, span)? {
+            add_to_span(span, evaluation);
         }
         Ok(())
     }
 
-    /// The span with what is kept for it; the same one if that is nothing.
+    /// The span with its stored evaluations. Clones the span only if it has any.
     pub(super) fn joined(
         &self,
         connection: &Connection,
         mut span: Arc<Span>,
     ) -> rusqlite::Result<Arc<Span>> {
-        let kept = self.kept_for(connection, &span)?;
-        if !kept.is_empty() {
+        let evaluations = self.evaluations_of(connection, &span)?;
+        if !evaluations.is_empty() {
             let own = Arc::make_mut(&mut span);
-            for evaluation in kept {
-                put(own, evaluation);
+            for evaluation in evaluations {
+                add_to_span(own, evaluation);
             }
         }
         Ok(span)
     }
 
-    /// Whether anything is kept for single spans of a trace: most spans come with others of theirs.
-    fn holds_of(&self, connection: &Connection, trace: &TraceId) -> rusqlite::Result<bool> {
-        if let Some(known) = self.traces.borrow().get(trace) {
-            return Ok(*known);
+    /// Whether spans of a trace have evaluations of their own. Most spans are read with others of
+    /// their trace, so the result is cached.
+    fn has_span_evaluations(
+        &self,
+        connection: &Connection,
+        trace: &TraceId,
+    ) -> rusqlite::Result<bool> {
+        if let Some(cached) = self.traces.borrow().get(trace) {
+            return Ok(*cached);
         }
         let found = connection
-            .prepare_cached(ANY_BETWEEN)?
-            .exists(bounds_within(trace.as_str()))?;
+            .prepare_cached(EXISTS_BETWEEN)?
+            .exists(trace_bounds(trace.as_str()))?;
         let mut traces = self.traces.borrow_mut();
-        if traces.len() >= MOST_TRACES {
+        if traces.len() >= MAX_TRACES {
             traces.clear();
         }
         traces.insert(trace.clone(), found);
         Ok(found)
     }
 
-    /// What is kept for a span, in the order of arrival.
-    fn kept_for(&self, connection: &Connection, span: &Span) -> rusqlite::Result<Vec<Evaluation>> {
+    /// The stored evaluations of a span, in the order of arrival.
+    fn evaluations_of(
+        &self,
+        connection: &Connection,
+        span: &Span,
+    ) -> rusqlite::Result<Vec<Evaluation>> {
         if self.scopes.is_empty() {
             return Ok(Vec::new());
         }
@@ -92,9 +104,9 @@ impl Joiner {
             connection.prepare_cached("SELECT arrival, body FROM evals WHERE target = ?1")?;
         let mut found: Vec<(i64, Evaluation)> = Vec::new();
         for key in keys_of_span(span, self.tag_keys.iter().map(String::as_str)) {
-            let scope = scope_of(&key);
+            let scope = key_scope(&key);
             if !self.scopes.contains(&scope)
-                || scope == "span" && !self.holds_of(connection, &span.trace_id)?
+                || scope == "span" && !self.has_span_evaluations(connection, &span.trace_id)?
             {
                 continue;
             }

@@ -1,14 +1,85 @@
-//! Spans as rows: what is prepared outside the writer, so that the writer only writes.
+//! Spans as rows of the SQLite store: columns, compressed content and keys, and reading them.
 
 use std::cell::RefCell;
 
+use rusqlite::Connection;
 use zstd::bulk::{Compressor, Decompressor};
 
-use llmobs_core::model::{Span, Status};
+use super::join::EvaluationJoiner;
+use super::schema::{FILE_NAME, from_sqlite};
+use super::{Cause, StoreError};
+use llmobs_core::model::{Span, Status, TraceId};
+
+/// Why rows, or the index over them, cannot be read.
+pub(super) enum ReadError {
+    Sqlite(rusqlite::Error),
+    /// The content of a row is malformed.
+    Content(String),
+    Index(tantivy::TantivyError),
+}
+
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> Self {
+        ReadError::Sqlite(error)
+    }
+}
+
+impl From<tantivy::TantivyError> for ReadError {
+    fn from(error: tantivy::TantivyError) -> Self {
+        ReadError::Index(error)
+    }
+}
+
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Sqlite(error) => from_sqlite(error),
+            ReadError::Content(reason) => StoreError::Damaged {
+                location: FILE_NAME.to_owned(),
+                cause: reason.into(),
+            },
+            ReadError::Index(error) => StoreError::Unavailable(Cause::new(error)),
+        }
+    }
+}
+
+/// Reads one span without its evaluations.
+pub(super) fn load_bare_span(connection: &Connection, id: i64) -> Result<Span, ReadError> {
+    connection
+        .prepare_cached("SELECT z FROM content WHERE id = ?1")?
+        .query_row([id], |row| Ok(decode_content(row.get_ref(0)?.as_blob()?)))?
+        .map_err(ReadError::Content)
+}
+
+/// Reads one span with its evaluations.
+pub(super) fn load_span(
+    connection: &Connection,
+    joiner: &EvaluationJoiner,
+    id: i64,
+) -> Result<Span, ReadError> {
+    let mut span = load_bare_span(connection, id)?;
+    joiner.join(connection, &mut span)?;
+    Ok(span)
+}
+
+/// Reads the spans of a trace with their evaluations, in the order of their starts.
+pub(super) fn load_trace(
+    connection: &Connection,
+    joiner: &EvaluationJoiner,
+    trace: &TraceId,
+) -> Result<Vec<Span>, ReadError> {
+    let ids: Vec<i64> = connection
+        .prepare_cached("SELECT id FROM spans WHERE trace_id = ?1 ORDER BY start, id")?
+        .query_map([trace.as_str()], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    ids.into_iter()
+        .map(|id| load_span(connection, joiner, id))
+        .collect()
+}
 
 /// The columns of a span.
 #[derive(PartialEq)]
-pub(super) struct Row {
+pub(super) struct SpanColumns {
     pub(super) trace_id: String,
     pub(super) span_id: String,
     pub(super) parent_id: Option<String>,
@@ -22,12 +93,12 @@ pub(super) struct Row {
     pub(super) dur: i64,
 }
 
-/// Level of compression: on spans, higher ones save a hundredth and take a third longer.
+/// Compression level. On spans, higher levels save 1 % of the size and take a third longer.
 const ZSTD_LEVEL: i32 = 1;
 
-impl Row {
-    pub(super) fn of(span: &Span) -> Self {
-        // A query for the attribute finds the tag where the attribute is missing.
+impl SpanColumns {
+    pub(super) fn from_span(span: &Span) -> Self {
+        // A query for the attribute matches the tag when the attribute is missing.
         let session_id = span
             .session_id
             .clone()
@@ -53,65 +124,68 @@ impl Row {
     }
 }
 
-/// The content of a span: all of it, packed; and how many bytes it has unpacked.
-pub(super) fn content_of(span: &Span) -> std::io::Result<(Vec<u8>, usize)> {
+/// Encodes a complete span. Returns the compressed bytes and the size before compression.
+pub(super) fn encode_content(span: &Span) -> std::io::Result<(Vec<u8>, usize)> {
     let json = serde_json::to_vec(span)?;
     Ok((compress(&json)?, json.len()))
 }
 
-/// The span back from its content.
-pub(super) fn span_of(content: &[u8]) -> Result<Span, String> {
+/// Decodes what [`encode_content`] has encoded.
+pub(super) fn decode_content(content: &[u8]) -> Result<Span, String> {
     let json = decompress(content).map_err(|e| e.to_string())?;
     serde_json::from_slice(&json).map_err(|e| e.to_string())
 }
 
-/// Most bytes that a content may claim to unfold to: more than any request body may.
-const MAX_CONTENT: u64 = 1 << 30;
+/// Largest decompressed size in bytes. Larger than any request body may be.
+const MAX_CONTENT_BYTES: u64 = 1 << 30;
 
 thread_local! {
-    // Making a context costs more than compressing a span with it.
+    // Creating a context costs more than compressing a span with it.
     static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
 fn compress(json: &[u8]) -> std::io::Result<Vec<u8>> {
-    COMPRESSOR.with_borrow_mut(|kept| {
-        let mut compressor = match kept.take() {
+    COMPRESSOR.with_borrow_mut(|cached| {
+        let mut compressor = match cached.take() {
             Some(compressor) => compressor,
             None => Compressor::new(ZSTD_LEVEL)?,
         };
         let content = compressor.compress(json);
-        *kept = Some(compressor);
+        *cached = Some(compressor);
         content
     })
 }
 
 fn decompress(content: &[u8]) -> std::io::Result<Vec<u8>> {
     let size = zstd::zstd_safe::get_frame_content_size(content);
-    let size = size.ok().flatten().filter(|size| *size <= MAX_CONTENT);
+    let size = size
+        .ok()
+        .flatten()
+        .filter(|size| *size <= MAX_CONTENT_BYTES);
     let size = size.and_then(|size| usize::try_from(size).ok());
-    // What compressed it wrote the size down.
+    // The compressor always writes the size into the frame.
     let size = size.ok_or(std::io::ErrorKind::InvalidData)?;
-    DECOMPRESSOR.with_borrow_mut(|kept| {
-        let mut decompressor = match kept.take() {
+    DECOMPRESSOR.with_borrow_mut(|cached| {
+        let mut decompressor = match cached.take() {
             Some(decompressor) => decompressor,
             None => Decompressor::new()?,
         };
         let json = decompressor.decompress(content, size);
-        *kept = Some(decompressor);
+        *cached = Some(decompressor);
         json
     })
 }
 
-/// 2020-01-01T00:00:00Z in milliseconds since the Unix epoch: keys count from here.
+/// 2020-01-01T00:00:00Z in milliseconds since the Unix epoch. Keys count from here.
 const KEY_EPOCH_MS: i64 = 1_577_836_800_000;
 
-/// Bits of a key that tell spans of one millisecond apart.
+/// Bits of a key that distinguish spans of one millisecond.
 const KEY_BITS: u32 = 10;
 
 /// The first and the last key of the millisecond in which a span starts.
 ///
-/// Keys grow with the start, so that spans of one time lie side by side on disk.
+/// Keys grow with the start, so that spans of the same time are adjacent on disk.
 pub(super) fn key_range(start_ms: i64) -> (i64, i64) {
     let first = (start_ms - KEY_EPOCH_MS) << KEY_BITS;
     (first, first | ((1 << KEY_BITS) - 1))
@@ -122,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_grow_with_time_before_2020_too() {
+    fn keys_grow_with_time_even_before_2020() {
         let mut last = i64::MIN;
         for ms in [
             i64::MIN / 1_000_000,

@@ -1,29 +1,26 @@
-//! The tables of the SQLite store, and opening a file of them.
+//! The tables of the SQLite store.
 //!
 //! ```text
-//! dict     text <-> number, for apps, names and kinds (few, often repeated)
-//! spans    one row per span: what SQL can narrow by. id = (ms since 2020) << 10 | n
-//! content  the whole span as zstd of its JSON; a new attribute needs no new column
+//! dict     text <-> number, for applications, names and kinds (few, often repeated)
+//! spans    one row per span: the columns that SQL filters by. id = (ms since 2020) << 10 | n
+//! content  the complete span as zstd-compressed JSON; a new attribute needs no new column
 //! evals    the newest evaluation per target, kind and label; joined when spans are read
-//! tag_keys the tag keys that some evaluation joins on
-//! outbox   the latest changes in order, for an index derived from them
-//! meta     the store's own id
+//! tag_keys the tag keys that evaluations join on
+//! outbox   the latest changes in order, for the search index
+//! meta     the id of the store
 //! ```
 
 use std::path::Path;
-use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use llmobs_sqlite::{Durability, Schema};
+use rusqlite::Connection;
 
-use super::StoreError;
+use super::{StoreError, open_error, sqlite_error};
 
-/// Version of the tables, in `PRAGMA user_version`.
-pub(super) const VERSION: i64 = 1;
+/// The file in the data directory.
+pub(crate) const FILE_NAME: &str = "llmobs.db";
 
-/// Marks a file as ours in `PRAGMA application_id`: "LLMo".
-const APPLICATION_ID: i64 = 0x4c4c_4d6f;
-
-const TABLES: &str = "
+const VERSION_1: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE dict (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE spans (
@@ -61,99 +58,50 @@ CREATE TABLE tag_keys (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE outbox (seq INTEGER PRIMARY KEY, kind INTEGER NOT NULL, ref INTEGER NOT NULL);
 ";
 
-/// Opens the file for its one writer, and makes the tables if it is new.
-pub(super) fn open_writer(file: &Path, synchronous: &str) -> Result<Connection, StoreError> {
-    let connection = Connection::open(file).map_err(|e| from_sqlite(&e))?;
-    let prepare = || -> rusqlite::Result<Result<(), StoreError>> {
-        connection.busy_timeout(Duration::from_secs(5))?;
-        let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        let owner: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-        let tables: i64 =
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        if tables > 0 && owner != APPLICATION_ID {
-            return Ok(Err(damaged("it is a database of another program")));
-        }
-        if found > VERSION {
-            return Ok(Err(StoreError::Newer {
-                found,
-                known: VERSION,
-            }));
-        }
-        if tables == 0 {
-            // Only before the first table: what is purged can then go back to the disk in steps.
-            connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-        }
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", synchronous)?;
-        connection.pragma_update(None, "cache_size", -32_768)?;
-        // Pages that many commits change go from the log into the file once, not every time.
-        connection.pragma_update(None, "wal_autocheckpoint", 8_000)?;
-        connection.pragma_update(None, "journal_size_limit", 67_108_864)?;
-        if tables == 0 {
-            connection.execute_batch(&format!(
-                "BEGIN IMMEDIATE; {TABLES}
-                 INSERT INTO meta VALUES ('store_id', '{}');
-                 PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;",
-                uuid::Uuid::new_v4()
-            ))?;
-        }
-        connection.set_prepared_statement_cache_capacity(64);
-        Ok(Ok(()))
-    };
-    prepare().map_err(|e| from_sqlite(&e))??;
-    Ok(connection)
+/// The file of the SQLite store. Its application id reads "LLMo".
+pub(super) static SCHEMA: Schema = Schema {
+    application_id: 0x4c4c_4d6f,
+    migrations: &[VERSION_1],
+    // Lets a purge return pages to the disk in steps.
+    incremental_vacuum: true,
+    // With fewer checkpoints, a page that many commits change moves from the log to the file once.
+    writer_pragmas: "PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 8000;
+                     PRAGMA journal_size_limit = 67108864;",
+    reader_pragmas: "PRAGMA cache_size = -8192; PRAGMA mmap_size = 268435456;",
+    statement_cache_capacity: 64,
+};
+
+/// Opens the file for its writer, and returns the id of the store.
+pub(super) fn open_writer(
+    file: &Path,
+    durability: Durability,
+) -> Result<(Connection, String), StoreError> {
+    let connection = SCHEMA
+        .open_writer(file, durability)
+        .map_err(|error| open_error(error, FILE_NAME))?;
+    let store_id = read_or_create_store_id(&connection).map_err(from_sqlite)?;
+    Ok((connection, store_id))
 }
 
-/// Opens the file for one of its readers.
-pub(super) fn open_reader(file: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(
-        file,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.pragma_update(None, "cache_size", -8_192)?;
-    connection.pragma_update(None, "mmap_size", 268_435_456)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
-}
-
-fn damaged(reason: &str) -> StoreError {
-    StoreError::Damaged {
-        file: super::sqlite::FILE_NAME.to_owned(),
-        reason: reason.to_owned(),
+fn read_or_create_store_id(connection: &Connection) -> rusqlite::Result<String> {
+    let exists = connection
+        .prepare("SELECT 1 FROM meta WHERE key = 'store_id'")?
+        .exists([])?;
+    if !exists {
+        let id = uuid::Uuid::new_v4().to_string();
+        connection.execute(
+            "INSERT OR IGNORE INTO meta (key, value) VALUES ('store_id', ?1)",
+            [id],
+        )?;
     }
+    connection.query_row("SELECT value FROM meta WHERE key = 'store_id'", [], |row| {
+        row.get(0)
+    })
 }
 
-/// What an engine error means to the caller.
-pub(super) fn from_sqlite(error: &rusqlite::Error) -> StoreError {
-    meaning_of(error, super::sqlite::FILE_NAME)
-}
-
-/// What an error of the engine on a file of a name means to the caller.
-pub(crate) fn meaning_of(error: &rusqlite::Error, file: &str) -> StoreError {
-    use rusqlite::ErrorCode;
-    // A quota, a limit on the size of files, or a device that fails.
-    const WRITES: [i32; 4] = [
-        rusqlite::ffi::SQLITE_IOERR_WRITE,
-        rusqlite::ffi::SQLITE_IOERR_FSYNC,
-        rusqlite::ffi::SQLITE_IOERR_TRUNCATE,
-        rusqlite::ffi::SQLITE_IOERR_SHMSIZE,
-    ];
-    let told = error.sqlite_error();
-    match told.map(|told| (told.code, told.extended_code)) {
-        Some((ErrorCode::DiskFull, _)) => StoreError::Full,
-        Some((ErrorCode::SystemIoFailure, code)) if WRITES.contains(&code) => {
-            StoreError::NotWritable(error.to_string())
-        }
-        Some((ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen, _)) => {
-            StoreError::NotWritable(error.to_string())
-        }
-        Some((ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase, _)) => StoreError::Damaged {
-            file: file.to_owned(),
-            reason: error.to_string(),
-        },
-        _ => StoreError::Unavailable(error.to_string()),
-    }
+/// The meaning of an SQLite error on this file.
+pub(super) fn from_sqlite(error: rusqlite::Error) -> StoreError {
+    sqlite_error(error, FILE_NAME)
 }
 
 #[cfg(test)]
@@ -161,33 +109,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_newer_schema_is_refused_and_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("llmobs.db");
-        drop(open_writer(&file, "FULL").unwrap());
+    fn refuses_newer_schema_with_a_hint() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(FILE_NAME);
+        drop(open_writer(&file, Durability::Process).unwrap());
         let connection = Connection::open(&file).unwrap();
         connection.pragma_update(None, "user_version", 99).unwrap();
         drop(connection);
-        let refused = open_writer(&file, "FULL").unwrap_err();
+        let refused = open_writer(&file, Durability::Process).unwrap_err();
         assert!(matches!(refused, StoreError::Newer { found: 99, .. }));
         assert!(refused.to_string().contains("upgrade llmobs-mcp"));
     }
 
     #[test]
-    fn a_file_of_another_program_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("llmobs.db");
+    fn refuses_files_of_other_programs_as_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(FILE_NAME);
         let other = Connection::open(&file).unwrap();
         other.execute_batch("CREATE TABLE mail (x)").unwrap();
         drop(other);
-        assert!(matches!(
-            open_writer(&file, "FULL"),
-            Err(StoreError::Damaged { .. })
-        ));
+        let refused = open_writer(&file, Durability::Process);
+        assert!(matches!(refused, Err(StoreError::Damaged { .. })));
         std::fs::write(&file, vec![7u8; 8192]).unwrap();
-        assert!(matches!(
-            open_writer(&file, "FULL"),
-            Err(StoreError::Damaged { .. })
-        ));
+        let refused = open_writer(&file, Durability::Process);
+        assert!(matches!(refused, Err(StoreError::Damaged { .. })));
     }
 }

@@ -1,9 +1,9 @@
-//! The one thread that writes, and commits what waits together.
+//! The thread that writes, with group commit.
 //!
-//! A commit costs a flush of the disk, whatever its size. Requests that arrive while one runs are
-//! taken into the next commit together, so a hundred small senders cost little more than one. Each
-//! request is written under its own savepoint: one that fails takes nothing of itself into the
-//! store and none of the others down.
+//! A commit costs one flush of the disk, regardless of its size. The next commit takes all requests
+//! that arrive while one runs, so a hundred small senders cost little more than one. Each request
+//! has its own savepoint: a request that fails leaves nothing in the store and does not affect the
+//! others.
 
 mod purge;
 
@@ -14,46 +14,44 @@ use std::thread::JoinHandle;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::index::Shared;
-use super::recent::{Fresh, Recorded};
-use super::rows::{Row, content_of, key_range};
-use super::{Ack, PurgeStep, Purged, StoreError, SweepStep, Swept, TargetedEvaluation, schema};
+use super::outbox::{
+    CHANGED_EVALUATION, CHANGED_SPAN, NEW_SPAN, OutboxEntry, OutboxState, RecentWrite, last_change,
+};
+use super::rows::{SpanColumns, encode_content, key_range};
+use super::schema::from_sqlite;
+use super::{
+    Ack, Cause, EvaluationPurgeOutcome, EvaluationPurgeStep, SpanPurgeOutcome, SpanPurgeStep,
+    StoreError, TargetedEvaluation,
+};
 use llmobs_core::model::{EventKind, Span};
 
-/// Requests that may wait for the writer before senders wait themselves.
-const QUEUE: usize = 64;
+/// Requests in the queue of the writer; further senders wait.
+const MAX_QUEUED: usize = 64;
 
-/// A commit takes no further request once it holds this many rows.
-const ROWS_PER_COMMIT: usize = 5_000;
+/// A commit takes no further request once it has this many rows.
+const MAX_ROWS_PER_COMMIT: usize = 5_000;
 
-/// The outbox keeps this many of the latest changes, and all that the index does not have yet.
-const OUTBOX_KEPT: i64 = 100_000;
+/// The outbox keeps at least this many of the latest changes, and all that the index has not read.
+const MIN_OUTBOX_ENTRIES: i64 = 100_000;
 
-/// Entries of the in-memory dictionary and key hints before they are started afresh.
-const CACHE_ENTRIES: usize = 10_000;
+/// Entries of the in-memory dictionary and of the key hints; beyond that they are cleared.
+const MAX_CACHE_ENTRIES: usize = 10_000;
 
-/// Kinds of changes in the outbox. A span that is no longer there has moved to another key
-/// or was purged.
-pub(super) const CHANGED_SPAN: i64 = 0;
-pub(super) const CHANGED_EVALUATION: i64 = 1;
-/// A span under a key that was free before.
-pub(super) const NEW_SPAN: i64 = 2;
-
-/// A span to be written.
+/// A span that is prepared for writing.
 pub(super) struct NewSpan {
-    fresh: Arc<Fresh>,
+    write: Arc<RecentWrite>,
     content: Vec<u8>,
 }
 
 impl NewSpan {
-    /// Prepares a span. Evaluations on it are not kept: they have rows of their own.
-    pub(super) fn of(mut span: Span) -> std::io::Result<Self> {
+    /// Prepares a span. Evaluations on it are dropped: they have rows of their own.
+    pub(super) fn new(mut span: Span) -> std::io::Result<Self> {
         span.evaluations.clear();
         span.feedback.clear();
-        let (content, bytes) = content_of(&span)?;
+        let (content, bytes) = encode_content(&span)?;
         Ok(Self {
-            fresh: Arc::new(Fresh {
-                row: Row::of(&span),
+            write: Arc::new(RecentWrite {
+                columns: SpanColumns::from_span(&span),
                 bytes,
                 span: Arc::new(span),
             }),
@@ -62,22 +60,33 @@ impl NewSpan {
     }
 }
 
+/// A request to the writer.
 pub(super) enum Write {
     Spans(Vec<NewSpan>),
     Evaluations(Vec<TargetedEvaluation>),
-    Purge(PurgeStep),
-    Sweep(SweepStep),
-    /// Gives so many free pages back to the disk.
-    GiveBack(u32),
+    PurgeSpans(SpanPurgeStep),
+    PurgeEvaluations(EvaluationPurgeStep),
+    /// Returns free pages, at most this many, to the disk.
+    ReleasePages(u32),
 }
 
-/// What a write did.
-pub(super) struct Done {
-    pub(super) ack: Ack,
-    /// What it removed, for those that remove spans.
-    pub(super) purged: Purged,
-    /// What it removed, for those that remove evaluations.
-    pub(super) swept: Swept,
+/// The result of a write.
+#[derive(Default)]
+pub(super) struct WriteOutcome {
+    /// Sequence number of the last change.
+    pub(super) seq: i64,
+    /// Of [`Write::PurgeSpans`].
+    pub(super) spans: SpanPurgeOutcome,
+    /// Of [`Write::PurgeEvaluations`].
+    pub(super) evaluations: EvaluationPurgeOutcome,
+    /// Of [`Write::ReleasePages`]: whether more pages can be released.
+    pub(super) more_pages: bool,
+}
+
+impl WriteOutcome {
+    pub(super) fn ack(&self) -> Ack {
+        Ack { seq: self.seq }
+    }
 }
 
 impl Write {
@@ -85,50 +94,53 @@ impl Write {
         match self {
             Write::Spans(spans) => spans.len(),
             Write::Evaluations(evaluations) => evaluations.len(),
-            Write::Purge(step) => step.limit,
-            Write::Sweep(step) => step.limit,
-            // Nothing joins it: moving pages takes its time.
-            Write::GiveBack(_) => ROWS_PER_COMMIT,
+            Write::PurgeSpans(step) => step.limit,
+            Write::PurgeEvaluations(step) => step.limit,
+            // Moving pages takes long, so the commit takes no further request.
+            Write::ReleasePages(_) => MAX_ROWS_PER_COMMIT,
         }
     }
 }
 
 struct Job {
     write: Write,
-    done: SyncSender<Result<Done, StoreError>>,
+    result: SyncSender<Result<WriteOutcome, StoreError>>,
 }
 
-/// The hand to the writing thread. Dropping it ends the thread after the queue is empty.
+/// The handle of the writing thread. Dropping it ends the thread when the queue is empty.
 pub(super) struct Writer {
     jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    /// `shared` tells what the index has.
-    pub(super) fn start(connection: Connection, shared: Arc<Shared>) -> Result<Self, StoreError> {
-        let (jobs, queue) = sync_channel(QUEUE);
-        let mut state = State::new(connection, shared)?;
+    /// Starts the thread.
+    pub(super) fn start(
+        connection: Connection,
+        outbox: Arc<OutboxState>,
+    ) -> Result<Self, StoreError> {
+        let (jobs, queue) = sync_channel(MAX_QUEUED);
+        let mut state = State::new(connection, outbox)?;
         let thread = std::thread::Builder::new()
             .name("llmobs-store-writer".to_owned())
             .spawn(move || state.run(&queue))
-            .map_err(|e| StoreError::Unavailable(e.to_string()))?;
+            .map_err(|error| StoreError::Unavailable(Cause::new(error)))?;
         Ok(Self {
             jobs: Some(jobs),
             thread: Some(thread),
         })
     }
 
-    /// Writes, and returns when it is durable.
-    pub(super) fn write(&self, write: Write) -> Result<Done, StoreError> {
-        let gone = || StoreError::Unavailable("the writer has stopped".to_owned());
-        let (done, result) = sync_channel(1);
+    /// Writes, and returns when the write is durable.
+    pub(super) fn write(&self, write: Write) -> Result<WriteOutcome, StoreError> {
+        let stopped = || StoreError::Unavailable("the writer has stopped".into());
+        let (result, receiver) = sync_channel(1);
         self.jobs
             .as_ref()
-            .ok_or_else(gone)?
-            .send(Job { write, done })
-            .map_err(|_| gone())?;
-        result.recv().map_err(|_| gone())?
+            .ok_or_else(stopped)?
+            .send(Job { write, result })
+            .map_err(|_| stopped())?;
+        receiver.recv().map_err(|_| stopped())?
     }
 }
 
@@ -136,7 +148,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // A writer that panicked has already failed its callers.
+            // If the thread panicked, its callers have received errors.
             let _ = thread.join();
         }
     }
@@ -144,41 +156,36 @@ impl Drop for Writer {
 
 struct State {
     connection: Connection,
-    /// What the index has, and what it will want.
-    shared: Arc<Shared>,
+    outbox: Arc<OutboxState>,
     /// Changes of the running transaction.
-    changes: Vec<Recorded>,
-    /// Number of the last change.
+    changes: Vec<OutboxEntry>,
+    /// Sequence number of the last change.
     seq: i64,
-    /// Text to number; only what is committed or in the running transaction.
+    /// Numbers of texts that are committed or in the running transaction.
     dict: HashMap<String, i64>,
-    /// For milliseconds whose keys are used up: where to look for a free one.
-    full: HashMap<i64, i64>,
+    /// For milliseconds without a free key: the millisecond to look for one.
+    key_hints: HashMap<i64, i64>,
 }
 
 impl State {
-    fn new(connection: Connection, shared: Arc<Shared>) -> Result<Self, StoreError> {
+    fn new(connection: Connection, outbox: Arc<OutboxState>) -> Result<Self, StoreError> {
         let mut state = Self {
             connection,
-            shared,
+            outbox,
             changes: Vec::new(),
             seq: 0,
             dict: HashMap::new(),
-            full: HashMap::new(),
+            key_hints: HashMap::new(),
         };
-        state.reload().map_err(|e| schema::from_sqlite(&e))?;
+        state.reload().map_err(from_sqlite)?;
         Ok(state)
     }
 
-    /// Forgets what a rolled back transaction may have left in memory.
+    /// Discards what a rolled back transaction may have left in memory.
     fn reload(&mut self) -> rusqlite::Result<()> {
         self.dict.clear();
-        self.full.clear();
-        self.seq =
-            self.connection
-                .query_row("SELECT coalesce(max(seq), 0) FROM outbox", [], |row| {
-                    row.get(0)
-                })?;
+        self.key_hints.clear();
+        self.seq = last_change(&self.connection)?;
         let seq = self.seq;
         self.changes.retain(|change| change.seq <= seq);
         Ok(())
@@ -188,7 +195,7 @@ impl State {
         while let Ok(first) = queue.recv() {
             let mut rows = first.write.rows();
             let mut jobs = vec![first];
-            while rows < ROWS_PER_COMMIT
+            while rows < MAX_ROWS_PER_COMMIT
                 && let Ok(next) = queue.try_recv()
             {
                 rows += next.write.rows();
@@ -198,101 +205,102 @@ impl State {
         }
     }
 
-    /// Writes all jobs in one transaction and tells each its result.
+    /// Writes all jobs in one transaction and sends each its result.
     fn commit(&mut self, jobs: Vec<Job>) {
         if let Err(error) = self.connection.execute_batch("BEGIN IMMEDIATE") {
+            let error = from_sqlite(error);
             for job in jobs {
-                // The caller may have gone; its request is then not acknowledged.
-                let _ = job.done.send(Err(schema::from_sqlite(&error)));
+                // If the caller has stopped waiting, its request is not acknowledged.
+                let _ = job.result.send(Err(error.clone()));
             }
             return;
         }
-        let mut answers = Vec::with_capacity(jobs.len());
-        let mut lost = None;
+        let mut results = Vec::with_capacity(jobs.len());
+        let mut transaction_error = None;
         for job in jobs {
-            let answer = match &lost {
-                None => self.one(&job.write),
+            let result = match &transaction_error {
+                None => self.write_one(&job.write),
                 Some(error) => Err(StoreError::clone(error)),
             };
-            // Some errors (a full disk) make the engine undo the whole transaction at once.
-            if lost.is_none() && self.connection.is_autocommit() {
-                lost = answer.as_ref().err().cloned();
+            // Some errors, such as a full disk, make SQLite roll the transaction back.
+            if transaction_error.is_none() && self.connection.is_autocommit() {
+                transaction_error = result.as_ref().err().cloned();
             }
-            answers.push((answer, job.done));
+            results.push((result, job.result));
         }
-        let committed = match lost {
+        let committed = match transaction_error {
             Some(error) => Err(error),
             None => self.finish().map_err(|error| {
                 self.roll_back("ROLLBACK");
-                schema::from_sqlite(&error)
+                from_sqlite(error)
             }),
         };
-        for (answer, done) in answers {
-            let _ = done.send(committed.clone().and(answer));
+        for (result, sender) in results {
+            let _ = sender.send(committed.clone().and(result));
         }
     }
 
+    /// Trims the outbox and commits.
     fn finish(&mut self) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached("DELETE FROM outbox WHERE seq <= ?1")?
-            .execute([(self.seq - OUTBOX_KEPT).min(self.shared.forgettable())])?;
-        // Before the commit: whoever sees it finds its changes there.
+            .execute([(self.seq - MIN_OUTBOX_ENTRIES).min(self.outbox.trim_seq())])?;
+        // Before the commit, so that every reader that sees the commit finds its changes in memory.
         let before = self.changes.first().map(|change| change.seq - 1);
-        let gone = self.shared.recent.put(std::mem::take(&mut self.changes));
+        let removed = self.outbox.recent.push(std::mem::take(&mut self.changes));
         let committed = self.connection.execute_batch("COMMIT");
-        drop(gone);
+        drop(removed);
         if let (Err(_), Some(before)) = (&committed, before) {
-            drop(self.shared.recent.take_back(before));
+            drop(self.outbox.recent.roll_back(before));
         }
         committed
     }
 
-    fn one(&mut self, write: &Write) -> Result<Done, StoreError> {
-        let mut attempt = || -> rusqlite::Result<Done> {
+    fn write_one(&mut self, write: &Write) -> Result<WriteOutcome, StoreError> {
+        let mut attempt = || -> rusqlite::Result<WriteOutcome> {
             self.connection.execute_batch("SAVEPOINT job")?;
-            let (mut purged, mut swept) = (Purged::default(), Swept::default());
+            let mut outcome = WriteOutcome::default();
             match write {
-                Write::Spans(spans) => spans.iter().try_for_each(|new| self.put_new(new))?,
+                Write::Spans(spans) => spans.iter().try_for_each(|span| self.put_span(span))?,
                 Write::Evaluations(evaluations) => evaluations
                     .iter()
                     .try_for_each(|evaluation| self.put_evaluation(evaluation))?,
-                Write::Purge(step) => purged = self.purge(*step)?,
-                Write::Sweep(step) => swept = self.sweep(*step)?,
-                Write::GiveBack(pages) => purged.more = self.give_back(*pages)?,
+                Write::PurgeSpans(step) => outcome.spans = self.purge_spans(*step)?,
+                Write::PurgeEvaluations(step) => {
+                    outcome.evaluations = self.purge_evaluations(*step)?;
+                }
+                Write::ReleasePages(pages) => outcome.more_pages = self.release_pages(*pages)?,
             }
             self.connection.execute_batch("RELEASE job")?;
-            Ok(Done {
-                ack: Ack { seq: self.seq },
-                purged,
-                swept,
-            })
+            outcome.seq = self.seq;
+            Ok(outcome)
         };
         attempt().map_err(|error| {
             self.roll_back("ROLLBACK TO job; RELEASE job");
-            schema::from_sqlite(&error)
+            from_sqlite(error)
         })
     }
 
-    /// Undoes a failed write in the file, unless the engine has done so, and in memory.
+    /// Undoes a failed write in memory, and in the file unless SQLite has done so.
     fn roll_back(&mut self, sql: &str) {
-        let undone = if self.connection.is_autocommit() {
+        let rolled_back = if self.connection.is_autocommit() {
             Ok(())
         } else {
             self.connection.execute_batch(sql)
         };
-        if let Err(error) = undone.and_then(|()| self.reload()) {
-            // What cannot be told apart is read from the tables.
+        if let Err(error) = rolled_back.and_then(|()| self.reload()) {
+            // It is unknown which changes are in the tables, so readers use the tables.
             self.changes.clear();
-            tracing::warn!(%error, "the store could not undo a failed write");
+            tracing::warn!(%error, "the local store could not roll a failed write back");
         }
     }
 
-    fn put_new(&mut self, new: &NewSpan) -> rusqlite::Result<()> {
-        let row = &new.fresh.row;
-        let app = self.number_of(&row.app)?;
-        let name = self.number_of(&row.name)?;
-        let kind = self.number_of(&row.kind)?;
-        let known: Option<(i64, i64)> = self
+    fn put_span(&mut self, span: &NewSpan) -> rusqlite::Result<()> {
+        let row = &span.write.columns;
+        let app = self.dict_number(&row.app)?;
+        let name = self.dict_number(&row.name)?;
+        let kind = self.dict_number(&row.kind)?;
+        let stored: Option<(i64, i64)> = self
             .connection
             .prepare_cached("SELECT id, start FROM spans WHERE trace_id = ?1 AND span_id = ?2")?
             .query_row(params![row.trace_id, row.span_id], |found| {
@@ -300,11 +308,11 @@ impl State {
             })
             .optional()?;
         let start_ms = row.start.div_euclid(1_000_000);
-        let (id, change) = match known {
+        let (id, change) = match stored {
             Some((id, start)) if start.div_euclid(1_000_000) == start_ms => (id, CHANGED_SPAN),
             Some((id, _)) => {
-                // Its key would lie about its time.
-                self.remove(id)?;
+                // The key depends on the start, so the span moves to a new key.
+                self.remove_span(id)?;
                 (self.free_key(start_ms)?, NEW_SPAN)
             }
             None => (self.free_key(start_ms)?, NEW_SPAN),
@@ -336,18 +344,18 @@ impl State {
             ])?;
         self.connection
             .prepare_cached("INSERT OR REPLACE INTO content (id, z) VALUES (?1, ?2)")?
-            .execute(params![id, new.content])?;
-        self.changed(change, id, Some(new.fresh.clone()))
+            .execute(params![id, span.content])?;
+        self.record_change(change, id, Some(span.write.clone()))
     }
 
-    fn remove(&mut self, id: i64) -> rusqlite::Result<()> {
+    fn remove_span(&mut self, id: i64) -> rusqlite::Result<()> {
         for sql in [
             "DELETE FROM spans WHERE id = ?1",
             "DELETE FROM content WHERE id = ?1",
         ] {
             self.connection.prepare_cached(sql)?.execute([id])?;
         }
-        self.changed(CHANGED_SPAN, id, None)
+        self.record_change(CHANGED_SPAN, id, None)
     }
 
     fn put_evaluation(&mut self, targeted: &TargetedEvaluation) -> rusqlite::Result<()> {
@@ -386,51 +394,56 @@ impl State {
             )
             .optional()?;
         match id {
-            Some(id) => self.changed(CHANGED_EVALUATION, id, None),
+            Some(id) => self.record_change(CHANGED_EVALUATION, id, None),
             None => Ok(()),
         }
     }
 
-    fn changed(&mut self, kind: i64, id: i64, fresh: Option<Arc<Fresh>>) -> rusqlite::Result<()> {
+    fn record_change(
+        &mut self,
+        kind: i64,
+        id: i64,
+        write: Option<Arc<RecentWrite>>,
+    ) -> rusqlite::Result<()> {
         self.seq += 1;
         self.connection
             .prepare_cached("INSERT INTO outbox (seq, kind, ref) VALUES (?1, ?2, ?3)")?
             .execute([self.seq, kind, id])?;
-        self.changes.push(Recorded {
+        self.changes.push(OutboxEntry {
             seq: self.seq,
             kind,
             id,
-            fresh,
+            write,
         });
         Ok(())
     }
 
-    fn number_of(&mut self, text: &str) -> rusqlite::Result<i64> {
+    fn dict_number(&mut self, text: &str) -> rusqlite::Result<i64> {
         if let Some(id) = self.dict.get(text) {
             return Ok(*id);
         }
-        let known: Option<i64> = self
+        let stored: Option<i64> = self
             .connection
             .prepare_cached("SELECT id FROM dict WHERE text = ?1")?
             .query_row([text], |row| row.get(0))
             .optional()?;
-        let id = match known {
+        let id = match stored {
             Some(id) => id,
             None => self
                 .connection
                 .prepare_cached("INSERT INTO dict (text) VALUES (?1)")?
                 .insert([text])?,
         };
-        if self.dict.len() >= CACHE_ENTRIES {
+        if self.dict.len() >= MAX_CACHE_ENTRIES {
             self.dict.clear();
         }
         self.dict.insert(text.to_owned(), id);
         Ok(id)
     }
 
-    /// The next free key of a millisecond; of the following ones when its 1,024 are used up.
+    /// The next free key of a millisecond, or of a following one when its 1,024 keys are used.
     fn free_key(&mut self, start_ms: i64) -> rusqlite::Result<i64> {
-        let mut ms = self.full.get(&start_ms).copied().unwrap_or(start_ms);
+        let mut ms = self.key_hints.get(&start_ms).copied().unwrap_or(start_ms);
         loop {
             let (first, last) = key_range(ms);
             let used: Option<i64> = self
@@ -442,10 +455,10 @@ impl State {
                 Some(id) if id < last => return Ok(id + 1),
                 Some(_) => {
                     ms += 1;
-                    if self.full.len() >= CACHE_ENTRIES {
-                        self.full.clear();
+                    if self.key_hints.len() >= MAX_CACHE_ENTRIES {
+                        self.key_hints.clear();
                     }
-                    self.full.insert(start_ms, ms);
+                    self.key_hints.insert(start_ms, ms);
                 }
             }
         }
@@ -454,8 +467,10 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use super::super::schema::{FILE_NAME, SCHEMA, open_writer};
     use super::*;
     use llmobs_core::model::{Span, SpanId, TraceId};
+    use llmobs_sqlite::Durability;
 
     fn rows(ids: std::ops::Range<i64>, size: usize) -> Write {
         let noise = |n: i64| -> String {
@@ -476,25 +491,33 @@ mod tests {
             name: noise(n),
             ..Span::default()
         });
-        Write::Spans(spans.map(|span| NewSpan::of(span).unwrap()).collect())
+        Write::Spans(spans.map(|span| NewSpan::new(span).unwrap()).collect())
     }
 
-    /// A writer on a new file that was prepared by some SQL, and what it shares with an index.
-    fn prepared(sql: &str) -> (tempfile::TempDir, std::path::PathBuf, Writer, Arc<Shared>) {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("llmobs.db");
-        let connection = schema::open_writer(&file, "OFF").unwrap();
+    /// A writer on a new file after some SQL, and its outbox state without an index.
+    fn writer_after(
+        sql: &str,
+    ) -> (
+        tempfile::TempDir,
+        std::path::PathBuf,
+        Writer,
+        Arc<OutboxState>,
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(FILE_NAME);
+        let (connection, _) = open_writer(&file, Durability::Process).unwrap();
         connection.execute_batch(sql).unwrap();
-        let shared = Arc::new(Shared::without_index());
-        let writer = Writer::start(connection, shared.clone()).unwrap();
-        (folder, file, writer, shared)
+        let outbox = Arc::new(OutboxState::default());
+        outbox.keep_none();
+        let writer = Writer::start(connection, outbox.clone()).unwrap();
+        (directory, file, writer, outbox)
     }
 
     #[test]
-    fn a_full_disk_is_told_and_takes_nothing_half() {
-        let (_folder, file, writer, _) = prepared("PRAGMA max_page_count = 200");
+    fn full_disk_is_reported_and_stores_nothing() {
+        let (_directory, file, writer, _) = writer_after("PRAGMA max_page_count = 200");
         let count = || -> i64 {
-            let reader = schema::open_reader(&file).unwrap();
+            let reader = SCHEMA.open_reader(&file).unwrap();
             reader
                 .query_row("SELECT count(*) FROM spans", [], |row| row.get(0))
                 .unwrap()
@@ -508,44 +531,44 @@ mod tests {
     }
 
     #[test]
-    fn changes_at_hand_are_only_those_that_were_committed() {
-        // Once there is a row in `refuse`, no commit with a change in it succeeds.
-        let (_folder, file, writer, shared) = prepared(
+    fn recent_changes_hold_committed_changes_only() {
+        // With a row in `refuse`, every commit that contains a change fails.
+        let (_directory, file, writer, outbox) = writer_after(
             "PRAGMA foreign_keys = ON; CREATE TABLE refuse (x); CREATE TABLE none (x PRIMARY KEY);
                  CREATE TABLE broken (x REFERENCES none DEFERRABLE INITIALLY DEFERRED);
                  CREATE TRIGGER breaks AFTER INSERT ON outbox WHEN EXISTS (SELECT 1 FROM refuse)
                  BEGIN INSERT INTO broken VALUES (1); END;",
         );
         let other = Connection::open(&file).unwrap();
-        // The changes after one, and the starts of the spans that they wrote.
-        let at_hand = |after: i64, upto: i64| -> Option<Vec<(i64, i64)>> {
-            let commits = shared.recent.between(after, upto)?;
+        // The changes after one, with the starts of the written spans.
+        let recent = |after: i64, last: i64| -> Option<Vec<(i64, i64)>> {
+            let commits = outbox.recent.between(after, last)?;
             let changes = commits.iter().flat_map(|commit| commit.iter());
-            let start = |change: &Recorded| change.fresh.as_ref().unwrap().row.start;
+            let start = |change: &OutboxEntry| change.write.as_ref().unwrap().columns.start;
             Some(changes.map(|change| (change.seq, start(change))).collect())
         };
         writer.write(rows(0..2, 1)).unwrap();
         other.execute("INSERT INTO refuse VALUES (1)", []).unwrap();
         assert!(writer.write(rows(2..5, 1)).is_err());
-        assert_eq!(at_hand(0, 2), Some(vec![(1, 0), (2, 1)]));
-        assert_eq!(at_hand(0, 3), None);
+        assert_eq!(recent(0, 2), Some(vec![(1, 0), (2, 1)]));
+        assert_eq!(recent(0, 3), None);
         other.execute("DELETE FROM refuse", []).unwrap();
         writer.write(rows(7..9, 1)).unwrap();
-        assert_eq!(at_hand(2, 4), Some(vec![(3, 7), (4, 8)]));
+        assert_eq!(recent(2, 4), Some(vec![(3, 7), (4, 8)]));
     }
 
     #[test]
-    fn the_outbox_stays_bounded() {
-        let last = OUTBOX_KEPT + 5;
-        let (_folder, file, writer, _) = prepared(&format!(
+    fn outbox_is_trimmed() {
+        let last = MIN_OUTBOX_ENTRIES + 5;
+        let (_directory, file, writer, _) = writer_after(&format!(
             "INSERT INTO outbox VALUES ({last}, 0, 1), (7, 0, 1)"
         ));
-        let done = writer.write(rows(0..3, 1)).unwrap();
-        assert_eq!(done.ack.seq, OUTBOX_KEPT + 8);
-        let reader = schema::open_reader(&file).unwrap();
+        let outcome = writer.write(rows(0..3, 1)).unwrap();
+        assert_eq!(outcome.seq, MIN_OUTBOX_ENTRIES + 8);
+        let reader = SCHEMA.open_reader(&file).unwrap();
         let first: i64 = reader
             .query_row("SELECT min(seq) FROM outbox", [], |row| row.get(0))
             .unwrap();
-        assert_eq!(first, OUTBOX_KEPT + 5);
+        assert_eq!(first, MIN_OUTBOX_ENTRIES + 5);
     }
 }

@@ -4,8 +4,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{START, span};
+use crate::control::SqliteControl;
 use crate::intake::{Dialect, ingest_json};
-use crate::store::{Durability, SpanStore as _, SqliteStore};
+use crate::span_store::SpanStore;
+use crate::store::{Durability, SqliteStore};
 use crate::{DataDir, LocalOptions};
 
 /// JSON that looks like what SDKs send, with anything anywhere.
@@ -91,7 +93,9 @@ proptest! {
         meta in hostile_json(),
     ) {
         let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(folder.path(), Durability::Process).unwrap();
+        let spans = SqliteStore::open(folder.path(), Durability::Process).unwrap();
+        let control = SqliteControl::open(folder.path(), Durability::Process).unwrap();
+        let store = SpanStore::new(std::sync::Arc::new(spans), std::sync::Arc::new(control));
         let options = LocalOptions::new(DataDir::Temporary);
         let mut span = span(1, START, json!({"meta": meta}));
         for (at, (key, value)) in parts.into_iter().enumerate() {

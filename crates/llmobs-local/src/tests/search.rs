@@ -176,7 +176,7 @@ async fn a_cursor_of_another_question_is_refused() {
     ] {
         let refused = local.search(other.clone(), page.clone()).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{other}");
-        assert!(refused.detail().contains("another question"));
+        assert!(refused.detail().contains("another request"));
     }
     let junk = local.search(json!({}), json!({"cursor": "AAAA"})).await;
     assert_eq!(junk.status, StatusCode::BAD_REQUEST);

@@ -2,9 +2,12 @@
 
 use bytes::Bytes;
 use http::{StatusCode, header, request::Parts};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::control::{Control, Find, Kind, Object};
+use crate::control::{Control, Object, ObjectFilter, ObjectKind};
+use crate::cursor;
 use crate::http::{ApiError, parse_json};
 
 /// Rows on a page unless asked otherwise, and at most.
@@ -171,6 +174,18 @@ impl Call {
         }
     }
 
+    /// The position in `page[cursor]`.
+    pub(super) fn cursor<T: DeserializeOwned>(&self) -> Result<Option<T>, ApiError> {
+        let text = self.asked("page[cursor]");
+        text.map(|text| cursor::decode(text, &[&self.path]))
+            .transpose()
+    }
+
+    /// The cursor of the page after a position.
+    pub(super) fn cursor_after<T: Serialize>(&self, position: &T) -> Result<String, ApiError> {
+        cursor::encode(position, &[&self.path])
+    }
+
     /// `data.attributes` of the body; a flat body is taken as the attributes themselves.
     pub(super) fn attributes(&self) -> Result<&Map<String, Value>, ApiError> {
         let Body::Json(body) = &self.body else {
@@ -284,24 +299,25 @@ pub(super) fn not_found(what: &str) -> ApiError {
 }
 
 /// One object that is not deleted.
-pub(super) fn live(control: &Control, kind: Kind, id: &str) -> Result<Object, ApiError> {
+pub(super) fn live(control: &Control, kind: ObjectKind, id: &str) -> Result<Object, ApiError> {
     let what = match kind {
-        Kind::Project => "project",
-        Kind::Dataset => "dataset",
-        Kind::Experiment => "experiment",
-        Kind::Prompt | Kind::PromptVersion => "prompt",
+        ObjectKind::Project => "project",
+        ObjectKind::Dataset => "dataset",
+        ObjectKind::Experiment => "experiment",
+        ObjectKind::Prompt | ObjectKind::PromptVersion => "prompt",
+        ObjectKind::Evaluator => "evaluator",
     };
-    let found = control.store.find(&Find {
+    let found = control.store.find(&ObjectFilter {
         ids: vec![id.to_owned()],
         limit: 1,
-        ..Find::all(kind)
+        ..ObjectFilter::all(kind)
     })?;
     found.into_iter().next().ok_or_else(|| not_found(what))
 }
 
 /// The dataset that the path names, in the project that it names, if it does.
 pub(super) fn dataset_of(control: &Control, call: &Call) -> Result<Object, ApiError> {
-    let dataset = live(control, Kind::Dataset, call.parameter("dataset_id"))?;
+    let dataset = live(control, ObjectKind::Dataset, call.parameter("dataset_id"))?;
     let project = call.parameter("project_id");
     if !project.is_empty() && project != dataset.parent {
         return Err(not_found("dataset"));
@@ -313,15 +329,12 @@ pub(super) fn dataset_of(control: &Control, call: &Call) -> Result<Object, ApiEr
 pub(super) fn page_of(
     control: &Control,
     call: &Call,
-    mut find: Find,
+    mut find: ObjectFilter,
     keep: impl Fn(&Object) -> bool,
     shown: impl Fn(&Object) -> Result<Value, ApiError>,
 ) -> Result<Reply, ApiError> {
     let limit = call.limit(MAX_PAGE)?;
-    find.before = call
-        .asked("page[cursor]")
-        .map(|text| cursor(text, |place| place.parse().ok()))
-        .transpose()?;
+    find.before = call.cursor()?;
     let mut kept: Vec<Object> = control
         .store
         .find(&find)?
@@ -332,30 +345,10 @@ pub(super) fn page_of(
     let more = kept.len() > limit;
     kept.truncate(limit);
     let after = kept.last().filter(|_| more);
-    let after = after.map_or_else(String::new, |object| cursor_text(object.seq));
+    let after = match after {
+        Some(object) => call.cursor_after(&object.seq)?,
+        None => String::new(),
+    };
     let data = kept.iter().map(shown).collect::<Result<Vec<_>, _>>()?;
     Ok(Reply::Json(json!({"data": data, "meta": {"after": after}})))
-}
-
-const CURSOR_PREFIX: &str = "c1-";
-
-/// A place in an order as an opaque text.
-pub(super) fn cursor_text(place: impl std::fmt::Display) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(format!("{CURSOR_PREFIX}{place}"))
-}
-
-/// The place behind a cursor, read by `read`.
-pub(super) fn cursor<T>(text: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<T, ApiError> {
-    use base64::Engine as _;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(text)
-        .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .and_then(|text| read(text.strip_prefix(CURSOR_PREFIX)?))
-        .ok_or_else(|| {
-            ApiError::bad_request(
-                "`page[cursor]` is not one that this path gave; leave it out to start over",
-            )
-        })
 }

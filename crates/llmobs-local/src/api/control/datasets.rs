@@ -10,20 +10,20 @@ use super::csv;
 use super::projects::soft_delete;
 use super::records::{asked_version, check_version, records_of};
 use crate::Backend;
-use crate::control::{Change, Find, Kind, Object, Record};
+use crate::control::{Change, Object, ObjectFilter, ObjectKind, Record};
 use crate::http::ApiError;
 
 pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let project = live(
         &backend.control,
-        Kind::Project,
+        ObjectKind::Project,
         call.parameter("project_id"),
     )?;
-    let find = Find {
+    let find = ObjectFilter {
         parent: Some(project.id),
         ids: call.asked_all("filter[id]").map(str::to_owned).collect(),
         name: call.asked("filter[name]").map(str::to_owned),
-        ..Find::all(Kind::Dataset)
+        ..ObjectFilter::all(ObjectKind::Dataset)
     };
     page_of(
         &backend.control,
@@ -43,14 +43,14 @@ pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
     let dataset = backend.control.change(|store| {
         let project = live(
             &backend.control,
-            Kind::Project,
+            ObjectKind::Project,
             call.parameter("project_id"),
         )?;
         if let Some(known) = named(store, &project.id, name)? {
             return Ok::<_, ApiError>(known);
         }
         let dataset = new_dataset(call, &project.id, name, description, metadata);
-        store.apply(vec![Change::Object(dataset.clone())])?;
+        store.apply(vec![Change::PutObject(dataset.clone())])?;
         Ok(dataset)
     })?;
     Ok(Reply::Json(json!({"data": item(&dataset)})))
@@ -61,11 +61,11 @@ fn named(
     project: &str,
     name: &str,
 ) -> Result<Option<Object>, ApiError> {
-    let found = store.find(&Find {
+    let found = store.find(&ObjectFilter {
         parent: Some(project.to_owned()),
         name: Some(name.to_owned()),
         limit: 1,
-        ..Find::all(Kind::Dataset)
+        ..ObjectFilter::all(ObjectKind::Dataset)
     })?;
     Ok(found.into_iter().next())
 }
@@ -84,7 +84,7 @@ fn new_dataset(
     description: &str,
     metadata: Option<Value>,
 ) -> Object {
-    let mut dataset = Object::new(Kind::Dataset, call.new_id(), project, name);
+    let mut dataset = Object::new(ObjectKind::Dataset, call.new_id(), project, name);
     dataset.set("description", description);
     dataset.set("metadata", metadata.unwrap_or(Value::Null));
     dataset.set("current_version", 0);
@@ -114,7 +114,7 @@ pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
             dataset.set("metadata", metadata);
         }
         dataset.set("updated_at", call.now());
-        store.apply(vec![Change::Object(dataset.clone())])?;
+        store.apply(vec![Change::PutObject(dataset.clone())])?;
         Ok(dataset)
     })?;
     Ok(Reply::Json(json!({"data": item(&dataset)})))
@@ -125,11 +125,11 @@ pub(super) fn delete(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
     let ids = ids_to_delete(call, "dataset_ids")?;
     let project = call.parameter("project_id");
     for id in ids.iter().filter(|_| !project.is_empty()) {
-        if live(&backend.control, Kind::Dataset, id)?.parent != project {
+        if live(&backend.control, ObjectKind::Dataset, id)?.parent != project {
             return Err(super::call::not_found("dataset"));
         }
     }
-    let gone = soft_delete(backend, call, Kind::Dataset, &ids)?;
+    let gone = soft_delete(backend, call, ObjectKind::Dataset, &ids)?;
     Ok(Reply::Json(
         json!({"data": gone.iter().map(item).collect::<Vec<_>>()}),
     ))
@@ -150,14 +150,14 @@ pub(super) fn clone(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
         let metadata = source.body.get("metadata").cloned();
         let mut copy = new_dataset(call, &source.parent, name, description, metadata);
         let mut changes = Vec::new();
-        for (place, record) in (0i64..).zip(records_of(store, &source, None)?) {
+        for (position, record) in (0i64..).zip(records_of(store, &source, None)?) {
             let id = uuid::Uuid::new_v4().simple().to_string();
-            changes.push(Change::Record(Record {
+            changes.push(Change::PutRecord(Record {
                 dataset: copy.id.clone(),
                 id,
                 since: 1,
                 until: None,
-                place,
+                position,
                 ..record
             }));
         }
@@ -168,7 +168,7 @@ pub(super) fn clone(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
                 i64::try_from(changes.len()).unwrap_or(i64::MAX),
             );
         }
-        changes.push(Change::Object(copy.clone()));
+        changes.push(Change::PutObject(copy.clone()));
         store.apply(changes)?;
         Ok(copy)
     })?;
@@ -195,10 +195,10 @@ pub(super) fn restore(backend: &Backend, call: &Call) -> Result<Reply, ApiError>
         let mut changes = Vec::new();
         for record in now {
             let until = Some(next);
-            changes.push(Change::Record(Record { until, ..record }));
+            changes.push(Change::PutRecord(Record { until, ..record }));
         }
         for record in then {
-            changes.push(Change::Record(Record {
+            changes.push(Change::PutRecord(Record {
                 since: next,
                 until: None,
                 ..record
@@ -206,7 +206,7 @@ pub(super) fn restore(backend: &Backend, call: &Call) -> Result<Reply, ApiError>
         }
         dataset.set("current_version", next);
         dataset.set("updated_at", call.now());
-        changes.push(Change::Object(dataset.clone()));
+        changes.push(Change::PutObject(dataset.clone()));
         store.apply(changes)?;
         Ok::<_, ApiError>(dataset)
     })?;
@@ -216,10 +216,10 @@ pub(super) fn restore(backend: &Backend, call: &Call) -> Result<Reply, ApiError>
 /// All versions, newest first, with the moment an experiment last used each.
 pub(super) fn versions(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let dataset = dataset_of(&backend.control, call)?;
-    let experiments = backend.control.store.find(&Find {
+    let experiments = backend.control.store.find(&ObjectFilter {
         parent: Some(dataset.parent.clone()),
         deleted: None,
-        ..Find::all(Kind::Experiment)
+        ..ObjectFilter::all(ObjectKind::Experiment)
     })?;
     let last_used = |version: i64| {
         let mut users = experiments.iter().filter(|experiment| {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::call::{Call, Reply, live, optional, required, texts};
 use crate::Backend;
-use crate::control::{Change, Kind, Metric, Object};
+use crate::control::{Change, Metric, Object, ObjectKind};
 use crate::http::ApiError;
 use crate::intake::{self, Dialect};
 
@@ -32,7 +32,7 @@ const TYPES: [MetricType; 4] = [
 pub(super) fn push(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let experiment = live(
         &backend.control,
-        Kind::Experiment,
+        ObjectKind::Experiment,
         call.parameter("experiment_id"),
     )?;
     let sent = call.attributes()?;
@@ -53,7 +53,7 @@ pub(super) fn push(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
 pub(super) fn ingest(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let sent = call.attributes()?;
     let id = required(sent, "experiment_id")?;
-    let experiment = live(&backend.control, Kind::Experiment, id)?;
+    let experiment = live(&backend.control, ObjectKind::Experiment, id)?;
     let tags = texts(sent, "tags")?;
     let metrics = metrics_of(backend, call, &experiment, sent, &tags)?;
     if metrics.is_empty() {
@@ -94,7 +94,7 @@ fn metrics_of(
     for (number, metric) in list(sent, "metrics")?.iter().enumerate() {
         let metric = metric_of(metric, call, experiment, tags, oldest)
             .map_err(|error| ApiError::bad_request(format!("metric {number}: {}", error.detail)))?;
-        changes.push(Change::Metric {
+        changes.push(Change::AddMetric {
             experiment: experiment.id.clone(),
             metric,
         });
@@ -224,7 +224,7 @@ fn keep_spans(backend: &Backend, call: &Call, spans: &[Value]) -> Result<(), Api
         return Ok(());
     }
     let body = json!([{"_dd.scope": "experiments", "event_type": "span", "spans": spans}]);
-    let store = backend.store.as_ref();
+    let store = &backend.store;
     let accepted = intake::ingest_json(store, &backend.options, Dialect::Sdk, body, call.now_ms)?;
     match accepted.refused.into_iter().next() {
         Some(reason) => Err(ApiError::bad_request(reason)),

@@ -9,19 +9,19 @@ use super::call::{
 use super::projects::soft_delete;
 use super::records::check_version;
 use crate::Backend;
-use crate::control::{Change, ControlStore, Find, Kind, Object};
+use crate::control::{Change, ControlStore, Object, ObjectFilter, ObjectKind};
 use crate::http::ApiError;
 use llmobs_core::model::cost::estimated_total_cost;
 
 const STATUSES: [&str; 4] = ["running", "completed", "failed", "interrupted"];
 
 pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
-    let find = Find {
+    let find = ObjectFilter {
         ids: call.asked_all("filter[id]").map(str::to_owned).collect(),
         parent: call.asked("filter[project_id]").map(str::to_owned),
         name: call.asked("filter[name]").map(str::to_owned),
         deleted: Some(call.asked_flag("filter[is_deleted]")?.unwrap_or(false)),
-        ..Find::all(Kind::Experiment)
+        ..ObjectFilter::all(ObjectKind::Experiment)
     };
     let metadata = call
         .asked("filter[metadata]")
@@ -77,11 +77,11 @@ fn contains(found: &Value, wanted: &Value) -> bool {
 }
 
 fn dataset_name(store: &dyn ControlStore, id: &str) -> Result<Option<String>, ApiError> {
-    let found = store.find(&Find {
+    let found = store.find(&ObjectFilter {
         ids: vec![id.to_owned()],
         deleted: None,
         limit: 1,
-        ..Find::all(Kind::Dataset)
+        ..ObjectFilter::all(ObjectKind::Dataset)
     })?;
     Ok(found.into_iter().next().map(|dataset| dataset.name))
 }
@@ -117,7 +117,7 @@ pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
     let config = optional_object(sent, "config")?.unwrap_or_else(|| json!({}));
     let metadata = optional_object(sent, "metadata")?.unwrap_or_else(|| json!({}));
     let experiment = backend.control.change(|store| {
-        let project = live(&backend.control, Kind::Project, project_id)?;
+        let project = live(&backend.control, ObjectKind::Project, project_id)?;
         let version = version_of(backend, dataset_id, version)?;
         let id = call.new_id();
         let run_name = if unique {
@@ -131,7 +131,7 @@ pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
         } else {
             name.to_owned()
         };
-        let mut experiment = Object::new(Kind::Experiment, id, &project.id, &run_name);
+        let mut experiment = Object::new(ObjectKind::Experiment, id, &project.id, &run_name);
         for (key, value) in [
             ("experiment", json!(name)),
             ("dataset_id", json!(dataset_id)),
@@ -147,10 +147,10 @@ pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
             experiment.set(key, value);
         }
         // Sample data is loaded again under the same id, and starts afresh.
-        let forget = Change::ForgetMetrics {
+        let forget = Change::RemoveMetrics {
             experiment: experiment.id.clone(),
         };
-        store.apply(vec![forget, Change::Object(experiment.clone())])?;
+        store.apply(vec![forget, Change::PutObject(experiment.clone())])?;
         Ok(experiment)
     })?;
     let mut attributes = attributes_of(&experiment);
@@ -164,7 +164,7 @@ fn version_of(backend: &Backend, dataset: &str, asked: Option<i64>) -> Result<i6
     if dataset.is_empty() {
         return Ok(asked.unwrap_or(0));
     }
-    let dataset = live(&backend.control, Kind::Dataset, dataset)?;
+    let dataset = live(&backend.control, ObjectKind::Dataset, dataset)?;
     match asked {
         None => Ok(dataset.number("current_version")),
         Some(version) => check_version(&dataset, version).map(|()| version),
@@ -188,10 +188,10 @@ fn taken(
     run_name: &str,
     id: &str,
 ) -> Result<bool, ApiError> {
-    let found = store.find(&Find {
+    let found = store.find(&ObjectFilter {
         parent: Some(project.to_owned()),
         name: Some(run_name.to_owned()),
-        ..Find::all(Kind::Experiment)
+        ..ObjectFilter::all(ObjectKind::Experiment)
     })?;
     Ok(found.iter().any(|other| other.id != id))
 }
@@ -226,7 +226,7 @@ pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
     backend.control.change(|store| {
         let mut experiment = live(
             &backend.control,
-            Kind::Experiment,
+            ObjectKind::Experiment,
             call.parameter("experiment_id"),
         )?;
         if let Some(name) = name.filter(|name| !name.trim().is_empty()) {
@@ -244,14 +244,14 @@ pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
             experiment.set("metadata", metadata);
         }
         experiment.set("updated_at", call.now());
-        Ok::<_, ApiError>(store.apply(vec![Change::Object(experiment)])?)
+        Ok::<_, ApiError>(store.apply(vec![Change::PutObject(experiment)])?)
     })?;
     Ok(Reply::Empty(StatusCode::OK))
 }
 
 pub(super) fn delete(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let ids = ids_to_delete(call, "experiment_ids")?;
-    let gone = soft_delete(backend, call, Kind::Experiment, &ids)?;
+    let gone = soft_delete(backend, call, ObjectKind::Experiment, &ids)?;
     let items = gone
         .iter()
         .map(|object| item(object, &attributes_of(object)));

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 
 use super::call::{Call, Reply, ids_to_delete, live, optional, page_of, required};
 use crate::Backend;
-use crate::control::{Change, Find, Kind, Object};
+use crate::control::{Change, Object, ObjectFilter, ObjectKind};
 use crate::http::ApiError;
 
 pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
-    let find = Find {
+    let find = ObjectFilter {
         ids: call.asked_all("filter[id]").map(str::to_owned).collect(),
         name: call.asked("filter[name]").map(str::to_owned),
-        ..Find::all(Kind::Project)
+        ..ObjectFilter::all(ObjectKind::Project)
     };
     page_of(
         &backend.control,
@@ -29,19 +29,19 @@ pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
     let name = required(attributes, "name")?;
     let description = optional(attributes, "description")?.unwrap_or_default();
     let project = backend.control.change(|store| {
-        let known = store.find(&Find {
+        let known = store.find(&ObjectFilter {
             name: Some(name.to_owned()),
             limit: 1,
-            ..Find::all(Kind::Project)
+            ..ObjectFilter::all(ObjectKind::Project)
         })?;
         if let Some(known) = known.into_iter().next() {
             return Ok::<_, ApiError>(known);
         }
-        let mut project = Object::new(Kind::Project, call.new_id(), "", name);
+        let mut project = Object::new(ObjectKind::Project, call.new_id(), "", name);
         project.set("description", description);
         project.set("created_at", call.now());
         project.set("updated_at", call.now());
-        store.apply(vec![Change::Object(project.clone())])?;
+        store.apply(vec![Change::PutObject(project.clone())])?;
         Ok(project)
     })?;
     Ok(Reply::Json(json!({"data": item(&project)})))
@@ -54,13 +54,13 @@ pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
     let project = backend.control.change(|store| {
         let mut project = live(
             &backend.control,
-            Kind::Project,
+            ObjectKind::Project,
             call.parameter("project_id"),
         )?;
         if let Some(name) = name.filter(|name| !name.trim().is_empty()) {
-            let namesakes = store.find(&Find {
+            let namesakes = store.find(&ObjectFilter {
                 name: Some(name.to_owned()),
-                ..Find::all(Kind::Project)
+                ..ObjectFilter::all(ObjectKind::Project)
             })?;
             if namesakes.iter().any(|other| other.id != project.id) {
                 return Err(ApiError::new(
@@ -74,7 +74,7 @@ pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
             project.set("description", description);
         }
         project.set("updated_at", call.now());
-        store.apply(vec![Change::Object(project.clone())])?;
+        store.apply(vec![Change::PutObject(project.clone())])?;
         Ok(project)
     })?;
     Ok(Reply::Json(json!({"data": item(&project)})))
@@ -82,7 +82,7 @@ pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
 
 pub(super) fn delete(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let ids = ids_to_delete(call, "project_ids")?;
-    let gone = soft_delete(backend, call, Kind::Project, &ids)?;
+    let gone = soft_delete(backend, call, ObjectKind::Project, &ids)?;
     Ok(Reply::Json(
         json!({"data": gone.iter().map(item).collect::<Vec<_>>()}),
     ))
@@ -92,7 +92,7 @@ pub(super) fn delete(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
 pub(super) fn soft_delete(
     backend: &Backend,
     call: &Call,
-    kind: Kind,
+    kind: ObjectKind,
     ids: &[String],
 ) -> Result<Vec<Object>, ApiError> {
     backend.control.change(|store| {
@@ -104,7 +104,7 @@ pub(super) fn soft_delete(
             object.set("updated_at", call.now());
             gone.push(object);
         }
-        store.apply(gone.iter().cloned().map(Change::Object).collect())?;
+        store.apply(gone.iter().cloned().map(Change::PutObject).collect())?;
         Ok(gone)
     })
 }

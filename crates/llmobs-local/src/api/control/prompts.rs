@@ -8,19 +8,19 @@ use serde_json::{Map, Value, json};
 
 use super::call::{Call, Reply, live, not_found, optional, optional_object, required, texts};
 use crate::Backend;
-use crate::control::{Change, Control, ControlStore, Find, Kind, Object};
+use crate::control::{Change, Control, ControlStore, Object, ObjectFilter, ObjectKind};
 use crate::http::ApiError;
 
 const PROMPTS: &str = "prompt-templates";
 const VERSIONS: &str = "prompt-template-versions";
 
 pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
-    let prompts = backend.control.store.find(&Find {
+    let prompts = backend.control.store.find(&ObjectFilter {
         ids: call
             .asked_all("filter[prompt_id]")
             .map(str::to_owned)
             .collect(),
-        ..Find::all(Kind::Prompt)
+        ..ObjectFilter::all(ObjectKind::Prompt)
     })?;
     let items = prompts.iter().map(prompt_item).collect();
     Ok(Reply::Json(many(call, PROMPTS, items)))
@@ -32,10 +32,10 @@ pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
     let title = optional(sent, "title")?.unwrap_or_default();
     let description = optional(sent, "description")?.unwrap_or_default();
     let prompt = backend.control.change(|store| {
-        let known = store.find(&Find {
+        let known = store.find(&ObjectFilter {
             ids: vec![id.to_owned()],
             deleted: None,
-            ..Find::all(Kind::Prompt)
+            ..ObjectFilter::all(ObjectKind::Prompt)
         })?;
         let known = known.into_iter().next();
         if known.as_ref().is_some_and(|known| !known.deleted) {
@@ -44,7 +44,7 @@ pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
                 "a prompt with this `prompt_id` exists already; add a version to it, or choose another id",
             ));
         }
-        let mut prompt = Object::new(Kind::Prompt, id.to_owned(), "", id);
+        let mut prompt = Object::new(ObjectKind::Prompt, id.to_owned(), "", id);
         prompt.set("uuid", call.new_id());
         prompt.set("title", title);
         prompt.set("description", description);
@@ -55,7 +55,7 @@ pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
         prompt.set("num_versions", first - 1);
         let mut changes = Vec::new();
         add_version(store, call, &mut prompt, sent, &mut changes)?;
-        changes.push(Change::Object(prompt.clone()));
+        changes.push(Change::PutObject(prompt.clone()));
         store.apply(changes)?;
         Ok(prompt)
     })?;
@@ -73,7 +73,7 @@ pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
                 prompt.set(key, text);
             }
         }
-        store.apply(vec![Change::Object(prompt.clone())])?;
+        store.apply(vec![Change::PutObject(prompt.clone())])?;
         Ok::<_, ApiError>(prompt)
     })?;
     Ok(Reply::Json(one(call, PROMPTS, prompt_item(&prompt))))
@@ -81,7 +81,7 @@ pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
 
 pub(super) fn delete(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let id = call.parameter("prompt_id").to_owned();
-    let gone = super::projects::soft_delete(backend, call, Kind::Prompt, &[id])?;
+    let gone = super::projects::soft_delete(backend, call, ObjectKind::Prompt, &[id])?;
     let prompt = gone.first().ok_or_else(|| not_found("prompt"))?;
     let item = json!({
         "id": prompt.text("uuid"),
@@ -157,7 +157,7 @@ pub(super) fn create_version(backend: &Backend, call: &Call) -> Result<Reply, Ap
         let mut prompt = prompt_of(&backend.control, call)?;
         let mut changes = Vec::new();
         let version = add_version(store, call, &mut prompt, sent, &mut changes)?;
-        changes.push(Change::Object(prompt.clone()));
+        changes.push(Change::PutObject(prompt.clone()));
         store.apply(changes)?;
         Ok::<_, ApiError>((prompt, version))
     })?;
@@ -185,7 +185,7 @@ pub(super) fn update_version(backend: &Backend, call: &Call) -> Result<Reply, Ap
                 version.set(key, json!(words));
             }
         }
-        changes.push(Change::Object(version.clone()));
+        changes.push(Change::PutObject(version.clone()));
         store.apply(changes)?;
         Ok::<_, ApiError>((prompt, version))
     })?;
@@ -197,7 +197,7 @@ pub(super) fn update_version(backend: &Backend, call: &Call) -> Result<Reply, Ap
 }
 
 fn prompt_of(control: &Control, call: &Call) -> Result<Object, ApiError> {
-    live(control, Kind::Prompt, call.parameter("prompt_id"))
+    live(control, ObjectKind::Prompt, call.parameter("prompt_id"))
 }
 
 fn number_of(call: &Call) -> Result<i64, ApiError> {
@@ -215,9 +215,9 @@ fn versions_of(control: &Control, prompt: &Object) -> Result<Vec<Object>, ApiErr
 }
 
 fn all_versions(store: &dyn ControlStore, prompt: &str) -> Result<Vec<Object>, ApiError> {
-    Ok(store.find(&Find {
+    Ok(store.find(&ObjectFilter {
         parent: Some(prompt.to_owned()),
-        ..Find::all(Kind::PromptVersion)
+        ..ObjectFilter::all(ObjectKind::PromptVersion)
     })?)
 }
 
@@ -260,7 +260,7 @@ fn add_version(
     prompt.set("num_versions", number);
     prompt.set("last_version_created_at", call.now());
     let id = uuid::Uuid::new_v4().to_string();
-    let mut version = Object::new(Kind::PromptVersion, id, &prompt.id, "");
+    let mut version = Object::new(ObjectKind::PromptVersion, id, &prompt.id, "");
     version.set("version", number);
     version.set("template", template.clone());
     version.set("created_at", call.now());
@@ -274,7 +274,7 @@ fn add_version(
         take_over(store, &version, key, &words, changes)?;
         version.set(key, json!(words));
     }
-    changes.push(Change::Object(version.clone()));
+    changes.push(Change::PutObject(version.clone()));
     Ok(version)
 }
 
@@ -292,7 +292,7 @@ fn take_over(
     for mut other in all_versions(store, &to.parent)? {
         // What an earlier round of this change has made of it.
         let changed = changes.iter().rev().find_map(|change| match change {
-            Change::Object(object) if object.id == other.id => Some(object.clone()),
+            Change::PutObject(object) if object.id == other.id => Some(object.clone()),
             _ => None,
         });
         other = changed.unwrap_or(other);
@@ -302,7 +302,7 @@ fn take_over(
         if other.id != to.id && left.len() < words(&other, key).count() {
             let left = json!(left);
             other.set(key, left);
-            changes.push(Change::Object(other));
+            changes.push(Change::PutObject(other));
         }
     }
     Ok(())

@@ -8,9 +8,9 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::call::{Call, MAX_PAGE, Reply, cursor, cursor_text, live, not_found};
+use super::call::{Call, MAX_PAGE, Reply, live, not_found};
 use crate::Backend;
-use crate::control::{Find, Kind, Member, MetricsOf, Object, RunsAsked};
+use crate::control::{Member, MetricScope, Object, ObjectFilter, ObjectKind, RunFilter};
 use crate::http::ApiError;
 use llmobs_core::model::cost::estimated_total_cost;
 use llmobs_core::model::{Io, Span, SpanId, TraceId};
@@ -33,34 +33,28 @@ impl Reading {
     };
 }
 
-/// Spans as JSON texts, and the place behind the last when there are more.
+/// Spans as JSON texts, and the position of the last one when there are more.
 struct Runs {
     spans: Vec<String>,
-    after: String,
+    after: Option<(i64, String)>,
 }
 
 /// The current version: paged, with metrics.
 pub(super) fn v3(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let experiment = experiment_of(backend, call)?;
-    let after = call.asked("page[cursor]").map(|text| {
-        cursor(text, |place| {
-            let (start, span) = place.split_once(':')?;
-            Some((start.parse().ok()?, span.to_owned()))
-        })
-    });
     let reading = Reading {
-        after: after.transpose()?,
+        after: call.cursor()?,
         limit: call.limit(MAX_PAGE)?,
         metrics: true,
         paged: true,
     };
-    resource(backend, &experiment, &reading)
+    resource(backend, call, &experiment, &reading)
 }
 
 /// Everything as one resource.
 pub(super) fn v2(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let experiment = experiment_of(backend, call)?;
-    resource(backend, &experiment, &Reading::WHOLE)
+    resource(backend, call, &experiment, &Reading::WHOLE)
 }
 
 /// On the unstable path what the SDK reads, one resource; on v2 a list of spans alone.
@@ -95,16 +89,16 @@ pub(super) fn by_name(backend: &Backend, call: &Call) -> Result<Reply, ApiError>
         ));
     };
     let store = backend.control.store.as_ref();
-    let project = store.find(&Find {
+    let project = store.find(&ObjectFilter {
         name: Some(project.to_owned()),
         limit: 1,
-        ..Find::all(Kind::Project)
+        ..ObjectFilter::all(ObjectKind::Project)
     })?;
     let project = project.into_iter().next();
     let project = project.ok_or_else(|| not_found("project"))?;
-    let experiments = store.find(&Find {
+    let experiments = store.find(&ObjectFilter {
         parent: Some(project.id),
-        ..Find::all(Kind::Experiment)
+        ..ObjectFilter::all(ObjectKind::Experiment)
     })?;
     let newest = experiments
         .into_iter()
@@ -118,22 +112,31 @@ fn for_sdk(backend: &Backend, call: &Call, experiment: &Object) -> Result<Reply,
         metrics: call.asked_flag("include[eval_metrics]")?.unwrap_or(false),
         ..Reading::WHOLE
     };
-    resource(backend, experiment, &reading)
+    resource(backend, call, experiment, &reading)
 }
 
 fn experiment_of(backend: &Backend, call: &Call) -> Result<Object, ApiError> {
     let id = call.parameter("experiment_id");
-    live(&backend.control, Kind::Experiment, id)
+    live(&backend.control, ObjectKind::Experiment, id)
 }
 
-fn resource(backend: &Backend, experiment: &Object, reading: &Reading) -> Result<Reply, ApiError> {
+fn resource(
+    backend: &Backend,
+    call: &Call,
+    experiment: &Object,
+    reading: &Reading,
+) -> Result<Reply, ApiError> {
     let runs = read(backend, experiment, reading)?;
+    let after = match &runs.after {
+        Some(position) => call.cursor_after(position)?,
+        None => String::new(),
+    };
     // With the first page only: a reader that puts pages together has them once.
     let summary = if reading.after.is_none() {
         let metrics = backend
             .control
             .store
-            .metrics(&experiment.id, MetricsOf::Whole)?;
+            .metrics(&experiment.id, MetricScope::Experiment)?;
         metrics.into_iter().map(|metric| metric.body).collect()
     } else {
         Vec::new()
@@ -143,7 +146,7 @@ fn resource(backend: &Backend, experiment: &Object, reading: &Reading) -> Result
         json!(experiment.id),
         runs.spans.join(","),
         summary.join(","),
-        json!(runs.after),
+        json!(after),
     );
     Ok(Reply::Written(body.into_bytes()))
 }
@@ -151,7 +154,7 @@ fn resource(backend: &Backend, experiment: &Object, reading: &Reading) -> Result
 fn read(backend: &Backend, experiment: &Object, reading: &Reading) -> Result<Runs, ApiError> {
     let store = backend.control.store.as_ref();
     let after = reading.after.as_ref();
-    let members = store.runs(&RunsAsked {
+    let members = store.runs(&RunFilter {
         experiment: &experiment.id,
         after: after.map(|(start, span)| (*start, span.as_str())),
         limit: reading.limit.saturating_add(1),
@@ -166,7 +169,7 @@ fn read(backend: &Backend, experiment: &Object, reading: &Reading) -> Result<Run
     let most = backend.options.page_bytes;
     let mut runs = Runs {
         spans: Vec::new(),
-        after: String::new(),
+        after: None,
     };
     let mut bytes = 0;
     let mut last: Option<&Member> = None;
@@ -189,7 +192,7 @@ fn read(backend: &Backend, experiment: &Object, reading: &Reading) -> Result<Run
                         ),
                     ));
                 }
-                runs.after = place_of(last);
+                runs.after = position_of(last);
                 return Ok(runs);
             }
             runs.spans.push(text);
@@ -197,15 +200,13 @@ fn read(backend: &Backend, experiment: &Object, reading: &Reading) -> Result<Run
         last = Some(member);
     }
     if members.len() > reading.limit {
-        runs.after = place_of(last);
+        runs.after = position_of(last);
     }
     Ok(runs)
 }
 
-fn place_of(member: Option<&Member>) -> String {
-    member.map_or_else(String::new, |member| {
-        cursor_text(format!("{}:{}", member.start_ns, member.span))
-    })
+fn position_of(member: Option<&Member>) -> Option<(i64, String)> {
+    member.map(|member| (member.start_ns, member.span.clone()))
 }
 
 fn metrics_between(
@@ -214,7 +215,7 @@ fn metrics_between(
     first: &Member,
     last: &Member,
 ) -> Result<HashMap<String, Vec<String>>, ApiError> {
-    let between = MetricsOf::Runs {
+    let between = MetricScope::Runs {
         first_ns: first.start_ns,
         last_ns: last.start_ns,
     };

@@ -10,11 +10,10 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::call::{
-    Call, Reply, cursor, cursor_text, dataset_of, flag, ids_to_delete, not_found, optional,
-    optional_object, texts,
+    Call, Reply, dataset_of, flag, ids_to_delete, not_found, optional, optional_object, texts,
 };
 use crate::Backend;
-use crate::control::{Change, ControlStore, Object, Record, RecordsAsked};
+use crate::control::{Change, ControlStore, Object, Record, RecordFilter};
 use crate::http::ApiError;
 
 /// Records on a page unless asked otherwise.
@@ -36,27 +35,19 @@ pub(super) struct Changes {
 
 pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let dataset = dataset_of(&backend.control, call)?;
-    let place = call
-        .asked("page[cursor]")
-        .map(|text| {
-            cursor(text, |place| {
-                let (version, place) = place.split_once(':')?;
-                Some((version.parse::<i64>().ok()?, place.parse::<i64>().ok()?))
-            })
-        })
-        .transpose()?;
+    let position: Option<(i64, i64)> = call.cursor()?;
     // Without a version asked for, all pages are of the version that the first one showed.
-    let version = match place {
+    let version = match position {
         Some((version, _)) => version,
         None => asked_version(call, &dataset, "filter[version]")?,
     };
     let limit = call.limit(PAGE)?;
-    let found = backend.control.store.records(&RecordsAsked {
+    let found = backend.control.store.records(&RecordFilter {
         dataset: dataset.id,
         version,
         tags: call.asked_all("filter[tags]").map(str::to_owned).collect(),
         ids: call.asked_all("filter[id]").map(str::to_owned).collect(),
-        after: place.map(|(_, place)| place),
+        after: position.map(|(_, position)| position),
         limit: limit.saturating_add(1),
     })?;
     let mut data = Vec::new();
@@ -72,9 +63,10 @@ pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     }
     let last = data.len().checked_sub(1).and_then(|at| found.get(at));
     let after = last.filter(|_| found.len() > data.len());
-    let after = after.map_or_else(String::new, |record| {
-        cursor_text(format!("{version}:{}", record.place))
-    });
+    let after = match after {
+        Some(record) => call.cursor_after(&(version, record.position))?,
+        None => String::new(),
+    };
     Ok(Reply::Json(json!({"data": data, "meta": {"after": after}})))
 }
 
@@ -181,13 +173,13 @@ pub(super) fn change(
         dataset.set("current_version", version);
         dataset.set("next_place", place);
         dataset.set("updated_at", call.now());
-        rows.push(Change::Object(dataset));
+        rows.push(Change::PutObject(dataset));
         store.apply(rows)?;
         let mut changed: Vec<Record> = live
             .into_values()
             .filter(|record| touched.contains(&record.id))
             .collect();
-        changed.sort_by_key(|record| record.place);
+        changed.sort_by_key(|record| record.position);
         Ok(changed)
     })
 }
@@ -232,7 +224,7 @@ impl Edit<'_> {
             Some(known) if known.digest == digest && known.tags == tags => return Ok(()),
             Some(known) => (
                 known.id.clone(),
-                known.place,
+                known.position,
                 known.body.get("created_at").cloned(),
                 known.body.get("canonical_id").cloned(),
             ),
@@ -259,7 +251,7 @@ impl Edit<'_> {
             id,
             since: self.version,
             until: None,
-            place,
+            position: place,
             digest,
             tags,
             body,
@@ -311,7 +303,7 @@ impl Edit<'_> {
         }
         self.digests.insert(record.digest.clone());
         self.touched.insert(record.id.clone());
-        self.rows.push(Change::Record(record));
+        self.rows.push(Change::PutRecord(record));
     }
 
     /// Ends a version of a record: it stays in older versions of the dataset, if it was in any.
@@ -324,7 +316,7 @@ impl Edit<'_> {
             }
         } else {
             let until = Some(self.version);
-            Change::Record(Record {
+            Change::PutRecord(Record {
                 until,
                 ..record.clone()
             })
@@ -362,7 +354,7 @@ pub(super) fn records_of(
     dataset: &Object,
     version: Option<i64>,
 ) -> Result<Vec<Record>, ApiError> {
-    Ok(store.records(&RecordsAsked {
+    Ok(store.records(&RecordFilter {
         dataset: dataset.id.clone(),
         version: version.unwrap_or_else(|| dataset.number("current_version")),
         tags: Vec::new(),

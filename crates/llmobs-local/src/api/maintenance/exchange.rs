@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::read_request;
 use crate::http::{ApiError, json_plain, run_blocking};
 use crate::intake::{self, line};
-use crate::store::{Position, Search};
+use crate::store::{Search, SpanPosition};
 use crate::{Backend, LocalOptions};
 use llmobs_core::model::TimeWindow;
 
@@ -32,7 +32,7 @@ const LINES_HEADER: &str = "x-llmobs-mcp-lines";
 /// The request header with the id of the store of an import.
 const STORE_HEADER: &str = "x-llmobs-mcp-store";
 
-/// Position of an export: spans in order of start, then evaluations in order of arrival.
+/// SpanPosition of an export: spans in order of start, then evaluations in order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ExportPosition {
@@ -66,13 +66,13 @@ fn page(backend: &Backend, after: Option<ExportPosition>) -> Result<ExportPage, 
     match after {
         None => spans(backend, None),
         Some(ExportPosition::Spans { start_ns, id }) => {
-            spans(backend, Some(Position { start_ns, id }))
+            spans(backend, Some(SpanPosition { start_ns, id }))
         }
         Some(ExportPosition::Evaluations { after }) => evaluations(backend, after),
     }
 }
 
-fn spans(backend: &Backend, after: Option<Position>) -> Result<ExportPage, ApiError> {
+fn spans(backend: &Backend, after: Option<SpanPosition>) -> Result<ExportPage, ApiError> {
     let search = Search {
         newest_first: false,
         after,
@@ -96,7 +96,7 @@ fn spans(backend: &Backend, after: Option<Position>) -> Result<ExportPage, ApiEr
         ControlFlow::Continue(())
     })?;
     page.next = Some(match outcome.next {
-        Some(Position { start_ns, id }) => ExportPosition::Spans { start_ns, id },
+        Some(SpanPosition { start_ns, id }) => ExportPosition::Spans { start_ns, id },
         None => ExportPosition::Evaluations { after: None },
     });
     Ok(page)
@@ -166,7 +166,7 @@ pub(super) async fn import(State(backend): State<Arc<Backend>>, request: Request
 
 /// Stores the items of valid lines, and reports invalid lines by number.
 fn import_lines(backend: &Backend, body: &[u8]) -> Result<Value, ApiError> {
-    let store = backend.store.as_ref();
+    let store = &backend.store;
     let mut all = intake::Batch::default();
     let mut refused = Vec::new();
     for (number, text) in (1..).zip(body.split(|byte| *byte == b'\n')) {

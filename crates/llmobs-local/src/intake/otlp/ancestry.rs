@@ -10,7 +10,8 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
-use crate::store::{SpanStore, StoreError};
+use crate::span_store::SpanStore;
+use crate::store::StoreError;
 use llmobs_core::model::{Span, SpanId, TraceId};
 
 /// Most skipped spans remembered, and most missing parents.
@@ -49,7 +50,7 @@ impl Ancestry {
         &self,
         spans: &mut Vec<Span>,
         skipped: Vec<SkippedSpan>,
-        store: &dyn SpanStore,
+        store: &SpanStore,
     ) -> Result<(), StoreError> {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let mut orphaned = Vec::new();

@@ -1,24 +1,25 @@
-//! Random histories of a store, and what is asked of it.
+//! Random histories of a store, and random searches.
 
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{ALL, EvaluationTarget, Search, TargetedEvaluation};
+use super::{ALL_TIME, EvaluationTarget, Search, TargetedEvaluation};
 use llmobs_core::model::{
     Assessment, Evaluation, EventKind, Io, Span, SpanId, SpanKind, Status, TimeWindow, TraceId,
 };
 use llmobs_core::query::combine::SpanFilters;
 use llmobs_core::query::index::strategies;
 
+/// One operation of a history.
 #[derive(Debug, Clone)]
-pub(super) enum Write {
-    Spans(Vec<Span>),
-    Evaluations(Vec<TargetedEvaluation>),
-    /// Nothing: the derived index catches up, and what follows is behind it.
-    Settle,
-    /// Nothing: the derived index is built anew.
-    Rebuild,
-    /// Spans that began before this many nanoseconds go, and then what is about nothing.
+pub(super) enum Operation {
+    Append(Vec<Span>),
+    AttachEvaluations(Vec<TargetedEvaluation>),
+    /// Waits until the derived index contains all writes.
+    WaitForIndex,
+    /// Starts to rebuild the derived index.
+    Reindex,
+    /// Removes spans that started before this, in nanoseconds, and evaluations without a target.
     Purge(i64),
 }
 
@@ -106,17 +107,17 @@ prop_compose! {
     }
 }
 
-/// Spans of few words that meet often, and spans with all that one can hold. Evaluations come by
-/// themselves.
+/// Simple spans whose values coincide often, and spans with every attribute. Without evaluations,
+/// which are written separately.
 pub(super) fn any_span() -> impl Strategy<Value = Span> {
     prop_oneof![
         2 => span(),
-        1 => strategies::span().prop_map(as_taken_in),
+        1 => strategies::span().prop_map(as_ingested),
     ]
 }
 
-/// A span as the intake makes it: null is nothing, and what a tag says of the session counts.
-fn as_taken_in(mut span: Span) -> Span {
+/// A span as the intake creates it: without null values, and with the session of its tag.
+fn as_ingested(mut span: Span) -> Span {
     span.input.value = span.input.value.take().filter(|value| !value.is_null());
     let tagged = span.tag("session_id").map(str::to_owned);
     let named = span.session_id.take();
@@ -126,17 +127,17 @@ fn as_taken_in(mut span: Span) -> Span {
     span
 }
 
-/// The same of evaluations.
+/// Simple evaluations, and evaluations with every attribute.
 pub(super) fn any_evaluation() -> impl Strategy<Value = TargetedEvaluation> {
     let full =
-        (evaluation(), strategies::evaluation()).prop_map(|(few, full)| TargetedEvaluation {
+        (evaluation(), strategies::evaluation()).prop_map(|(simple, full)| TargetedEvaluation {
             evaluation: Evaluation {
                 value: full.value.filter(|value| !value.is_null()),
-                event_kind: few.evaluation.event_kind,
-                timestamp_ms: few.evaluation.timestamp_ms,
+                event_kind: simple.evaluation.event_kind,
+                timestamp_ms: simple.evaluation.timestamp_ms,
                 ..full
             },
-            ..few
+            ..simple
         });
     prop_oneof![2 => evaluation(), 1 => full]
 }
@@ -144,20 +145,20 @@ pub(super) fn any_evaluation() -> impl Strategy<Value = TargetedEvaluation> {
 pub(super) fn history(
     span: impl Strategy<Value = Span>,
     evaluation: impl Strategy<Value = TargetedEvaluation>,
-) -> impl Strategy<Value = Vec<Write>> {
-    let write = prop_oneof![
-        proptest::collection::vec(span, 1..6).prop_map(Write::Spans),
-        proptest::collection::vec(evaluation, 1..4).prop_map(Write::Evaluations),
-        Just(Write::Settle),
-        Just(Write::Rebuild),
+) -> impl Strategy<Value = Vec<Operation>> {
+    let operation = prop_oneof![
+        proptest::collection::vec(span, 1..6).prop_map(Operation::Append),
+        proptest::collection::vec(evaluation, 1..4).prop_map(Operation::AttachEvaluations),
+        Just(Operation::WaitForIndex),
+        Just(Operation::Reindex),
         proptest::sample::select(vec![i64::MIN, 0, 1, 1_700_000_000_001_500_000, i64::MAX])
-            .prop_map(Write::Purge),
+            .prop_map(Operation::Purge),
     ];
-    proptest::collection::vec(write, 1..8)
+    proptest::collection::vec(operation, 1..8)
 }
 
-/// Queries about what most spans here have.
-const EXAMPLES: &[&str] = &[
+/// Queries that match many of the random spans.
+const QUERIES: &[&str] = &[
     "refund",
     "@status:error",
     "-@name:a",
@@ -199,7 +200,7 @@ const EXAMPLES: &[&str] = &[
 
 prop_compose! {
     pub(super) fn search()(
-        app in proptest::option::of(word(&["shop", "bank", "nobody"])),
+        app in proptest::option::of(word(&["shop", "bank", "other"])),
         kind in proptest::option::of(word(&["llm", "reranker"])),
         name in proptest::option::of(word(&["a"])),
         trace in proptest::option::of(word(&["t1"])),
@@ -208,10 +209,10 @@ prop_compose! {
         tier in proptest::option::of(word(&["gold"])),
         query in prop_oneof![
             1 => Just(None),
-            2 => word(EXAMPLES).prop_map(Some),
+            2 => word(QUERIES).prop_map(Some),
             4 => strategies::query().prop_map(Some),
         ],
-        window in prop_oneof![Just(ALL), Just(TimeWindow {
+        window in prop_oneof![Just(ALL_TIME), Just(TimeWindow {
             from_ms: 1_700_000_000_001, to_ms: 1_700_000_000_002 })],
         newest_first: bool,
         limit in 1..8usize,

@@ -1,9 +1,9 @@
-//! Which spans changed since a moment of the index, by the outbox.
+//! Reads from the outbox which spans changed since a view of the index.
 //!
-//! The latest changes are at hand in memory; only those of an earlier time are read from the table.
+//! The latest changes are in memory. Earlier ones are read from the table.
 //!
-//! A changed evaluation is a change of every span that it joins. Those that the rows can name are
-//! asked of them, the others of the index itself: what it does not have yet is in the outbox.
+//! A changed evaluation changes every span that it joins. Rows or the index itself find these
+//! spans; spans that are not in the index yet are in the outbox.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -11,66 +11,68 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tantivy::Searcher;
 
-use super::View;
 use super::compile::{compile, occurs};
-use super::schema::Fields;
-use super::top::Top;
+use super::schema::IndexFields;
+use super::top::TopK;
+use super::view::IndexView;
 use crate::store::evaluations::parse_key;
-use crate::store::recent::Fresh;
-use crate::store::sqlite::ReadError;
-use crate::store::writer::{CHANGED_EVALUATION, NEW_SPAN};
+use crate::store::outbox::{CHANGED_EVALUATION, NEW_SPAN, RecentWrite, last_change};
+use crate::store::rows::ReadError;
 use llmobs_core::query::index::plan_query;
 use llmobs_core::query::{Expr, Field, Pattern, Term};
 
-/// What happened since.
+/// The changes since a view.
 pub(super) struct Changes {
-    /// The rows that changed, by their keys.
-    pub(super) spans: BTreeMap<i64, Change>,
-    /// The last change seen.
-    pub(super) upto: i64,
+    /// The changed rows by key.
+    pub(super) spans: BTreeMap<i64, RowChange>,
+    /// The last change.
+    pub(super) last: i64,
 }
 
 /// How a row changed.
 #[derive(Clone)]
-pub(super) struct Change {
-    /// Whether the first change made it.
-    pub(super) made: Made,
-    /// The span that the last change wrote, if it is at hand.
-    pub(super) fresh: Option<Arc<Fresh>>,
+pub(super) struct RowChange {
+    /// Whether the index can contain the row.
+    pub(super) origin: RowOrigin,
+    /// What the last change wrote, if it is in memory.
+    pub(super) write: Option<Arc<RecentWrite>>,
 }
 
-/// Whether a row was there before the changes.
+/// Whether a row existed before the changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Made {
-    /// It was not: the index cannot have it.
+pub(super) enum RowOrigin {
+    /// The first change created the row, so the index cannot contain it.
     New,
-    /// It may have been.
-    Before,
+    /// The row may have existed.
+    Existing,
 }
 
-/// The changes that the index of `view` does not have, within the read transaction of
-/// `connection`. `None`: the outbox does not reach back so far.
-pub(super) fn since(connection: &Connection, view: &View) -> Result<Option<Changes>, ReadError> {
-    let upto = last_change(connection)?;
-    if upto < view.seq {
+/// The changes that `view` does not contain, within the read transaction of `connection`. `None`
+/// when the outbox no longer holds all of them.
+pub(super) fn changes_since(
+    connection: &Connection,
+    view: &IndexView,
+) -> Result<Option<Changes>, ReadError> {
+    let last = last_change(connection)?;
+    if last < view.seq {
         return Ok(None);
     }
-    let seen = if upto == view.seq {
-        Some(Seen::default())
-    } else if let Some(commits) = view.recent.between(view.seq, upto) {
-        let mut seen = Seen::default();
-        let changes = commits.iter().flat_map(|commit| commit.iter());
-        for change in changes.filter(|change| (view.seq + 1..=upto).contains(&change.seq)) {
-            seen.add(change.kind, change.id, change.fresh.as_ref());
+    let changes = if last == view.seq {
+        Some(ChangedIds::default())
+    } else if let Some(commits) = view.outbox.recent.between(view.seq, last) {
+        let mut changes = ChangedIds::default();
+        let entries = commits.iter().flat_map(|commit| commit.iter());
+        for entry in entries.filter(|entry| (view.seq + 1..=last).contains(&entry.seq)) {
+            changes.add(entry.kind, entry.id, entry.write.as_ref());
         }
-        Some(seen)
+        Some(changes)
     } else {
         read_outbox(connection, view.seq)?
     };
-    let Some(Seen {
+    let Some(ChangedIds {
         mut spans,
         evaluations,
-    }) = seen
+    }) = changes
     else {
         return Ok(None);
     };
@@ -83,73 +85,67 @@ pub(super) fn since(connection: &Connection, view: &View) -> Result<Option<Chang
         targets.extend(target);
     }
     for target in targets {
-        for id in joined_by(connection, &view.searcher, &view.fields, &target)? {
-            spans.entry(id).or_insert(Change {
-                made: Made::Before,
-                fresh: None,
+        for id in joined_spans(connection, &view.searcher, &view.fields, &target)? {
+            spans.entry(id).or_insert(RowChange {
+                origin: RowOrigin::Existing,
+                write: None,
             });
         }
     }
-    Ok(Some(Changes { spans, upto }))
+    Ok(Some(Changes { spans, last }))
 }
 
-/// The number of the last change; 0 if there was none yet.
-pub(in crate::store) fn last_change(connection: &Connection) -> rusqlite::Result<i64> {
-    connection
-        .prepare_cached("SELECT coalesce(max(seq), 0) FROM outbox")?
-        .query_row([], |row| row.get(0))
-}
-
-/// What changed, in the order of the changes.
+/// The keys of changed spans and evaluations.
 #[derive(Default)]
-struct Seen {
-    spans: BTreeMap<i64, Change>,
+struct ChangedIds {
+    spans: BTreeMap<i64, RowChange>,
     evaluations: HashSet<i64>,
 }
 
-impl Seen {
-    fn add(&mut self, kind: i64, id: i64, fresh: Option<&Arc<Fresh>>) {
-        let made = match kind {
+impl ChangedIds {
+    /// Adds the next change in order.
+    fn add(&mut self, kind: i64, id: i64, write: Option<&Arc<RecentWrite>>) {
+        let origin = match kind {
             CHANGED_EVALUATION => {
                 self.evaluations.insert(id);
                 return;
             }
-            NEW_SPAN => Made::New,
-            _ => Made::Before,
+            NEW_SPAN => RowOrigin::New,
+            _ => RowOrigin::Existing,
         };
-        let fresh = fresh.cloned();
+        let write = write.cloned();
         match self.spans.get_mut(&id) {
-            Some(change) => change.fresh = fresh,
+            Some(change) => change.write = write,
             None => {
-                self.spans.insert(id, Change { made, fresh });
+                self.spans.insert(id, RowChange { origin, write });
             }
         }
     }
 }
 
-/// Reads all changes after one. `None`: the table does not reach back so far.
-fn read_outbox(connection: &Connection, seq: i64) -> Result<Option<Seen>, ReadError> {
+/// Reads all changes after `seq` from the table. `None` when the table no longer holds all of them.
+fn read_outbox(connection: &Connection, seq: i64) -> Result<Option<ChangedIds>, ReadError> {
     let first: Option<i64> = connection
         .prepare_cached("SELECT min(seq) FROM outbox")?
         .query_row([], |row| row.get(0))?;
     if first.is_none_or(|first| first > seq + 1) {
         return Ok(None);
     }
-    let mut seen = Seen::default();
+    let mut changes = ChangedIds::default();
     let mut statement =
         connection.prepare_cached("SELECT kind, ref FROM outbox WHERE seq > ?1 ORDER BY seq")?;
     let mut rows = statement.query([seq])?;
     while let Some(row) = rows.next()? {
-        seen.add(row.get(0)?, row.get(1)?, None);
+        changes.add(row.get(0)?, row.get(1)?, None);
     }
-    Ok(Some(seen))
+    Ok(Some(changes))
 }
 
-/// The rows of the spans that evaluations of a target join.
-fn joined_by(
+/// The keys of the spans that evaluations of a target join.
+fn joined_spans(
     connection: &Connection,
     searcher: &Searcher,
-    fields: &Fields,
+    fields: &IndexFields,
     target: &str,
 ) -> Result<Vec<i64>, ReadError> {
     let (scope, parts) = parse_key(target);
@@ -189,34 +185,33 @@ fn joined_by(
 
 fn by_index(
     searcher: &Searcher,
-    fields: &Fields,
+    fields: &IndexFields,
     field: Field,
     value: &str,
 ) -> Result<Vec<i64>, ReadError> {
     let pattern = Pattern::Literal(value.to_owned());
-    let having = Expr::Term(Term::Field { field, pattern });
-    let plan = plan_query(&having, &|key| occurs(searcher, fields, key));
-    let everywhere = Top {
+    let term = Expr::Term(Term::Field { field, pattern });
+    let plan = plan_query(&term, &|key| occurs(searcher, fields, key));
+    let top = TopK {
         from_ns: i64::MIN,
         to_ns: i64::MAX,
         newest_first: true,
         after: None,
         limit: usize::MAX,
     };
-    let found = everywhere.of(searcher, &*compile(&plan.condition, fields))?;
-    Ok(found.into_iter().map(|place| place.id).collect())
+    let positions = top.find(searcher, &*compile(&plan.condition, fields))?;
+    Ok(positions.into_iter().map(|position| position.id).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::schema::schema;
-    use super::super::shared::Shared;
     use super::*;
-    use crate::store::recent::Recent;
-    use crate::store::rows::Row;
-    use crate::store::schema::{open_reader, open_writer};
+    use crate::store::outbox::OutboxState;
+    use crate::store::rows::SpanColumns;
+    use crate::store::schema::{FILE_NAME, SCHEMA, open_writer};
     use crate::store::writer::{NewSpan, Write, Writer};
-    use crate::store::{EvaluationTarget, PurgeStep, TargetedEvaluation};
+    use crate::store::{Durability, EvaluationTarget, SpanPurgeStep, TargetedEvaluation};
     use llmobs_core::model::{Evaluation, Span};
 
     fn span(id: u8, start_ns: i64, name: &str) -> Span {
@@ -230,13 +225,13 @@ mod tests {
     }
 
     fn spans(spans: &[Span]) -> Write {
-        let new = spans.iter().cloned().map(NewSpan::of);
+        let new = spans.iter().cloned().map(NewSpan::new);
         Write::Spans(new.collect::<Result<_, _>>().unwrap())
     }
 
     /// One of each kind of change.
     fn writes() -> Vec<Write> {
-        let about_4 = TargetedEvaluation {
+        let on_span_4 = TargetedEvaluation {
             target: EvaluationTarget::Span {
                 trace_id: Some("t".into()),
                 span_id: "4".into(),
@@ -248,61 +243,63 @@ mod tests {
             spans(&[span(1, 1_000_000, ""), span(2, 2_000_000, "")]),
             spans(&[span(3, 3_000_000, ""), span(2, 2_000_001, "updated")]),
             spans(&[span(4, 4_000_000, ""), span(3, 9_000_000, "moved")]),
-            Write::Evaluations(vec![about_4]),
-            Write::Purge(PurgeStep {
+            Write::Evaluations(vec![on_span_4]),
+            Write::PurgeSpans(SpanPurgeStep {
                 before_ns: 2_000_000,
                 limit: 10,
             }),
-            spans(&[span(5, 1_000_000, "in the place of 1")]),
+            spans(&[span(5, 1_000_000, "under the key of 1")]),
         ]
     }
 
     #[test]
-    fn changes_at_hand_are_those_of_the_outbox() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("llmobs.db");
-        let shared = Arc::new(Shared::without_index());
-        let connection = open_writer(&file, "OFF").unwrap();
-        let writer = Writer::start(connection, shared.clone()).unwrap();
+    fn recent_changes_equal_the_outbox_table() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(FILE_NAME);
+        let outbox = Arc::new(OutboxState::default());
+        outbox.keep_none();
+        let (connection, _) = open_writer(&file, Durability::Process).unwrap();
+        let writer = Writer::start(connection, outbox.clone()).unwrap();
         for write in writes() {
             writer.write(write).unwrap();
         }
         let (schema, fields) = schema();
         let index = tantivy::Index::create_in_ram(schema);
-        let view = |seq: i64, recent: &Arc<Recent>| View {
+        let view = |seq: i64, outbox: &Arc<OutboxState>| IndexView {
             searcher: index.reader().unwrap().searcher(),
             fields,
             seq,
-            recent: recent.clone(),
+            outbox: outbox.clone(),
         };
-        let reader = open_reader(&file).unwrap();
+        let reader = SCHEMA.open_reader(&file).unwrap();
         let start_of = |id: i64| -> Option<i64> {
             let sql = "SELECT start FROM spans WHERE id = ?";
             let found = reader.query_row(sql, [id], |row| row.get(0));
             found.optional().unwrap()
         };
-        let known = |view: View| since(&reader, &view).ok().flatten().unwrap();
+        let changes = |view: IndexView| changes_since(&reader, &view).ok().flatten().unwrap();
         let last = last_change(&reader).unwrap();
         assert_eq!(last, 10);
         for seq in 0..=last {
-            assert!(shared.recent.between(seq, last).is_some());
-            let at_hand = known(view(seq, &shared.recent));
-            let read = known(view(seq, &Arc::default()));
-            assert_eq!((at_hand.upto, read.upto), (last, last));
-            let made = |changes: &Changes| -> Vec<(i64, Made)> {
+            assert!(outbox.recent.between(seq, last).is_some());
+            let recent = changes(view(seq, &outbox));
+            let read = changes(view(seq, &Arc::default()));
+            assert_eq!((recent.last, read.last), (last, last));
+            let origins = |changes: &Changes| -> Vec<(i64, RowOrigin)> {
                 let changes = changes.spans.iter();
-                changes.map(|(id, change)| (*id, change.made)).collect()
+                changes.map(|(id, change)| (*id, change.origin)).collect()
             };
-            assert_eq!(made(&at_hand), made(&read), "since {seq}");
-            for (id, change) in &at_hand.spans {
-                let kept = change.fresh.as_ref().map(|fresh| fresh.row.start);
-                let only_judged = change.made == Made::Before && kept.is_none();
+            assert_eq!(origins(&recent), origins(&read), "since {seq}");
+            for (id, change) in &recent.spans {
+                let start = change.write.as_ref().map(|write| write.columns.start);
+                // A changed evaluation changes no row.
+                let no_write = change.origin == RowOrigin::Existing && start.is_none();
                 assert!(
-                    kept == start_of(*id) || only_judged,
-                    "{id} is {kept:?} since {seq}"
+                    start == start_of(*id) || no_write,
+                    "{id} is {start:?} since {seq}"
                 );
-                if let Some(fresh) = &change.fresh {
-                    assert!(fresh.row == Row::of(&fresh.span));
+                if let Some(write) = &change.write {
+                    assert!(write.columns == SpanColumns::from_span(&write.span));
                 }
             }
         }

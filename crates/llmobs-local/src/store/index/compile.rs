@@ -1,4 +1,4 @@
-//! A plan as a query of the engine.
+//! Compiles a plan to a tantivy query.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use tantivy::query::{
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{BitSet, DocId, Score, Searcher, TantivyError, Term};
 
-use super::schema::{Fields, NUMBERS, column_name};
+use super::schema::{IndexFields, NUMBERS, column_name};
 use llmobs_core::query::index::{IndexCondition, NumberTest};
 use llmobs_core::query::text::TokenPattern;
 use llmobs_core::query::{Wildcard, WildcardElement};
 
-/// The engine's query for a plan's node.
-pub(super) fn compile(node: &IndexCondition, fields: &Fields) -> Box<dyn Query> {
+/// The tantivy query of a node of a plan.
+pub(super) fn compile(node: &IndexCondition, fields: &IndexFields) -> Box<dyn Query> {
     match node {
         IndexCondition::MatchAll => Box::new(AllQuery),
         IndexCondition::MatchNone => Box::new(EmptyQuery),
         IndexCondition::And(nodes) => conjunction(nodes, fields),
         IndexCondition::Or(nodes) => {
-            let each = nodes
+            let alternatives = nodes
                 .iter()
                 .map(|node| (Occur::Should, compile(node, fields)));
-            Box::new(BooleanQuery::new(each.collect()))
+            Box::new(BooleanQuery::new(alternatives.collect()))
         }
         IndexCondition::Not(node) => Box::new(BooleanQuery::new(vec![
             (Occur::Must, Box::new(AllQuery) as Box<dyn Query>),
@@ -50,14 +50,14 @@ pub(super) fn compile(node: &IndexCondition, fields: &Fields) -> Box<dyn Query> 
     }
 }
 
-/// Whether any document has a key. An index that cannot be read may have any.
-pub(super) fn occurs(searcher: &Searcher, fields: &Fields, key: &str) -> bool {
+/// Whether any document has a key; `true` if the index cannot be read.
+pub(super) fn occurs(searcher: &Searcher, fields: &IndexFields, key: &str) -> bool {
     searcher
         .doc_freq(&key_term(fields, key))
         .map_or(true, |count| count > 0)
 }
 
-fn key_term(fields: &Fields, key: &str) -> Term {
+fn key_term(fields: &IndexFields, key: &str) -> Term {
     Term::from_field_text(fields.keys, key)
 }
 
@@ -65,7 +65,7 @@ fn term(term: Term) -> Box<dyn Query> {
     Box::new(TermQuery::new(term, IndexRecordOption::Basic))
 }
 
-fn conjunction(nodes: &[IndexCondition], fields: &Fields) -> Box<dyn Query> {
+fn conjunction(nodes: &[IndexCondition], fields: &IndexFields) -> Box<dyn Query> {
     let mut parts: Vec<(Occur, Box<dyn Query>)> = nodes
         .iter()
         .map(|node| match node {
@@ -79,7 +79,7 @@ fn conjunction(nodes: &[IndexCondition], fields: &Fields) -> Box<dyn Query> {
     Box::new(BooleanQuery::new(parts))
 }
 
-fn phrase(words: &[TokenPattern], fields: &Fields) -> Box<dyn Query> {
+fn phrase(words: &[TokenPattern], fields: &IndexFields) -> Box<dyn Query> {
     let exact: Option<Vec<Term>> = words
         .iter()
         .map(|word| match word {
@@ -97,33 +97,33 @@ fn phrase(words: &[TokenPattern], fields: &Fields) -> Box<dyn Query> {
             (None, _) => Box::new(EmptyQuery),
         },
         (None, [TokenPattern::Wildcard(like)]) => Box::new(LikeQuery::new(fields.words, "", like)),
-        // A plan asks for patterns one at a time.
+        // A plan has at most one pattern per node.
         (None, _) => Box::new(AllQuery),
     }
 }
 
-/// Documents with a term that begins so and goes on like a pattern.
+/// Matches documents with a term that starts with a prefix and continues like a pattern.
 #[derive(Debug, Clone)]
 struct LikeQuery {
     field: Field,
     prefix: Arc<str>,
     rest: Arc<Wildcard>,
-    /// What every such term begins with.
-    beginning: Arc<str>,
+    /// The literal start of all such terms.
+    literal: Arc<str>,
 }
 
 impl LikeQuery {
     fn new(field: Field, prefix: &str, rest: &Wildcard) -> Self {
-        let literal = rest.elements().iter().map_while(|element| match element {
+        let start = rest.elements().iter().map_while(|element| match element {
             WildcardElement::Char(c) => Some(*c),
             WildcardElement::AnyChar | WildcardElement::AnyRun => None,
         });
-        let beginning: String = prefix.chars().chain(literal).collect();
+        let literal: String = prefix.chars().chain(start).collect();
         Self {
             field,
             prefix: prefix.into(),
             rest: Arc::new(rest.clone()),
-            beginning: beginning.into(),
+            literal: literal.into(),
         }
     }
 }
@@ -138,8 +138,8 @@ impl Weight for LikeQuery {
     fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
         let mut found = BitSet::with_max_value(reader.max_doc());
         let inverted = reader.inverted_index(self.field)?;
-        let mut range = inverted.terms().range().ge(self.beginning.as_bytes());
-        if let Bound::Excluded(end) = end_of_prefix(self.beginning.as_bytes()) {
+        let mut range = inverted.terms().range().ge(self.literal.as_bytes());
+        if let Bound::Excluded(end) = end_of_prefix(self.literal.as_bytes()) {
             range = range.lt(end);
         }
         let mut terms = range.into_stream()?;
@@ -170,7 +170,7 @@ impl Weight for LikeQuery {
     }
 }
 
-/// The first text behind all that begin so.
+/// The first byte string after all that start with a prefix.
 fn end_of_prefix(prefix: &[u8]) -> Bound<Vec<u8>> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -182,31 +182,31 @@ fn end_of_prefix(prefix: &[u8]) -> Bound<Vec<u8>> {
     Bound::Unbounded
 }
 
-/// Documents with a number in a column that passes a test.
+/// Matches documents with a number in a column that passes a test.
 #[derive(Debug)]
 struct NumberPredicate {
     path: String,
     test: NumberTest,
 }
 
-struct NumbersOfSegment {
+struct SegmentNumbers {
     columns: Vec<Column<f64>>,
     test: NumberTest,
 }
 
 impl DocPredicate for NumberPredicate {
-    type SegmentDocPredicate = NumbersOfSegment;
+    type SegmentDocPredicate = SegmentNumbers;
 
     fn doc_predicate(
         &self,
         reader: &SegmentReader,
-    ) -> tantivy::Result<ConstOrVariableSegmentPredicate<NumbersOfSegment>> {
+    ) -> tantivy::Result<ConstOrVariableSegmentPredicate<SegmentNumbers>> {
         let columns = number_columns(reader, &self.path)?;
         if columns.is_empty() {
             return Ok(ConstOrVariableSegmentPredicate::Const(false));
         }
         Ok(ConstOrVariableSegmentPredicate::Variable {
-            predicate: NumbersOfSegment {
+            predicate: SegmentNumbers {
                 columns,
                 test: self.test,
             },
@@ -215,7 +215,7 @@ impl DocPredicate for NumberPredicate {
     }
 }
 
-impl SegmentDocPredicate for NumbersOfSegment {
+impl SegmentDocPredicate for SegmentNumbers {
     fn eval(&mut self, doc: DocId) -> bool {
         let test = self.test;
         self.columns
@@ -224,7 +224,7 @@ impl SegmentDocPredicate for NumbersOfSegment {
     }
 }
 
-/// The columns of a path, whatever kind of number a segment chose for them, as floats.
+/// The numeric columns of a path as floats. A segment chooses the number type of a column.
 pub(super) fn number_columns(
     reader: &SegmentReader,
     path: &str,

@@ -1,4 +1,4 @@
-//! The files of the index, and what the last commit says of itself.
+//! The files of the index, and the payload of its last commit.
 
 use std::path::Path;
 
@@ -6,76 +6,77 @@ use serde::{Deserialize, Serialize};
 use tantivy::directory::MmapDirectory;
 use tantivy::{Index, IndexSettings};
 
-use super::indexer::IndexError;
-use super::schema::{Fields, VERSION, schema, tokenizers};
+use super::error::IndexError;
+use super::schema::{IndexFields, VERSION, schema, tokenizers};
 
-/// What a commit holds, written with it.
+/// Describes the content of a commit. Stored with the commit, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Mark {
-    /// [`VERSION`] of what wrote it.
+pub(super) struct CommitPayload {
+    /// [`VERSION`] of the program that wrote the index.
     pub(super) version: u32,
-    /// The store whose spans these are.
+    /// Id of the store.
     pub(super) store: String,
-    /// All changes up to this one are in it.
+    /// The index contains all changes up to this one.
     pub(super) seq: i64,
-    /// Changes up to this one may be in it: rows they made are replaced, not added.
-    pub(super) careful: i64,
-    /// While it is being built: the last row that is in it.
+    /// The index may contain changes up to this one: their rows are replaced instead of added.
+    #[serde(rename = "careful")]
+    pub(super) replace_until: i64,
+    /// While the index is being built, the key of the last row in it.
     pub(super) building: Option<i64>,
 }
 
-impl Mark {
-    /// Of an index with nothing in it yet, made when `seq` was the last change.
-    pub(super) fn fresh(store: &str, seq: i64) -> Self {
+impl CommitPayload {
+    /// The payload of an empty index, created when `seq` was the last change.
+    pub(super) fn empty(store: &str, seq: i64) -> Self {
         Self {
             version: VERSION,
             store: store.to_owned(),
             seq,
-            careful: seq,
+            replace_until: seq,
             building: Some(i64::MIN),
         }
     }
 
-    pub(super) fn text(&self) -> Result<String, IndexError> {
-        serde_json::to_string(self).map_err(|e| IndexError::Files(e.to_string()))
+    pub(super) fn to_json(&self) -> Result<String, IndexError> {
+        serde_json::to_string(self).map_err(|error| IndexError::Files(error.into()))
     }
 }
 
-/// Opens what is there. `None`: nothing, or nothing that can be used.
-pub(super) fn open(folder: &Path, store: &str) -> Option<(Index, Fields, Mark)> {
+/// Opens an existing index. `None` when there is none that can be used.
+pub(super) fn open(directory: &Path, store: &str) -> Option<(Index, IndexFields, CommitPayload)> {
     let (schema, fields) = schema();
-    let directory = MmapDirectory::open(folder).ok()?;
-    let mut index = match Index::open(directory) {
+    let files = MmapDirectory::open(directory).ok()?;
+    let mut index = match Index::open(files) {
         Ok(index) => index,
         Err(error) => {
-            tracing::info!(%error, "there is no usable index of the local store");
+            tracing::info!(%error, "the local store has no usable search index");
             return None;
         }
     };
     index.set_tokenizers(tokenizers());
     index.set_fast_field_tokenizers(tokenizers());
     let payload = index.load_metas().ok()?.payload?;
-    let mark: Mark = serde_json::from_str(&payload).ok()?;
-    let ours = mark.version == VERSION && mark.store == store && index.schema() == schema;
-    ours.then_some((index, fields, mark))
+    let payload: CommitPayload = serde_json::from_str(&payload).ok()?;
+    let is_current =
+        payload.version == VERSION && payload.store == store && index.schema() == schema;
+    is_current.then_some((index, fields, payload))
 }
 
-/// Makes an empty index, whatever is there.
-pub(super) fn create(folder: &Path) -> Result<(Index, Fields), IndexError> {
-    let failed = |e: std::io::Error| IndexError::Files(e.to_string());
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+/// Creates an empty index, and deletes an existing one.
+pub(super) fn create(directory: &Path) -> Result<(Index, IndexFields), IndexError> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    std::fs::create_dir_all(folder).map_err(failed)?;
+    std::fs::create_dir_all(directory)?;
     let (schema, fields) = schema();
-    let directory = MmapDirectory::open(folder).map_err(|e| IndexError::Files(e.to_string()))?;
+    let files = MmapDirectory::open(directory).map_err(|error| IndexError::Engine(error.into()))?;
     let settings = IndexSettings {
-        // No document is kept there: a thread for each segment would have nothing to pack.
+        // The index stores no documents, so a compression thread would have nothing to do.
         docstore_compress_dedicated_thread: false,
         ..IndexSettings::default()
     };
-    let mut index = Index::create(directory, schema, settings)?;
+    let mut index = Index::create(files, schema, settings)?;
     index.set_tokenizers(tokenizers());
     index.set_fast_field_tokenizers(tokenizers());
     Ok((index, fields))

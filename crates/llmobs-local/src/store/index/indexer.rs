@@ -1,4 +1,4 @@
-//! The thread that builds the index from the outbox and keeps it up to date.
+//! The thread that builds the index and keeps it up to date with the outbox.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -12,81 +12,56 @@ use rusqlite::Connection;
 use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::{IndexReader, IndexWriter, ReloadPolicy, Term};
 
-use super::View;
-use super::changes::{Made, last_change, since};
+use super::changes::{RowOrigin, changes_since};
 use super::document::document;
-use super::files::{self, Mark};
-use super::schema::Fields;
-use super::shared::{IndexProgress, Shared};
-use crate::store::StoreError;
-use crate::store::join::Joiner;
-use crate::store::sqlite::{ReadError, load_span};
+use super::error::IndexError;
+use super::files::{self, CommitPayload};
+use super::schema::IndexFields;
+use super::state::{IndexProgress, IndexState};
+use super::view::IndexView;
+use crate::store::join::EvaluationJoiner;
+use crate::store::outbox::last_change;
+use crate::store::rows::{ReadError, load_span};
+use crate::store::{Cause, StoreError};
 
-/// Threads that make segments. With one, the processors are idle while it is waited for.
-const WORKERS: usize = 2;
+/// Threads that write segments. With a single one, the other processors would be idle.
+const WRITER_THREADS: usize = 2;
 
-/// Memory that the documents of each of them take before they are written, in bytes.
-const ARENA: usize = 40 * 1024 * 1024;
+/// Memory for the documents of each writer thread, in bytes.
+const WRITER_MEMORY_BYTES: usize = 40 * 1024 * 1024;
 
-/// Commits come no closer than this: each costs some flushes of the disk, whatever its size.
-const PAUSE: Duration = Duration::from_millis(150);
+/// Shortest interval between commits: each costs some flushes of the disk, regardless of its size.
+const MIN_COMMIT_INTERVAL: Duration = Duration::from_millis(150);
 
-/// So many changes within a pause are a flood: then a commit waits for a whole load of them, as
-/// long as more keep coming. Large commits cost less, and leave less to merge.
-const FLOOD: i64 = 400;
-const LOAD: i64 = 4_000;
-const LONGEST_PAUSE: Duration = Duration::from_millis(800);
+/// This many changes within [`MIN_COMMIT_INTERVAL`] are a burst. During a burst a commit waits for
+/// [`BATCH_TARGET`] changes, up to [`MAX_COMMIT_INTERVAL`]: large commits cost less, and leave less
+/// to merge.
+const BURST_MIN: i64 = 400;
+const BATCH_TARGET: i64 = 4_000;
+const MAX_COMMIT_INTERVAL: Duration = Duration::from_millis(800);
 
-/// A flood is over when nothing came for so long.
-const LULL: Duration = Duration::from_millis(100);
+/// A burst ends when no change arrives for this long.
+const BURST_IDLE: Duration = Duration::from_millis(100);
 
-/// How much the threads of the index step back, as `nice` counts it: each step is a tenth of the
-/// processor less beside a thread that does not.
+/// The `nice` value of the indexing threads. Each step yields about a tenth of the processor to
+/// threads of normal priority.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 5;
 
-/// How long a broken index is left alone before it is built anew.
-const RETRY: Duration = Duration::from_secs(10);
+/// Time after which a failed build is retried.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Rows read in one transaction while building.
+/// Rows that a build reads in one transaction.
 const ROWS_PER_READ: usize = 1_000;
 
-/// Rows after which a build that is interrupted goes on.
-const ROWS_PER_MARK: usize = 50_000;
+/// Rows between two commits of a build. An interrupted build continues after its last commit.
+const ROWS_PER_COMMIT: usize = 50_000;
 
-/// Segments of about the same size that are merged into one: with more, a document is written
-/// fewer times again, but a merge takes more memory, and a search looks into more segments.
+/// Segments of similar size that are merged into one. A higher number rewrites documents less often,
+/// but a merge needs more memory, and a search reads more segments.
 const MERGED_SEGMENTS: usize = 16;
 
-/// Why the index cannot be written or read.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum IndexError {
-    #[error("the engine failed: {0}")]
-    Engine(#[from] tantivy::TantivyError),
-    #[error("its files cannot be used: {0}")]
-    Files(String),
-    #[error("the store cannot be read: {0}")]
-    Store(StoreError),
-    #[error("its files are damaged")]
-    Panicked,
-}
-
-impl From<ReadError> for IndexError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Index(error) => IndexError::Engine(error),
-            error => IndexError::Store(error.into()),
-        }
-    }
-}
-
-impl From<rusqlite::Error> for IndexError {
-    fn from(error: rusqlite::Error) -> Self {
-        ReadError::from(error).into()
-    }
-}
-
-/// The hand to the thread; dropping it ends the thread.
+/// The handle of the thread. Dropping it ends the thread.
 pub(super) struct Indexer {
     wake: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -95,25 +70,25 @@ pub(super) struct Indexer {
 
 impl Indexer {
     pub(super) fn start(
-        folder: PathBuf,
+        directory: PathBuf,
         store_id: String,
         connection: Connection,
-        shared: Arc<Shared>,
+        state: Arc<IndexState>,
     ) -> Result<Self, StoreError> {
         let (wake, woken) = sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut work = Work {
-            folder,
+        let mut worker = IndexWorker {
+            directory,
             store_id,
             connection,
-            shared,
+            state,
             woken,
             stop: stop.clone(),
         };
         let thread = std::thread::Builder::new()
             .name("llmobs-indexer".to_owned())
-            .spawn(move || work.run())
-            .map_err(|e| StoreError::Unavailable(e.to_string()))?;
+            .spawn(move || worker.run())
+            .map_err(|error| StoreError::Unavailable(Cause::new(error)))?;
         Ok(Self {
             wake: Some(wake),
             thread: Some(thread),
@@ -135,225 +110,235 @@ impl Drop for Indexer {
         self.stop.store(true, Ordering::Release);
         self.wake = None;
         if let Some(thread) = self.thread.take() {
-            // One that panicked has left the searches to the rows.
+            // If the thread panicked, searches read rows.
             let _ = thread.join();
         }
     }
 }
 
-struct Work {
-    folder: PathBuf,
+/// The state of the thread.
+struct IndexWorker {
+    directory: PathBuf,
     store_id: String,
     connection: Connection,
-    shared: Arc<Shared>,
+    state: Arc<IndexState>,
     woken: Receiver<()>,
     stop: Arc<AtomicBool>,
 }
 
 /// An index that is open for writing.
-struct Open {
+struct OpenIndex {
     writer: IndexWriter,
     reader: IndexReader,
-    fields: Fields,
-    mark: Mark,
+    fields: IndexFields,
+    payload: CommitPayload,
 }
 
 /// Why the work on an open index ended.
-enum End {
+enum WorkEnd {
     Stopped,
-    BuildAnew,
+    RebuildNeeded,
 }
 
-impl Work {
+impl IndexWorker {
     fn run(&mut self) {
-        step_back();
-        let mut anew = false;
-        while !self.stopped() {
-            // The engine trusts its files: damaged ones may also make it panic.
-            let ended = catch_unwind(AssertUnwindSafe(|| self.work(anew)));
-            let ended = ended.unwrap_or(Err(IndexError::Panicked));
-            self.shared.hide();
+        lower_priority();
+        let mut rebuild = false;
+        while !self.is_stopped() {
+            // tantivy trusts its files, so damaged files can make it panic.
+            let ended = catch_unwind(AssertUnwindSafe(|| self.work(rebuild)));
+            let ended = ended.unwrap_or(Err(IndexError::DamagedFiles));
+            self.state.hide();
             match ended {
-                Ok(End::Stopped) => return,
-                Ok(End::BuildAnew) => anew = true,
-                Err(error) if !anew => {
-                    tracing::warn!(%error, "the index of the local store cannot be used and is built anew; searches are slower until then");
-                    anew = true;
+                Ok(WorkEnd::Stopped) => return,
+                Ok(WorkEnd::RebuildNeeded) => rebuild = true,
+                Err(error) if !rebuild => {
+                    tracing::warn!(%error, "the search index of the local store cannot be used; rebuilding it (searches are slower until it is complete)");
+                    rebuild = true;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the index of the local store cannot be built; searches are slower until it is");
-                    self.shared.fail(error.to_string());
-                    let until = Instant::now() + RETRY;
-                    while Instant::now() < until && !self.stopped() {
-                        self.wait(until.saturating_duration_since(Instant::now()));
+                    tracing::warn!(%error, "the search index of the local store cannot be built; retrying (searches are slower until then)");
+                    self.state.fail(error.to_string());
+                    let deadline = Instant::now() + RETRY_INTERVAL;
+                    while Instant::now() < deadline && !self.is_stopped() {
+                        self.wait(deadline.saturating_duration_since(Instant::now()));
                     }
                 }
             }
         }
     }
 
-    fn stopped(&self) -> bool {
+    fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// Waits for a change, or for the end.
-    fn wait(&self, longest: Duration) {
-        match self.woken.recv_timeout(longest) {
+    /// Waits for a change, or for the end of the store.
+    fn wait(&self, timeout: Duration) {
+        match self.woken.recv_timeout(timeout) {
             Ok(()) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => self.stop.store(true, Ordering::Release),
         }
     }
 
-    fn work(&mut self, anew: bool) -> Result<End, IndexError> {
-        let anew = self.shared.begin() || anew;
-        let mut open = self.open(anew)?;
+    /// Opens the index and keeps it up to date until something else must be done.
+    fn work(&mut self, rebuild: bool) -> Result<WorkEnd, IndexError> {
+        let rebuild = self.state.start_work() || rebuild;
+        let mut open = self.open(rebuild)?;
         let ended = self.follow(&mut open);
-        if !matches!(ended, Ok(End::Stopped)) {
-            // A merge that is still writing would put files into the folder of the next index.
+        if !matches!(ended, Ok(WorkEnd::Stopped)) {
+            // A running merge would write files into the directory of the next index.
             if let Err(error) = open.writer.wait_merging_threads() {
-                tracing::debug!(%error, "a merge of the index did not end cleanly");
+                tracing::debug!(%error, "a merge of the search index failed");
             }
         }
         ended
     }
 
-    /// Builds an index if that is not done, and follows the changes.
-    fn follow(&mut self, open: &mut Open) -> Result<End, IndexError> {
-        if open.mark.building.is_some() && !self.build(open)? {
-            return Ok(End::Stopped);
+    /// Finishes the build of an index if necessary, and follows the changes.
+    fn follow(&mut self, open: &mut OpenIndex) -> Result<WorkEnd, IndexError> {
+        if open.payload.building.is_some() && !self.build(open)? {
+            return Ok(WorkEnd::Stopped);
         }
-        // Searches judge every change that is not in it: none of them sees it before it is near.
+        // Searches look at every change that is not in the view, so the first view must be recent.
         if !self.catch_up(open)? {
-            return Ok(End::BuildAnew);
+            return Ok(WorkEnd::RebuildNeeded);
         }
-        if !self.is_whole(open)? {
+        if !self.is_complete(open)? {
             tracing::warn!(
-                "the index of the local store has not as many spans as the store; it is built anew"
+                "the search index of the local store has another number of spans than the store; rebuilding it"
             );
-            return Ok(End::BuildAnew);
+            return Ok(WorkEnd::RebuildNeeded);
         }
         self.publish(open);
         loop {
-            let begun = Instant::now();
-            if self.shared.rebuild_is_asked_for() || !self.catch_up(open)? {
-                return Ok(End::BuildAnew);
+            let started = Instant::now();
+            if self.state.is_rebuild_requested() || !self.catch_up(open)? {
+                return Ok(WorkEnd::RebuildNeeded);
             }
             self.wait(Duration::from_secs(1));
-            self.let_a_load_gather(begun, open.mark.seq);
-            if self.stopped() {
-                return Ok(End::Stopped);
+            self.wait_for_batch(started, open.payload.seq);
+            if self.is_stopped() {
+                return Ok(WorkEnd::Stopped);
             }
         }
     }
 
-    /// Waits until the next commit is due; the last one had all up to `seq`, and began then.
-    fn let_a_load_gather(&self, begun: Instant, seq: i64) {
-        let (mut waiting, mut grew) = (0, Instant::now());
-        while !self.stopped() {
-            let now = self.shared.last_written() - seq;
-            if now != waiting {
-                (waiting, grew) = (now, Instant::now());
+    /// Waits until the next commit is due. The last commit started at `started` and contains all
+    /// changes up to `seq`.
+    fn wait_for_batch(&self, started: Instant, seq: i64) {
+        let (mut pending, mut last_arrival) = (0, Instant::now());
+        while !self.is_stopped() {
+            let written = self.state.written_seq() - seq;
+            if written != pending {
+                (pending, last_arrival) = (written, Instant::now());
             }
-            let is_flood = (FLOOD..LOAD).contains(&waiting) && grew.elapsed() < LULL;
-            let pause = if is_flood { LONGEST_PAUSE } else { PAUSE };
-            if begun.elapsed() >= pause {
+            let is_burst =
+                (BURST_MIN..BATCH_TARGET).contains(&pending) && last_arrival.elapsed() < BURST_IDLE;
+            let interval = if is_burst {
+                MAX_COMMIT_INTERVAL
+            } else {
+                MIN_COMMIT_INTERVAL
+            };
+            if started.elapsed() >= interval {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    fn open(&mut self, anew: bool) -> Result<Open, IndexError> {
-        let there = if anew {
+    fn open(&mut self, rebuild: bool) -> Result<OpenIndex, IndexError> {
+        let existing = if rebuild {
             None
         } else {
-            files::open(&self.folder, &self.store_id)
+            files::open(&self.directory, &self.store_id)
         };
-        let (index, fields, mark) = match there {
-            Some(there) => there,
+        let (index, fields, payload) = match existing {
+            Some(existing) => existing,
             None => {
-                let (index, fields) = files::create(&self.folder)?;
+                let (index, fields) = files::create(&self.directory)?;
                 let seq = last_change(&self.connection)?;
-                (index, fields, Mark::fresh(&self.store_id, seq))
+                (index, fields, CommitPayload::empty(&self.store_id, seq))
             }
         };
         let options = IndexWriterOptions::builder()
-            .num_worker_threads(WORKERS)
-            .memory_budget_per_thread(ARENA)
+            .num_worker_threads(WRITER_THREADS)
+            .memory_budget_per_thread(WRITER_MEMORY_BYTES)
             .num_merge_threads(1)
             .build();
         let writer = index.writer_with_options(options)?;
-        let mut merges = LogMergePolicy::default();
-        merges.set_min_num_segments(MERGED_SEGMENTS);
-        writer.set_merge_policy(Box::new(merges));
+        let mut merge_policy = LogMergePolicy::default();
+        merge_policy.set_min_num_segments(MERGED_SEGMENTS);
+        writer.set_merge_policy(Box::new(merge_policy));
         let reader = index
             .reader_builder()
             .reload_policy(ReloadPolicy::Manual)
             .try_into()?;
-        Ok(Open {
+        Ok(OpenIndex {
             writer,
             reader,
             fields,
-            mark,
+            payload,
         })
     }
 
-    /// What is committed of an index.
-    fn view(&self, open: &Open) -> View {
-        View {
+    /// A view of the last commit.
+    fn view(&self, open: &OpenIndex) -> IndexView {
+        IndexView {
             searcher: open.reader.searcher(),
             fields: open.fields,
-            seq: open.mark.seq,
-            recent: self.shared.recent.clone(),
+            seq: open.payload.seq,
+            outbox: self.state.outbox().clone(),
         }
     }
 
-    fn publish(&self, open: &Open) {
-        self.shared.publish(self.view(open));
+    /// Makes the last commit available to searches.
+    fn publish(&self, open: &OpenIndex) {
+        self.state.publish(self.view(open));
     }
 
-    /// Whether it has as many documents as there are rows; also true while rows are being added.
-    fn is_whole(&self, open: &Open) -> Result<bool, IndexError> {
+    /// Whether the index has as many documents as the store has rows, or the store has new changes.
+    fn is_complete(&self, open: &OpenIndex) -> Result<bool, IndexError> {
         let snapshot = Snapshot::begin(&self.connection)?;
         let rows: i64 = snapshot
             .0
             .query_row("SELECT count(*) FROM spans", [], |row| row.get(0))?;
         let documents = open.reader.searcher().num_docs();
-        Ok(last_change(&self.connection)? != open.mark.seq || documents == rows.unsigned_abs())
+        Ok(last_change(&self.connection)? != open.payload.seq || documents == rows.unsigned_abs())
     }
 
-    /// Puts every row into the index, in order of keys. Rows that change meanwhile are in the
-    /// outbox behind the mark. Whether it came to the end.
-    fn build(&mut self, open: &mut Open) -> Result<bool, IndexError> {
+    /// Adds every row to the index in key order. Rows that change meanwhile are in the outbox.
+    /// `false` when the thread was stopped.
+    fn build(&mut self, open: &mut OpenIndex) -> Result<bool, IndexError> {
         let total: i64 = self
             .connection
             .query_row("SELECT count(*) FROM spans", [], |row| row.get(0))?;
         let total = total.unsigned_abs();
         let mut done = open.reader.searcher().num_docs();
-        let mut unmarked = 0;
-        if total > ROWS_PER_MARK as u64 {
-            tracing::info!("building the index of the local store: {done} of {total} spans");
+        let mut uncommitted = 0;
+        if total > ROWS_PER_COMMIT as u64 {
+            tracing::info!("building the search index of the local store: {done} of {total} spans");
         }
-        while let Some(after) = open.mark.building {
-            if self.stopped() {
+        while let Some(after) = open.payload.building {
+            if self.is_stopped() {
                 return Ok(false);
             }
-            self.shared.tell(IndexProgress::Building { done, total });
-            let last = self.build_some(open, after)?;
+            self.state
+                .set_progress(IndexProgress::Building { done, total });
+            let last = self.build_batch(open, after)?;
             if let Some((last, count)) = last {
                 done += count as u64;
-                unmarked += count;
-                open.mark.building = Some(last);
+                uncommitted += count;
+                open.payload.building = Some(last);
             } else {
-                open.mark.building = None;
-                open.mark.careful = last_change(&self.connection)?;
+                open.payload.building = None;
+                open.payload.replace_until = last_change(&self.connection)?;
             }
-            if unmarked >= ROWS_PER_MARK || open.mark.building.is_none() {
-                unmarked = 0;
+            if uncommitted >= ROWS_PER_COMMIT || open.payload.building.is_none() {
+                uncommitted = 0;
                 commit(open)?;
-                if total > ROWS_PER_MARK as u64 {
+                if total > ROWS_PER_COMMIT as u64 {
                     tracing::info!(
-                        "building the index of the local store: {done} of {total} spans"
+                        "building the search index of the local store: {done} of {total} spans"
                     );
                 }
             }
@@ -361,10 +346,10 @@ impl Work {
         Ok(true)
     }
 
-    /// The next rows behind `after`: the last of them and how many.
-    fn build_some(
+    /// Adds the next rows after a key. Returns the last key and the number of rows.
+    fn build_batch(
         &mut self,
-        open: &mut Open,
+        open: &mut OpenIndex,
         after: i64,
     ) -> Result<Option<(i64, usize)>, IndexError> {
         let snapshot = Snapshot::begin(&self.connection)?;
@@ -373,7 +358,7 @@ impl Work {
             .prepare_cached("SELECT id FROM spans WHERE id > ?1 ORDER BY id LIMIT ?2")?
             .query_map([after, ROWS_PER_READ as i64], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
-        let joiner = Joiner::new(snapshot.0)?;
+        let joiner = EvaluationJoiner::new(snapshot.0)?;
         for id in &ids {
             let span = load_span(snapshot.0, &joiner, *id)?;
             open.writer
@@ -382,34 +367,34 @@ impl Work {
         Ok(ids.last().map(|last| (*last, ids.len())))
     }
 
-    /// Brings the index up to the last change. `false`: it must be built anew.
-    fn catch_up(&mut self, open: &mut Open) -> Result<bool, IndexError> {
-        if last_change(&self.connection)? == open.mark.seq {
-            drop(self.shared.recent.forget(open.mark.seq));
+    /// Adds all changes up to the last one. `false` when the index must be rebuilt.
+    fn catch_up(&mut self, open: &mut OpenIndex) -> Result<bool, IndexError> {
+        if last_change(&self.connection)? == open.payload.seq {
+            drop(self.state.outbox().recent.remove_up_to(open.payload.seq));
             return Ok(true);
         }
         {
             let snapshot = Snapshot::begin(&self.connection)?;
-            let Some(changes) = since(snapshot.0, &self.view(open))? else {
+            let Some(changes) = changes_since(snapshot.0, &self.view(open))? else {
                 return Ok(false);
             };
-            let careful = open.mark.seq < open.mark.careful;
-            let joiner = Joiner::new(snapshot.0)?;
+            let replace = open.payload.seq < open.payload.replace_until;
+            let joiner = EvaluationJoiner::new(snapshot.0)?;
             for (id, change) in changes.spans {
-                if careful || change.made == Made::Before {
+                if replace || change.origin == RowOrigin::Existing {
                     open.writer
                         .delete_term(Term::from_field_i64(open.fields.id, id));
                 }
-                let span = match change.fresh {
-                    Some(fresh) => Some(joiner.joined(snapshot.0, fresh.span.clone())?),
-                    None => load_if_there(snapshot.0, &joiner, id)?.map(Arc::new),
+                let span = match change.write {
+                    Some(write) => Some(joiner.joined(snapshot.0, write.span.clone())?),
+                    None => load_if_exists(snapshot.0, &joiner, id)?.map(Arc::new),
                 };
                 if let Some(span) = span {
                     open.writer
                         .add_document(document(&open.fields, id, &span))?;
                 }
             }
-            open.mark.seq = changes.upto;
+            open.payload.seq = changes.last;
         }
         commit(open)?;
         self.publish(open);
@@ -417,20 +402,20 @@ impl Work {
     }
 }
 
-/// Lets the threads that somebody waits for go first: this one and those of the engine, which it
-/// starts and which take over its priority. Writers wait for an index that is far behind, so it is
-/// not left behind for long.
-fn step_back() {
-    // Elsewhere this is said of whole processes.
+/// Lowers the priority of this thread and of the tantivy threads that it starts, which inherit it,
+/// below that of threads that serve requests. Writers wait for an index that is far behind, so the
+/// index still catches up.
+fn lower_priority() {
+    // On other systems the priority applies to processes.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "the indexer keeps the usual priority");
+        tracing::debug!(%error, "the priority of the indexer cannot be lowered");
     }
 }
 
-fn load_if_there(
+fn load_if_exists(
     connection: &Connection,
-    joiner: &Joiner,
+    joiner: &EvaluationJoiner,
     id: i64,
 ) -> Result<Option<llmobs_core::model::Span>, IndexError> {
     match load_span(connection, joiner, id) {
@@ -440,16 +425,16 @@ fn load_if_there(
     }
 }
 
-fn commit(open: &mut Open) -> Result<(), IndexError> {
-    let mark = open.mark.text()?;
+fn commit(open: &mut OpenIndex) -> Result<(), IndexError> {
+    let payload = open.payload.to_json()?;
     let mut prepared = open.writer.prepare_commit()?;
-    prepared.set_payload(&mark);
+    prepared.set_payload(&payload);
     prepared.commit()?;
     open.reader.reload()?;
     Ok(())
 }
 
-/// One moment of the store; over when dropped.
+/// A read transaction. Ends when dropped.
 struct Snapshot<'a>(&'a Connection);
 
 impl<'a> Snapshot<'a> {
@@ -462,7 +447,7 @@ impl<'a> Snapshot<'a> {
 impl Drop for Snapshot<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.0.execute_batch("ROLLBACK") {
-            tracing::debug!(%error, "a read of the indexer did not end cleanly");
+            tracing::debug!(%error, "a read transaction of the indexer could not be ended");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The fields of a document, and how text is cut.
+//! The fields of a document, and their tokenizers.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use tantivy::tokenizer::{TextAnalyzer, Token, TokenStream, Tokenizer, TokenizerM
 
 use llmobs_core::query::text;
 
-/// Version of fields and facts: an index of another one is built anew.
+/// Version of the fields and their content. An index of another version is rebuilt.
 pub(super) const VERSION: u32 = 3;
 
 pub(super) const START: &str = "start";
@@ -31,35 +31,35 @@ const RAW_TOKENIZER: &str = "raw";
 
 /// The fields of a document.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fields {
+pub(super) struct IndexFields {
     /// The key of the span's row.
     pub(super) id: Field,
     /// Start in nanoseconds since the Unix epoch.
     pub(super) start: Field,
-    /// Length in nanoseconds.
+    /// Duration in nanoseconds.
     pub(super) duration: Field,
     /// Whether the span's status is error.
     pub(super) failed: Field,
-    /// Whether no span encloses it.
+    /// Whether the span is a root span.
     pub(super) root: Field,
-    /// The id of its trace.
+    /// The trace id.
     pub(super) trace: Field,
-    /// Its own id, if it is a call of a model.
+    /// The span id, if the span is a model call.
     pub(super) call: Field,
-    /// The id of its parent, if it is a call of a model and has one.
+    /// The parent id, if the span is a model call and has a parent.
     pub(super) call_parent: Field,
-    /// The exact keys of its facts.
+    /// The exact keys, see `query::index`.
     pub(super) keys: Field,
-    /// The words of its texts, with their positions.
+    /// The words of the texts, with positions.
     pub(super) words: Field,
-    /// The numbers of its facts, a column each.
+    /// The numbers, one column each.
     pub(super) numbers: Field,
-    /// The values to group by, a column each.
+    /// The values to group by, one column each.
     pub(super) groups: Field,
 }
 
 /// The schema of the index.
-pub(super) fn schema() -> (Schema, Fields) {
+pub(super) fn schema() -> (Schema, IndexFields) {
     let mut builder = Schema::builder();
     let column = NumericOptions::default().set_fast();
     let text = |tokenizer: &str, option| {
@@ -72,7 +72,7 @@ pub(super) fn schema() -> (Schema, Fields) {
     };
     let id = TextOptions::default().set_fast(RAW_TOKENIZER);
     let columns = JsonObjectOptions::default().set_fast(RAW_TOKENIZER);
-    let fields = Fields {
+    let fields = IndexFields {
         id: builder.add_i64_field(ID, column.clone().set_indexed()),
         start: builder.add_i64_field(START, column.clone()),
         duration: builder.add_i64_field(DURATION, column.clone()),
@@ -92,51 +92,51 @@ pub(super) fn schema() -> (Schema, Fields) {
     (builder.build(), fields)
 }
 
-/// How the fields are cut: keys stay whole, texts are cut as the query language says.
+/// The tokenizers of the fields: keys stay unchanged, texts are split as the query language defines.
 pub(super) fn tokenizers() -> TokenizerManager {
-    // The engine also asks for a tokenizer of fields that hold no text: its default ones stay.
+    // tantivy also needs tokenizers for fields without text, so its defaults stay registered.
     let tokenizers = TokenizerManager::default();
-    tokenizers.register(WORDS_TOKENIZER, TextAnalyzer::from(Words));
-    tokenizers.register(KEYS_TOKENIZER, TextAnalyzer::from(Keys));
+    tokenizers.register(WORDS_TOKENIZER, TextAnalyzer::from(WordTokenizer));
+    tokenizers.register(KEYS_TOKENIZER, TextAnalyzer::from(KeyTokenizer));
     tokenizers
 }
 
-/// The name of a column within a field of columns: dots and control characters mean something to
-/// the engine, so they are written as characters that nobody sends.
+/// The name of a column in a field of columns. Dots and control characters have a meaning for
+/// tantivy, so they are replaced by private-use characters.
 pub(super) fn column_name(name: &str) -> Cow<'_, str> {
     let special = |c: char| matches!(c, '.' | '\\' | '\0'..='\u{1f}');
     if !name.contains(special) {
         return Cow::Borrowed(name);
     }
-    let plain = |c: char| match c {
+    let escape = |c: char| match c {
         c if special(c) => char::from_u32(0xf0000 + u32::from(c)).unwrap_or(c),
         c => c,
     };
-    Cow::Owned(name.chars().map(plain).collect())
+    Cow::Owned(name.chars().map(escape).collect())
 }
 
-/// Many keys as one text, which is far cheaper than a text each: before every key stands its
-/// length, so that a key may hold anything. [`Keys`] cuts it.
-pub(super) fn joined<'a>(keys: impl Iterator<Item = &'a str>) -> String {
+/// Joins keys to one text, which is far cheaper than one text per key. Each key is prefixed with its
+/// length, so it may contain any character. [`KeyTokenizer`] splits the text.
+pub(super) fn join_keys<'a>(keys: impl Iterator<Item = &'a str>) -> String {
     let mut text = String::with_capacity(4_096);
     for key in keys {
-        // Writing to a text does not fail.
+        // Writing to a string does not fail.
         let _ = write!(text, "{}:", key.len());
         text.push_str(key);
     }
     text
 }
 
-/// Cuts what [`joined`] has joined.
+/// Splits texts of [`join_keys`].
 #[derive(Clone)]
-struct Keys;
+struct KeyTokenizer;
 
-/// The keys of a joined text.
-struct Parted<'a> {
+/// Iterates over joined keys.
+struct JoinedKeys<'a> {
     rest: &'a str,
 }
 
-impl<'a> Iterator for Parted<'a> {
+impl<'a> Iterator for JoinedKeys<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {
@@ -147,69 +147,69 @@ impl<'a> Iterator for Parted<'a> {
     }
 }
 
-impl Tokenizer for Keys {
-    type TokenStream<'a> = Pieces<Parted<'a>>;
+impl Tokenizer for KeyTokenizer {
+    type TokenStream<'a> = SourceTokenStream<JoinedKeys<'a>>;
 
     fn token_stream<'a>(&'a mut self, text: &'a str) -> Self::TokenStream<'a> {
-        Pieces::of(Parted { rest: text })
+        SourceTokenStream::new(JoinedKeys { rest: text })
     }
 }
 
-/// Cuts text as [`text::tokens`] does.
+/// Splits text as [`text::tokens`] does.
 #[derive(Clone)]
-struct Words;
+struct WordTokenizer;
 
-impl Tokenizer for Words {
-    type TokenStream<'a> = Pieces<text::Tokens<'a>>;
+impl Tokenizer for WordTokenizer {
+    type TokenStream<'a> = SourceTokenStream<text::Tokens<'a>>;
 
     fn token_stream<'a>(&'a mut self, text: &'a str) -> Self::TokenStream<'a> {
-        Pieces::of(text::tokens(text))
+        SourceTokenStream::new(text::tokens(text))
     }
 }
 
-/// What cuts a text, piece by piece.
-trait Pieced {
-    /// Puts the next piece in the place of a text; whether there was one.
-    fn next_into(&mut self, piece: &mut String) -> bool;
+/// Yields the tokens of a text.
+trait TokenSource {
+    /// Replaces `token` with the next token. `false` at the end.
+    fn next_into(&mut self, token: &mut String) -> bool;
 }
 
-impl Pieced for Parted<'_> {
-    fn next_into(&mut self, piece: &mut String) -> bool {
+impl TokenSource for JoinedKeys<'_> {
+    fn next_into(&mut self, token: &mut String) -> bool {
         let next = self.next();
         if let Some(key) = next {
-            piece.clear();
-            piece.push_str(key);
+            token.clear();
+            token.push_str(key);
         }
         next.is_some()
     }
 }
 
-impl Pieced for text::Tokens<'_> {
-    fn next_into(&mut self, piece: &mut String) -> bool {
-        text::Tokens::next_into(self, piece)
+impl TokenSource for text::Tokens<'_> {
+    fn next_into(&mut self, token: &mut String) -> bool {
+        text::Tokens::next_into(self, token)
     }
 }
 
-/// The pieces of a text as the engine reads them, at a position each.
-struct Pieces<C> {
-    cutter: C,
+/// The tokens of a source with their positions, in the form that tantivy reads.
+struct SourceTokenStream<S> {
+    source: S,
     token: Token,
 }
 
-impl<C> Pieces<C> {
-    fn of(cutter: C) -> Self {
+impl<S> SourceTokenStream<S> {
+    fn new(source: S) -> Self {
         Self {
-            cutter,
+            source,
             token: Token::default(),
         }
     }
 }
 
-impl<C: Pieced> TokenStream for Pieces<C> {
+impl<S: TokenSource> TokenStream for SourceTokenStream<S> {
     fn advance(&mut self) -> bool {
-        // That of the default token is the largest number.
+        // The position of the default token is the largest number.
         self.token.position = self.token.position.wrapping_add(1);
-        self.cutter.next_into(&mut self.token.text)
+        self.source.next_into(&mut self.token.text)
     }
 
     fn token(&self) -> &Token {
@@ -228,22 +228,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn joined_keys_are_cut_as_they_were(keys in proptest::collection::vec(any::<String>(), 0..8)) {
-            let text = joined(keys.iter().map(String::as_str));
-            let mut cut = Vec::new();
-            let mut stream = Keys;
-            let mut stream = stream.token_stream(&text);
+        fn joined_keys_split_to_the_same_keys(keys in proptest::collection::vec(any::<String>(), 0..8)) {
+            let text = join_keys(keys.iter().map(String::as_str));
+            let mut split = Vec::new();
+            let mut tokenizer = KeyTokenizer;
+            let mut stream = tokenizer.token_stream(&text);
             while stream.advance() {
-                cut.push(stream.token().text.clone());
+                split.push(stream.token().text.clone());
             }
-            prop_assert_eq!(cut, keys);
+            prop_assert_eq!(split, keys);
         }
 
         #[test]
-        fn column_names_mean_nothing_to_the_engine(name in "[a-c.\\\\\u{1}é]{0,8}", other in "[a-c.\\\\\u{1}é]{0,8}") {
+        fn column_names_contain_no_special_characters(name in "[a-c.\\\\\u{1}é]{0,8}", other in "[a-c.\\\\\u{1}é]{0,8}") {
             let column = column_name(&name);
-            let is_plain = !column.contains(['.', '\\', '\u{1}']);
-            prop_assert!(is_plain);
+            let is_escaped = !column.contains(['.', '\\', '\u{1}']);
+            prop_assert!(is_escaped);
             prop_assert_eq!(column == column_name(&other), name == other);
         }
     }

@@ -1,5 +1,5 @@
-//! The places that a search has to look at, in its order: those that the index finds, and those
-//! that changed since.
+//! The candidates of a search in order: positions that the index finds, merged with spans that
+//! changed since.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -7,99 +7,103 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 use tantivy::query::Query;
 
-use super::View;
-use super::changes::{Change, since};
+use super::changes::{RowChange, changes_since};
 use super::compile::{compile, occurs};
-use super::top::Top;
-use crate::store::narrow::{Narrowed, narrow, rows_lead_there};
-use crate::store::sqlite::ReadError;
-use crate::store::{Position, Search};
+use super::top::TopK;
+use super::view::IndexView;
+use crate::store::rows::ReadError;
+use crate::store::scan::{RowFilter, row_filter, sql_index_is_selective};
+use crate::store::{Search, SpanPosition};
 use llmobs_core::model::Span;
 use llmobs_core::query::index::{IndexCondition, IndexPlan, plan_filters, plan_query};
 
-/// Places asked of the index at first, and at most.
-const FIRST: usize = 64;
-const MOST: usize = 20_000;
+/// Positions that the first query of the index fetches, at least, and each query, at most.
+const MIN_FETCH: usize = 64;
+const MAX_FETCH: usize = 20_000;
 
-/// Places that the index finds, merged with places that changed since.
-pub(in crate::store) struct Found<'a> {
+/// The candidates of a search, in order.
+pub(in crate::store) struct Candidates<'a> {
     connection: &'a Connection,
-    view: Arc<View>,
+    view: Arc<IndexView>,
     query: Box<dyn Query>,
-    top: Top,
-    narrowed: Narrowed,
-    /// Found and not yet handed out.
-    ready: VecDeque<Position>,
-    /// The index has no more.
+    top: TopK,
+    filter: RowFilter,
+    /// Positions from the index that were not returned yet.
+    indexed: VecDeque<SpanPosition>,
+    /// Whether the index has no more positions.
     exhausted: bool,
-    /// Changed since: the index may be wrong about them.
-    changed: BTreeMap<i64, Change>,
-    /// Those of them that may match, in order.
-    fresh: VecDeque<Position>,
+    /// Rows that changed since the view.
+    changes: BTreeMap<i64, RowChange>,
+    /// Changed rows that may match, in order.
+    changed: VecDeque<SpanPosition>,
 }
 
-/// A place to look at.
+/// A span that may match.
 pub(in crate::store) struct Candidate {
-    pub(in crate::store) place: Position,
-    /// Its span without evaluations, if that was written a moment ago.
+    pub(in crate::store) position: SpanPosition,
+    /// The span without evaluations, if it was written recently and is in memory.
     pub(in crate::store) span: Option<Arc<Span>>,
 }
 
-/// Whether the index leads to fewer rows than SQL does.
-pub(in crate::store) fn is_worth_it(search: &Search) -> bool {
-    !rows_lead_there(search)
+/// Whether the index finds fewer rows than SQL does.
+pub(in crate::store) fn should_use_index(search: &Search) -> bool {
+    !sql_index_is_selective(search)
 }
 
-/// Asks the index of `view`. `None`: it cannot say, or narrows nothing.
+/// Searches a view of the index. `None` when the index does not restrict the search, or when the
+/// changes since the view are unknown.
 pub(in crate::store) fn search<'a>(
     connection: &'a Connection,
-    view: Arc<View>,
+    view: Arc<IndexView>,
     search: &Search,
-) -> Result<Option<Found<'a>>, ReadError> {
-    let plan = plan_of(&view, search);
+) -> Result<Option<Candidates<'a>>, ReadError> {
+    let plan = search_plan(&view, search);
     if plan.condition == IndexCondition::MatchAll {
         return Ok(None);
     }
-    let Some(changes) = since(connection, &view)? else {
+    let Some(changes) = changes_since(connection, &view)? else {
         return Ok(None);
     };
-    let narrowed = narrow(search);
-    let mut fresh = Vec::new();
+    let filter = row_filter(search);
+    let mut changed = Vec::new();
     for (id, change) in &changes.spans {
-        let start_ns = match &change.fresh {
-            Some(fresh) => narrowed.holds(*id, &fresh.row).then_some(fresh.row.start),
-            None => check(connection, &narrowed, *id)?,
+        let start_ns = match &change.write {
+            Some(write) => {
+                let columns = &write.columns;
+                filter.matches(*id, columns).then_some(columns.start)
+            }
+            None => matching_start(connection, &filter, *id)?,
         };
         if let Some(start_ns) = start_ns {
-            fresh.push(Position { start_ns, id: *id });
+            changed.push(SpanPosition { start_ns, id: *id });
         }
     }
-    fresh.sort_unstable();
+    changed.sort_unstable();
     if search.newest_first {
-        fresh.reverse();
+        changed.reverse();
     }
     let end = search.window.to_ms.saturating_mul(1_000_000);
-    Ok(Some(Found {
+    Ok(Some(Candidates {
         query: compile(&plan.condition, &view.fields),
-        top: Top {
+        top: TopK {
             from_ns: search.window.from_ms.saturating_mul(1_000_000),
             to_ns: end.saturating_add(999_999),
             newest_first: search.newest_first,
             after: search.after,
-            limit: search.limit.saturating_add(1).clamp(FIRST, MOST),
+            limit: search.limit.saturating_add(1).clamp(MIN_FETCH, MAX_FETCH),
         },
         connection,
         view,
-        narrowed,
-        ready: VecDeque::new(),
+        filter,
+        indexed: VecDeque::new(),
         exhausted: false,
-        changed: changes.spans,
-        fresh: fresh.into(),
+        changes: changes.spans,
+        changed: changed.into(),
     }))
 }
 
-/// The plan of all that a search asks for.
-pub(super) fn plan_of(view: &View, search: &Search) -> IndexPlan {
+/// The plan of all conditions of a search.
+fn search_plan(view: &IndexView, search: &Search) -> IndexPlan {
     let occurs = |key: &str| occurs(&view.searcher, &view.fields, key);
     let filters = plan_filters(&search.filters, search.apm_trace_id.as_deref(), &occurs);
     match &search.query {
@@ -108,53 +112,58 @@ pub(super) fn plan_of(view: &View, search: &Search) -> IndexPlan {
     }
 }
 
-/// The start of a row if columns do not rule it out; `None` also if it is gone.
-fn check(connection: &Connection, narrowed: &Narrowed, id: i64) -> Result<Option<i64>, ReadError> {
-    let (sql, parameters) = narrowed.check(id);
+/// The start of a row if it exists and matches the filter.
+fn matching_start(
+    connection: &Connection,
+    filter: &RowFilter,
+    id: i64,
+) -> Result<Option<i64>, ReadError> {
+    let (sql, parameters) = filter.row_sql(id);
     Ok(connection
         .prepare_cached(&sql)?
         .query_row(params_from_iter(parameters), |row| row.get(0))
         .optional()?)
 }
 
-impl Found<'_> {
-    /// The next place to look at.
+impl Candidates<'_> {
+    /// The next candidate.
     pub(in crate::store) fn next(&mut self) -> Result<Option<Candidate>, ReadError> {
         loop {
-            if self.ready.is_empty() && !self.exhausted {
+            if self.indexed.is_empty() && !self.exhausted {
                 self.fetch()?;
             }
-            let first = match (self.ready.front(), self.fresh.front()) {
+            let first = match (self.indexed.front(), self.changed.front()) {
                 (None, None) => return Ok(None),
-                (Some(_), None) => &mut self.ready,
-                (None, Some(_)) => &mut self.fresh,
-                (Some(ready), Some(fresh)) if (ready > fresh) == self.top.newest_first => {
-                    &mut self.ready
+                (Some(_), None) => &mut self.indexed,
+                (None, Some(_)) => &mut self.changed,
+                (Some(indexed), Some(changed)) if (indexed > changed) == self.top.newest_first => {
+                    &mut self.indexed
                 }
-                _ => &mut self.fresh,
+                _ => &mut self.changed,
             };
-            if let Some(place) = first.pop_front() {
-                let change = self.changed.get(&place.id);
-                let fresh = change.and_then(|change| change.fresh.as_ref());
+            if let Some(position) = first.pop_front() {
+                let change = self.changes.get(&position.id);
+                let write = change.and_then(|change| change.write.as_ref());
                 return Ok(Some(Candidate {
-                    place,
-                    span: fresh.map(|fresh| fresh.span.clone()),
+                    position,
+                    span: write.map(|write| write.span.clone()),
                 }));
             }
         }
     }
 
+    /// Fetches further positions from the index.
     fn fetch(&mut self) -> Result<(), ReadError> {
-        let found = self.top.of(&self.view.searcher, &*self.query)?;
-        self.exhausted = found.len() < self.top.limit;
-        self.top.after = found.last().copied().or(self.top.after);
-        self.top.limit = (self.top.limit * 4).min(MOST);
-        for place in found {
-            // A row that changed is judged by what it is now.
-            if !self.changed.contains_key(&place.id)
-                && check(self.connection, &self.narrowed, place.id)?.is_some()
+        let positions = self.top.find(&self.view.searcher, &*self.query)?;
+        self.exhausted = positions.len() < self.top.limit;
+        self.top.after = positions.last().copied().or(self.top.after);
+        self.top.limit = (self.top.limit * 4).min(MAX_FETCH);
+        for position in positions {
+            // Changed rows are already among `changed`.
+            if !self.changes.contains_key(&position.id)
+                && matching_start(self.connection, &self.filter, position.id)?.is_some()
             {
-                self.ready.push_back(place);
+                self.indexed.push_back(position);
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! An index that is gone, damaged or of another time is built anew, and searches never notice.
+//! Missing, damaged and outdated indexes are rebuilt, and searches return the same spans meanwhile.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use rstest::rstest;
 
-use super::{FOLDER, IndexProgress};
-use crate::store::{Durability, Search, SpanStore, SqliteStore};
+use super::{DIRECTORY_NAME, IndexProgress};
+use crate::store::{
+    Durability, Maintenance as _, Search, SpanReader as _, SpanWriter as _, SqliteStore,
+};
 use llmobs_core::model::{Io, Span, SpanId, TimeWindow, TraceId};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-fn open(folder: &Path) -> SqliteStore {
-    SqliteStore::open(folder, Durability::Process).unwrap()
+fn open(directory: &Path) -> SqliteStore {
+    SqliteStore::open(directory, Durability::Process).unwrap()
 }
 
 fn spans(ids: std::ops::Range<i64>) -> Vec<Span> {
@@ -30,8 +32,8 @@ fn spans(ids: std::ops::Range<i64>) -> Vec<Span> {
     .collect()
 }
 
-/// How many spans hold a word.
-fn found(store: &SqliteStore, word: &str) -> usize {
+/// The number of spans that contain a word.
+fn count_matches(store: &SqliteStore, word: &str) -> usize {
     let search = Search {
         query: Some(llmobs_core::query::parse(word).unwrap()),
         limit: usize::MAX,
@@ -50,58 +52,58 @@ fn found(store: &SqliteStore, word: &str) -> usize {
     count
 }
 
-fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
-    let files = std::fs::read_dir(folder.join(FOLDER)).unwrap();
+fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(directory.join(DIRECTORY_NAME)).unwrap();
     files
         .map(|file| file.unwrap().path())
         .filter(|path| path.to_string_lossy().ends_with(ending))
         .collect()
 }
 
-/// What happens to the index between two runs.
+/// Damage to the index between two runs.
 #[derive(Debug, Clone, Copy)]
-enum Harm {
-    Nothing,
-    Gone,
+enum Damage {
+    None,
+    Removed,
     NotJson,
     OtherVersion,
     OtherStore,
-    Cut(&'static str),
+    Truncated(&'static str),
     Zeroed(&'static str),
     Missing(&'static str),
-    Behind,
+    OutboxTrimmed,
 }
 
-impl Harm {
-    fn does(self, folder: &Path) {
-        let meta = folder.join(FOLDER).join("meta.json");
+impl Damage {
+    fn apply(self, directory: &Path) {
+        let meta = directory.join(DIRECTORY_NAME).join("meta.json");
         let edit = |from: &str, to: &str| {
             let text = std::fs::read_to_string(&meta).unwrap();
             assert!(text.contains(from), "{text}");
             std::fs::write(&meta, text.replace(from, to)).unwrap();
         };
         match self {
-            Harm::Nothing => {}
-            Harm::Gone => std::fs::remove_dir_all(folder.join(FOLDER)).unwrap(),
-            Harm::NotJson => std::fs::write(&meta, "{").unwrap(),
-            Harm::OtherVersion => edit("\\\"version\\\":", "\\\"version\\\":9"),
-            Harm::OtherStore => edit("\\\"store\\\":\\\"", "\\\"store\\\":\\\"x"),
-            Harm::Cut(ending) => files(folder, ending).iter().for_each(|file| {
+            Damage::None => {}
+            Damage::Removed => std::fs::remove_dir_all(directory.join(DIRECTORY_NAME)).unwrap(),
+            Damage::NotJson => std::fs::write(&meta, "{").unwrap(),
+            Damage::OtherVersion => edit("\\\"version\\\":", "\\\"version\\\":9"),
+            Damage::OtherStore => edit("\\\"store\\\":\\\"", "\\\"store\\\":\\\"x"),
+            Damage::Truncated(ending) => files(directory, ending).iter().for_each(|file| {
                 let length = std::fs::metadata(file).unwrap().len();
                 let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
                 file.set_len(length / 2).unwrap();
             }),
-            Harm::Zeroed(ending) => files(folder, ending).iter().for_each(|file| {
+            Damage::Zeroed(ending) => files(directory, ending).iter().for_each(|file| {
                 let length = std::fs::metadata(file).unwrap().len();
                 std::fs::write(file, vec![0; usize::try_from(length).unwrap()]).unwrap();
             }),
-            Harm::Missing(ending) => files(folder, ending).iter().for_each(|file| {
+            Damage::Missing(ending) => files(directory, ending).iter().for_each(|file| {
                 std::fs::remove_file(file).unwrap();
             }),
-            Harm::Behind => {
-                let file = folder.join(crate::store::sqlite::FILE_NAME);
+            Damage::OutboxTrimmed => {
+                let file = directory.join(crate::store::FILE_NAME);
                 let connection = rusqlite::Connection::open(file).unwrap();
-                // As if the index had been away while the outbox forgot.
+                // As if the outbox had been trimmed while the index was missing.
                 connection
                     .execute("UPDATE outbox SET seq = seq + 1000000", [])
                     .unwrap();
@@ -111,55 +113,66 @@ impl Harm {
 }
 
 #[rstest]
-#[case(Harm::Nothing)]
-#[case(Harm::Gone)]
-#[case(Harm::NotJson)]
-#[case(Harm::OtherVersion)]
-#[case(Harm::OtherStore)]
-#[case(Harm::Cut(".fast"))]
-#[case(Harm::Cut(".term"))]
-#[case(Harm::Zeroed(".fast"))]
-#[case(Harm::Zeroed(".idx"))]
-#[case(Harm::Missing(".term"))]
-#[case(Harm::Behind)]
-fn whatever_happens_to_the_index_searches_find_all(#[case] harm: Harm) {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+#[case(Damage::None)]
+#[case(Damage::Removed)]
+#[case(Damage::NotJson)]
+#[case(Damage::OtherVersion)]
+#[case(Damage::OtherStore)]
+#[case(Damage::Truncated(".fast"))]
+#[case(Damage::Truncated(".term"))]
+#[case(Damage::Zeroed(".fast"))]
+#[case(Damage::Zeroed(".idx"))]
+#[case(Damage::Missing(".term"))]
+#[case(Damage::OutboxTrimmed)]
+fn searches_find_all_spans_after_any_damage(#[case] damage: Damage) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
     store.append(spans(0..70)).unwrap();
-    assert!(store.settle(PATIENCE));
+    assert!(store.wait_for_index(TIMEOUT));
     drop(store);
-    harm.does(folder.path());
-    let store = open(folder.path());
-    assert_eq!(found(&store, "refund"), 10, "while it is built");
+    damage.apply(directory.path());
+    let store = open(directory.path());
+    assert_eq!(
+        count_matches(&store, "refund"),
+        10,
+        "while the index is built"
+    );
     store.append(spans(70..140)).unwrap();
-    assert_eq!(found(&store, "refund"), 20, "with what came since");
-    assert!(store.settle(PATIENCE), "{:?}", store.index_progress());
-    assert_eq!(found(&store, "refund"), 20, "by the index");
-    let check = store.verify_index(PATIENCE).unwrap().unwrap();
-    assert!(check.is_clean() && check.agreeing == 140, "{check:?}");
+    assert_eq!(count_matches(&store, "refund"), 20, "with later spans");
+    assert!(
+        store.wait_for_index(TIMEOUT),
+        "{:?}",
+        store.index_progress()
+    );
+    assert_eq!(count_matches(&store, "refund"), 20, "from the index");
+    let check = store.verify_index(TIMEOUT).unwrap().unwrap();
+    assert!(check.is_clean() && check.equal == 140, "{check:?}");
 }
 
 #[test]
-fn an_index_that_cannot_be_kept_costs_time_and_nothing_else() {
-    let folder = tempfile::tempdir().unwrap();
-    // A file where its folder should be.
-    std::fs::write(folder.path().join(FOLDER), "in the way").unwrap();
-    let store = open(folder.path());
+fn searches_work_without_a_usable_index() {
+    let directory = tempfile::tempdir().unwrap();
+    // A file in place of the directory.
+    std::fs::write(directory.path().join(DIRECTORY_NAME), "in the way").unwrap();
+    let store = open(directory.path());
     store.append(spans(0..70)).unwrap();
-    assert!(!store.settle(PATIENCE));
-    assert!(matches!(store.index_progress(), IndexProgress::Failed(_)));
+    assert!(!store.wait_for_index(TIMEOUT));
+    assert!(matches!(
+        store.index_progress(),
+        Some(IndexProgress::Failed(_))
+    ));
     store.append(spans(70..140)).unwrap();
-    assert_eq!(found(&store, "refund"), 20);
+    assert_eq!(count_matches(&store, "refund"), 20);
 }
 
 #[test]
-fn an_index_that_is_asked_for_anew_is_whole_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+fn requested_rebuild_restores_the_complete_index() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
     store.append(spans(0..140)).unwrap();
-    store.rebuild_index();
-    assert_eq!(found(&store, "refund"), 20);
-    assert!(store.settle(PATIENCE));
-    let check = store.verify_index(PATIENCE).unwrap().unwrap();
-    assert!(check.is_clean() && check.agreeing == 140, "{check:?}");
+    store.reindex();
+    assert_eq!(count_matches(&store, "refund"), 20);
+    assert!(store.wait_for_index(TIMEOUT));
+    let check = store.verify_index(TIMEOUT).unwrap().unwrap();
+    assert!(check.is_clean() && check.equal == 140, "{check:?}");
 }

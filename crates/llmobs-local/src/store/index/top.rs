@@ -1,4 +1,4 @@
-//! Finds the first documents in the order of a search.
+//! Finds the first documents of a query in the order of a search.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,28 +10,28 @@ use tantivy::index::SegmentReader;
 use tantivy::query::{EnableScoring, Query, Weight};
 
 use super::schema::{ID, START};
-use crate::store::Position;
+use crate::store::SpanPosition;
 
-/// The first `limit` places of a window, behind a place.
-pub(super) struct Top {
-    /// First start that counts, in nanoseconds since the Unix epoch.
+/// Collects the first `limit` positions of a window after a position.
+pub(super) struct TopK {
+    /// Start of the window, inclusive, in nanoseconds since the Unix epoch.
     pub(super) from_ns: i64,
-    /// Last start that counts.
+    /// End of the window, inclusive.
     pub(super) to_ns: i64,
     /// Newest first, else oldest first.
     pub(super) newest_first: bool,
-    /// Only what comes behind.
-    pub(super) after: Option<Position>,
-    /// At most so many.
+    /// Positions after this one only.
+    pub(super) after: Option<SpanPosition>,
+    /// Maximum number of positions.
     pub(super) limit: usize,
 }
 
-/// A place as a number pair of which the larger comes first.
+/// A position as a pair of numbers. The larger pair comes first.
 type Rank = (i64, i64);
 
-impl Top {
+impl TopK {
     fn rank(&self, start: i64, id: i64) -> Rank {
-        // The complement turns the order round, without overflow.
+        // The complement reverses the order without overflow.
         if self.newest_first {
             (start, id)
         } else {
@@ -39,28 +39,28 @@ impl Top {
         }
     }
 
-    fn position(&self, (start, id): Rank) -> Position {
+    fn position(&self, (start, id): Rank) -> SpanPosition {
         let (start_ns, id) = if self.newest_first {
             (start, id)
         } else {
             (!start, !id)
         };
-        Position { start_ns, id }
+        SpanPosition { start_ns, id }
     }
 
-    /// The places, in order.
-    pub(super) fn of(
+    /// The positions in order.
+    pub(super) fn find(
         &self,
         searcher: &Searcher,
         query: &dyn Query,
-    ) -> tantivy::Result<Vec<Position>> {
+    ) -> tantivy::Result<Vec<SpanPosition>> {
         let weight = query.weight(EnableScoring::disabled_from_searcher(searcher))?;
         let segments = searcher.segment_readers().iter();
-        let mut segments: Vec<Segment<'_>> = segments
-            .map(|reader| Segment::open(self, reader))
+        let mut segments: Vec<SegmentColumns<'_>> = segments
+            .map(|reader| SegmentColumns::open(self, reader))
             .collect::<tantivy::Result<_>>()?;
-        // Those in which the first places can be come first, so that most others need not be read:
-        // spans arrive in about the order of their starts.
+        // Read the segments that can contain the first positions first. Spans arrive roughly in the
+        // order of their starts, so most other segments need not be read.
         segments.sort_by_key(|segment| Reverse(segment.first));
         let mut heap = BinaryHeap::new();
         for segment in segments {
@@ -69,7 +69,7 @@ impl Top {
             if full && least.is_some_and(|least| segment.first < least) {
                 break;
             }
-            if segment.may_have(self) {
+            if segment.may_contain_matches(self) {
                 segment.read(self, &*weight, &mut heap)?;
             }
         }
@@ -77,7 +77,8 @@ impl Top {
         Ok(ranks.map(|Reverse(rank)| self.position(rank)).collect())
     }
 
-    fn below(&self) -> Rank {
+    /// Only lower ranks match.
+    fn upper_bound(&self) -> Rank {
         match self.after {
             Some(after) => self.rank(after.start_ns, after.id),
             None => (i64::MAX, i64::MAX),
@@ -85,19 +86,19 @@ impl Top {
     }
 }
 
-/// One segment with the columns that order its documents.
-struct Segment<'a> {
+/// The columns of a segment that order its documents.
+struct SegmentColumns<'a> {
     reader: &'a SegmentReader,
     start: Arc<dyn ColumnValues<i64>>,
     id: Arc<dyn ColumnValues<i64>>,
-    /// No document is before this in the order, by the first part of its rank.
+    /// Upper bound of the first part of all ranks.
     first: i64,
-    /// Nor behind this.
+    /// Lower bound of the first part of all ranks.
     last: i64,
 }
 
-impl<'a> Segment<'a> {
-    fn open(top: &Top, reader: &'a SegmentReader) -> tantivy::Result<Self> {
+impl<'a> SegmentColumns<'a> {
+    fn open(top: &TopK, reader: &'a SegmentReader) -> tantivy::Result<Self> {
         let columns = reader.fast_fields();
         let start = columns.column_first_or_default::<i64>(START)?;
         let id = columns.column_first_or_default(ID)?;
@@ -111,22 +112,22 @@ impl<'a> Segment<'a> {
         })
     }
 
-    /// Whether a document of it may be in the window, and behind the place.
-    fn may_have(&self, top: &Top) -> bool {
+    /// Whether the segment may contain documents of the window after the position.
+    fn may_contain_matches(&self, top: &TopK) -> bool {
         let window = [top.from_ns, top.to_ns].map(|start| top.rank(start, 0).0);
-        self.last <= top.below().0
+        self.last <= top.upper_bound().0
             && self.first >= window[0].min(window[1])
             && self.last <= window[0].max(window[1])
     }
 
-    /// Adds its documents to those kept so far, and keeps the first.
+    /// Adds the matching documents to the heap, and keeps the first ones.
     fn read(
         &self,
-        top: &Top,
+        top: &TopK,
         weight: &dyn Weight,
         heap: &mut BinaryHeap<Reverse<Rank>>,
     ) -> tantivy::Result<()> {
-        let below = top.below();
+        let upper_bound = top.upper_bound();
         let alive = self.reader.alive_bitset();
         weight.for_each_no_score(self.reader, &mut |docs| {
             for doc in docs {
@@ -136,7 +137,7 @@ impl<'a> Segment<'a> {
                 }
                 let full = heap.len() >= top.limit;
                 let least = heap.peek().map(|Reverse(least)| *least);
-                // Most documents lose by their start alone.
+                // The start alone excludes most documents.
                 let first = if top.newest_first { start } else { !start };
                 if full && least.is_some_and(|least| first < least.0)
                     || alive.is_some_and(|alive| !alive.is_alive(*doc))
@@ -144,7 +145,7 @@ impl<'a> Segment<'a> {
                     continue;
                 }
                 let rank = top.rank(start, self.id.get_val(*doc));
-                if rank >= below || full && least.is_some_and(|least| rank <= least) {
+                if rank >= upper_bound || full && least.is_some_and(|least| rank <= least) {
                     continue;
                 }
                 if full {

@@ -1,41 +1,43 @@
-//! Holds the index against the rows.
+//! Compares the index with the rows.
 
 use rusqlite::Connection;
 
-use super::View;
-use super::changes::since;
+use super::changes::changes_since;
 use super::schema::{DURATION, FAILED, ID, START};
-use crate::store::sqlite::ReadError;
+use super::view::IndexView;
+use crate::store::rows::ReadError;
 
-/// How the index differs from the rows. Spans that changed since its last commit are left out.
+/// The differences between the index and the rows. Spans that changed since the last commit of the
+/// index are not compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct IndexCheck {
-    /// Spans that both have.
-    pub agreeing: u64,
-    /// Spans that the index lacks.
+    /// Spans that are equal in both.
+    pub equal: u64,
+    /// Spans that are missing from the index.
     pub missing: u64,
-    /// Spans that only the index has, or has twice.
+    /// Spans that only the index contains, and duplicates.
     pub surplus: u64,
-    /// Spans whose start, length or status differ.
+    /// Spans whose start, duration or status differ.
     pub differing: u64,
 }
 
 impl IndexCheck {
-    /// Whether the index is what the rows say.
+    /// Whether the index equals the rows.
     pub fn is_clean(&self) -> bool {
         self.missing == 0 && self.surplus == 0 && self.differing == 0
     }
 }
 
-/// A span as both know it: key, start, length, whether it failed.
-type Known = (i64, i64, i64, bool);
+/// Key, start, duration and error flag of a span.
+type ComparedColumns = (i64, i64, i64, bool);
 
-/// Compares all documents with all rows; `None` when the outbox does not tell what changed since.
+/// Compares all documents with all rows. `None` when the outbox no longer holds all changes since
+/// the view.
 pub(in crate::store) fn verify(
     connection: &Connection,
-    view: &View,
+    view: &IndexView,
 ) -> Result<Option<IndexCheck>, ReadError> {
-    let Some(changes) = since(connection, view)? else {
+    let Some(changes) = changes_since(connection, view)? else {
         return Ok(None);
     };
     let mut indexed = documents(view)?;
@@ -47,16 +49,16 @@ pub(in crate::store) fn verify(
         connection.prepare_cached("SELECT id, start, dur, err FROM spans ORDER BY id")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let kept: Known = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-        if changes.spans.contains_key(&kept.0) {
+        let stored: ComparedColumns = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        if changes.spans.contains_key(&stored.0) {
             continue;
         }
-        while indexed.next_if(|known| known.0 < kept.0).is_some() {
+        while indexed.next_if(|known| known.0 < stored.0).is_some() {
             check.surplus += 1;
         }
-        match indexed.next_if(|known| known.0 == kept.0) {
+        match indexed.next_if(|known| known.0 == stored.0) {
             None => check.missing += 1,
-            Some(known) if known == kept => check.agreeing += 1,
+            Some(indexed) if indexed == stored => check.equal += 1,
             Some(_) => check.differing += 1,
         }
     }
@@ -64,7 +66,7 @@ pub(in crate::store) fn verify(
     Ok(Some(check))
 }
 
-fn documents(view: &View) -> Result<Vec<Known>, ReadError> {
+fn documents(view: &IndexView) -> Result<Vec<ComparedColumns>, ReadError> {
     let mut all = Vec::new();
     for reader in view.searcher.segment_readers() {
         let fast = reader.fast_fields();

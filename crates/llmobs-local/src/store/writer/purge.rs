@@ -1,16 +1,22 @@
-//! Removing in small transactions: old spans, evaluations about nothing, free pages.
+//! Removal in small transactions: old spans, evaluations whose target is missing, free pages.
 
 use std::collections::HashSet;
 
 use rusqlite::params;
 
-use super::super::{EvaluationTarget, PurgeStep, Purged, SweepStep, Swept, TargetedEvaluation};
+use super::super::{
+    EvaluationPurgeOutcome, EvaluationPurgeStep, EvaluationTarget, SpanPurgeOutcome, SpanPurgeStep,
+    TargetedEvaluation,
+};
 use super::State;
 use llmobs_core::model::{Evaluation, SpanId, TraceId};
 
 impl State {
-    /// Removes the oldest spans of a step, and what was said about each of them.
-    pub(super) fn purge(&mut self, step: PurgeStep) -> rusqlite::Result<Purged> {
+    /// Removes the oldest spans of a step, and the evaluations of each of them.
+    pub(super) fn purge_spans(
+        &mut self,
+        step: SpanPurgeStep,
+    ) -> rusqlite::Result<SpanPurgeOutcome> {
         let limit = i64::try_from(step.limit).unwrap_or(i64::MAX);
         let oldest: Vec<(i64, i64, String, String)> = self
             .connection
@@ -22,23 +28,23 @@ impl State {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
             })?
             .collect::<rusqlite::Result<_>>()?;
-        let mut purged = Purged {
+        let mut outcome = SpanPurgeOutcome {
             more: oldest.len() >= step.limit,
-            ..Purged::default()
+            ..SpanPurgeOutcome::default()
         };
         for (id, start, trace, span) in oldest {
             let (trace, span) = (TraceId::from(trace), SpanId::from(span));
-            purged.evaluations += self.forget_evaluations(&trace, &span)?;
-            self.remove(id)?;
-            purged.newest_start_ns = Some(start);
-            purged.spans.push((trace, span));
+            outcome.evaluations += self.remove_evaluations(&trace, &span)?;
+            self.remove_span(id)?;
+            outcome.newest_start_ns = Some(start);
+            outcome.spans.push((trace, span));
         }
-        Ok(purged)
+        Ok(outcome)
     }
 
-    /// The change of the span itself tells an index that these are gone.
-    fn forget_evaluations(&self, trace: &TraceId, span: &SpanId) -> rusqlite::Result<u64> {
-        let about = TargetedEvaluation {
+    /// Removes the evaluations of one span. The removal of the span itself updates the index.
+    fn remove_evaluations(&self, trace: &TraceId, span: &SpanId) -> rusqlite::Result<u64> {
+        let targeted = TargetedEvaluation {
             target: EvaluationTarget::Span {
                 trace_id: Some(trace.clone()),
                 span_id: span.clone(),
@@ -46,15 +52,18 @@ impl State {
             ml_app: String::new(),
             evaluation: Evaluation::default(),
         };
-        let gone = self
+        let removed = self
             .connection
             .prepare_cached("DELETE FROM evals WHERE target = ?1")?
-            .execute([about.key()])?;
-        Ok(gone as u64)
+            .execute([targeted.key()])?;
+        Ok(removed as u64)
     }
 
-    /// Removes evaluations that are about nothing, of those next in order.
-    pub(super) fn sweep(&mut self, step: SweepStep) -> rusqlite::Result<Swept> {
+    /// Removes the evaluations of a step whose target is missing.
+    pub(super) fn purge_evaluations(
+        &mut self,
+        step: EvaluationPurgeStep,
+    ) -> rusqlite::Result<EvaluationPurgeOutcome> {
         let limit = i64::try_from(step.limit).unwrap_or(i64::MAX);
         let next: Vec<(i64, String, i64)> = self
             .connection
@@ -64,32 +73,35 @@ impl State {
             })?
             .collect::<rusqlite::Result<_>>()?;
         let last = next.last().map(|(id, ..)| *id);
-        let mut swept = Swept {
+        let mut outcome = EvaluationPurgeOutcome {
             next: last.filter(|_| next.len() >= step.limit),
-            ..Swept::default()
+            ..EvaluationPurgeOutcome::default()
         };
         let old: Vec<(i64, EvaluationTarget)> = next
             .into_iter()
             .filter(|(_, _, made_ms)| *made_ms < step.before_ms)
-            .filter_map(|(id, key, _)| Some((id, EvaluationTarget::of_key(&key)?.0)))
+            .filter_map(|(id, key, _)| Some((id, EvaluationTarget::from_key(&key)?.0)))
             .collect();
-        let alive = self.alive_of(&old)?;
+        let stored_ids = self.stored_span_ids(&old)?;
         for (id, target) in old {
-            // No span is left that it could belong to, so no index has to hear of it.
-            if self.is_gone(&target, &alive)? {
+            // No stored span has this evaluation, so the index does not change.
+            if !self.target_exists(&target, &stored_ids)? {
                 self.connection
                     .prepare_cached("DELETE FROM evals WHERE id = ?1")?
                     .execute([id])?;
-                swept.evaluations += 1;
+                outcome.evaluations += 1;
             }
         }
-        Ok(swept)
+        Ok(outcome)
     }
 
-    /// Which of the spans named by their id alone are there: all in one walk over the spans,
-    /// because no index leads to them.
-    fn alive_of(&self, old: &[(i64, EvaluationTarget)]) -> rusqlite::Result<HashSet<String>> {
-        let named: Vec<&str> = old
+    /// The stored span ids among the targets that name a span without its trace. One scan of all
+    /// spans, because no SQL index exists on the span id alone.
+    fn stored_span_ids(
+        &self,
+        old: &[(i64, EvaluationTarget)],
+    ) -> rusqlite::Result<HashSet<String>> {
+        let span_ids: Vec<&str> = old
             .iter()
             .filter_map(|(_, target)| match target {
                 EvaluationTarget::Span {
@@ -99,7 +111,7 @@ impl State {
                 _ => None,
             })
             .collect();
-        if named.is_empty() {
+        if span_ids.is_empty() {
             return Ok(HashSet::new());
         }
         self.connection
@@ -107,46 +119,45 @@ impl State {
                 "SELECT DISTINCT span_id FROM spans
                  WHERE span_id IN (SELECT value FROM json_each(?1))",
             )?
-            .query_map([serde_json::json!(named).to_string()], |row| row.get(0))?
+            .query_map([serde_json::json!(span_ids).to_string()], |row| row.get(0))?
             .collect()
     }
 
-    fn is_gone(
+    fn target_exists(
         &self,
         target: &EvaluationTarget,
-        alive: &HashSet<String>,
+        stored_ids: &HashSet<String>,
     ) -> rusqlite::Result<bool> {
-        let there = |sql: &str, values: &[&str]| -> rusqlite::Result<bool> {
+        let exists = |sql: &str, values: &[&str]| -> rusqlite::Result<bool> {
             self.connection
                 .prepare_cached(sql)?
                 .exists(rusqlite::params_from_iter(values))
         };
-        let found = match target {
+        Ok(match target {
             EvaluationTarget::Span {
                 trace_id: Some(trace),
                 span_id,
-            } => there(
+            } => exists(
                 "SELECT 1 FROM spans WHERE trace_id = ? AND span_id = ?",
                 &[trace.as_str(), span_id.as_str()],
             )?,
             EvaluationTarget::Span {
                 trace_id: None,
                 span_id,
-            } => alive.contains(span_id.as_str()),
+            } => stored_ids.contains(span_id.as_str()),
             EvaluationTarget::Trace(trace) => {
-                there("SELECT 1 FROM spans WHERE trace_id = ?", &[trace.as_str()])?
+                exists("SELECT 1 FROM spans WHERE trace_id = ?", &[trace.as_str()])?
             }
             EvaluationTarget::Session(session) => {
-                there("SELECT 1 FROM spans WHERE session_id = ?", &[session])?
+                exists("SELECT 1 FROM spans WHERE session_id = ?", &[session])?
             }
             EvaluationTarget::Tag { .. } | EvaluationTarget::JoinKey(_) => true,
-        };
-        Ok(!found)
+        })
     }
 
-    /// Gives free pages back; says whether there are more. A file that was made without the means
-    /// for it keeps them and uses them again.
-    pub(super) fn give_back(&mut self, pages: u32) -> rusqlite::Result<bool> {
+    /// Returns free pages to the disk; `true` if there are more. A file that was created without
+    /// incremental vacuum keeps its free pages and reuses them.
+    pub(super) fn release_pages(&mut self, pages: u32) -> rusqlite::Result<bool> {
         const INCREMENTAL: i64 = 2;
         let number = |name: &str| -> rusqlite::Result<i64> {
             self.connection
@@ -158,7 +169,7 @@ impl State {
         let mut statement = self
             .connection
             .prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
-        // Each row that is asked for gives one page back.
+        // Each row that is read releases one page.
         let mut rows = statement.query([])?;
         while rows.next()?.is_some() {}
         Ok(number("freelist_count")? > 0)

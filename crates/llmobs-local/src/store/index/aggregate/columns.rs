@@ -1,4 +1,4 @@
-//! The columns of a segment, as an aggregation reads them.
+//! The columns of a segment that an aggregation reads.
 
 use std::sync::Arc;
 
@@ -11,57 +11,71 @@ use super::super::compile::number_columns;
 use super::super::schema::{
     CALL, CALL_PARENT, DURATION, FAILED, GROUPS, ID, NUMBERS, ROOT, START, TRACE, column_name,
 };
-use super::Question;
-use super::in_order::InOrder;
-use crate::store::sqlite::ReadError;
+use super::sequential::SequentialColumn;
+use crate::store::rows::ReadError;
 use llmobs_core::analysis::aggregate::{
     CALL_METRICS, EvaluationOutcome, ModelCallRow, RowAggregator,
 };
 use llmobs_core::model::SpanKind;
 use llmobs_core::query::index::metric_column;
 
-/// A value that has no number yet.
+/// Marks a value without a number.
 const UNNUMBERED: u32 = u32::MAX;
 
-/// The columns of one segment that a question needs.
-pub(super) struct Columns {
-    pub(super) id: Arc<dyn ColumnValues<i64>>,
-    pub(super) start: Arc<dyn ColumnValues<i64>>,
-    pub(super) duration: Arc<dyn ColumnValues<i64>>,
-    pub(super) failed: Arc<dyn ColumnValues<bool>>,
-    dimensions: Vec<Dimension>,
-    labels: Vec<[Vec<Numbers>; 2]>,
+/// The columns that an aggregation reads.
+pub(super) struct ColumnPaths {
+    /// Selects the documents of each bucket.
+    pub(super) buckets: Vec<Box<dyn Weight>>,
+    /// Columns of each dimension; `None` is the dimension of the buckets.
+    pub(super) dimensions: Vec<Option<[String; 2]>>,
+    /// Columns of score and assessment of each label.
+    pub(super) labels: Vec<[String; 2]>,
 }
 
-/// What of a document must be read.
+/// The open columns of one segment.
+pub(super) struct SegmentColumns {
+    id: Arc<dyn ColumnValues<i64>>,
+    start: Arc<dyn ColumnValues<i64>>,
+    duration: Arc<dyn ColumnValues<i64>>,
+    failed: Arc<dyn ColumnValues<bool>>,
+    dimensions: Vec<DimensionColumns>,
+    labels: Vec<[Vec<NumberColumn>; 2]>,
+}
+
+/// The columns that must be read for each document.
 #[derive(Clone, Copy)]
-pub(super) struct Needed {
+pub(super) struct RequiredColumns {
     pub(super) starts: bool,
-    /// Stands for all starts if they are not needed.
+    /// The value of all starts if they are not read.
     pub(super) any_start_ns: i64,
     pub(super) ids: bool,
 }
 
 /// A block of documents, read column by column.
 #[derive(Default)]
-pub(super) struct Block {
+pub(super) struct DocumentBlock {
     starts: Vec<i64>,
     durations: Vec<i64>,
     failed: Vec<bool>,
     ids: Vec<i64>,
 }
 
-/// What stands in the columns that all documents have.
-pub(super) struct Own {
+/// The values of the columns that all documents have.
+pub(super) struct DocumentColumns {
     pub(super) start_ns: i64,
     pub(super) duration_ns: i64,
     pub(super) is_error: bool,
-    /// 0 if it is not needed.
+    /// 0 if ids are not read.
     pub(super) id: i64,
 }
 
-impl Block {
-    pub(super) fn read(&mut self, columns: &Columns, docs: &[u32], needed: Needed) {
+impl DocumentBlock {
+    pub(super) fn read(
+        &mut self,
+        columns: &SegmentColumns,
+        docs: &[u32],
+        required: RequiredColumns,
+    ) {
         fn fill<T: Copy + Default + PartialOrd + 'static>(
             to: &mut Vec<T>,
             column: &dyn ColumnValues<T>,
@@ -72,22 +86,22 @@ impl Block {
         }
         fill(&mut self.durations, &*columns.duration, docs);
         fill(&mut self.failed, &*columns.failed, docs);
-        if needed.starts {
+        if required.starts {
             fill(&mut self.starts, &*columns.start, docs);
         } else {
-            self.starts.resize(docs.len(), needed.any_start_ns);
+            self.starts.resize(docs.len(), required.any_start_ns);
         }
-        if needed.ids {
+        if required.ids {
             fill(&mut self.ids, &*columns.id, docs);
         } else {
             self.ids.resize(docs.len(), 0);
         }
     }
 
-    pub(super) fn rows(&self) -> impl Iterator<Item = Own> + '_ {
+    pub(super) fn rows(&self) -> impl Iterator<Item = DocumentColumns> + '_ {
         let spans = self.starts.iter().zip(&self.durations);
         let spans = spans.zip(&self.failed).zip(&self.ids);
-        spans.map(|(((start, duration), failed), id)| Own {
+        spans.map(|(((start, duration), failed), id)| DocumentColumns {
             start_ns: *start,
             duration_ns: *duration,
             is_error: *failed,
@@ -96,103 +110,111 @@ impl Block {
     }
 }
 
-enum Dimension {
+enum DimensionColumns {
     /// The values of a facet.
-    Facet(Vec<Texts>),
+    Facet(Vec<TextColumn>),
     /// The documents of each bucket.
     Buckets(Vec<BitSet>),
 }
 
 /// A column of texts.
-struct Texts {
+struct TextColumn {
     column: StrColumn,
-    /// The numbers of the texts met so far.
+    /// The numbers of the texts read so far, by ordinal.
     numbers: Vec<u32>,
-    /// Its ordinals, if all documents are read.
-    in_order: Option<InOrder<u64>>,
+    /// The ordinals, if all documents are read.
+    sequential: Option<SequentialColumn<u64>>,
 }
 
 /// A column of numbers.
-struct Numbers {
+struct NumberColumn {
     column: Column<f64>,
-    /// The same, if all documents are read.
-    in_order: Option<InOrder<f64>>,
+    /// The values, if all documents are read.
+    sequential: Option<SequentialColumn<f64>>,
 }
 
-impl Texts {
-    /// Puts the numbers of the values of a document, each once.
-    fn put(&mut self, doc: u32, values: &mut Vec<u32>, rows: &mut dyn RowAggregator) {
+impl TextColumn {
+    /// Adds the numbers of the values of a document, each once.
+    fn add_values(&mut self, doc: u32, values: &mut Vec<u32>, rows: &mut dyn RowAggregator) {
         let (column, numbers) = (&self.column, &mut self.numbers);
-        let put = |ordinal| {
-            let number = number_of(column, numbers, ordinal, |text| rows.value_number(text));
+        let mut add = |ordinal| {
+            let number = value_number(column, numbers, ordinal, |text| rows.value_number(text));
             if !values.contains(&number) {
                 values.push(number);
             }
         };
-        match &mut self.in_order {
-            Some(in_order) => in_order.value(doc).into_iter().for_each(put),
-            None => column.term_ords(doc).for_each(put),
+        match &mut self.sequential {
+            Some(sequential) => sequential.value(doc).into_iter().for_each(&mut add),
+            None => column.term_ords(doc).for_each(&mut add),
         }
     }
 }
 
-impl Numbers {
-    fn all_of(reader: &SegmentReader, path: &str, in_order: bool) -> Result<Vec<Self>, ReadError> {
+impl NumberColumn {
+    /// The columns of a path.
+    fn open_all(
+        reader: &SegmentReader,
+        path: &str,
+        sequential: bool,
+    ) -> Result<Vec<Self>, ReadError> {
         let columns = number_columns(reader, path)?.into_iter();
         let columns = columns.map(|column| Self {
-            in_order: in_order.then(|| InOrder::of(&column)).flatten(),
+            sequential: sequential
+                .then(|| SequentialColumn::decode(&column))
+                .flatten(),
             column,
         });
         Ok(columns.collect())
     }
 
     fn first(&mut self, doc: u32) -> Option<f64> {
-        match &mut self.in_order {
-            Some(in_order) => in_order.value(doc),
+        match &mut self.sequential {
+            Some(sequential) => sequential.value(doc),
             None => self.column.first(doc),
         }
     }
 }
 
-impl Columns {
-    /// `in_order`: all documents will be asked for, one after the other.
+impl SegmentColumns {
+    /// Opens the columns. `sequential` means that all documents will be read in order.
     pub(super) fn open(
-        question: &Question<'_>,
+        paths: &ColumnPaths,
         reader: &SegmentReader,
-        in_order: bool,
+        sequential: bool,
     ) -> Result<Self, ReadError> {
         let fast = reader.fast_fields();
         let mut dimensions = Vec::new();
-        for columns in &question.dimensions {
-            dimensions.push(match columns {
+        for dimension in &paths.dimensions {
+            dimensions.push(match dimension {
                 Some(paths) => {
                     let mut columns = Vec::new();
                     for path in paths {
                         if let Some(column) = fast.str(path)? {
-                            let ordinals = in_order.then(|| InOrder::of(column.ords()));
-                            columns.push(Texts {
+                            let ordinals =
+                                sequential.then(|| SequentialColumn::decode(column.ords()));
+                            columns.push(TextColumn {
                                 numbers: vec![UNNUMBERED; column.num_terms()],
-                                in_order: ordinals.flatten(),
+                                sequential: ordinals.flatten(),
                                 column,
                             });
                         }
                     }
-                    Dimension::Facet(columns)
+                    DimensionColumns::Facet(columns)
                 }
                 None => {
-                    let sets = question
+                    let sets = paths
                         .buckets
                         .iter()
-                        .map(|bucket| members(&**bucket, reader));
-                    Dimension::Buckets(sets.collect::<Result<_, _>>()?)
+                        .map(|bucket| matching_documents(&**bucket, reader));
+                    DimensionColumns::Buckets(sets.collect::<Result<_, _>>()?)
                 }
             });
         }
         let mut labels = Vec::new();
-        for [score, passed] in &question.labels {
+        for [score, passed] in &paths.labels {
             labels.push([
-                Numbers::all_of(reader, score, in_order)?,
-                Numbers::all_of(reader, passed, in_order)?,
+                NumberColumn::open_all(reader, score, sequential)?,
+                NumberColumn::open_all(reader, passed, sequential)?,
             ]);
         }
         Ok(Self {
@@ -205,7 +227,8 @@ impl Columns {
         })
     }
 
-    pub(super) fn put_values(
+    /// Reads the values of all dimensions of a document.
+    pub(super) fn read_values(
         &mut self,
         doc: u32,
         values: &mut [Vec<u32>],
@@ -214,25 +237,27 @@ impl Columns {
         for (dimension, values) in self.dimensions.iter_mut().zip(values) {
             values.clear();
             match dimension {
-                Dimension::Facet(columns) => {
-                    for texts in columns {
-                        texts.put(doc, values, rows);
+                DimensionColumns::Facet(columns) => {
+                    for column in columns {
+                        column.add_values(doc, values, rows);
                     }
                 }
-                Dimension::Buckets(sets) => values.extend(
+                DimensionColumns::Buckets(sets) => values.extend(
                     (0_u32..)
                         .zip(sets)
                         .filter(|(_, set)| set.contains(doc))
-                        .map(|(at, _)| at),
+                        .map(|(bucket, _)| bucket),
                 ),
             }
         }
     }
 
-    pub(super) fn put_verdicts(&mut self, doc: u32, verdicts: &mut [EvaluationOutcome]) {
-        let first = |columns: &mut [Numbers]| columns.iter_mut().find_map(|all| all.first(doc));
-        for ([score, passed], verdict) in self.labels.iter_mut().zip(verdicts) {
-            *verdict = EvaluationOutcome {
+    /// Reads score and assessment of all labels of a document.
+    pub(super) fn read_outcomes(&mut self, doc: u32, outcomes: &mut [EvaluationOutcome]) {
+        let first =
+            |columns: &mut [NumberColumn]| columns.iter_mut().find_map(|column| column.first(doc));
+        for ([score, passed], outcome) in self.labels.iter_mut().zip(outcomes) {
+            *outcome = EvaluationOutcome {
                 score: first(score),
                 passed: first(passed).map(|passed| passed > 0.5),
             };
@@ -240,8 +265,8 @@ impl Columns {
     }
 }
 
-/// A number of a value, asked for once for each value of a segment.
-fn number_of(
+/// The number of a value. `number` is called once for each value of a segment.
+fn value_number(
     column: &StrColumn,
     numbers: &mut [u32],
     ordinal: u64,
@@ -249,7 +274,7 @@ fn number_of(
 ) -> u32 {
     let slot = usize::try_from(ordinal)
         .ok()
-        .and_then(|at| numbers.get_mut(at));
+        .and_then(|index| numbers.get_mut(index));
     match slot {
         Some(slot) if *slot != UNNUMBERED => *slot,
         slot => {
@@ -264,16 +289,16 @@ fn number_of(
     }
 }
 
-/// The text of a value; empty if it cannot be read, which no value is.
+/// Reads the text of a value. The text is empty when it cannot be read; no stored value is empty.
 fn read_text(column: &StrColumn, ordinal: u64, text: &mut String) {
     if !matches!(column.ord_to_str(ordinal, text), Ok(true)) {
-        tracing::warn!("a value in the index of the local store cannot be read");
+        tracing::warn!("a value in the search index of the local store cannot be read");
         text.clear();
     }
 }
 
-/// The columns of one segment that tell traces and calls apart.
-pub(super) struct Relations {
+/// The columns of one segment that identify traces and model calls.
+pub(super) struct RelationColumns {
     pub(super) root: Arc<dyn ColumnValues<bool>>,
     traces: Option<(StrColumn, Vec<u32>)>,
     calls: Option<StrColumn>,
@@ -287,7 +312,7 @@ pub(super) struct Relations {
     values: [Option<f64>; 5],
 }
 
-impl Relations {
+impl RelationColumns {
     pub(super) fn open(reader: &SegmentReader) -> Result<Self, ReadError> {
         let fast = reader.fast_fields();
         let [mut input, mut output, mut total, mut estimated, mut cost] = [const { Vec::new() }; 5];
@@ -299,7 +324,7 @@ impl Relations {
             &mut cost,
         ];
         for (slot, name) in slots.into_iter().zip(CALL_METRICS) {
-            *slot = number_columns(reader, &path(NUMBERS, &metric_column(name)))?;
+            *slot = number_columns(reader, &column_path(NUMBERS, &metric_column(name)))?;
         }
         let traces = fast.str(TRACE)?;
         Ok(Self {
@@ -310,7 +335,7 @@ impl Relations {
             }),
             calls: fast.str(CALL)?,
             parents: fast.str(CALL_PARENT)?,
-            kinds: fast.str(&path(GROUPS, "meta.span.kind"))?,
+            kinds: fast.str(&column_path(GROUPS, "meta.span.kind"))?,
             metrics: [input, output, total, estimated, cost],
             trace: 0,
             span_id: String::new(),
@@ -320,26 +345,26 @@ impl Relations {
         })
     }
 
-    /// Reads a document; whether it is a call.
+    /// Reads a document. Returns whether it is a model call.
     pub(super) fn read(&mut self, doc: u32, rows: &mut dyn RowAggregator) -> bool {
         self.trace = match &mut self.traces {
             Some((column, numbers)) => match column.ords().first(doc) {
-                Some(ordinal) => number_of(column, numbers, ordinal, |id| rows.trace_number(id)),
+                Some(ordinal) => value_number(column, numbers, ordinal, |id| rows.trace_number(id)),
                 None => UNNUMBERED,
             },
             None => UNNUMBERED,
         };
-        let Some((column, ordinal)) = first_of(self.calls.as_ref(), doc) else {
+        let Some((column, ordinal)) = first_ordinal(self.calls.as_ref(), doc) else {
             return false;
         };
         read_text(column, ordinal, &mut self.span_id);
-        self.parent_id = first_of(self.parents.as_ref(), doc).map(|(column, ordinal)| {
+        self.parent_id = first_ordinal(self.parents.as_ref(), doc).map(|(column, ordinal)| {
             let mut text = String::new();
             read_text(column, ordinal, &mut text);
             text
         });
         let mut kind = String::new();
-        if let Some((column, ordinal)) = first_of(self.kinds.as_ref(), doc) {
+        if let Some((column, ordinal)) = first_ordinal(self.kinds.as_ref(), doc) {
             read_text(column, ordinal, &mut kind);
         }
         self.is_llm = kind == SpanKind::Llm.as_str();
@@ -349,7 +374,7 @@ impl Relations {
         true
     }
 
-    /// The call that was read last.
+    /// The model call that was read last.
     pub(super) fn call(&self) -> ModelCallRow<'_> {
         ModelCallRow {
             span_id: &self.span_id,
@@ -360,19 +385,22 @@ impl Relations {
     }
 }
 
-fn first_of(column: Option<&StrColumn>, doc: u32) -> Option<(&StrColumn, u64)> {
+fn first_ordinal(column: Option<&StrColumn>, doc: u32) -> Option<(&StrColumn, u64)> {
     let column = column?;
     Some((column, column.ords().first(doc)?))
 }
 
-/// When the first and the last span of a segment start.
-pub(super) fn first_and_last_start(reader: &SegmentReader) -> Result<(i64, i64), ReadError> {
+/// The first and the last start of the spans of a segment.
+pub(super) fn start_bounds(reader: &SegmentReader) -> Result<(i64, i64), ReadError> {
     let starts = reader.fast_fields().column_first_or_default::<i64>(START)?;
     Ok((starts.min_value(), starts.max_value()))
 }
 
-/// The documents that a query finds in a segment.
-pub(super) fn members(query: &dyn Weight, reader: &SegmentReader) -> Result<BitSet, ReadError> {
+/// The documents of a segment that match a query.
+pub(super) fn matching_documents(
+    query: &dyn Weight,
+    reader: &SegmentReader,
+) -> Result<BitSet, ReadError> {
     let mut set = BitSet::with_max_value(reader.max_doc());
     let mut scorer = query.scorer(reader, 1.0)?;
     let mut doc = scorer.doc();
@@ -383,7 +411,7 @@ pub(super) fn members(query: &dyn Weight, reader: &SegmentReader) -> Result<BitS
     Ok(set)
 }
 
-/// The name of a column within a field of columns, as the engine knows it.
-pub(super) fn path(field: &str, name: &str) -> String {
+/// The path of a column in a field of columns, in tantivy's notation.
+pub(super) fn column_path(field: &str, name: &str) -> String {
     format!("{field}.{}", column_name(name))
 }

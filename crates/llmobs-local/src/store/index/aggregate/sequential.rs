@@ -1,20 +1,20 @@
-//! A column of a segment that is read for all documents.
+//! A column of a segment that is read for all documents in order.
 
 use tantivy::columnar::{Column, ColumnIndex};
 
-/// A column with at most one value a document, unpacked and read in the order of the documents:
-/// that is several times faster than looking each of them up.
-pub(super) struct InOrder<T> {
-    /// The documents that have a value; `None`: all of them.
+/// A decoded column with at most one value per document. Reading it in document order is several
+/// times faster than looking up each document.
+pub(super) struct SequentialColumn<T> {
+    /// The documents that have a value; `None` for all.
     documents: Option<Vec<u32>>,
     values: Vec<T>,
-    /// The first value that may still be asked for.
-    at: usize,
+    /// Index of the next value.
+    next: usize,
 }
 
-impl<T: Copy + Default + PartialOrd + std::fmt::Debug + Send + Sync + 'static> InOrder<T> {
-    /// `None`: a document may have several values.
-    pub(super) fn of(column: &Column<T>) -> Option<Self> {
+impl<T: Copy + Default + PartialOrd + std::fmt::Debug + Send + Sync + 'static> SequentialColumn<T> {
+    /// Decodes a column. `None` when documents may have several values.
+    pub(super) fn decode(column: &Column<T>) -> Option<Self> {
         let documents = match &column.index {
             ColumnIndex::Full => None,
             ColumnIndex::Empty { .. } => Some(Vec::new()),
@@ -26,19 +26,19 @@ impl<T: Copy + Default + PartialOrd + std::fmt::Debug + Send + Sync + 'static> I
         Some(Self {
             documents,
             values,
-            at: 0,
+            next: 0,
         })
     }
 
-    /// The value of a document, which comes behind those that were asked for before.
+    /// The value of a document. Call it with increasing documents.
     pub(super) fn value(&mut self, document: u32) -> Option<T> {
         let Some(documents) = &self.documents else {
             return self.values.get(document as usize).copied();
         };
-        let rest = documents.get(self.at..)?;
-        self.at += rest.iter().take_while(|next| **next < document).count();
-        if documents.get(self.at) == Some(&document) {
-            self.values.get(self.at).copied()
+        let rest = documents.get(self.next..)?;
+        self.next += rest.iter().take_while(|other| **other < document).count();
+        if documents.get(self.next) == Some(&document) {
+            self.values.get(self.next).copied()
         } else {
             None
         }
@@ -52,7 +52,7 @@ mod tests {
     use tantivy::schema::{NumericOptions, Schema};
     use tantivy::{Index, TantivyDocument};
 
-    /// A column in which documents have as many values as are given here.
+    /// A column in which document `n` has `counts[n]` values.
     fn column(counts: &[u64]) -> Column<u64> {
         let mut schema = Schema::builder();
         let field = schema.add_u64_field("n", NumericOptions::default().set_fast());
@@ -74,20 +74,24 @@ mod tests {
     #[case(&[1, 0])]
     #[case(&[0, 0, 1])]
     #[case(&[0, 0])]
-    fn it_has_what_the_column_has(#[case] counts: &[u64]) {
+    fn values_equal_those_of_the_column(#[case] counts: &[u64]) {
         let column = column(counts);
-        let mut all = InOrder::of(&column).unwrap();
-        let mut some = InOrder::of(&column).unwrap();
+        let mut all = SequentialColumn::decode(&column).unwrap();
+        let mut every_other = SequentialColumn::decode(&column).unwrap();
         for doc in 0..u32::try_from(counts.len()).unwrap() {
             assert_eq!(all.value(doc), column.first(doc), "{doc}");
             if doc % 2 == 0 {
-                assert_eq!(some.value(doc), column.first(doc), "{doc} of every other");
+                assert_eq!(
+                    every_other.value(doc),
+                    column.first(doc),
+                    "{doc}, reading every other"
+                );
             }
         }
     }
 
     #[test]
-    fn several_values_are_not_read_this_way() {
-        assert!(InOrder::of(&column(&[1, 2, 0])).is_none());
+    fn columns_with_several_values_are_not_decoded() {
+        assert!(SequentialColumn::decode(&column(&[1, 2, 0])).is_none());
     }
 }

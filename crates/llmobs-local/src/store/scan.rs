@@ -1,22 +1,22 @@
-//! Which rows can match at all, as SQL: the structured filters, the window, the place to continue,
-//! and those parts of the query that name a column.
+//! The SQL that selects the rows a search has to look at, in order: the structured filters, the
+//! window, the position to continue after, and the terms of the query that name a column.
 //!
-//! SQL narrows and orders; what it cannot say (tags, text, evaluations) is asked of each span. A
-//! condition taken from the query must never exclude a row that the query matches: only exact
-//! values of columns that cannot be empty are taken, and only where they must hold.
+//! SQL filters and orders. Tags, text and evaluations are compared on each span. A condition taken
+//! from the query must never exclude a row that the query matches, so only exact values of columns
+//! that cannot be empty are used, and only where they must hold.
 
 use rusqlite::types::Value as Sql;
 
-use super::rows::Row;
-use super::{Position, Search};
-use llmobs_core::model::{ROOT_PARENT, Span};
+use super::rows::SpanColumns;
+use super::{Search, SpanPosition};
+use llmobs_core::model::ROOT_PARENT;
 use llmobs_core::query::{Expr, Field, Pattern, Term};
 
-/// Conditions on rows, and the same as SQL on `spans` with its parameters and the order asked for.
-pub(super) struct Narrowed {
+/// The conditions of a search on the columns of `spans`, with their SQL and parameters.
+pub(super) struct RowFilter {
     from_ns: i64,
     to_ns: i64,
-    after: Option<Position>,
+    after: Option<SpanPosition>,
     newest_first: bool,
     conditions: Vec<Condition>,
     sql: String,
@@ -56,7 +56,7 @@ impl Column {
         }
     }
 
-    fn of(self, row: &Row) -> Option<&str> {
+    fn value(self, row: &SpanColumns) -> Option<&str> {
         match self {
             Column::Trace => Some(&row.trace_id),
             Column::Span => Some(&row.span_id),
@@ -68,31 +68,31 @@ impl Column {
         }
     }
 
-    /// Whether few rows share a value, so that its index beats the one on time.
+    /// Whether few rows share a value, so that the index on this column beats the one on time.
     fn is_selective(self) -> bool {
         matches!(self, Column::Trace | Column::Session | Column::ApmTrace)
     }
 }
 
 impl Condition {
-    fn holds(&self, row: &Row) -> bool {
+    fn holds(&self, row: &SpanColumns) -> bool {
         match self {
-            Condition::Text(column, text) => column.of(row) == Some(text),
+            Condition::Text(column, text) => column.value(row) == Some(text),
             Condition::Failed(failed) => row.err == *failed,
             Condition::Root => row.parent_id.is_none(),
         }
     }
 }
 
-impl Narrowed {
+impl RowFilter {
     fn and(&mut self, condition: &str, values: impl IntoIterator<Item = Sql>) {
         self.sql.push_str(" AND ");
         self.sql.push_str(condition);
         self.parameters.extend(values);
     }
 
-    /// Selects key and start of all rows that meet the conditions, in order.
-    pub(super) fn scan(&self) -> (String, Vec<Sql>) {
+    /// SQL that selects key and start of all matching rows, in order.
+    pub(super) fn scan_sql(&self) -> (String, Vec<Sql>) {
         let sql = format!(
             "SELECT id, start FROM spans WHERE 1{}{}",
             self.sql, self.order
@@ -100,55 +100,56 @@ impl Narrowed {
         (sql, self.parameters.clone())
     }
 
-    /// Whether a row that was not read from the tables meets the conditions.
-    pub(super) fn holds(&self, id: i64, row: &Row) -> bool {
-        let behind = self.after.is_none_or(|after| {
-            let place = (row.start, id);
+    /// Whether a row matches that was not read from the tables.
+    pub(super) fn matches(&self, id: i64, row: &SpanColumns) -> bool {
+        let follows = self.after.is_none_or(|after| {
+            let position = (row.start, id);
             let after = (after.start_ns, after.id);
             if self.newest_first {
-                place < after
+                position < after
             } else {
-                place > after
+                position > after
             }
         });
-        behind
+        follows
             && (self.from_ns..=self.to_ns).contains(&row.start)
             && self.conditions.iter().all(|condition| condition.holds(row))
     }
 
-    /// Selects the start of one row if it meets the conditions.
-    pub(super) fn check(&self, id: i64) -> (String, Vec<Sql>) {
+    /// SQL that selects the start of one row if it matches.
+    pub(super) fn row_sql(&self, id: i64) -> (String, Vec<Sql>) {
         let sql = format!("SELECT start FROM spans WHERE id = ?{}", self.sql);
         let id = std::iter::once(Sql::Integer(id));
         (sql, id.chain(self.parameters.iter().cloned()).collect())
     }
 }
 
-/// Whether an index of the rows leads to what a search asks for, with little left to judge: an id
-/// was given, or nothing but the application and the time.
-pub(super) fn rows_lead_there(search: &Search) -> bool {
-    let filters = of_filters(search);
-    let parts = search.query.as_ref().map_or(0, |query| match &query.root {
+/// Whether an SQL index selects the rows of a search so well that few others are read: the search
+/// names an id, or nothing but the application and the window.
+pub(super) fn sql_index_is_selective(search: &Search) -> bool {
+    let filters = filter_conditions(search);
+    let terms = search.query.as_ref().map_or(0, |query| match &query.root {
         Expr::All => 0,
         Expr::And(parts) => parts.len(),
         _ => 1,
     });
-    let asked = search.query.as_ref().map(|query| of_query(&query.root));
-    let asked = asked.unwrap_or_default();
-    let all_are_columns = parts == asked.len() && search.filters.tags.is_empty();
-    let mut conditions = filters.iter().chain(&asked);
+    let query = search.query.as_ref();
+    let query = query.map(|query| query_conditions(&query.root));
+    let query = query.unwrap_or_default();
+    let all_are_columns = terms == query.len() && search.filters.tags.is_empty();
+    let mut conditions = filters.iter().chain(&query);
     let by_id = |condition: &Condition| matches!(condition, Condition::Text(column, _) if column.is_selective());
     let by_app = |condition: &Condition| matches!(condition, Condition::Text(Column::App, _));
     conditions.clone().any(by_id) || all_are_columns && conditions.all(by_app)
 }
 
-/// Which rows a search has to look at, and in which order.
-pub(super) fn narrow(search: &Search) -> Narrowed {
-    let mut conditions = of_filters(search);
+/// The rows that a search has to look at, and their order.
+pub(super) fn row_filter(search: &Search) -> RowFilter {
+    let mut conditions = filter_conditions(search);
     if let Some(query) = &search.query {
-        conditions.extend(of_query(&query.root));
+        conditions.extend(query_conditions(&query.root));
     }
-    // `+` keeps the planner from walking an index by time where an id leads straight to the rows.
+    // `+` keeps the planner from using an index on time where an id is more selective.
     let selective = conditions
         .iter()
         .any(|condition| matches!(condition, Condition::Text(column, _) if column.is_selective()));
@@ -157,13 +158,13 @@ pub(super) fn narrow(search: &Search) -> Narrowed {
     let from = search.window.from_ms.saturating_mul(1_000_000);
     let end = search.window.to_ms.saturating_mul(1_000_000);
     let end = end.saturating_add(999_999);
-    // The next page starts at its place in the index, not at the end of the window.
+    // The next page starts at its position in the index, not at the end of the window.
     let (from_ns, to_ns) = match search.after {
         Some(after) if search.newest_first => (from, end.min(after.start_ns)),
         Some(after) => (from.max(after.start_ns), end),
         None => (from, end),
     };
-    let mut narrowed = Narrowed {
+    let mut filter = RowFilter {
         from_ns,
         to_ns,
         after: search.after,
@@ -173,33 +174,33 @@ pub(super) fn narrow(search: &Search) -> Narrowed {
         order: format!(" ORDER BY {start} {direction}, id {direction}"),
         parameters: Vec::new(),
     };
-    narrowed.and(
+    filter.and(
         &format!("{start} BETWEEN ? AND ?"),
         [Sql::Integer(from_ns), Sql::Integer(to_ns)],
     );
     for condition in &conditions {
         match condition {
             Condition::Text(column @ Column::App, text) if selective => {
-                narrowed.and(&format!("+{}", column.sql()), [Sql::Text(text.clone())]);
+                filter.and(&format!("+{}", column.sql()), [Sql::Text(text.clone())]);
             }
-            Condition::Text(column, text) => narrowed.and(column.sql(), [Sql::Text(text.clone())]),
-            Condition::Failed(true) => narrowed.and("err = 1", []),
-            Condition::Failed(false) => narrowed.and("err = 0", []),
-            Condition::Root => narrowed.and("parent_id IS NULL", []),
+            Condition::Text(column, text) => filter.and(column.sql(), [Sql::Text(text.clone())]),
+            Condition::Failed(true) => filter.and("err = 1", []),
+            Condition::Failed(false) => filter.and("err = 0", []),
+            Condition::Root => filter.and("parent_id IS NULL", []),
         }
     }
-    narrowed.conditions = conditions;
+    filter.conditions = conditions;
     if let Some(after) = search.after {
         let sign = if search.newest_first { '<' } else { '>' };
-        narrowed.and(
+        filter.and(
             &format!("({start}, id) {sign} (?, ?)"),
             [Sql::Integer(after.start_ns), Sql::Integer(after.id)],
         );
     }
-    narrowed
+    filter
 }
 
-fn of_filters(search: &Search) -> Vec<Condition> {
+fn filter_conditions(search: &Search) -> Vec<Condition> {
     let filters = &search.filters;
     let texts = [
         (Column::Trace, &filters.trace_id),
@@ -220,16 +221,16 @@ fn of_filters(search: &Search) -> Vec<Condition> {
     conditions
 }
 
-/// What must hold on columns for the query to match.
-fn of_query(root: &Expr) -> Vec<Condition> {
+/// The conditions on columns that must hold for a query to match.
+fn query_conditions(root: &Expr) -> Vec<Condition> {
     let parts = match root {
         Expr::And(parts) => parts.as_slice(),
         other => std::slice::from_ref(other),
     };
-    parts.iter().filter_map(of_part).collect()
+    parts.iter().filter_map(term_condition).collect()
 }
 
-fn of_part(part: &Expr) -> Option<Condition> {
+fn term_condition(part: &Expr) -> Option<Condition> {
     let Expr::Term(Term::Field {
         field: Field::Attribute(name),
         pattern: Pattern::Literal(text),
@@ -254,31 +255,19 @@ fn of_part(part: &Expr) -> Option<Condition> {
     Some(Condition::Text(column, text.clone()))
 }
 
-/// The structured filters that rows cannot answer.
-pub(super) fn tags_match(search: &Search, span: &Span) -> bool {
-    search.filters.tags.iter().all(|(key, value)| {
-        let wanted = |tag: &String| {
-            tag.strip_prefix(key.as_str())
-                .and_then(|rest| rest.strip_prefix(':'))
-                == Some(value.as_str())
-        };
-        span.tags.iter().any(wanted)
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::schema::{open_reader, open_writer};
-    use super::super::{Durability, SpanStore as _, SqliteStore};
+    use super::super::schema::{FILE_NAME, SCHEMA, open_writer};
+    use super::super::{Durability, SpanWriter as _, SqliteStore};
     use super::*;
-    use llmobs_core::model::{Status, TimeWindow};
+    use llmobs_core::model::{Span, Status, TimeWindow};
     use llmobs_core::query::combine::SpanFilters;
     use rstest::rstest;
 
     #[rstest]
     #[case("@trace_id:abc refund", 1)]
     #[case("@ml_app:\"my app\" AND (@status:error AND @span_id:7)", 3)]
-    // A name may be empty, and then a tag answers in its place.
+    // A name may be empty; a tag is compared then.
     #[case("@name:search", 0)]
     #[case("@parent_id:undefined", 1)]
     #[case("@parent_id:17", 0)]
@@ -288,9 +277,12 @@ mod tests {
     #[case("@ml_app:a*", 0)]
     #[case("@ml_app:(a OR b)", 0)]
     #[case("@ml_app:*", 0)]
-    fn only_what_must_hold_exactly_narrows(#[case] text: &str, #[case] expected: usize) {
+    fn only_exact_terms_that_must_hold_become_conditions(
+        #[case] text: &str,
+        #[case] expected: usize,
+    ) {
         let query = llmobs_core::query::parse(text).unwrap();
-        assert_eq!(of_query(&query.root).len(), expected, "{text}");
+        assert_eq!(query_conditions(&query.root).len(), expected, "{text}");
     }
 
     #[rstest]
@@ -304,19 +296,20 @@ mod tests {
     )]
     #[case("", "@status:error", "spans_err (start>? AND start<?)")]
     #[case("", "refund", "spans_start (start>? AND start<?)")]
-    fn a_search_walks_the_index_that_leads_to_the_fewest_rows(
+    fn planner_uses_the_most_selective_index(
         #[case] id: &str,
         #[case] query: &str,
         #[case] expected: &str,
     ) {
-        let folder = tempfile::tempdir().unwrap();
-        let connection = open_writer(&folder.path().join("llmobs.db"), "OFF").unwrap();
-        let given = |name: &str| (name == id).then(|| "x".to_owned());
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(FILE_NAME);
+        let (connection, _) = open_writer(&file, Durability::Process).unwrap();
+        let value = |name: &str| (name == id).then(|| "x".to_owned());
         let search = Search {
             query: Some(llmobs_core::query::parse(query).unwrap()),
             filters: SpanFilters {
-                trace_id: given("trace_id"),
-                session_id: given("session_id"),
+                trace_id: value("trace_id"),
+                session_id: value("session_id"),
                 ..SpanFilters::default()
             },
             ..Search::within(TimeWindow {
@@ -324,7 +317,7 @@ mod tests {
                 to_ms: 1,
             })
         };
-        let (sql, parameters) = narrow(&search).scan();
+        let (sql, parameters) = row_filter(&search).scan_sql();
         let plan: String = connection
             .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
             .unwrap()
@@ -333,7 +326,7 @@ mod tests {
         assert!(plan.contains(expected), "{plan}");
     }
 
-    /// Spans that differ in everything that is asked for, some with a tag in the place of a column.
+    /// Spans that differ in every column. All have tags that replace missing columns.
     fn spans() -> Vec<Span> {
         let pick = |n: i64, texts: [&str; 3]| texts[n.rem_euclid(3) as usize].to_owned();
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
@@ -370,37 +363,39 @@ mod tests {
     #[case(&[("name", "a"), ("kind", "tool")], "")]
     #[case(&[("roots", "")], "@meta.span.kind:step")]
     #[case(&[], "@status:error @parent_id:undefined")]
-    fn a_row_at_hand_is_judged_as_one_in_the_tables(
+    fn filter_treats_rows_in_memory_like_rows_in_the_table(
         #[case] filters: &[(&str, &str)],
         #[case] query: &str,
     ) {
-        let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(folder.path(), Durability::Process).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(directory.path(), Durability::Process).unwrap();
         let spans = spans();
         store.append(spans.clone()).unwrap();
-        let reader = open_reader(&folder.path().join("llmobs.db")).unwrap();
-        let given = |name: &str| {
-            let (_, value) = filters.iter().find(|(given, _)| *given == name)?;
+        let reader = SCHEMA
+            .open_reader(&directory.path().join(FILE_NAME))
+            .unwrap();
+        let filter_value = |name: &str| {
+            let (_, value) = filters.iter().find(|(key, _)| *key == name)?;
             Some((*value).to_owned())
         };
-        let places: Vec<Position> = spans
+        let positions: Vec<SpanPosition> = spans
             .iter()
             .map(|span| {
                 let sql = "SELECT start, id FROM spans WHERE span_id = ?";
-                let place = |row: &rusqlite::Row<'_>| {
-                    Ok(Position {
+                let position = |row: &rusqlite::Row<'_>| {
+                    Ok(SpanPosition {
                         start_ns: row.get(0)?,
                         id: row.get(1)?,
                     })
                 };
                 reader
-                    .query_row(sql, [span.span_id.as_str()], place)
+                    .query_row(sql, [span.span_id.as_str()], position)
                     .unwrap()
             })
             .collect();
         let windows = [(0, 100), (2, 4), (3, 3), (9, 2)];
-        let afters = [None, Some(places[17]), Some(places[40])];
-        let (mut kept, mut dropped) = (0, 0);
+        let afters = [None, Some(positions[17]), Some(positions[40])];
+        let (mut matched, mut rejected) = (0, 0);
         for ((from_ms, to_ms), (after, newest_first)) in windows
             .into_iter()
             .flat_map(|window| afters.map(|after| (window, after)))
@@ -409,36 +404,38 @@ mod tests {
             let search = Search {
                 query: Some(llmobs_core::query::parse(query).unwrap()),
                 filters: SpanFilters {
-                    trace_id: given("trace_id"),
-                    span_id: given("span_id"),
-                    session_id: given("session_id"),
-                    ml_app: given("ml_app"),
-                    span_name: given("name"),
-                    span_kind: given("kind"),
-                    root_spans_only: given("roots").is_some(),
+                    trace_id: filter_value("trace_id"),
+                    span_id: filter_value("span_id"),
+                    session_id: filter_value("session_id"),
+                    ml_app: filter_value("ml_app"),
+                    span_name: filter_value("name"),
+                    span_kind: filter_value("kind"),
+                    root_spans_only: filter_value("roots").is_some(),
                     ..SpanFilters::default()
                 },
-                apm_trace_id: given("apm"),
+                apm_trace_id: filter_value("apm"),
                 after,
                 newest_first,
                 ..Search::within(TimeWindow { from_ms, to_ms })
             };
-            let narrowed = narrow(&search);
-            for (span, place) in spans.iter().zip(&places) {
-                let (sql, parameters) = narrowed.check(place.id);
+            let filter = row_filter(&search);
+            for (span, position) in spans.iter().zip(&positions) {
+                let (sql, parameters) = filter.row_sql(position.id);
                 let mut statement = reader.prepare_cached(&sql).unwrap();
-                let in_tables = statement
+                let in_table = statement
                     .exists(rusqlite::params_from_iter(parameters))
                     .unwrap();
-                let at_hand = narrowed.holds(place.id, &Row::of(span));
-                assert_eq!(at_hand, in_tables, "{span:?} {search:?}");
-                if at_hand {
-                    kept += 1;
+                let in_memory = filter.matches(position.id, &SpanColumns::from_span(span));
+                assert_eq!(in_memory, in_table, "{span:?} {search:?}");
+                if in_memory {
+                    matched += 1;
                 } else {
-                    dropped += 1;
+                    rejected += 1;
                 }
             }
         }
-        assert!(dropped > 0 && (kept > 0 || given("ml_app").as_deref() == Some("nowhere")));
+        assert!(
+            rejected > 0 && (matched > 0 || filter_value("ml_app").as_deref() == Some("nowhere"))
+        );
     }
 }

@@ -1,11 +1,15 @@
-//! Forgetting spans that are no longer kept: their membership, and the metrics of runs.
+//! Removal of members whose spans were removed, and of the metrics of their runs.
 
 use rusqlite::{Connection, params};
 
-/// Forgets one span.
-pub(super) fn member(connection: &Connection, trace: &str, span: &str) -> rusqlite::Result<usize> {
-    // Metrics name the span alone, and a span id is unique within its trace only: another run of
-    // that id keeps them.
+/// Removes one member.
+pub(super) fn remove_member(
+    connection: &Connection,
+    trace: &str,
+    span: &str,
+) -> rusqlite::Result<usize> {
+    // Metrics name only the span id, which is unique within a trace. They stay if another run has
+    // the same span id.
     connection
         .prepare_cached(
             "DELETE FROM metrics WHERE span = ?2
@@ -21,14 +25,17 @@ pub(super) fn member(connection: &Connection, trace: &str, span: &str) -> rusqli
         .execute(params![trace, span])
 }
 
-/// Forgets the spans that began before a moment, in nanoseconds.
-pub(super) fn before(connection: &Connection, start_ns: i64) -> rusqlite::Result<usize> {
+/// Removes the members that started before a moment, in nanoseconds since the Unix epoch.
+pub(super) fn remove_members_before(
+    connection: &Connection,
+    start_ns: i64,
+) -> rusqlite::Result<usize> {
     let old: Vec<(String, String)> = connection
         .prepare_cached("SELECT trace, span FROM members WHERE start < ?1")?
         .query_map([start_ns], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     for (trace, span) in &old {
-        member(connection, trace, span)?;
+        remove_member(connection, trace, span)?;
     }
     Ok(old.len())
 }

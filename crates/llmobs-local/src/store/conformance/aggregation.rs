@@ -1,9 +1,12 @@
-//! What the index counts is what the spans add up to.
+//! Aggregations by the engine equal aggregations span by span.
 
 use proptest::prelude::*;
 
 use super::random::{evaluation, history, span, word};
-use super::{NaiveStore, Search, SpanStore, SqliteStore, apply, at, open, settle, walk};
+use super::{
+    NaiveStore, OpenEngine, Search, SpanEngine, apply, run_cases, search_all_pages, span_at,
+    wait_for_index,
+};
 use llmobs_core::analysis::aggregate::{
     AggregateRequest, Aggregation, Bucket, ColumnAggregator, Dimension, ScannedSpan,
     SpanAggregator, Unit,
@@ -24,7 +27,7 @@ const QUERIES: &[&str] = &[
 ];
 
 prop_compose! {
-    fn question()(
+    fn request()(
         app in proptest::option::of(word(&["shop", "bank"])),
         query in proptest::option::of(word(QUERIES)),
         facets in proptest::collection::vec(
@@ -59,90 +62,102 @@ prop_compose! {
     }
 }
 
-/// The answer span by span.
-fn tallied(store: &dyn SpanStore, question: &AggregateRequest) -> Aggregation {
-    let mut search = asked(question);
-    // Traces are put together of all their spans.
+/// Aggregates span by span.
+fn aggregate_spans(store: &dyn SpanEngine, request: &AggregateRequest) -> Aggregation {
+    let mut search = search_of(request);
+    // A trace needs all its spans.
     let selection = search.query.clone();
-    if question.unit == Unit::Trace {
+    if request.unit == Unit::Trace {
         search.query = None;
     }
-    let buckets = parsed_buckets(question);
-    let mut tally = SpanAggregator::new(question).unwrap();
-    let spans = walk(store, &search);
+    let buckets = parsed_buckets(request);
+    let mut aggregator = SpanAggregator::new(request).unwrap();
+    let spans = search_all_pages(store, &search);
     for span in &spans {
         let context = SpanContext::without_trace(span);
-        let held = buckets
+        let matching = buckets
             .iter()
             .enumerate()
             .filter(|(_, query)| query.matches(&context));
-        tally.add(ScannedSpan {
+        aggregator.add(ScannedSpan {
             span,
             selected: selection
                 .as_ref()
                 .is_none_or(|query| query.matches(&context)),
-            buckets: held.fold(0, |bits, (at, _)| bits | 1 << at),
+            buckets: matching.fold(0, |bits, (bucket, _)| bits | 1 << bucket),
         });
     }
-    tally.finish(spans.len() as u64, false)
+    aggregator.finish(spans.len() as u64, false)
 }
 
-/// The answer by the index.
-fn counted(store: &SqliteStore, question: &AggregateRequest) -> Option<Aggregation> {
-    let (search, buckets) = (asked(question), parsed_buckets(question));
-    if let Some(mut gatherer) = ColumnAggregator::new(question).unwrap() {
-        store.gather(&search, &buckets, &mut gatherer).unwrap()?;
-        return Some(gatherer.finish());
+/// Aggregates with the engine.
+fn aggregate_with_engine(
+    store: &dyn SpanEngine,
+    request: &AggregateRequest,
+) -> Option<Aggregation> {
+    let (search, buckets) = (search_of(request), parsed_buckets(request));
+    if let Some(mut aggregator) = ColumnAggregator::new(request).unwrap() {
+        store
+            .aggregate(&search, &buckets, &mut aggregator)
+            .unwrap()?;
+        return Some(aggregator.finish());
     }
-    let mut tally = SpanAggregator::new(question).unwrap();
-    let rows = store.gather(&search, &buckets, &mut tally).unwrap()?;
-    Some(tally.finish(rows, false))
+    let mut aggregator = SpanAggregator::new(request).unwrap();
+    let rows = store
+        .aggregate(&search, &buckets, &mut aggregator)
+        .unwrap()?;
+    Some(aggregator.finish(rows, false))
 }
 
-fn asked(question: &AggregateRequest) -> Search {
+fn search_of(request: &AggregateRequest) -> Search {
     Search {
-        filters: question.span_filters(),
-        query: question
+        filters: request.span_filters(),
+        query: request
             .query
             .as_ref()
             .map(|text| llmobs_core::query::parse(text).unwrap()),
-        ..Search::within(question.window)
+        ..Search::within(request.window)
     }
 }
 
-fn parsed_buckets(question: &AggregateRequest) -> Vec<Query> {
-    let buckets = question.buckets().iter();
+fn parsed_buckets(request: &AggregateRequest) -> Vec<Query> {
+    let buckets = request.buckets().iter();
     buckets
         .map(|bucket| llmobs_core::query::parse(&bucket.query).unwrap())
         .collect()
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
-
-    #[test]
-    fn what_the_index_counts_is_what_the_spans_add_up_to(
-        history in history(span(), evaluation()),
-        questions in proptest::collection::vec(question(), 1..8)
-    ) {
-        let (_folder, store) = open();
+/// Random histories: aggregations by the engine equal aggregations span by span.
+pub fn check_aggregation(open: OpenEngine<'_>) {
+    let strategy = (
+        history(span(), evaluation()),
+        proptest::collection::vec(request(), 1..8),
+    );
+    run_cases(32, &strategy, |(history, requests)| {
+        let test = open();
+        let engine = test.engine.as_ref();
         let oracle = NaiveStore::default();
-        for write in &history {
-            apply(write, &store, &oracle);
+        for operation in &history {
+            apply(operation, engine, &oracle);
         }
-        settle(&store);
-        for question in &questions {
-            let counted = counted(&store, question);
-            prop_assert!(counted.is_some(), "not answered by the index: {:?}", question);
-            prop_assert_eq!(counted.unwrap(), tallied(&oracle, question), "{:?}", question);
+        wait_for_index(engine);
+        for request in &requests {
+            match aggregate_with_engine(engine, request) {
+                Some(actual) => {
+                    prop_assert_eq!(actual, aggregate_spans(&oracle, request), "{:?}", request);
+                }
+                None => prop_assert!(!test.must_aggregate, "not aggregated: {:?}", request),
+            }
         }
-    }
+        Ok(())
+    });
 }
 
-#[test]
-fn what_is_not_indexed_yet_is_counted_all_the_same() {
-    let (_folder, store) = open();
-    let question = AggregateRequest {
+/// An aggregation includes spans that a derived index does not contain yet.
+pub fn check_aggregation_of_recent_writes(open: OpenEngine<'_>) {
+    let test = open();
+    let store = test.engine.as_ref();
+    let request = AggregateRequest {
         query: None,
         ml_app: None,
         tags: Vec::new(),
@@ -157,18 +172,20 @@ fn what_is_not_indexed_yet_is_counted_all_the_same() {
         offset: 0,
         limit: 10,
     };
-    let count = |store: &SqliteStore| counted(store, &question).unwrap().total.count;
     store
-        .append((0..20).map(|n| at(n, &n.to_string())).collect())
+        .append((0..20).map(|n| span_at(n, &n.to_string())).collect())
         .unwrap();
-    settle(&store);
+    wait_for_index(store);
     for n in 20..60 {
         store
             .append(vec![
-                at(n, &n.to_string()),
-                at(n - 20, &(n - 20).to_string()),
+                span_at(n, &n.to_string()),
+                span_at(n - 20, &(n - 20).to_string()),
             ])
             .unwrap();
-        assert_eq!(count(&store), n as u64 + 1);
+        match aggregate_with_engine(store, &request) {
+            Some(answer) => assert_eq!(answer.total.count, n as u64 + 1),
+            None => assert!(!test.must_aggregate),
+        }
     }
 }
