@@ -8,6 +8,7 @@ mod address;
 mod args;
 #[cfg(feature = "local")]
 mod backend;
+mod bind;
 mod call;
 mod completions;
 #[cfg(feature = "local")]

@@ -93,7 +93,7 @@ Examples:
 pub(crate) struct Cli {
     /// Flags of every command.
     #[command(flatten)]
-    pub(crate) shared: Shared,
+    pub(crate) shared: SharedFlags,
     /// The subcommand; absent means `serve --stdio`.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -101,7 +101,7 @@ pub(crate) struct Cli {
 
 /// Flags of every command.
 #[derive(Debug, Default, Clone, Args)]
-pub(crate) struct Shared {
+pub(crate) struct SharedFlags {
     /// Read local data, even if Datadog credentials are set
     #[arg(long, global = true, help_heading = "Data source", conflicts_with_all = ["site", "api_url"])]
     pub(crate) local: bool,

@@ -16,13 +16,13 @@ use super::args::CallArgs;
 use super::error::CliError;
 use super::output;
 use super::settings::Settings;
-use super::upstream::{Connected, close_backend, connect};
+use super::upstream::{Connection, close_backend, connect};
 
 pub(crate) async fn run(settings: Settings, args: &CallArgs) -> Result<ExitCode, CliError> {
     let tool = tools::find(&args.tool).ok_or_else(|| unknown_tool(&args.tool))?;
     let arguments = read_arguments(tool, args)?;
     let tool_filter = settings.tool_filter.clone();
-    let Connected { upstreams, backend } = connect(settings).await?;
+    let Connection { upstreams, backend } = connect(settings).await?;
     let server = McpServer::new(upstreams, tool_filter);
     let scope = server.default_scope();
     let outcome = server.call(tool.name, arguments, &scope, "cli call").await;

@@ -12,9 +12,9 @@ use llmobs_local::demo::{DemoSummary, load};
 use llmobs_local::owner::Listen;
 use llmobs_local::{DataDir, LocalOptions};
 
-use super::address::bind;
-use super::args::{DemoArgs, Shared};
+use super::args::{DemoArgs, SharedFlags};
 use super::backend::Backend;
+use super::bind::bind;
 use super::error::CliError;
 use super::output;
 use super::settings::Settings;
@@ -27,7 +27,7 @@ const CLIENT_NAME: &str = "datadog-llmo-mcp";
 const MCP_PORTS: std::ops::Range<u16> = 8787..8797;
 
 pub(crate) async fn run(
-    flags: &Shared,
+    flags: &SharedFlags,
     settings: &Settings,
     args: &DemoArgs,
 ) -> Result<ExitCode, CliError> {

@@ -4,6 +4,7 @@
 //! shares its own credentials only if a setting says so, and callers from other machines must
 //! authenticate.
 
+mod credentials;
 mod listen;
 #[cfg(feature = "oauth")]
 mod sign_in;
@@ -13,14 +14,16 @@ mod without_oauth;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::server::{CredentialSource, Upstreams};
+use crate::server::Upstreams;
 use datadog_llmobs::Upstream;
 use llmobs_authz::{AuthMode, DatadogHeadersGate, Gate, OpenGate, PublicUrl, StaticBearerGate};
 
 use super::error::CliError;
 use super::peer::{Peer, identify};
-use super::settings::{CallerSettings, Choice, Secrets, Setting, Settings};
+use super::settings::{CallerSettings, Choice, Setting, Settings};
 
+pub(crate) use credentials::own_credentials;
+use credentials::{drop_server_credentials, require_site};
 use listen::ListenPolicy;
 #[cfg(feature = "oauth")]
 use sign_in::SignInPlan;
@@ -62,7 +65,7 @@ impl GatePlan {
         Ok(())
     }
 
-    /// Builds the gate. Mode `oauth` opens its store and starts its maintenance.
+    /// Builds the gate. AuthMode `oauth` opens its store and starts its maintenance.
     ///
     /// # Errors
     /// The store cannot be opened.
@@ -155,45 +158,6 @@ fn default_mode(settings: &Settings, address: SocketAddr) -> Result<Setting<Auth
         value: AuthMode::DatadogHeaders,
         source: "the default".to_owned(),
     })
-}
-
-/// Where the server's own credentials come from, if it has any.
-pub(crate) fn own_credentials(settings: &Settings) -> Option<String> {
-    if let Some(login) = &settings.login {
-        return Some(format!("the stored login of profile {}", login.name));
-    }
-    let complete = !settings.secrets.current().is_none();
-    complete.then(|| settings.secrets.origin())
-}
-
-/// Removes the server's own credentials, so that no later mistake can share them.
-fn drop_server_credentials(settings: &mut Settings, mode: AuthMode) {
-    if let Some(origin) = own_credentials(settings) {
-        tracing::warn!(
-            "{origin}: not used, because in mode {mode} callers use their own credentials"
-        );
-    }
-    settings.secrets = Secrets::default();
-    settings.login = None;
-}
-
-/// Chooses a site if nothing is chosen, and refuses local data, which no credential protects.
-fn require_site(settings: &mut Settings, mode: AuthMode) -> Result<(), CliError> {
-    match settings.choice {
-        Choice::Datadog(_) => Ok(()),
-        Choice::Unchosen(site) => {
-            settings.choice = Choice::Datadog(Upstream::Site(site));
-            settings.because = format!("callers in mode {mode} bring credentials for a site");
-            Ok(())
-        }
-        Choice::Local => Err(CliError::usage(
-            format!(
-                "mode {mode} checks Datadog credentials, but local data needs none, so everybody could \
-                 read it"
-            ),
-            "for local data, use --auth static-bearer; or name a Datadog site: --site datadoghq.eu",
-        )),
-    }
 }
 
 /// Where the secret of a mode comes from, if the mode has one.

@@ -15,9 +15,9 @@ use std::time::Duration;
 use llmobs_local::owner::{AGENT_ADDRESS, Listen};
 use llmobs_local::serve;
 
-use super::address::bind;
 use super::args::{LocalArgs, LocalCommand};
 use super::backend::{Backend, options};
+use super::bind::bind;
 use super::error::CliError;
 use super::output;
 use super::settings::Settings;

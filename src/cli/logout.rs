@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use datadog_llmobs::Upstream;
 use datadog_llmobs::login::{Login, LoginStore, revoke};
 
-use super::args::{LogoutArgs, Shared};
+use super::args::{LogoutArgs, SharedFlags};
 use super::error::CliError;
 use super::output::{print, print_note};
 use super::settings::Settings;
 use super::upstream::http_transport;
 
 pub(crate) async fn run(
-    flags: &Shared,
+    flags: &SharedFlags,
     settings: &Settings,
     args: &LogoutArgs,
 ) -> Result<ExitCode, CliError> {
@@ -42,7 +42,7 @@ pub(crate) async fn run(
 async fn sign_out(
     store: &LoginStore,
     name: &str,
-    flags: &Shared,
+    flags: &SharedFlags,
     settings: &Settings,
 ) -> Result<bool, CliError> {
     // The lock covers the revocation: a concurrent renewal would leave a valid token.
@@ -78,7 +78,7 @@ async fn sign_out(
 
 async fn revoke_at_upstream(
     profile: &Login,
-    flags: &Shared,
+    flags: &SharedFlags,
     settings: &Settings,
 ) -> Result<(), String> {
     // A file must not decide where a token is sent: a flag must name a server on this machine.

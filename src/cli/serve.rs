@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::{McpServer, serve_http, serve_stdio};
 
-use super::address::bind;
 use super::args::ServeArgs;
+use super::bind::bind;
 use super::error::CliError;
 use super::gate::plan_gate;
 use super::output::print_note;
 use super::settings::{Choice, Settings};
 use super::signals::stop_on_signal;
-use super::upstream::{Connected, close_backend, connect};
+use super::upstream::{Connection, close_backend, connect};
 
 pub(crate) async fn run(mut settings: Settings, args: &ServeArgs) -> Result<ExitCode, CliError> {
     let stop = stop_on_signal();
@@ -32,7 +32,7 @@ pub(crate) async fn run(mut settings: Settings, args: &ServeArgs) -> Result<Exit
     };
     let tool_filter = settings.tool_filter.clone();
     let data = describe_data(&settings);
-    let Connected { upstreams, backend } = connect(settings).await?;
+    let Connection { upstreams, backend } = connect(settings).await?;
     match &upstreams.info().url {
         Some(url) if backend.is_some() => tracing::info!("{data}; SDKs send to {url}"),
         _ => tracing::info!("{data}"),

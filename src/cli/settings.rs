@@ -14,6 +14,7 @@
 )]
 mod callers;
 mod choice;
+mod directories;
 mod environment;
 mod error;
 mod file;
@@ -25,18 +26,18 @@ mod values;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use etcetera::BaseStrategy;
 use tracing::level_filters::LevelFilter;
 
 use crate::server::{CredentialSource, ToolFilter, ToolRegistry};
 use datadog_llmobs::login::{LoginStore, LoginSummary};
 use datadog_llmobs::{Credential, CredentialError};
 
-use super::args::{Cli, Shared};
+use super::args::{Cli, SharedFlags};
 
 pub(crate) use callers::CallerSettings;
 pub(crate) use choice::Choice;
-use choice::{ChoiceInputs, ChosenUpstream, choose};
+use choice::{ChoiceInputs, UpstreamChoice, choose};
+use directories::default_dir;
 pub(crate) use environment::Environment;
 pub(crate) use error::SettingsError;
 pub(crate) use logins::DEFAULT_PROFILE;
@@ -145,13 +146,13 @@ impl Settings {
             complete: complete || need == Need::SignIn,
             logins: logins.as_ref(),
         };
-        let ChosenUpstream {
+        let UpstreamChoice {
             choice,
             because,
             login,
         } = match need {
             Need::NoUpstream => {
-                ChosenUpstream::without_login(Choice::Local, "this command uses local data")
+                UpstreamChoice::without_login(Choice::Local, "this command uses local data")
             }
             Need::Upstream | Need::SignIn => choose(inputs)?,
         };
@@ -251,7 +252,7 @@ impl ProcessCredential {
 
 /// Notes settings that have no effect because a credential is incomplete.
 fn note_unused_settings(
-    flags: &Shared,
+    flags: &SharedFlags,
     choice: &Choice,
     half: Option<CredentialError>,
     uses_keys: bool,
@@ -321,13 +322,6 @@ fn log_level(layers: &Layers<'_>, verbose: u8) -> Result<Option<LevelFilter>, Se
         why: "a level is one of off, error, warn, info, debug, trace; for example LLMOBS_MCP_LOG=info"
             .to_owned(),
     })
-}
-
-/// This program's subdirectory of a platform directory.
-fn default_dir(of: impl Fn(&dyn BaseStrategy) -> PathBuf) -> Result<PathBuf, SettingsError> {
-    etcetera::choose_base_strategy()
-        .map(|dirs| of(&dirs).join("llmobs-mcp"))
-        .map_err(|_| SettingsError::NoHome)
 }
 
 #[cfg(test)]

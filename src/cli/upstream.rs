@@ -13,12 +13,12 @@ use super::error::CliError;
 use super::settings::{Choice, Settings};
 
 /// The upstreams, and the local backend if they need one.
-pub(crate) struct Connected {
+pub(crate) struct Connection {
     pub(crate) upstreams: Upstreams,
     pub(crate) backend: Option<Backend>,
 }
 
-/// Closes the local backend of a [`Connected`].
+/// Closes the local backend of a [`Connection`].
 pub(crate) async fn close_backend(backend: Option<Backend>) {
     if let Some(backend) = backend {
         backend.close().await;
@@ -26,7 +26,7 @@ pub(crate) async fn close_backend(backend: Option<Backend>) {
 }
 
 /// Opens the upstreams that the settings choose. The secrets move into them.
-pub(crate) async fn connect(mut settings: Settings) -> Result<Connected, CliError> {
+pub(crate) async fn connect(mut settings: Settings) -> Result<Connection, CliError> {
     match &settings.choice {
         Choice::Datadog(upstream) => {
             let upstream = upstream.clone();
@@ -34,14 +34,14 @@ pub(crate) async fn connect(mut settings: Settings) -> Result<Connected, CliErro
         }
         Choice::Local => {
             let backend = Backend::open(&settings.local).await?;
-            Ok(Connected {
+            Ok(Connection {
                 upstreams: Upstreams::local(backend.hub(), false, backend.describe()),
                 backend: Some(backend),
             })
         }
         Choice::Unchosen(site) => {
             let backend = Backend::open(&settings.local).await?;
-            Ok(Connected {
+            Ok(Connection {
                 upstreams: Upstreams::unchosen(
                     backend.hub(),
                     backend.describe(),
@@ -54,7 +54,7 @@ pub(crate) async fn connect(mut settings: Settings) -> Result<Connected, CliErro
     }
 }
 
-fn connect_datadog(settings: &mut Settings, upstream: Upstream) -> Result<Connected, CliError> {
+fn connect_datadog(settings: &mut Settings, upstream: Upstream) -> Result<Connection, CliError> {
     let transport = http_transport(settings).map_err(|error| {
         CliError::usage(
             error,
@@ -78,7 +78,7 @@ fn connect_datadog(settings: &mut Settings, upstream: Upstream) -> Result<Connec
         },
         url: Some(upstream.api_base().into_owned()),
     };
-    Ok(Connected {
+    Ok(Connection {
         upstreams: Upstreams::datadog(hub, own, info),
         backend: None,
     })

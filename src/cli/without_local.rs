@@ -54,11 +54,15 @@ pub(crate) mod local {
 pub(crate) mod demo {
     use std::process::ExitCode;
 
-    use crate::cli::args::{DemoArgs, Shared};
+    use crate::cli::args::{DemoArgs, SharedFlags};
     use crate::cli::error::CliError;
     use crate::cli::settings::Settings;
 
-    pub(crate) async fn run(_: &Shared, _: &Settings, _: &DemoArgs) -> Result<ExitCode, CliError> {
+    pub(crate) async fn run(
+        _: &SharedFlags,
+        _: &Settings,
+        _: &DemoArgs,
+    ) -> Result<ExitCode, CliError> {
         Err(super::missing_feature())
     }
 }

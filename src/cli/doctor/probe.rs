@@ -6,7 +6,7 @@ use datadog_llmobs::{ProbeResult, Upstream};
 
 use crate::cli::error::CliError;
 use crate::cli::settings::{Choice, Settings};
-use crate::cli::upstream::{Connected, close_backend, connect};
+use crate::cli::upstream::{Connection, close_backend, connect};
 
 use super::{Level, Report};
 
@@ -20,7 +20,7 @@ pub(super) async fn check(
         Choice::Datadog(upstream) => upstream.name().into_owned(),
         Choice::Local | Choice::Unchosen(_) => Upstream::Local.name().into_owned(),
     };
-    let Connected { upstreams, backend } = connect(settings).await?;
+    let Connection { upstreams, backend } = connect(settings).await?;
     match upstreams.own_client("cli doctor").await {
         Ok(client) => add_results(report, &name, &client.probe().await, verbose),
         Err(unavailable) => {

@@ -13,7 +13,7 @@ use llmobs_authz::oauth::{
 };
 use llmobs_authz::{AuthMode, Gate, PublicUrl};
 
-use super::{drop_server_credentials, require_site};
+use super::credentials::{drop_server_credentials, require_site};
 
 /// The authorization server before an upstream is open to verify credentials at.
 pub(super) struct SignInPlan {

@@ -6,6 +6,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::cli::settings::tests::{resolve_in, store_logins};
+use crate::server::CredentialSource as _;
 
 const PAIR: [(&str, &str); 2] = [("DD_API_KEY", "key-a"), ("DD_APPLICATION_KEY", "key-b")];
 const BEARER: (&str, &str) = (

@@ -5,7 +5,7 @@ use secrecy::SecretString;
 
 use llmobs_authz::{AuthMode, PublicUrl};
 
-use super::SettingsError;
+use super::error::SettingsError;
 use super::secrets::{open_to_others, read};
 use super::values::{BEARER, Layers, SECRET_KEY, SecretSource, Setting, pick, pick_switch};
 

@@ -3,7 +3,7 @@
 use datadog_llmobs::login::LoginSummary;
 use datadog_llmobs::{Site, Upstream};
 
-use super::SettingsError;
+use super::error::SettingsError;
 use super::logins::Logins;
 use super::values::Setting;
 
@@ -22,13 +22,13 @@ pub(crate) enum Choice {
 }
 
 /// The chosen upstream, the reason for people, and the stored login to use there.
-pub(super) struct ChosenUpstream {
+pub(super) struct UpstreamChoice {
     pub(super) choice: Choice,
     pub(super) because: String,
     pub(super) login: Option<LoginSummary>,
 }
 
-impl ChosenUpstream {
+impl UpstreamChoice {
     pub(super) fn without_login(choice: Choice, because: impl Into<String>) -> Self {
         Self {
             choice,
@@ -53,13 +53,13 @@ pub(super) struct ChoiceInputs<'a> {
 
 /// Chooses the upstream: flags, then a site named `local`, then a complete credential, then a stored
 /// login. A named profile takes precedence over keys in the environment.
-pub(super) fn choose(inputs: ChoiceInputs<'_>) -> Result<ChosenUpstream, SettingsError> {
+pub(super) fn choose(inputs: ChoiceInputs<'_>) -> Result<UpstreamChoice, SettingsError> {
     let complete = inputs.complete;
     let logins = inputs
         .logins
         .filter(|logins| !complete || logins.named.is_some());
     if inputs.local {
-        return Ok(ChosenUpstream::without_login(Choice::Local, "--local"));
+        return Ok(UpstreamChoice::without_login(Choice::Local, "--local"));
     }
     if let Some(url) = inputs.api_url {
         let upstream = Upstream::from_api_url(url)?;
@@ -67,22 +67,22 @@ pub(super) fn choose(inputs: ChoiceInputs<'_>) -> Result<ChosenUpstream, Setting
             Some(logins) => logins.for_upstream(&upstream)?,
             None => None,
         };
-        return Ok(ChosenUpstream {
+        return Ok(UpstreamChoice {
             login,
-            ..ChosenUpstream::without_login(Choice::Datadog(upstream), "--api-url")
+            ..UpstreamChoice::without_login(Choice::Datadog(upstream), "--api-url")
         });
     }
     if let Some(site) = &inputs.site
         && site.value.trim().eq_ignore_ascii_case("local")
     {
         let because = format!("{} is local", site.source);
-        return Ok(ChosenUpstream::without_login(Choice::Local, because));
+        return Ok(UpstreamChoice::without_login(Choice::Local, because));
     }
     if inputs.site.is_none()
         && let Some(logins) = logins
         && let Some((login, upstream)) = logins.choose_site()?
     {
-        return Ok(ChosenUpstream {
+        return Ok(UpstreamChoice {
             choice: Choice::Datadog(upstream),
             because: format!("the stored login of profile {}", login.name),
             login: Some(login),
@@ -95,7 +95,7 @@ fn choose_at_site(
     site: Option<Setting<String>>,
     complete: bool,
     logins: Option<&Logins>,
-) -> Result<ChosenUpstream, SettingsError> {
+) -> Result<UpstreamChoice, SettingsError> {
     let site = site.unwrap_or_else(|| Setting {
         value: DEFAULT_SITE.to_owned(),
         source: "the default site".to_owned(),
@@ -108,7 +108,7 @@ fn choose_at_site(
     if let Some(logins) = logins
         && let Some(login) = logins.for_upstream(&upstream)?
     {
-        return Ok(ChosenUpstream {
+        return Ok(UpstreamChoice {
             choice: Choice::Datadog(upstream),
             because: format!(
                 "the stored login of profile {}; the site is from {}",
@@ -122,9 +122,9 @@ fn choose_at_site(
             "a complete credential is set; the site is from {}",
             site.source
         );
-        ChosenUpstream::without_login(Choice::Datadog(upstream), because)
+        UpstreamChoice::without_login(Choice::Datadog(upstream), because)
     } else {
-        ChosenUpstream::without_login(
+        UpstreamChoice::without_login(
             Choice::Unchosen(parsed),
             "no complete Datadog credential is set",
         )

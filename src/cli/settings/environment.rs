@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use llmobs_core::analysis::candidates::closest;
 
-use super::SettingsError;
+use super::error::SettingsError;
 use super::values::{Raw, SETTINGS, Values};
 
 pub(super) const CONFIG: &str = "LLMOBS_MCP_CONFIG";

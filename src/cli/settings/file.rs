@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use llmobs_core::analysis::candidates::closest;
 use toml::Table;
 
+use super::directories::default_dir;
 use super::environment::CONFIG;
+use super::environment::Environment;
+use super::error::SettingsError;
 use super::values::{Raw, SETTINGS, Values};
-use super::{Environment, SettingsError, default_dir};
 
 /// The config file, or its absence.
 pub(crate) struct ConfigFile {

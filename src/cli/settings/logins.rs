@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use datadog_llmobs::Upstream;
 use datadog_llmobs::login::{LoginStore, LoginSummary, LoginTarget};
 
+use super::directories::default_dir;
+use super::environment::Environment;
 use super::environment::{PROFILE, STATE_DIR};
+use super::error::SettingsError;
 use super::values::Setting;
-use super::{Environment, SettingsError, default_dir};
 
 /// The profile of a login if no setting names one.
 pub(crate) const DEFAULT_PROFILE: &str = "default";

@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::server::CredentialSource;
 use datadog_llmobs::{Credential, CredentialError};
 
-use super::SettingsError;
+use super::error::SettingsError;
 use super::file::others_can_read;
 use super::values::{
     ACCESS_TOKEN, API_KEY, APP_KEY, Layers, SecretLocation, SecretName, SecretSource, Setting,

@@ -215,7 +215,7 @@ fn notes_settings_without_effect() {
 fn ignores_wrong_credentials_without_upstream() {
     let env = [("DD_SITE", "ddog-gov.com"), PAIR[1], ("DD_APP_KEY", "c")];
     let cli = Cli {
-        shared: Shared::default(),
+        shared: SharedFlags::default(),
         command: None,
     };
     assert!(Settings::resolve(&cli, &Environment::from_pairs(&env), Need::NoUpstream).is_ok());
