@@ -1,114 +1,35 @@
-//! The toolset: what an MCP client can call, whatever transport it came by.
+//! The tools that an MCP client or the `call` command can run.
 //!
-//! A tool is data: a name, words for the model, a schema, and a function from arguments to one
-//! JSON object. The server lists and calls them, the shell's `call` does the same, and neither
-//! knows what a tool does.
+//! A tool is data ([`Tool`]): the server and the command line list and call tools without a
+//! dependency on any particular one. To add a tool, write one file with a `TOOL` constant and add
+//! the constant to the `TOOLS` table of its family.
 
 mod answer;
 mod args;
 mod error;
 mod evaluators;
 mod experiments;
+mod object;
+mod page;
 mod spans;
+mod tool;
 
 use std::sync::LazyLock;
 
-use futures_util::future::BoxFuture;
-use serde_json::{Map, Value};
-
 pub use error::ToolError;
+pub use tool::{Access, Tool, ToolContext, Toolset};
 
-use datadog_llmobs::Client;
-
-/// What a call runs with: whose data, and what time it is.
-#[derive(Clone)]
-pub struct ToolContext {
-    /// Reads and writes on the caller's behalf.
-    pub client: Client,
-    /// The moment of the call, in milliseconds since the Unix epoch.
-    pub now_ms: i64,
-}
-
-/// What a tool may do to the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Reads only.
-    Read,
-    /// Changes something.
-    Write {
-        /// Whether something can be lost by it.
-        destructive: bool,
-        /// Whether a second call with the same arguments changes nothing more.
-        idempotent: bool,
-    },
-}
-
-/// A group of tools that a client asks for by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Toolset {
-    /// The name in `?toolsets=`.
-    pub name: &'static str,
-    /// What the group is for.
-    pub description: &'static str,
-}
-
-/// Every toolset there is. All of them are served when a client names none.
+/// Every toolset. The server offers all of them when a client names none.
 pub const TOOLSETS: &[Toolset] = &[Toolset {
     name: "llmobs",
     description: "LLM observability: spans, traces, errors, agent loops, experiments and datasets",
 }];
 
-/// Names that older servers and skills use, and the tools that answer to them.
+/// Former names that older clients and skills still call, and the present names.
 pub const ALIASES: &[(&str, &str)] = &[
     ("search_datadog_llmobs_spans", "search_llmobs_spans"),
     ("get_llmobs_eval_config", "get_llmobs_evaluator"),
 ];
-
-type Run =
-    for<'a> fn(&'a ToolContext, Map<String, Value>) -> BoxFuture<'a, Result<String, ToolError>>;
-
-/// One tool.
-#[derive(Clone, Copy)]
-pub struct Tool {
-    /// The name that clients call; `[a-z_]`, unique.
-    pub name: &'static str,
-    /// A name for people.
-    pub title: &'static str,
-    /// What it does and when to call it, in words that a tool search looks for.
-    pub description: &'static str,
-    /// The toolset it belongs to.
-    pub toolset: &'static str,
-    /// What it may do.
-    pub access: Access,
-    schema: fn() -> Map<String, Value>,
-    run: Run,
-}
-
-impl Tool {
-    /// The JSON Schema of the arguments: plain 2020-12, no integer formats, no `null`.
-    pub fn input_schema(&self) -> Map<String, Value> {
-        (self.schema)()
-    }
-
-    /// Whether the tool reaches beyond this machine's own data. All do, as the data lie on a
-    /// Datadog site or are written by other programs.
-    pub fn open_world(&self) -> bool {
-        true
-    }
-
-    /// Runs the tool. The answer is the text of one compact JSON object.
-    ///
-    /// # Errors
-    ///
-    /// A [`ToolError`] that says what was wrong and shows a call that works.
-    pub async fn call(
-        &self,
-        context: &ToolContext,
-        arguments: Map<String, Value>,
-    ) -> Result<String, ToolError> {
-        (self.run)(context, arguments).await
-    }
-}
 
 /// All tools, in the fixed order in which they are listed.
 pub fn all() -> &'static [Tool] {
@@ -117,12 +38,12 @@ pub fn all() -> &'static [Tool] {
     &ALL
 }
 
-/// The tool of that name, or of that old name.
+/// The tool with a present or former name.
 pub fn find(name: &str) -> Option<&'static Tool> {
     let name = ALIASES
         .iter()
-        .find(|(old, _)| *old == name)
-        .map_or(name, |(_, new)| new);
+        .find(|(former, _)| *former == name)
+        .map_or(name, |(_, present)| present);
     all().iter().find(|tool| tool.name == name)
 }
 
@@ -132,17 +53,20 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn names_are_unique_and_every_alias_leads_somewhere() {
+    fn names_are_unique_and_aliases_name_tools() {
         let names: BTreeSet<_> = all().iter().map(|tool| tool.name).collect();
         assert_eq!(names.len(), all().len());
-        for (old, new) in ALIASES {
-            assert!(!names.contains(old), "{old} is both a tool and an alias");
-            assert_eq!(find(old).map(|tool| tool.name), Some(*new));
+        for (former, present) in ALIASES {
+            assert!(
+                !names.contains(former),
+                "{former} is both a tool and an alias"
+            );
+            assert_eq!(find(former).map(|tool| tool.name), Some(*present));
         }
     }
 
     #[test]
-    fn every_tool_belongs_to_a_toolset_and_describes_itself() {
+    fn every_tool_has_a_toolset_and_a_description() {
         for tool in all() {
             assert!(
                 TOOLSETS.iter().any(|set| set.name == tool.toolset),
@@ -155,10 +79,10 @@ mod tests {
     }
 
     #[test]
-    fn schemas_are_portable() {
+    fn schemas_use_portable_keywords_only() {
         for tool in all() {
             let text = serde_json::to_string(&tool.input_schema()).unwrap();
-            for foreign in [
+            for keyword in [
                 "\"format\"",
                 "\"null\"",
                 "null",
@@ -168,8 +92,8 @@ mod tests {
                 "uint",
             ] {
                 assert!(
-                    !text.contains(foreign),
-                    "{}: {foreign} in {text}",
+                    !text.contains(keyword),
+                    "{}: {keyword} in {text}",
                     tool.name
                 );
             }

@@ -1,7 +1,7 @@
-//! Links into Datadog's pages. `local` has no pages yet, so it gets no links: a dead link is worse
-//! than none.
+//! Links to Datadog's pages. A local backend has no pages, so its answers have no links.
 
-/// The page of a trace below an app base such as `https://app.datadoghq.com`.
+/// The page of a trace. `app_base` is the URL of the site's web application, such as
+/// `https://app.datadoghq.com`.
 pub fn trace_url(app_base: &str, trace_id: &str) -> String {
     let id: String = url::form_urlencoded::byte_serialize(trace_id.as_bytes()).collect();
     format!(
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_cannot_break_out_of_its_link() {
+    fn ids_are_escaped_in_links() {
         assert_eq!(
             trace_url("https://app.datadoghq.eu/", "a&b=c d"),
             "https://app.datadoghq.eu/llm/traces?query=trace_id:a%26b%3Dc+d"

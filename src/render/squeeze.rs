@@ -1,30 +1,39 @@
-//! Makes one JSON value smaller when nothing whole can be left out any more.
+//! Shortens a JSON value whose parts cannot be left out as a whole.
 //!
-//! Long strings lose their middle first, since the start says what a text is and the end how it
-//! went; then long arrays and objects lose their middle members. Every cut says how much is gone,
-//! and the result is a value again, never half of one.
+//! Long strings lose their middle first, because the start of a text tells its kind and the end its
+//! outcome. Then long arrays and objects lose members. Every cut names the amount removed, and the
+//! result is always valid JSON.
 
 use serde_json::{Map, Value};
 
 use super::untrusted::json_chars;
 
-/// What a string keeps at the least before arrays and objects are cut too.
-const MIN_STRING: usize = 160;
+/// Characters that every string keeps before arrays and objects are cut too.
+const MIN_STRING_CHARS: usize = 160;
 
-/// Cuts the middle out of a text of more than `max_chars` characters and says how many are gone.
+/// Replaces the middle of a text of more than `max_chars` characters by the number of characters
+/// removed.
 pub fn cut_middle(text: &str, max_chars: usize) -> String {
     let total = text.chars().count();
     if total <= max_chars {
         return text.to_owned();
     }
-    // The marker's own length is part of the room; two thirds of the rest go to the start.
+    // 40 characters are for the marker; two thirds of the rest go to the start.
     let room = max_chars.saturating_sub(40);
     let head = room - room / 3;
     let tail = room - head;
-    let gone = total - head - tail;
+    let removed = total - head - tail;
     let start: String = text.chars().take(head).collect();
     let end: String = text.chars().skip(total - tail).collect();
-    format!("{start} …[{gone} characters left out]… {end}")
+    format!("{start} …[{removed} characters left out]… {end}")
+}
+
+/// The first `max_chars` characters of a text, with an ellipsis if there are more.
+pub fn cut_end(text: &str, max_chars: usize) -> String {
+    match text.char_indices().nth(max_chars) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or(text)),
+        None => text.to_owned(),
+    }
 }
 
 /// The value within about `max_chars` characters of JSON, and whether anything was cut.
@@ -52,7 +61,7 @@ pub fn squeeze(value: &Value, max_chars: usize) -> (Value, bool) {
     (smaller, true)
 }
 
-/// One string within `max_chars` characters of JSON: escapes make it longer than its characters.
+/// A string within `max_chars` characters of JSON. Escapes make the JSON longer than the text.
 fn fit_string(text: &str, max_chars: usize) -> String {
     let mut limit = max_chars;
     loop {
@@ -65,7 +74,7 @@ fn fit_string(text: &str, max_chars: usize) -> String {
     }
 }
 
-/// The greatest string length with which all strings together fit beside the structure.
+/// The greatest string length at which all strings together fit beside the structure.
 fn string_limit(value: &Value, max_chars: usize) -> usize {
     let mut lengths = Vec::new();
     collect_lengths(value, &mut lengths);
@@ -73,14 +82,14 @@ fn string_limit(value: &Value, max_chars: usize) -> usize {
     let structure = json_chars(value).saturating_sub(text);
     let mut room = max_chars.saturating_sub(structure);
     lengths.sort_unstable();
-    let mut left = lengths.len();
+    let mut remaining = lengths.len();
     for length in lengths {
-        let share = room / left.max(1);
+        let share = room / remaining.max(1);
         if length > share {
-            return share.max(MIN_STRING);
+            return share.max(MIN_STRING_CHARS);
         }
         room -= length;
-        left -= 1;
+        remaining -= 1;
     }
     usize::MAX
 }
@@ -109,48 +118,48 @@ fn cut_strings(value: &Value, limit: usize) -> Value {
     }
 }
 
-/// Keeps the first and last members of each long array and the first of each long object.
+/// Keeps the first and last items of each long array, and the first members of each long object.
 fn cut_members(value: &Value, keep: usize) -> Value {
     match value {
         Value::Array(items) if items.len() > keep + 1 => {
             let head = keep - keep / 2;
             let tail = keep - head;
-            let gone = items.len() - head - tail;
-            let mut kept: Vec<Value> = items
+            let removed = items.len() - head - tail;
+            let mut result: Vec<Value> = items
                 .iter()
                 .take(head)
                 .map(|item| cut_members(item, keep))
                 .collect();
-            kept.push(Value::String(format!("…[{gone} items left out]…")));
-            kept.extend(
+            result.push(Value::String(format!("…[{removed} items left out]…")));
+            result.extend(
                 items
                     .iter()
                     .skip(items.len() - tail)
                     .map(|item| cut_members(item, keep)),
             );
-            Value::Array(kept)
+            Value::Array(result)
         }
         Value::Array(items) => items.iter().map(|item| cut_members(item, keep)).collect(),
         Value::Object(map) => {
-            let mut kept: Map<String, Value> = map
+            let mut result: Map<String, Value> = map
                 .iter()
                 .take(keep.max(1))
                 .map(|(key, item)| (cut_middle(key, 200), cut_members(item, keep)))
                 .collect();
             if map.len() > keep.max(1) {
-                let gone = map.len() - keep.max(1);
-                kept.insert(
+                let removed = map.len() - keep.max(1);
+                result.insert(
                     "…".to_owned(),
-                    Value::String(format!("{gone} keys left out")),
+                    Value::String(format!("{removed} keys left out")),
                 );
             }
-            Value::Object(kept)
+            Value::Object(result)
         }
         other => other.clone(),
     }
 }
 
-/// Replaces whatever lies below `depth` levels by a note of its size.
+/// Replaces arrays and objects deeper than `depth` levels by their size.
 fn fold_below(value: &Value, depth: usize) -> Value {
     match value {
         Value::Array(items) if depth == 0 => {
@@ -179,7 +188,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_long_text_keeps_both_ends_and_counts_what_is_gone() {
+    fn long_text_keeps_both_ends_and_the_number_removed() {
         let text = format!("{}{}", "a".repeat(500), "z".repeat(500));
         let cut = cut_middle(&text, 200);
         assert!(cut.starts_with("aaa") && cut.ends_with("zzz"), "{cut}");
@@ -189,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn short_strings_stay_whole_while_long_ones_give_way() {
+    fn long_strings_are_cut_before_short_ones() {
         let value = json!({"role": "user", "content": "x".repeat(10_000), "id": "abc"});
         let (smaller, cut) = squeeze(&value, 1_000);
         assert!(cut);
@@ -199,12 +208,18 @@ mod tests {
     }
 
     #[test]
-    fn an_array_of_many_numbers_loses_its_middle() {
+    fn long_array_loses_its_middle() {
         let value: Value = (0..10_000).collect::<Vec<_>>().into();
         let (smaller, _) = squeeze(&value, 600);
         assert!(json_chars(&smaller) <= 600, "{smaller}");
         assert_eq!(smaller[0], 0);
         assert_eq!(smaller.as_array().unwrap().last(), Some(&json!(9_999)));
+    }
+
+    #[test]
+    fn end_of_a_text_is_cut_at_a_character() {
+        assert_eq!(cut_end("Zoë", 3), "Zoë");
+        assert_eq!(cut_end("Zoë 你好", 3), "Zoë…");
     }
 
     proptest! {

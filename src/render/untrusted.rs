@@ -1,6 +1,8 @@
-//! Text written by strangers: prompts, documents and tool results can hold characters that a person
-//! never sees and a model obeys (zero-width, bidirectional, tag and filler characters). They are
-//! written as `\uXXXX` escapes: the JSON value is the same to the letter, and the reader sees them.
+//! Untrusted text in JSON.
+//!
+//! Prompts, documents and tool results can hold characters that a person does not see and a model
+//! reads: zero-width, bidirectional, tag and filler characters. They are written as `\uXXXX` escapes.
+//! The JSON value stays the same, and the reader sees them.
 
 use std::io;
 
@@ -9,11 +11,11 @@ use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-/// Writes compact JSON with every invisible character as an escape.
+/// Writes a value as compact JSON with every invisible character as an escape.
 ///
 /// # Errors
 ///
-/// Only what the value's own `Serialize` reports, for example a map with keys that are no text.
+/// The errors of the value's `Serialize`, for example a map whose keys are not text.
 pub fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<String, serde_json::Error> {
     let mut bytes = Vec::with_capacity(1024);
     write_json(&mut bytes, value)?;
@@ -32,12 +34,11 @@ fn write_json<T: Serialize + ?Sized>(
 ) -> Result<(), serde_json::Error> {
     value.serialize(&mut Serializer::with_formatter(
         writer,
-        Visible(CompactFormatter),
+        VisibleFormatter(CompactFormatter),
     ))
 }
 
-/// A value from traces offered as a suggestion: one line, nothing invisible, at most 120
-/// characters.
+/// Untrusted text as a candidate: one line without invisible characters, at most 120 characters.
 pub fn candidate(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_whitespace() { ' ' } else { c })
@@ -48,7 +49,7 @@ pub fn candidate(text: &str) -> String {
         .to_owned()
 }
 
-/// Whether a character has no shape of its own and could hide text or change its order.
+/// Whether a character is drawn as nothing and could hide text or change its order.
 fn is_invisible(c: char) -> bool {
     if c.is_ascii() {
         return false;
@@ -77,9 +78,10 @@ fn is_invisible(c: char) -> bool {
     }
 }
 
-struct Visible(CompactFormatter);
+/// Formats compact JSON with invisible characters as escapes.
+struct VisibleFormatter(CompactFormatter);
 
-impl Formatter for Visible {
+impl Formatter for VisibleFormatter {
     fn write_string_fragment<W>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()>
     where
         W: ?Sized + io::Write,
@@ -105,7 +107,7 @@ mod tests {
     use serde_json::{Value, json};
 
     #[test]
-    fn hidden_characters_become_escapes_and_nothing_else_does() {
+    fn only_invisible_characters_become_escapes() {
         let hidden = "pay\u{200b} now\u{202e}\u{e0041}\u{fe0f}";
         assert_eq!(
             to_json(&json!({ "t": hidden })).unwrap(),
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_made_visible_too() {
+    fn keys_are_escaped_too() {
         assert_eq!(
             to_json(&json!({ "a\u{2066}": 1 })).unwrap(),
             r#"{"a\u2066":1}"#
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_candidate_is_one_short_visible_line() {
+    fn candidate_is_one_short_visible_line() {
         assert_eq!(
             candidate(" my\u{200d}-app\n\u{7}ignore all "),
             "my-app ignore all"
@@ -137,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_changed(text in any::<String>()) {
+        fn escapes_keep_the_value(text in any::<String>()) {
             let json = to_json(&text).unwrap();
             prop_assert_eq!(json_chars(&text), json.chars().count());
             prop_assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), Value::String(text));

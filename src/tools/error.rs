@@ -1,4 +1,4 @@
-//! The one error that leaves this room: what was wrong, why, and a call that works.
+//! The error of every tool: what is wrong, how to fix it, and a call that works.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -8,33 +8,33 @@ use datadog_llmobs::ClientError;
 
 /// Why a call failed, as the model reads it.
 ///
-/// `error` and `hint` are our own words; what stems from traces stands in `candidates` only.
+/// `error` and `hint` are text of this server; untrusted text from traces is in `candidates` only.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ToolError {
-    /// What was wrong. Keeps the words that clients branch on (`404`, `not found`).
+    /// What is wrong. Keeps the words that clients branch on (`404`, `not found`).
     pub error: String,
-    /// The HTTP status behind it, or the one that fits best.
+    /// The HTTP status of the upstream, or the status that describes the error best.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// What to do next.
+    /// How to fix the call.
     pub hint: String,
     /// A call that works: `{tool, arguments}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub example: Option<Value>,
-    /// The nearest values that exist, cleaned.
+    /// Existing values near the one that was sent, cleaned.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<String>,
-    /// How long to wait before the same call can work, in seconds.
+    /// Seconds to wait before a retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u64>,
-    /// Set when a write may or may not have happened.
+    /// Whether a write may have happened despite the error.
     #[serde(skip_serializing_if = "is_false")]
     pub outcome_unknown: bool,
 }
 
 #[expect(
     clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde asks for"
+    reason = "serde passes a reference"
 )]
 fn is_false(flag: &bool) -> bool {
     !flag
@@ -54,12 +54,12 @@ impl ToolError {
         }
     }
 
-    /// Arguments that cannot be taken.
+    /// An error in the arguments, with status 400.
     pub fn arguments(error: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(Some(400), error, hint)
     }
 
-    /// Adds a call that works.
+    /// Adds an example call that works.
     #[must_use]
     pub fn example(mut self, tool: &str, arguments: Value) -> Self {
         let tool = Value::from(tool);
@@ -71,7 +71,16 @@ impl ToolError {
         self
     }
 
-    /// Adds values that exist; they are cleaned here, as they may stem from traces.
+    /// Replaces the hint.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: hint.into(),
+            ..self
+        }
+    }
+
+    /// Adds existing values. They are cleaned here, because they may be untrusted text.
     #[must_use]
     pub fn candidates<T: AsRef<str>>(mut self, values: impl IntoIterator<Item = T>) -> Self {
         self.candidates = values
@@ -83,7 +92,7 @@ impl ToolError {
         self
     }
 
-    /// The error as the one JSON object that the caller gets.
+    /// The error as the JSON object that the caller receives.
     pub fn to_json(&self) -> String {
         render::to_json(self).unwrap_or_else(|_| r#"{"error":"unreadable error"}"#.to_owned())
     }
@@ -103,8 +112,8 @@ impl From<serde_json::Error> for ToolError {
     fn from(error: serde_json::Error) -> Self {
         Self::new(
             Some(500),
-            format!("the answer could not be written as JSON: {error}"),
-            "this is a defect of the server: please report it with the call that led here",
+            format!("the answer cannot be written as JSON: {error}"),
+            "this is a bug in the server: please report it with the call that caused it",
         )
     }
 }

@@ -1,13 +1,16 @@
-//! `delete_llmobs_evaluator`: says what it deleted, whole, so that it can be put back.
+//! `delete_llmobs_evaluator`: the answer has the complete deleted configuration, so that it can be
+//! restored.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{check_name, not_found, only, parse};
+use super::configuration::read_evaluator;
 use crate::render::to_json;
-use crate::tools::args::{self, Text};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
+use crate::tools::args;
+use crate::tools::error::ToolError;
+use crate::tools::object::JsonObject;
+use crate::tools::tool::{Access, Tool, ToolContext};
 use llmobs_core::analysis::evaluators::nested_form;
 
 const NAME: &str = "delete_llmobs_evaluator";
@@ -15,8 +18,8 @@ const NAME: &str = "delete_llmobs_evaluator";
 pub(super) const TOOL: Tool = Tool {
     name: NAME,
     title: "Delete an evaluator",
-    description: "Delete a custom LLM evaluator. Evaluations it made stay. The answer holds the \
-        whole deleted configuration; create_or_update_llmobs_evaluator puts it back.",
+    description: "Delete a custom LLM evaluator. Its evaluations are kept. The answer has the \
+        complete deleted configuration; create_or_update_llmobs_evaluator restores it.",
     toolset: "llmobs",
     access: Access::Write {
         destructive: true,
@@ -29,33 +32,34 @@ pub(super) const TOOL: Tool = Tool {
 #[derive(Deserialize, JsonSchema)]
 struct Arguments {
     /// Name of the evaluator.
-    eval_name: Text,
+    eval_name: String,
 }
 
-async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
-    if let Err(error) = only(NAME, &arguments, &["eval_name"], json!({})) {
-        // An example that deletes is none.
-        return Err(error.example("list_llmobs_evals", json!({})));
+async fn run(
+    context: &ToolContext,
+    mut arguments: Map<String, Value>,
+) -> Result<String, ToolError> {
+    arguments.retain(|_, value| !value.is_null());
+    // The example must not delete anything.
+    args::check_known(NAME, &arguments, &["eval_name"])
+        .map_err(|error| error.example("list_llmobs_evals", json!({})))?;
+    let Arguments { eval_name } = args::parse(NAME, arguments)?;
+    // Read before the deletion: a configuration that cannot be shown cannot be restored.
+    let evaluator = read_evaluator(context, &eval_name).await?;
+    let deleted = context.client.delete_evaluator(&eval_name).await?;
+    let mut answer = JsonObject::default();
+    answer.set("status", "ok");
+    answer.set("eval_name", eval_name);
+    if !deleted {
+        answer.set(
+            "notes",
+            json!(["another caller deleted the evaluator during this call"]),
+        );
     }
-    let Arguments { eval_name } = parse(NAME, arguments)?;
-    let name = eval_name.0;
-    check_name(&name)?;
-    // Read first: what cannot be shown could not be put back.
-    let Some(evaluator) = context.client.evaluator(&name).await? else {
-        return Err(not_found(context, &name).await);
-    };
-    let mut answer = Map::from_iter([
-        ("status".to_owned(), json!("ok")),
-        ("eval_name".to_owned(), json!(name)),
-    ]);
-    if !context.client.delete_evaluator(&name).await? {
-        let note = "it was gone already when it was to be deleted: somebody else deleted it";
-        answer.insert("notes".to_owned(), json!([note]));
-    }
-    answer.insert("deleted".to_owned(), Value::Object(nested_form(&evaluator)));
-    answer.insert(
-        "to_put_back".to_owned(),
-        json!("call create_or_update_llmobs_evaluator with the object in `deleted`"),
+    answer.set("deleted", nested_form(&evaluator));
+    answer.set(
+        "to_put_back",
+        "call create_or_update_llmobs_evaluator with the object in `deleted`",
     );
     Ok(to_json(&answer)?)
 }

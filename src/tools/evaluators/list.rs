@@ -1,18 +1,22 @@
-//! `list_llmobs_evals` and `list_llmobs_evals_by_ml_app`: what evaluators there are.
+//! `list_llmobs_evals` and `list_llmobs_evals_by_ml_app`.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 
-use super::parse;
-use crate::render::{Budget, Shrink, candidate, fit, to_json};
-use crate::tools::answer::{Notes, offset_cursor, read_offset};
-use crate::tools::args::{self, Text};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
+use crate::render::{Budget, candidate, json_chars};
+use crate::tools::answer::Notes;
+use crate::tools::args;
+use crate::tools::error::ToolError;
+use crate::tools::object::JsonObject;
+use crate::tools::page::{ListRequest, Page};
+use crate::tools::tool::{Access, Tool, ToolContext};
 use datadog_llmobs::EvaluatorSummary;
 
 const NAME: &str = "list_llmobs_evals";
 const BY_APP_NAME: &str = "list_llmobs_evals_by_ml_app";
+/// Applications that the answer for an application without evaluators lists.
+const MAX_APPS: usize = 10;
 
 pub(super) const ALL: Tool = Tool {
     name: NAME,
@@ -21,10 +25,10 @@ pub(super) const ALL: Tool = Tool {
         enabled or draft, custom or ootb (out of the box), and type.",
     toolset: "llmobs",
     access: Access::Read,
-    schema: args::schema::<Everything>,
+    schema: args::schema::<AllArguments>,
     run: |context, arguments| {
         Box::pin(async move {
-            let Everything { cursor } = parse(NAME, arguments)?;
+            let AllArguments { cursor } = args::parse(NAME, arguments)?;
             list(context, NAME, None, cursor).await
         })
     },
@@ -33,124 +37,93 @@ pub(super) const ALL: Tool = Tool {
 pub(super) const BY_APP: Tool = Tool {
     name: BY_APP_NAME,
     title: "List an application's evaluators",
-    description: "List the LLM evaluators (evals, LLM judges) of one application. An application \
-        without evaluators gives an empty list.",
+    description: "List the LLM evaluators (evals, LLM judges) of one application. The list is empty \
+        for an application without evaluators.",
     toolset: "llmobs",
     access: Access::Read,
-    schema: args::schema::<OfApp>,
+    schema: args::schema::<ByAppArguments>,
     run: |context, arguments| {
         Box::pin(async move {
-            let OfApp { ml_app, cursor } = parse(BY_APP_NAME, arguments)?;
-            list(context, BY_APP_NAME, Some(ml_app.0), cursor).await
+            let ByAppArguments { ml_app, cursor } = args::parse(BY_APP_NAME, arguments)?;
+            list(context, BY_APP_NAME, Some(ml_app), cursor).await
         })
     },
 };
 
 #[derive(Deserialize, JsonSchema)]
-struct Everything {
+struct AllArguments {
     /// next_cursor of the previous answer.
-    cursor: Option<Text>,
+    cursor: Option<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct OfApp {
+struct ByAppArguments {
     /// Application name.
-    ml_app: Text,
+    ml_app: String,
     /// next_cursor of the previous answer.
-    cursor: Option<Text>,
-}
-
-#[derive(Serialize)]
-struct Row {
-    eval_name: String,
-    ml_app: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    enabled: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<String>,
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    metric_type: Option<String>,
-    created_at: Option<String>,
-}
-
-impl From<EvaluatorSummary> for Row {
-    fn from(row: EvaluatorSummary) -> Self {
-        Self {
-            eval_name: row.eval_name,
-            ml_app: row.ml_app,
-            enabled: row.enabled,
-            source: row.source,
-            metric_type: row.metric_type,
-            created_at: row.created_at,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Answer {
-    evaluators: Vec<Row>,
-    total_count: usize,
-    next_cursor: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    apps_with_evaluators: Vec<String>,
-    #[serde(skip_serializing_if = "Notes::is_empty")]
-    notes: Notes,
-    #[serde(skip)]
-    first: usize,
-    #[serde(skip)]
-    question: String,
-}
-
-impl Shrink for Answer {
-    fn part_sizes(&self) -> impl Iterator<Item = usize> {
-        let size = |row| to_json(row).map_or(0, |text| text.chars().count());
-        self.evaluators.iter().map(size)
-    }
-
-    fn keep(&mut self, count: usize) {
-        self.evaluators.truncate(count);
-        let shown = self.first + self.evaluators.len();
-        self.next_cursor =
-            (shown < self.total_count).then(|| offset_cursor(shown, &[self.question.as_str()]));
-    }
+    cursor: Option<String>,
 }
 
 async fn list(
     context: &ToolContext,
-    tool: &str,
+    tool: &'static str,
     ml_app: Option<String>,
-    cursor: Option<Text>,
+    cursor: Option<String>,
 ) -> Result<String, ToolError> {
-    let question = ml_app.clone().unwrap_or_default();
-    let first = read_offset(
-        tool,
-        cursor.as_ref().map(|cursor| cursor.0.as_str()),
-        &[question.as_str()],
-        || match &ml_app {
-            Some(app) => json!({"ml_app": app}),
-            None => json!({}),
-        },
-    )?;
-    let found = context.client.evaluators(ml_app.as_deref()).await?;
-    let mut notes = Notes::default();
-    notes.gaps(&found.gaps);
-    let mut apps_with_evaluators = Vec::new();
-    if found.rows.is_empty() && ml_app.is_some() {
-        // Only a hint hangs on it: an empty list is an answer.
-        let all = context.client.evaluators(None).await.unwrap_or_default();
-        let mut apps: Vec<String> = all.rows.into_iter().filter_map(|row| row.ml_app).collect();
-        apps.sort();
-        apps.dedup();
-        apps_with_evaluators = apps.iter().take(10).map(|app| candidate(app)).collect();
-    }
-    let answer = Answer {
-        total_count: found.rows.len(),
-        evaluators: found.rows.into_iter().skip(first).map(Row::from).collect(),
-        next_cursor: None,
-        apps_with_evaluators,
-        notes,
-        first,
-        question,
+    let example = match &ml_app {
+        Some(app) => json!({"ml_app": app}),
+        None => json!({}),
     };
-    Ok(fit(answer, Budget::asked(None, Budget::MAX_TOKENS))?)
+    let list = ListRequest::new(tool, ml_app.as_ref(), example);
+    let first = list.offset(cursor.as_deref())?;
+    let evaluators = context.client.evaluators(ml_app.as_deref()).await?;
+    let mut notes = Notes::default();
+    notes.add_gaps(&evaluators.gaps);
+    let mut tail = JsonObject::default();
+    if evaluators.rows.is_empty() && ml_app.is_some() {
+        tail.set_unless_empty("apps_with_evaluators", apps_with_evaluators(context).await);
+    }
+    let total = evaluators.rows.len();
+    let rows = evaluators.rows.into_iter().skip(first).map(row).collect();
+    Page::custom(
+        JsonObject::default(),
+        rows,
+        json_chars::<JsonObject>,
+        |rows, _| {
+            let mut keys = JsonObject::default();
+            keys.set("evaluators", json!(rows));
+            keys.set("total_count", total);
+            keys.0
+        },
+    )
+    .next_offset(&list, first, total)
+    .tail(tail)
+    .notes(notes)
+    .write(Budget::of_answer(None))
+}
+
+/// Applications that have evaluators. They only help to correct a name, so errors are ignored.
+async fn apps_with_evaluators(context: &ToolContext) -> Vec<String> {
+    let rows = match context.client.evaluators(None).await {
+        Ok(evaluators) => evaluators.rows,
+        Err(_) => Vec::new(),
+    };
+    let mut apps: Vec<String> = rows.into_iter().filter_map(|row| row.ml_app).collect();
+    apps.sort();
+    apps.dedup();
+    apps.iter()
+        .take(MAX_APPS)
+        .map(|app| candidate(app))
+        .collect()
+}
+
+fn row(evaluator: EvaluatorSummary) -> JsonObject {
+    let mut row = JsonObject::default();
+    row.set("eval_name", evaluator.eval_name);
+    row.set("ml_app", evaluator.ml_app);
+    row.set_some("enabled", evaluator.enabled);
+    row.set_some("source", evaluator.source);
+    row.set_some("type", evaluator.metric_type);
+    row.set("created_at", evaluator.created_at);
+    row
 }

@@ -1,39 +1,38 @@
-//! `preview_llmobs_evaluator`: what a saved or a draft evaluator would have judged in a window,
-//! what that would cost, and the judge's prompt as it would read on real spans.
+//! `preview_llmobs_evaluator`: the spans that a saved or draft evaluator would have evaluated in a
+//! time window, the estimated cost, and the prompt filled in with real spans.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde_json::{Map, Number, Value, json};
 
-use super::walk::{Walked, walk};
-use super::{check_name, not_found, parse, refused};
-use crate::render::{Budget, Shrink, cut_middle, fit, to_json};
-use crate::tools::answer::{Notes, Window};
-use crate::tools::args::{self, Count, Text, When};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
-use datadog_llmobs::{SpanSearch, SpanSelection};
-use llmobs_core::analysis::estimate_tokens;
-use llmobs_core::analysis::evaluators::{
-    RenderedPrompt, find_problems, nested_form, read_draft, render_prompt, session_context,
-    span_context, trace_context,
-};
+use super::configuration::{draft_error, read_evaluator};
+use super::preview_sample::{Sample, read_sample};
+use super::scan::{ScanExtent, ScanLimits, scan_spans};
+use crate::render::{Budget, candidate, json_chars};
+use crate::tools::answer::{Notes, WindowText};
+use crate::tools::args;
+use crate::tools::error::ToolError;
+use crate::tools::object::{JsonObject, number};
+use crate::tools::page::Page;
+use crate::tools::spans::span_search;
+use crate::tools::tool::{Access, Tool, ToolContext};
+use datadog_llmobs::SpanSearch;
+use llmobs_core::analysis::evaluators::{find_problems, nested_form, read_draft};
 use llmobs_core::model::{EvalScope, Evaluator, Span, TimeWindow};
 use llmobs_core::query::combine::SpanFilters;
 
 const NAME: &str = "preview_llmobs_evaluator";
-/// Spans that are counted at most, of the matching ones and of the application each.
-const MOST_SPANS: usize = 5_000;
-const TIME: Duration = Duration::from_secs(12);
-const DEFAULT_SAMPLE: usize = 2;
-const MAX_SAMPLE: usize = 5;
-/// Traces of a session that are read for its prompt.
-const MAX_TRACES: usize = 10;
-/// A longer message of a shown prompt loses its middle, in characters.
-const MAX_MESSAGE: usize = 4_000;
+/// The limits of each of the two scans: of the matching spans and of all spans of the application.
+const SCAN_LIMITS: ScanLimits = ScanLimits {
+    spans: 5_000,
+    time: Duration::from_secs(12),
+};
+const DEFAULT_SAMPLES: usize = 2;
+const MAX_SAMPLES: usize = 5;
 const DAY_MS: f64 = 86_400_000.0;
 
 pub(super) const TOOL: Tool = Tool {
@@ -41,7 +40,7 @@ pub(super) const TOOL: Tool = Tool {
     title: "Preview an evaluator",
     description: "Before an LLM evaluator runs: how many spans its filter, scope and sampling would \
         have matched in a window, their share of the application's traffic, estimated prompt tokens \
-        per day, and the judge's prompt filled in on real spans, with the placeholders that came out \
+        per day, and the judge's prompt filled in with real spans, with the placeholders that were \
         empty. For a saved evaluator (eval_name) or a draft (the fields of \
         create_or_update_llmobs_evaluator). Calls no model, writes nothing.",
     toolset: "llmobs",
@@ -53,301 +52,241 @@ pub(super) const TOOL: Tool = Tool {
 #[derive(Deserialize, JsonSchema)]
 struct Arguments {
     /// A saved evaluator.
-    eval_name: Option<Text>,
+    eval_name: Option<String>,
     /// A draft instead.
-    draft: Option<Fields>,
+    draft: Option<Map<String, Value>>,
     /// Start. Default now-1d.
-    from: Option<When>,
+    from: Option<String>,
     /// End. Default now.
-    to: Option<When>,
+    to: Option<String>,
     /// Prompts to fill in. Default 2, at most 5.
-    sample: Option<Count>,
+    sample: Option<usize>,
     /// Size of the answer in tokens. Default 8000, at most 20000.
-    max_tokens: Option<Count>,
-}
-
-/// An object, or its JSON text.
-#[derive(Deserialize)]
-#[serde(try_from = "Value")]
-struct Fields(Map<String, Value>);
-
-impl TryFrom<Value> for Fields {
-    type Error = &'static str;
-
-    fn try_from(value: Value) -> Result<Self, &'static str> {
-        let value = match value {
-            Value::String(text) => serde_json::from_str(&text).unwrap_or_default(),
-            other => other,
-        };
-        match value {
-            Value::Object(map) => Ok(Self(map)),
-            _ => Err("expected an object of evaluator fields"),
-        }
-    }
-}
-
-impl JsonSchema for Fields {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Fields".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "object"})
-    }
-}
-
-#[derive(Serialize)]
-struct Answer {
-    eval_name: String,
-    saved: bool,
-    eval_scope: &'static str,
-    application_name: String,
-    filter: Option<String>,
-    root_spans_only: bool,
-    sampling_percentage: Value,
-    traffic: Traffic,
-    tokens: Value,
-    samples: Vec<Sample>,
-    #[serde(skip_serializing_if = "is_zero")]
-    samples_left_out: usize,
-    window: Window,
-    #[serde(skip_serializing_if = "Notes::is_empty")]
-    notes: Notes,
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde asks for"
-)]
-fn is_zero(count: &usize) -> bool {
-    *count == 0
-}
-
-impl Shrink for Answer {
-    fn part_sizes(&self) -> impl Iterator<Item = usize> {
-        let size = |sample| to_json(sample).map_or(0, |text| text.chars().count());
-        self.samples.iter().map(size)
-    }
-
-    fn keep(&mut self, count: usize) {
-        self.samples_left_out += self.samples.len().saturating_sub(count);
-        self.samples.truncate(count);
-    }
-}
-
-/// How much would be judged; `unit` is what one judgement is about.
-#[derive(Serialize)]
-struct Traffic {
-    unit: &'static str,
-    matched: u64,
-    of_app: u64,
-    share_percent: Option<f64>,
-    matched_per_day: f64,
-    judged_per_day: f64,
-    /// `all` when every span of the window was counted, else `estimated`.
-    counted: &'static str,
-    #[serde(skip_serializing_if = "Value::is_null")]
-    sample: Value,
-}
-
-#[derive(Serialize)]
-struct Sample {
-    trace_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    span_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session_id: Option<String>,
-    prompt_tokens: usize,
-    messages: Vec<Message>,
-    empty_placeholders: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    cut_placeholders: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct Message {
-    role: String,
-    content: String,
+    max_tokens: Option<usize>,
 }
 
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
-    let arguments: Arguments = parse(NAME, arguments)?;
+    let arguments: Arguments = args::parse(NAME, arguments)?;
+    let budget = Budget::of_answer(arguments.max_tokens);
     let mut notes = Notes::default();
-    let (evaluator, saved) =
-        chosen(context, arguments.eval_name, arguments.draft, &mut notes).await?;
+    let saved = arguments.draft.is_none();
+    let evaluator =
+        select_evaluator(context, arguments.eval_name, arguments.draft, &mut notes).await?;
+    let window = (arguments.from.as_deref(), arguments.to.as_deref());
     let window = args::window(
         NAME,
-        arguments.from.as_ref(),
-        arguments.to.as_ref(),
+        window,
         "now-1d",
         context.now_ms,
         || json!({"eval_name": evaluator.eval_name, "from": "now-7d"}),
     )?;
-    let wanted = arguments.sample.map_or(DEFAULT_SAMPLE, |count| count.0);
-    if wanted > MAX_SAMPLE {
-        notes.add(format!("sample was brought down to {MAX_SAMPLE}"));
+    let sample_count = arguments.sample.unwrap_or(DEFAULT_SAMPLES);
+    if sample_count > MAX_SAMPLES {
+        notes.add(format!(
+            "`sample` was reduced to the maximum of {MAX_SAMPLES}"
+        ));
     }
-    let target = &evaluator.target;
-    let sampling = target
-        .sampling_percentage
-        .as_ref()
-        .and_then(serde_json::Number::as_f64)
-        .unwrap_or(100.0);
-    let (traffic, matched) = traffic(context, &evaluator, window, sampling).await?;
+    let traffic = Traffic::count(context, &evaluator, window).await?;
     let mut samples = Vec::new();
-    for span in spread(&matched, wanted.min(MAX_SAMPLE)) {
-        samples.extend(sample(context, &evaluator, &span, window, &mut notes).await?);
+    for span in spread(&traffic.spans, sample_count.min(MAX_SAMPLES)) {
+        samples.extend(read_sample(context, &evaluator, span, window, &mut notes).await?);
     }
-    if matched.is_empty() {
-        notes.add("nothing in the window would be judged: check application_name and filter with search_llmobs_spans");
+    if traffic.spans.is_empty() {
+        notes.add(
+            "nothing in the time window would be evaluated: check application_name and filter with \
+             search_llmobs_spans",
+        );
     }
-    let total: usize = samples.iter().map(|sample| sample.prompt_tokens).sum();
-    let average = total.checked_div(samples.len());
-    let per_day = average.map(|average| (average as f64 * traffic.judged_per_day).round());
-    let tokens = json!({
-        "prompt_tokens_per_judgement": average,
-        "estimated_prompt_tokens_per_day": per_day.map(crate::tools::spans::number),
-        "basis": "four characters per token, on the samples; the judge's own answer comes on top",
-    });
-    let answer = Answer {
-        eval_name: evaluator.eval_name.clone(),
-        saved,
-        eval_scope: target.eval_scope.as_str(),
-        application_name: target.application_name.clone(),
-        filter: target.filter.clone(),
-        root_spans_only: target.root_spans_only,
-        sampling_percentage: crate::tools::spans::number(sampling),
-        traffic,
-        tokens,
-        samples,
-        samples_left_out: 0,
-        window: window.into(),
-        notes,
-    };
-    let budget = Budget::asked(
-        arguments.max_tokens.map(|count| count.0),
-        Budget::MAX_TOKENS,
+    let mut head = head(&evaluator, saved);
+    head.set("traffic", traffic.object());
+    head.set(
+        "tokens",
+        token_estimate(&samples, traffic.evaluated_per_day()),
     );
-    Ok(fit(answer, budget)?)
+    let mut tail = JsonObject::default();
+    tail.set("window", WindowText::from(window));
+    let total = samples.len();
+    Page::custom(head, samples, json_chars::<Sample>, |samples, _| {
+        let mut keys = JsonObject::default();
+        keys.set("samples", json!(samples));
+        keys.set_unless_empty("samples_left_out", total - samples.len());
+        keys.0
+    })
+    .tail(tail)
+    .notes(notes)
+    .write(budget)
 }
 
-fn as_draft(mended: Map<String, Value>) -> Value {
-    Value::Object(Map::from_iter([(
-        "draft".to_owned(),
-        Value::Object(mended),
-    )]))
-}
-
-/// The saved evaluator or the draft that the caller means.
-async fn chosen(
-    context: &ToolContext,
-    eval_name: Option<Text>,
-    draft: Option<Fields>,
-    notes: &mut Notes,
-) -> Result<(Evaluator, bool), ToolError> {
-    match (eval_name, draft) {
-        (_, Some(Fields(fields))) => {
-            let draft = read_draft(&fields);
-            let found = find_problems(&draft);
-            if found.is_empty() {
-                Ok((draft.evaluator, false))
-            } else {
-                Err(refused(NAME, as_draft, &draft, &found))
-            }
-        }
-        (Some(Text(name)), None) => {
-            check_name(&name)?;
-            let Some(evaluator) = context.client.evaluator(&name).await? else {
-                return Err(not_found(context, &name).await);
-            };
-            for problem in find_problems(&read_draft(&nested_form(&evaluator))) {
-                notes.add(format!(
-                    "the saved configuration has a fault: `{}` {}",
-                    crate::render::candidate(&problem.field),
-                    problem.reason
-                ));
-            }
-            Ok((evaluator, true))
-        }
-        (None, None) => {
-            let nothing = read_draft(&Map::new());
-            let error = refused(NAME, as_draft, &nothing, &nothing.problems);
-            Err(ToolError {
-                error: "neither `eval_name` nor `draft` was given".to_owned(),
-                hint: "name a saved evaluator, or give the fields of a draft as in `example`"
-                    .to_owned(),
-                ..error
-            })
-        }
-    }
-}
-
-/// Counts what matches beside all that the application sent. Gives one span per judgement too.
-async fn traffic(
-    context: &ToolContext,
-    evaluator: &Evaluator,
-    window: TimeWindow,
-    sampling: f64,
-) -> Result<(Traffic, Vec<Arc<Span>>), ToolError> {
+/// The keys that describe the evaluator.
+fn head(evaluator: &Evaluator, saved: bool) -> JsonObject {
     let target = &evaluator.target;
-    let scope = target.eval_scope;
-    let search = |query: Option<String>, root_spans_only| SpanSearch {
-        query,
-        filters: SpanFilters {
-            ml_app: Some(target.application_name.clone()),
-            root_spans_only,
-            ..SpanFilters::default()
-        },
-        apm_trace_id: None,
-        window,
-        limit: 1,
-        cursor: None,
-        newest_first: true,
-        content: false,
-    };
-    let roots = target.root_spans_only || scope != EvalScope::Span;
-    let mut units = Units::new(scope);
-    let matching = search(target.filter.clone(), roots);
-    let walked = walk(context, matching, MOST_SPANS, TIME, |span| units.add(span)).await?;
-    let mut all = Units::new(scope);
-    let everything = search(None, scope != EvalScope::Span);
-    let walked_all = walk(context, everything, MOST_SPANS, TIME, |span| all.add(span)).await?;
-    let days = ((window.to_ms - window.from_ms) as f64 / DAY_MS).max(1e-6);
-    let (matched, of_app) = (
-        projected(units.count, walked, window),
-        projected(all.count, walked_all, window),
+    let mut head = JsonObject::default();
+    head.set("eval_name", evaluator.eval_name.as_str());
+    head.set("saved", saved);
+    head.set("eval_scope", target.eval_scope.as_str());
+    head.set("application_name", target.application_name.as_str());
+    head.set("filter", target.filter.clone());
+    head.set("root_spans_only", target.root_spans_only);
+    head.set(
+        "sampling_percentage",
+        number(sampling_percentage(evaluator)),
     );
-    let complete = walked.complete && walked_all.complete;
-    let traffic = Traffic {
-        unit: match scope {
+    head
+}
+
+fn token_estimate(samples: &[Sample], evaluated_per_day: f64) -> Value {
+    let total: usize = samples.iter().map(Sample::prompt_tokens).sum();
+    let average = total.checked_div(samples.len());
+    let per_day = average.map(|average| (average as f64 * evaluated_per_day).round());
+    json!({
+        "prompt_tokens_per_judgement": average,
+        "estimated_prompt_tokens_per_day": per_day.map(number),
+        "basis": "four characters per token, from the samples; the completion of the judge is not \
+                  included",
+    })
+}
+
+fn draft_arguments(fields: Map<String, Value>) -> Value {
+    json!({"draft": fields})
+}
+
+/// The draft, or the saved evaluator.
+async fn select_evaluator(
+    context: &ToolContext,
+    eval_name: Option<String>,
+    draft: Option<Map<String, Value>>,
+    notes: &mut Notes,
+) -> Result<Evaluator, ToolError> {
+    if let Some(fields) = draft {
+        let draft = read_draft(&fields);
+        let problems = find_problems(&draft);
+        return if problems.is_empty() {
+            Ok(draft.evaluator)
+        } else {
+            Err(draft_error(NAME, draft_arguments, &draft, &problems))
+        };
+    }
+    let Some(name) = eval_name else {
+        let empty = read_draft(&Map::new());
+        let error = draft_error(NAME, draft_arguments, &empty, &empty.problems);
+        return Err(ToolError {
+            error: "either `eval_name` or `draft` is required".to_owned(),
+            ..error
+        }
+        .hint("name a saved evaluator, or send the fields of a draft as in `example`"));
+    };
+    let evaluator = read_evaluator(context, &name).await?;
+    for problem in find_problems(&read_draft(&nested_form(&evaluator))) {
+        notes.add(format!(
+            "the saved configuration has a problem: `{}` {}",
+            candidate(&problem.field),
+            problem.reason
+        ));
+    }
+    Ok(evaluator)
+}
+
+fn sampling_percentage(evaluator: &Evaluator) -> f64 {
+    let percentage = evaluator.target.sampling_percentage.as_ref();
+    percentage.and_then(Number::as_f64).unwrap_or(100.0)
+}
+
+/// How much would be evaluated. The unit is a span, trace or session, by the scope of the evaluator.
+struct Traffic {
+    scope: EvalScope,
+    /// Units that match.
+    matched: f64,
+    /// Units of the application.
+    of_app: f64,
+    matched_per_day: f64,
+    sampling_percentage: f64,
+    /// The two scans, if one of them is incomplete and the numbers are therefore estimates.
+    incomplete: Option<(ScanExtent, ScanExtent)>,
+    /// One span of each matching unit.
+    spans: Vec<Arc<Span>>,
+}
+
+impl Traffic {
+    async fn count(
+        context: &ToolContext,
+        evaluator: &Evaluator,
+        window: TimeWindow,
+    ) -> Result<Self, ToolError> {
+        let target = &evaluator.target;
+        let scope = target.eval_scope;
+        let search = |query: Option<String>, root_spans_only| {
+            let filters = SpanFilters {
+                ml_app: Some(target.application_name.clone()),
+                root_spans_only,
+                ..SpanFilters::default()
+            };
+            SpanSearch {
+                query,
+                ..span_search(filters, window)
+            }
+        };
+        let units_are_roots = scope != EvalScope::Span;
+        let matching = search(
+            target.filter.clone(),
+            target.root_spans_only || units_are_roots,
+        );
+        let mut units = Units::new(scope);
+        let extent = scan_spans(context, matching, SCAN_LIMITS, |span| units.add(span)).await?;
+        let of_app = search(None, units_are_roots);
+        let mut app_units = Units::new(scope);
+        let app_extent =
+            scan_spans(context, of_app, SCAN_LIMITS, |span| app_units.add(span)).await?;
+        let days = ((window.to_ms - window.from_ms) as f64 / DAY_MS).max(1e-6);
+        let matched = extrapolate(units.spans.len(), extent, window);
+        let complete = extent.complete && app_extent.complete;
+        Ok(Self {
+            scope,
+            matched,
+            of_app: extrapolate(app_units.spans.len(), app_extent, window),
+            matched_per_day: matched / days,
+            sampling_percentage: sampling_percentage(evaluator),
+            incomplete: (!complete).then_some((extent, app_extent)),
+            spans: units.spans,
+        })
+    }
+
+    fn evaluated_per_day(&self) -> f64 {
+        round_hundredths(self.matched_per_day * self.sampling_percentage / 100.0)
+    }
+
+    fn object(&self) -> JsonObject {
+        let unit = match self.scope {
             EvalScope::Span => "spans",
             EvalScope::Trace => "traces",
             EvalScope::Session => "sessions",
-        },
-        matched: whole(matched),
-        of_app: whole(of_app),
-        share_percent: (of_app > 0.0).then(|| hundredths((matched / of_app * 100.0).min(100.0))),
-        matched_per_day: hundredths(matched / days),
-        judged_per_day: hundredths(matched / days * sampling / 100.0),
-        counted: if complete { "all" } else { "estimated" },
-        sample: if complete {
-            Value::Null
-        } else {
-            json!({"newest_matching_spans_read": walked.spans, "newest_spans_of_app_read": walked_all.spans})
-        },
-    };
-    Ok((traffic, units.spans))
+        };
+        let percent = (self.matched / self.of_app * 100.0).min(100.0);
+        let percent = (self.of_app > 0.0).then(|| round_hundredths(percent));
+        let mut object = JsonObject::default();
+        object.set("unit", unit);
+        object.set("matched", number(self.matched.round()));
+        object.set("of_app", number(self.of_app.round()));
+        object.set("share_percent", percent);
+        object.set("matched_per_day", round_hundredths(self.matched_per_day));
+        object.set("judged_per_day", self.evaluated_per_day());
+        let Some((extent, app_extent)) = self.incomplete else {
+            object.set("counted", "all");
+            return object;
+        };
+        object.set("counted", "estimated");
+        object.set(
+            "sample",
+            json!({"newest_matching_spans_read": extent.spans,
+                "newest_spans_of_app_read": app_extent.spans}),
+        );
+        object
+    }
 }
 
-/// What one judgement is about, counted once each.
+/// The units of an evaluation, each with its first span.
 struct Units {
     scope: EvalScope,
-    seen: HashSet<String>,
-    count: usize,
+    seen_ids: HashSet<String>,
     spans: Vec<Arc<Span>>,
 }
 
@@ -355,175 +294,44 @@ impl Units {
     fn new(scope: EvalScope) -> Self {
         Self {
             scope,
-            seen: HashSet::new(),
-            count: 0,
+            seen_ids: HashSet::new(),
             spans: Vec::new(),
         }
     }
 
     fn add(&mut self, span: &Arc<Span>) {
-        let new = match self.scope {
+        let is_new = match self.scope {
             EvalScope::Span => true,
-            EvalScope::Trace => self.seen.insert(span.trace_id.as_str().to_owned()),
+            EvalScope::Trace => self.seen_ids.insert(span.trace_id.as_str().to_owned()),
             EvalScope::Session => match &span.session_id {
-                Some(session) => self.seen.insert(session.clone()),
+                Some(session) => self.seen_ids.insert(session.clone()),
                 None => false,
             },
         };
-        if new {
-            self.count += 1;
+        if is_new {
             self.spans.push(Arc::clone(span));
         }
     }
 }
 
-/// The number in the whole window, from the number in the newest part of it that was read.
-fn projected(count: usize, walked: Walked, window: TimeWindow) -> f64 {
+/// The number in the whole time window, from the number in its newest part that was read.
+fn extrapolate(count: usize, extent: ScanExtent, window: TimeWindow) -> f64 {
     let count = count as f64;
-    match walked.oldest_ms {
-        Some(oldest) if !walked.complete => {
-            let read = (window.to_ms - oldest).max(1) as f64;
-            count * ((window.to_ms - window.from_ms) as f64 / read).max(1.0)
+    match extent.oldest_ms {
+        Some(oldest_ms) if !extent.complete => {
+            let read_ms = (window.to_ms - oldest_ms).max(1) as f64;
+            count * ((window.to_ms - window.from_ms) as f64 / read_ms).max(1.0)
         }
         _ => count,
     }
 }
 
-fn hundredths(value: f64) -> f64 {
+fn round_hundredths(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a count, never negative"
-)]
-fn whole(value: f64) -> u64 {
-    value.round() as u64
-}
-
-/// So many spans, evenly over all that there are.
-fn spread(spans: &[Arc<Span>], wanted: usize) -> Vec<Arc<Span>> {
-    let wanted = wanted.min(spans.len());
-    (0..wanted)
-        .filter_map(|number| spans.get(number * spans.len() / wanted).cloned())
-        .collect()
-}
-
-/// The prompt on one span, on its trace, or on its session, by the evaluator's scope.
-async fn sample(
-    context: &ToolContext,
-    evaluator: &Evaluator,
-    span: &Arc<Span>,
-    window: TimeWindow,
-    notes: &mut Notes,
-) -> Result<Option<Sample>, ToolError> {
-    let scope = evaluator.target.eval_scope;
-    let seen = match scope {
-        EvalScope::Span => {
-            let Some(span) = whole_span(context, span, window).await? else {
-                return Ok(None);
-            };
-            span_context(&span)
-        }
-        EvalScope::Trace => whole_trace(context, span, notes).await?,
-        EvalScope::Session => {
-            let session = span.session_id.clone().unwrap_or_default();
-            let search = SpanSearch {
-                filters: SpanFilters {
-                    ml_app: Some(evaluator.target.application_name.clone()),
-                    session_id: Some(session.clone()),
-                    root_spans_only: true,
-                    ..SpanFilters::default()
-                },
-                limit: MAX_TRACES,
-                newest_first: false,
-                ..one_span(span, window)
-            };
-            let page = context.client.search_spans(&search).await?;
-            if page.next_cursor.is_some() {
-                notes.add(format!(
-                    "only the first {MAX_TRACES} traces of a session were read"
-                ));
-            }
-            let mut traces = Vec::new();
-            for root in &page.spans {
-                traces.push(whole_trace(context, root, notes).await?);
-            }
-            session_context(&session, &traces)
-        }
-    };
-    let RenderedPrompt {
-        messages,
-        empty,
-        cut,
-    } = render_prompt(evaluator, &seen);
-    let chars: usize = messages.iter().map(|(_, text)| text.chars().count()).sum();
-    Ok(Some(Sample {
-        trace_id: span.trace_id.as_str().to_owned(),
-        span_id: (scope == EvalScope::Span).then(|| span.span_id.as_str().to_owned()),
-        session_id: span
-            .session_id
-            .clone()
-            .filter(|_| scope == EvalScope::Session),
-        prompt_tokens: estimate_tokens(chars),
-        messages: messages
-            .into_iter()
-            .map(|(role, text)| Message {
-                role,
-                content: cut_middle(&text, MAX_MESSAGE),
-            })
-            .collect(),
-        empty_placeholders: empty,
-        cut_placeholders: cut,
-    }))
-}
-
-fn one_span(span: &Span, window: TimeWindow) -> SpanSearch {
-    SpanSearch {
-        query: None,
-        filters: SpanFilters {
-            trace_id: Some(span.trace_id.as_str().to_owned()),
-            span_id: Some(span.span_id.as_str().to_owned()),
-            ..SpanFilters::default()
-        },
-        apm_trace_id: None,
-        window,
-        limit: 1,
-        cursor: None,
-        newest_first: true,
-        content: true,
-    }
-}
-
-async fn whole_span(
-    context: &ToolContext,
-    span: &Span,
-    window: TimeWindow,
-) -> Result<Option<Arc<Span>>, ToolError> {
-    let search = one_span(span, window);
-    Ok(context
-        .client
-        .search_spans(&search)
-        .await?
-        .spans
-        .into_iter()
-        .next())
-}
-
-async fn whole_trace(
-    context: &ToolContext,
-    span: &Span,
-    notes: &mut Notes,
-) -> Result<Value, ToolError> {
-    let loaded = context.client.trace(&span.trace_id, context.now_ms).await?;
-    notes.extend(loaded.notes.iter().cloned());
-    let contents = context.client.contents(&loaded, SpanSelection::All).await?;
-    notes.gaps(&contents.gaps);
-    let spans = loaded
-        .tree
-        .spans()
-        .iter()
-        .map(|span| contents.with_content(span).as_ref());
-    Ok(trace_context(span.trace_id.as_str(), spans))
+/// `count` spans at equal distances.
+fn spread(spans: &[Arc<Span>], count: usize) -> impl Iterator<Item = &Arc<Span>> {
+    let count = count.min(spans.len());
+    (0..count).filter_map(move |index| spans.get(index * spans.len() / count))
 }

@@ -1,4 +1,4 @@
-//! Random valid evaluators through the tool, the wire, the backend and back: nothing is lost.
+//! Property tests: a valid evaluator survives the tool, the wire and the backend without loss.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use datadog_llmobs::{Credential, Hub, HubSettings, RouterTransport, Upstream};
 use llmobs_core::analysis::evaluators::properties::configurations;
 use llmobs_local::{DataDir, LocalBackend, LocalOptions};
 
-struct World {
-    backend: LocalBackend,
+struct TestBackend {
+    local: LocalBackend,
     context: ToolContext,
 }
 
-impl World {
+impl TestBackend {
     fn new() -> Self {
         let backend = LocalBackend::open(LocalOptions::new(DataDir::Temporary)).unwrap();
         let transport = Arc::new(RouterTransport(backend.router()));
@@ -26,7 +26,10 @@ impl World {
             client: hub.client(Credential::None, "test"),
             now_ms: 1_795_262_400_000,
         };
-        Self { backend, context }
+        Self {
+            local: backend,
+            context,
+        }
     }
 
     async fn call(&self, tool: &str, arguments: Value) -> Value {
@@ -45,7 +48,7 @@ impl World {
             .uri(path)
             .body(axum::body::Body::from(body.to_string()))
             .unwrap();
-        let response = self.backend.router().oneshot(request).await.unwrap();
+        let response = self.local.router().oneshot(request).await.unwrap();
         assert!(
             response.status().is_success(),
             "{method} {path}: {}",
@@ -58,8 +61,8 @@ impl World {
     }
 }
 
-/// What an answer says of an evaluator but for its times.
-fn timeless(mut value: Value) -> Value {
+/// An evaluator without its times.
+fn without_times(mut value: Value) -> Value {
     for key in ["created_at", "updated_at"] {
         value.as_object_mut().unwrap().shift_remove(key);
     }
@@ -78,20 +81,20 @@ const GET: &str = "get_llmobs_evaluator";
 const WRITE: &str = "create_or_update_llmobs_evaluator";
 
 #[test]
-fn what_a_tool_wrote_it_reads_and_writes_again_without_loss() {
+fn evaluator_is_written_read_and_rewritten_without_loss() {
     let runtime = runtime();
-    let world = runtime.block_on(async { World::new() });
+    let backend = runtime.block_on(async { TestBackend::new() });
     let mut runner = TestRunner::new(ProptestConfig::with_cases(60));
     let outcome = runner.run(&configurations(), |flat: Map<String, Value>| {
         runtime.block_on(async {
             let name = json!({"eval_name": flat["eval_name"]});
-            world.call(WRITE, Value::Object(flat.clone())).await;
-            let first = world.call(GET, name.clone()).await;
-            let again = world.call(WRITE, first.clone()).await;
+            backend.call(WRITE, Value::Object(flat.clone())).await;
+            let first = backend.call(GET, name.clone()).await;
+            let again = backend.call(WRITE, first.clone()).await;
             prop_assert_eq!(&again["changed"], &json!([]));
             prop_assert_eq!(&again["reset_to_default"], &json!([]));
-            let second = world.call(GET, name.clone()).await;
-            prop_assert_eq!(timeless(first.clone()), timeless(second));
+            let second = backend.call(GET, name.clone()).await;
+            prop_assert_eq!(without_times(first.clone()), without_times(second));
             for (key, value) in &flat {
                 let places = [
                     first.get(key),
@@ -103,11 +106,14 @@ fn what_a_tool_wrote_it_reads_and_writes_again_without_loss() {
                     prop_assert_eq!(shown, value, "{}", key);
                 }
             }
-            // Deleted and put back from what the deletion said.
-            let deleted = world.call("delete_llmobs_evaluator", name.clone()).await;
+            // Deleted, and restored from the answer of the deletion.
+            let deleted = backend.call("delete_llmobs_evaluator", name.clone()).await;
             prop_assert_eq!(&deleted["deleted"]["target"], &first["target"]);
-            world.call(WRITE, deleted["deleted"].clone()).await;
-            prop_assert_eq!(timeless(first), timeless(world.call(GET, name).await));
+            backend.call(WRITE, deleted["deleted"].clone()).await;
+            prop_assert_eq!(
+                without_times(first),
+                without_times(backend.call(GET, name).await)
+            );
             Ok(())
         })
     });
@@ -115,13 +121,13 @@ fn what_a_tool_wrote_it_reads_and_writes_again_without_loss() {
 }
 
 #[test]
-fn the_sdks_body_and_the_documented_body_are_one_configuration() {
+fn sdk_body_and_documented_body_are_equivalent() {
     let runtime = runtime();
-    let world = runtime.block_on(async { World::new() });
+    let backend = runtime.block_on(async { TestBackend::new() });
     let mut runner = TestRunner::new(ProptestConfig::with_cases(60));
     let outcome = runner.run(&configurations(), |mut flat: Map<String, Value>| {
         runtime.block_on(async {
-            // What the SDK can say, and always says: a draft.
+            // The fields that the SDK sends; it always sends a draft.
             flat.retain(|key, _| {
                 ["eval_name", "application_name", "integration_provider", "model_name",
                     "prompt_template", "parsing_type", "output_schema", "assessment_criteria",
@@ -129,9 +135,9 @@ fn the_sdks_body_and_the_documented_body_are_one_configuration() {
             });
             flat.insert("enabled".into(), json!(false));
             let name = json!({"eval_name": flat["eval_name"]});
-            world.call(WRITE, Value::Object(flat.clone())).await;
-            let by_tool = world.call(GET, name.clone()).await;
-            world.call("delete_llmobs_evaluator", name.clone()).await;
+            backend.call(WRITE, Value::Object(flat.clone())).await;
+            let by_tool = backend.call(GET, name.clone()).await;
+            backend.call("delete_llmobs_evaluator", name.clone()).await;
 
             let mut params = json!({});
             for key in ["temperature", "max_tokens"] {
@@ -149,18 +155,18 @@ fn the_sdks_body_and_the_documented_body_are_one_configuration() {
                     "application_name": flat["application_name"], "enabled": false,
                     "integration_provider": "openai", "model_provider": "openai",
                     "model_name": flat["model_name"], "byop_config": config}]}}}});
-            world.send("PUT", "/api/unstable/llm-obs/v1/config/evaluators/custom", body).await;
-            let by_sdk = world.call(GET, name.clone()).await;
-            prop_assert_eq!(timeless(by_sdk), timeless(by_tool.clone()));
+            backend.send("PUT", "/api/unstable/llm-obs/v1/config/evaluators/custom", body).await;
+            let by_sdk = backend.call(GET, name.clone()).await;
+            prop_assert_eq!(without_times(by_sdk), without_times(by_tool.clone()));
 
-            // Read and written back through the documented path: the same.
+            // Reading and writing through the documented path changes nothing.
             let segment = flat["eval_name"].as_str().unwrap().replace(' ', "%20");
             let path = format!("/api/unstable/llm-obs/config/evaluators/custom/{segment}");
-            let document = world.send("GET", &path, json!({})).await;
+            let document = backend.send("GET", &path, json!({})).await;
             prop_assert_eq!(&document["data"]["attributes"]["target"]["enabled"], &json!(false));
-            world.send("DELETE", &path, json!({})).await;
-            world.send("PUT", &path, document).await;
-            prop_assert_eq!(timeless(world.call(GET, name).await), timeless(by_tool));
+            backend.send("DELETE", &path, json!({})).await;
+            backend.send("PUT", &path, document).await;
+            prop_assert_eq!(without_times(backend.call(GET, name).await), without_times(by_tool));
             Ok(())
         })
     });

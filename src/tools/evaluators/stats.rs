@@ -1,26 +1,34 @@
-//! `get_llmobs_eval_aggregate_stats`: what the evaluations of one name add up to. The site's own
-//! sums where it gives them, else counted from spans, with the sample stated.
+//! `get_llmobs_eval_aggregate_stats`: statistics of the evaluations with one name.
+//!
+//! The statistics of the site are used if it returns them. Otherwise spans are counted here, and the
+//! answer describes the sample.
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::walk::walk;
-use super::{check_name, parse};
-use crate::render::{Budget, Shrink, fit};
-use crate::tools::answer::{Notes, Window};
-use crate::tools::args::{self, Text, When};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
+use super::configuration::check_name;
+use super::scan::{ScanLimits, scan_spans};
+use crate::render::Budget;
+use crate::tools::answer::{Notes, WindowText};
+use crate::tools::args;
+use crate::tools::error::ToolError;
+use crate::tools::object::JsonObject;
+use crate::tools::page::write_object;
+use crate::tools::spans::span_search;
+use crate::tools::tool::{Access, Tool, ToolContext};
 use datadog_llmobs::SpanSearch;
 use llmobs_core::analysis::evaluators::EvaluationCounter;
+use llmobs_core::model::TimeWindow;
 use llmobs_core::query::{Field, combine::SpanFilters};
 
 const NAME: &str = "get_llmobs_eval_aggregate_stats";
-/// Spans that are counted at most.
-const MOST_SPANS: usize = 20_000;
-const TIME: Duration = Duration::from_secs(25);
+const SCAN_LIMITS: ScanLimits = ScanLimits {
+    spans: 20_000,
+    time: Duration::from_secs(25),
+};
 
 pub(super) const TOOL: Tool = Tool {
     name: NAME,
@@ -37,117 +45,100 @@ pub(super) const TOOL: Tool = Tool {
 #[derive(Deserialize, JsonSchema)]
 struct Arguments {
     /// Name of the evaluation.
-    eval_name: Text,
-    /// Only spans of this application.
-    ml_app: Option<Text>,
-    /// Start, by span start. Default now-1d.
-    from: Option<When>,
-    /// End. Default now.
-    to: Option<When>,
-}
-
-#[derive(Serialize)]
-struct Answer {
     eval_name: String,
+    /// Only spans of this application.
     ml_app: Option<String>,
-    #[serde(flatten)]
-    sums: Map<String, Value>,
-    source: &'static str,
-    #[serde(skip_serializing_if = "Value::is_null")]
-    sample: Value,
-    window: Window,
-    #[serde(skip_serializing_if = "Notes::is_empty")]
-    notes: Notes,
-}
-
-/// A handful of numbers: there is nothing to leave out.
-impl Shrink for Answer {
-    fn part_sizes(&self) -> impl Iterator<Item = usize> {
-        std::iter::empty()
-    }
-
-    fn keep(&mut self, _count: usize) {}
+    /// Start, by span start. Default now-1d.
+    from: Option<String>,
+    /// End. Default now.
+    to: Option<String>,
 }
 
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
-    let arguments: Arguments = parse(NAME, arguments)?;
-    let name = arguments.eval_name.0;
-    check_name(&name)?;
-    let ml_app = arguments.ml_app.map(|app| app.0);
+    let arguments: Arguments = args::parse(NAME, arguments)?;
+    let (name, ml_app) = (arguments.eval_name.as_str(), arguments.ml_app.as_deref());
+    check_name(name)?;
+    let window = (arguments.from.as_deref(), arguments.to.as_deref());
     let window = args::window(
         NAME,
-        arguments.from.as_ref(),
-        arguments.to.as_ref(),
+        window,
         "now-1d",
         context.now_ms,
         || json!({"eval_name": name, "from": "now-7d"}),
     )?;
     let mut notes = Notes::default();
-    let asked = context
-        .client
-        .evaluation_stats(&name, ml_app.as_deref(), window)
-        .await;
-    let (mut sums, source, sample) = match asked {
-        Ok(sums) => (sums, "site", Value::Null),
+    let site_stats = context.client.evaluation_stats(name, ml_app, window).await;
+    let (mut stats, source, sample) = match site_stats {
+        Ok(stats) => (stats, "site", Value::Null),
         Err(gap) => {
-            notes.gaps(&[gap]);
-            let search = SpanSearch {
-                query: Some(has_evaluation(&name)),
-                filters: SpanFilters {
-                    ml_app: ml_app.clone(),
-                    ..SpanFilters::default()
-                },
-                apm_trace_id: None,
-                window,
-                limit: 1,
-                cursor: None,
-                newest_first: true,
-                content: false,
-            };
-            let mut tally = EvaluationCounter::new(&name);
-            let walked = walk(context, search, MOST_SPANS, TIME, |span| tally.add(span)).await?;
-            if !walked.complete {
-                notes.add("counted on the newest spans only; a shorter window is counted whole");
-            }
-            let sums = match serde_json::to_value(tally.finish())? {
-                Value::Object(sums) => sums,
-                _ => Map::new(),
-            };
-            let sample = json!({"spans_read": walked.spans, "complete": walked.complete,
-                "oldest_ms": walked.oldest_ms});
-            (sums, "counted", sample)
+            notes.add_gaps(&[gap]);
+            let (stats, sample) = count_spans(context, name, ml_app, window, &mut notes).await?;
+            (stats, "counted", sample)
         }
     };
-    if !sums.contains_key("pass_rate")
-        && let (Some(pass), Some(fail)) = (
-            sums.get("pass_count").and_then(Value::as_f64),
-            sums.get("fail_count").and_then(Value::as_f64),
-        )
-        && pass + fail > 0.0
-    {
-        sums.insert("pass_rate".to_owned(), json!(pass / (pass + fail)));
-    }
-    if sums.get("total_count").and_then(Value::as_u64) == Some(0) {
+    add_pass_rate(&mut stats);
+    if stats.get("total_count").and_then(Value::as_u64) == Some(0) {
         notes.add(
-            "no evaluation of this name on spans of the window: widen from, check the name with \
-             list_llmobs_evals, and if it is enabled see with preview_llmobs_evaluator whether its \
-             filter matches anything",
+            "no span in the time window has an evaluation with this name: extend `from`, check the \
+             name with list_llmobs_evals, and if it is enabled, check with preview_llmobs_evaluator \
+             that its filter matches spans",
         );
     }
-    let answer = Answer {
-        eval_name: name,
-        ml_app,
-        sums,
-        source,
-        sample,
-        window: window.into(),
-        notes,
-    };
-    Ok(fit(answer, Budget::asked(None, Budget::MAX_TOKENS))?)
+    let mut answer = JsonObject::default();
+    answer.set("eval_name", name);
+    answer.set("ml_app", ml_app);
+    answer.0.extend(stats);
+    answer.set("source", source);
+    answer.set_unless_empty("sample", sample);
+    answer.set("window", WindowText::from(window));
+    write_object(answer, &notes, Budget::of_answer(None))
 }
 
-/// Spans with an evaluation of that name, in both spellings of the facet: not every type is found
-/// by either of them everywhere.
+/// Counts the evaluations on spans: the statistics and the sample.
+async fn count_spans(
+    context: &ToolContext,
+    name: &str,
+    ml_app: Option<&str>,
+    window: TimeWindow,
+    notes: &mut Notes,
+) -> Result<(Map<String, Value>, Value), ToolError> {
+    let filters = SpanFilters {
+        ml_app: ml_app.map(str::to_owned),
+        ..SpanFilters::default()
+    };
+    let search = SpanSearch {
+        query: Some(has_evaluation(name)),
+        ..span_search(filters, window)
+    };
+    let mut counter = EvaluationCounter::new(name);
+    let extent = scan_spans(context, search, SCAN_LIMITS, |span| counter.add(span)).await?;
+    if !extent.complete {
+        notes
+            .add("only the newest spans were counted; a shorter time window is counted completely");
+    }
+    let stats = match serde_json::to_value(counter.finish())? {
+        Value::Object(stats) => stats,
+        _ => Map::new(),
+    };
+    let sample = json!({"spans_read": extent.spans, "complete": extent.complete,
+        "oldest_ms": extent.oldest_ms});
+    Ok((stats, sample))
+}
+
+fn add_pass_rate(stats: &mut Map<String, Value>) {
+    let count = |key: &str| stats.get(key).and_then(Value::as_f64);
+    if let (None, Some(pass), Some(fail)) = (
+        stats.get("pass_rate"),
+        count("pass_count"),
+        count("fail_count"),
+    ) && pass + fail > 0.0
+    {
+        stats.insert("pass_rate".to_owned(), json!(pass / (pass + fail)));
+    }
+}
+
+/// A query for spans with an evaluation of that name. It uses both spellings of the facet, because
+/// neither finds every type of evaluation on every upstream.
 fn has_evaluation(name: &str) -> String {
     let facet = |path: String| Field::Attribute(path);
     format!(

@@ -1,16 +1,17 @@
-//! `create_or_update_llmobs_evaluator`: checks, compares with what is there, and writes whole.
+//! `create_or_update_llmobs_evaluator`: checks a configuration, compares it with the saved one, and
+//! writes it.
 //!
-//! Datadog replaces the whole configuration, so what a caller leaves out silently falls back to a
-//! default: the answer, and `preview` before anything is written, name each such field.
+//! Datadog replaces the complete configuration, so a field that the caller leaves out falls back to
+//! its default. The answer, and `preview` before the write, name each such field.
 
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::refused;
+use super::configuration::draft_error;
 use crate::render::{squeeze, to_json};
 use crate::tools::answer::Notes;
-use crate::tools::args;
-use crate::tools::{Access, Tool, ToolContext, ToolError};
+use crate::tools::error::ToolError;
+use crate::tools::object::JsonObject;
+use crate::tools::tool::{Access, Tool, ToolContext};
 use datadog_llmobs::ClientError;
 use llmobs_core::analysis::evaluators::{
     ConfigurationDiff, FieldChange, diff_configurations, find_problems, keep_unlisted_fields,
@@ -18,15 +19,15 @@ use llmobs_core::analysis::evaluators::{
 };
 
 const NAME: &str = "create_or_update_llmobs_evaluator";
-/// Longer values of changed fields lose their middle, in characters.
-const MAX_VALUE: usize = 1_200;
+/// Characters of JSON of the value of a changed field.
+const MAX_VALUE_CHARS: usize = 1_200;
 
 pub(super) const TOOL: Tool = Tool {
     name: NAME,
     title: "Create or update an evaluator",
-    description: "Create a custom LLM evaluator (LLM-as-a-judge), or fully replace the one of that \
-        name: optional fields left out fall back to defaults. Takes these fields, or the object of \
-        get_llmobs_evaluator with changes. preview: true shows the difference without writing. \
+    description: "Create a custom LLM evaluator (LLM-as-a-judge), or fully replace the one with \
+        that name: optional fields left out fall back to defaults. Accepts these fields, or the \
+        object of get_llmobs_evaluator with changes. preview: true shows the difference without writing. \
         enabled: false makes a draft. Placeholders in user messages: {{span_input}}, \
         {{span_output}}, {{meta.metadata.key}}, {{*}}; trace scope {{spans[*].name}}, \
         {{spans[meta.span.kind:tool].meta.output.value}}; session scope {{traces[*].spans[0]...}}. \
@@ -41,7 +42,7 @@ pub(super) const TOOL: Tool = Tool {
     run: |context, arguments| Box::pin(run(context, arguments)),
 };
 
-/// Short on purpose: it is paid for in every conversation, and refusals teach the rest.
+/// The schema is short, because every conversation pays for it; errors explain the details.
 fn schema() -> Map<String, Value> {
     let text = || json!({"type": "string"});
     let number = || json!({"type": "number"});
@@ -50,7 +51,7 @@ fn schema() -> Map<String, Value> {
         "type": "object",
         "properties": {
             "eval_name": text(),
-            "application_name": {"type": "string", "description": "The ml_app to judge."},
+            "application_name": {"type": "string", "description": "The ml_app to evaluate."},
             "enabled": {"type": "boolean", "description": "false: draft."},
             "integration_provider": {"type": "string", "description":
                 "openai, anthropic, azure-openai, amazon-bedrock, vertex-ai, llm-proxy or datadog."},
@@ -78,135 +79,107 @@ fn schema() -> Map<String, Value> {
             "bedrock": object(),
             "vertex_ai": object(),
             "experiment_project_ids": {"type": "array", "items": text()},
-            "preview": {"type": "boolean", "description": "true: write nothing, show what would change."},
+            "preview": {"type": "boolean", "description": "true: write nothing, show the changes."},
             "telemetry": {"type": "object", "properties": {"intent": {"type": "string"}}},
         },
     });
     value.as_object().cloned().unwrap_or_default()
 }
 
-#[derive(Serialize)]
-struct Answer {
-    status: &'static str,
-    eval_name: String,
-    created: bool,
-    changed: Vec<Row>,
-    reset_to_default: Vec<Row>,
-    #[serde(skip_serializing_if = "Notes::is_empty")]
-    notes: Notes,
-}
-
-#[derive(Serialize)]
-struct Row {
-    field: String,
-    from: Value,
-    to: Value,
-}
-
-impl From<FieldChange> for Row {
-    fn from(change: FieldChange) -> Self {
-        Self {
-            field: change.field,
-            from: squeeze(&change.from, MAX_VALUE).0,
-            to: squeeze(&change.to, MAX_VALUE).0,
-        }
-    }
-}
-
-/// The mended call; it writes nothing, as some of its values are ours.
-fn example(mut mended: Map<String, Value>) -> Value {
-    mended.insert("preview".to_owned(), Value::Bool(true));
-    Value::Object(mended)
+/// A corrected call. It writes nothing, because some of its values are not the caller's.
+fn preview_arguments(mut fields: Map<String, Value>) -> Value {
+    fields.insert("preview".to_owned(), Value::Bool(true));
+    Value::Object(fields)
 }
 
 async fn run(
     context: &ToolContext,
     mut arguments: Map<String, Value>,
 ) -> Result<String, ToolError> {
-    args::strip_intent(&mut arguments);
-    let preview = match arguments.shift_remove("preview") {
-        None | Some(Value::Null) => false,
-        Some(value) => flag(&value).ok_or_else(|| {
-            ToolError::arguments(
-                "nothing was sent: `preview` must be true or false",
-                "send preview: true to see the difference without writing",
-            )
-            .example("list_llmobs_evals", json!({}))
-        })?,
-    };
+    let preview = take_preview(&mut arguments)?;
     let draft = read_draft(&arguments);
-    let found = find_problems(&draft);
-    if !found.is_empty() {
-        return Err(refused(NAME, example, &draft, &found));
+    let problems = find_problems(&draft);
+    if !problems.is_empty() {
+        return Err(draft_error(NAME, preview_arguments, &draft, &problems));
     }
     let name = draft.evaluator.eval_name.clone();
-    let kept = context.client.evaluator(&name).await?;
-    let (evaluator, difference) = match &kept {
+    let saved = context.client.evaluator(&name).await?;
+    let (evaluator, diff) = match &saved {
         None => (draft.evaluator, ConfigurationDiff::default()),
-        Some(kept) => {
-            let evaluator = keep_unlisted_fields(draft.evaluator, kept);
-            let difference = diff_configurations(kept, &evaluator, &draft.fields);
-            (evaluator, difference)
+        Some(saved) => {
+            let evaluator = keep_unlisted_fields(draft.evaluator, saved);
+            let diff = diff_configurations(saved, &evaluator, &draft.fields);
+            (evaluator, diff)
         }
     };
     let mut notes = Notes::default();
-    let was_enabled = kept.as_ref().is_some_and(|kept| kept.target.enabled);
+    let was_enabled = saved.as_ref().is_some_and(|saved| saved.target.enabled);
     if evaluator.target.enabled && !was_enabled {
         notes.add(
-            "enabled: it judges new traffic and costs tokens; preview_llmobs_evaluator estimates how many",
+            "enabled: it evaluates new traffic and costs tokens; preview_llmobs_evaluator estimates \
+             how many",
         );
     }
-    if !difference.reset.is_empty() {
+    if !diff.reset.is_empty() {
         notes.add(
-            "a write replaces the whole configuration: the fields in reset_to_default were not given \
-             and lose their value; give them to keep it",
+            "a write replaces the complete configuration: the fields in reset_to_default were not \
+             sent and lose their value; send them to keep it",
         );
     }
-    if kept.is_some() && difference == ConfigurationDiff::default() {
-        notes.add("nothing differs from what is there");
+    if saved.is_some() && diff == ConfigurationDiff::default() {
+        notes.add("the configuration equals the saved one");
     }
     if preview {
         notes.add("nothing was written; send the same call without preview to write it");
     } else {
-        let written = context
-            .client
-            .put_evaluator(&evaluator)
-            .await
-            .map_err(not_written)?;
-        if written.bare_schema {
-            notes.add("the site refused the schema with its wrapper and took the bare one");
+        let written = context.client.put_evaluator(&evaluator).await;
+        if written.map_err(write_error)?.bare_schema {
+            notes.add("the site refused the schema with its wrapper and accepted the bare schema");
         }
     }
-    let rows = |changes: Vec<FieldChange>| changes.into_iter().map(Row::from).collect();
-    let answer = Answer {
-        status: if preview { "preview" } else { "ok" },
-        eval_name: name,
-        created: kept.is_none() && !preview,
-        changed: rows(difference.changed),
-        reset_to_default: rows(difference.reset),
-        notes,
-    };
+    let mut answer = JsonObject::default();
+    answer.set("status", if preview { "preview" } else { "ok" });
+    answer.set("eval_name", name);
+    answer.set("created", saved.is_none() && !preview);
+    answer.set("changed", change_rows(diff.changed));
+    answer.set("reset_to_default", change_rows(diff.reset));
+    answer.set_unless_empty("notes", json!(notes));
     Ok(to_json(&answer)?)
 }
 
-fn flag(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(flag) => Some(*flag),
-        Value::String(text) => text.trim().to_ascii_lowercase().parse().ok(),
-        _ => None,
-    }
+fn change_rows(changes: Vec<FieldChange>) -> Vec<Value> {
+    let rows = changes.into_iter().map(|change| {
+        let from = squeeze(&change.from, MAX_VALUE_CHARS).0;
+        let to = squeeze(&change.to, MAX_VALUE_CHARS).0;
+        json!({"field": change.field, "from": from, "to": to})
+    });
+    rows.collect()
 }
 
-/// What the site refuses for reasons that no argument mends.
-fn not_written(error: ClientError) -> ToolError {
+/// Removes `preview` from the arguments, which are otherwise fields of an evaluator.
+fn take_preview(arguments: &mut Map<String, Value>) -> Result<bool, ToolError> {
+    let preview = match arguments.shift_remove("preview") {
+        None | Some(Value::Null) => Some(false),
+        Some(Value::Bool(preview)) => Some(preview),
+        Some(Value::String(text)) => text.trim().to_ascii_lowercase().parse().ok(),
+        Some(_) => None,
+    };
+    preview.ok_or_else(|| {
+        ToolError::arguments(
+            "nothing was sent: `preview` must be true or false",
+            "send preview: true to see the changes without writing",
+        )
+        .example("list_llmobs_evals", json!({}))
+    })
+}
+
+/// The error of a write. No argument can correct a versioned evaluator.
+fn write_error(error: ClientError) -> ToolError {
     let error = ToolError::from(error);
     if error.error.contains("versioned") {
-        return ToolError {
-            hint: "this evaluator can be edited in Datadog's UI only; create one under another \
-                   name instead"
-                .to_owned(),
-            ..error
-        };
+        return error.hint(
+            "this evaluator can be edited in Datadog's UI only; create one with another name instead",
+        );
     }
     error
 }

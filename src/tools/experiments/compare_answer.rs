@@ -1,317 +1,239 @@
-//! The answer of a comparison: its keys, and what it says of its own limits.
+//! The keys of the answer of a comparison.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{Keys, number};
+use super::objects::MAX_NAME_CHARS;
 use crate::render::cut_middle;
-use crate::tools::answer::Notes;
+use crate::tools::object::{JsonObject, statistic};
 use datadog_llmobs::LoadedExperiment;
 use llmobs_core::analysis::experiment::{
     BetterDirection, DirectionSource, ExperimentComparison, FlipDirection, MetricComparison,
     MetricMeasure, MetricVerdict, RecordChange, SegmentComparison,
 };
 
-/// Ids of records on one side only, and of task failures, that are shown.
-const MOST_IDS: usize = 20;
-const MOST_WORDS: usize = 10;
-/// Segments of a named dimension that are shown per metric.
-const MOST_SEGMENTS: usize = 30;
+/// Ids of records in one experiment only, and task failures, that are shown.
+const MAX_IDS: usize = 20;
+const MAX_CATEGORIES: usize = 10;
+const MAX_CATEGORY_CHARS: usize = 120;
+/// Segments of a metric that are shown.
+const MAX_SEGMENTS: usize = 30;
 
-/// The keys before the flips, those after them, and the flips.
-pub(super) fn answer(
+/// The keys before the flips.
+pub(super) fn head(
     baseline: &LoadedExperiment,
     candidate: &LoadedExperiment,
-    found: &ExperimentComparison,
-    include_failed: bool,
-    notes: &mut Notes,
-) -> (Keys, Keys, Vec<Value>) {
-    let mut head = Keys::default();
-    head.put(
-        "baseline",
-        side(baseline, found.records.0, found.errors.0, found.runs.0),
-    );
-    head.put(
-        "candidate",
-        side(candidate, found.records.1, found.errors.1, found.runs.1),
-    );
-    head.put("paired_records", found.paired);
-    let verdicts: serde_json::Map<String, Value> = found
-        .metrics
+    comparison: &ExperimentComparison,
+) -> JsonObject {
+    let (records, errors, runs) = (comparison.records, comparison.errors, comparison.runs);
+    let metrics = &comparison.metrics;
+    let verdicts: Map<String, Value> = metrics
         .iter()
         .map(|metric| {
-            (
-                metric.label.clone(),
-                json!(metric.verdict.map(MetricVerdict::as_str)),
-            )
+            let verdict = metric.verdict.map(MetricVerdict::as_str);
+            (metric.label.clone(), json!(verdict))
         })
         .collect();
-    head.put("verdicts", verdicts);
-    let metrics: Vec<Value> = found.metrics.iter().map(metric).collect();
-    head.put("metrics", metrics);
-    let usage: serde_json::Map<String, Value> = found
-        .usage
-        .iter()
-        .map(|one| {
-            let change = one.candidate - one.baseline;
-            let mut keys = Keys::default();
-            keys.put("baseline", number(one.baseline));
-            keys.put("candidate", number(one.candidate));
-            keys.put("difference", number(change));
-            let share = (one.baseline.abs() > 0.0).then(|| 100.0 * change / one.baseline);
-            keys.put(
-                "change_percent",
-                number(share.map(|share| (share * 10.0).round() / 10.0)),
-            );
-            keys.put("interval_95", interval(one.interval));
-            keys.put("records", one.records);
-            (one.name.to_owned(), keys.into())
-        })
-        .collect();
-    head.put("usage_per_run", usage);
-    head.put("total_flips", found.flips.len());
+    let metrics: Vec<Value> = metrics.iter().map(metric_object).collect();
+    let mut head = JsonObject::default();
+    head.set(
+        "baseline",
+        experiment_object(baseline, records.0, errors.0, runs.0),
+    );
+    head.set(
+        "candidate",
+        experiment_object(candidate, records.1, errors.1, runs.1),
+    );
+    head.set("paired_records", comparison.paired);
+    head.set("verdicts", verdicts);
+    head.set("metrics", metrics);
+    head.set("usage_per_run", usage(comparison));
+    head.set("total_flips", comparison.flips.len());
+    head
+}
 
-    let mut tail = Keys::default();
-    let failures: Vec<Value> = found
-        .task_failures
-        .iter()
-        .take(MOST_IDS)
-        .map(|one| {
-            json!({"dataset_record_id": one.record_id, "failed_in": if one.in_candidate { "candidate" } else { "baseline" },
-                "error_type": cut_middle(&one.error_type, 200), "event_id": one.event})
+/// The keys after the flips.
+pub(super) fn tail(comparison: &ExperimentComparison) -> JsonObject {
+    let failures = comparison.task_failures.iter().take(MAX_IDS);
+    let failures: Vec<Value> = failures
+        .map(|failure| {
+            json!({
+                "dataset_record_id": failure.record_id,
+                "failed_in": if failure.in_candidate { "candidate" } else { "baseline" },
+                "error_type": cut_middle(&failure.error_type, MAX_NAME_CHARS),
+                "event_id": failure.event,
+            })
         })
         .collect();
-    tail.some("task_failed_on_one_side", failures);
-    let (one, two) = (&found.only_in_baseline, &found.only_in_candidate);
-    for (key, ids) in [("only_in_baseline", one), ("only_in_candidate", two)] {
+    let mut tail = JsonObject::default();
+    tail.set_unless_empty("task_failed_on_one_side", failures);
+    for (key, ids) in [
+        ("only_in_baseline", &comparison.only_in_baseline),
+        ("only_in_candidate", &comparison.only_in_candidate),
+    ] {
         if !ids.is_empty() {
-            let shown: Vec<&String> = ids.iter().take(MOST_IDS).collect();
-            tail.put(
+            let shown: Vec<&String> = ids.iter().take(MAX_IDS).collect();
+            tail.set(
                 key,
                 json!({"records": ids.len(), "dataset_record_ids": shown}),
             );
         }
     }
-    tail.some(
-        "metrics_only_in_baseline",
-        found.labels_on_one_side.0.clone(),
+    let (in_baseline, in_candidate) = comparison.labels_on_one_side.clone();
+    tail.set_unless_empty("metrics_only_in_baseline", in_baseline);
+    tail.set_unless_empty("metrics_only_in_candidate", in_candidate);
+    tail.set_unless_empty(
+        "metrics_of_two_types",
+        comparison.labels_of_two_types.clone(),
     );
-    tail.some(
-        "metrics_only_in_candidate",
-        found.labels_on_one_side.1.clone(),
-    );
-    tail.some("metrics_of_two_types", found.labels_of_two_types.clone());
-    caveats(found, include_failed, notes);
-    let flips = found
-        .flips
-        .iter()
-        .map(|flip| {
-            let mut keys = Keys::default();
-            keys.put("metric_label", flip.label.as_str());
-            keys.put(
-                "flip",
-                match flip.outcome {
-                    FlipDirection::PassToFail => "pass_to_fail",
-                    FlipDirection::FailToPass => "fail_to_pass",
-                },
-            );
-            change(&mut keys, &flip.change);
-            keys.into()
-        })
-        .collect();
-    (head, tail, flips)
+    tail
 }
 
-fn side(loaded: &LoadedExperiment, records: usize, errors: usize, runs: usize) -> Value {
-    let mut keys = Keys::default();
+/// The records whose outcome changed from pass to fail or from fail to pass.
+pub(super) fn flips(comparison: &ExperimentComparison) -> Vec<JsonObject> {
+    let flips = comparison.flips.iter().map(|flip| {
+        let direction = match flip.outcome {
+            FlipDirection::PassToFail => "pass_to_fail",
+            FlipDirection::FailToPass => "fail_to_pass",
+        };
+        let mut row = JsonObject::default();
+        row.set("metric_label", flip.label.as_str());
+        row.set("flip", direction);
+        set_change(&mut row, &flip.change);
+        row
+    });
+    flips.collect()
+}
+
+fn usage(comparison: &ExperimentComparison) -> Map<String, Value> {
+    let usage = comparison.usage.iter().map(|figure| {
+        let difference = figure.candidate - figure.baseline;
+        let percent = 100.0 * difference / figure.baseline;
+        let percent = (figure.baseline.abs() > 0.0).then(|| (percent * 10.0).round() / 10.0);
+        let mut object = JsonObject::default();
+        object.set("baseline", statistic(figure.baseline));
+        object.set("candidate", statistic(figure.candidate));
+        object.set("difference", statistic(difference));
+        object.set("change_percent", statistic(percent));
+        object.set("interval_95", interval(figure.interval));
+        object.set("records", figure.records);
+        (figure.name.to_owned(), object.into())
+    });
+    usage.collect()
+}
+
+fn experiment_object(
+    loaded: &LoadedExperiment,
+    records: usize,
+    errors: usize,
+    runs: usize,
+) -> JsonObject {
+    let mut object = JsonObject::default();
     if let Some(experiment) = &loaded.experiment {
-        keys.put("experiment_id", experiment.id.as_str());
-        keys.some("name", cut_middle(&experiment.name, 200));
-        keys.some("status", experiment.status.clone());
-        keys.some("dataset_id", experiment.dataset_id.clone());
-        keys.put("dataset_version", experiment.dataset_version);
+        object.set("experiment_id", experiment.id.as_str());
+        object.set_unless_empty("name", cut_middle(&experiment.name, MAX_NAME_CHARS));
+        object.set_unless_empty("status", experiment.status.clone());
+        object.set_unless_empty("dataset_id", experiment.dataset_id.clone());
+        object.set("dataset_version", experiment.dataset_version);
     }
-    keys.put("total_events", loaded.data.events.len());
-    keys.put("records", records);
-    keys.put("runs_per_record", runs);
-    keys.put("error_count", errors);
-    keys.into()
+    object.set("total_events", loaded.data.events.len());
+    object.set("records", records);
+    object.set("runs_per_record", runs);
+    object.set("error_count", errors);
+    object
 }
 
-fn metric(metric: &MetricComparison) -> Value {
-    let mut keys = Keys::default();
-    keys.put("metric_label", cut_middle(&metric.label, 200));
-    keys.put("metric_type", metric.metric_type.as_str());
-    keys.put("verdict", metric.verdict.map(MetricVerdict::as_str));
-    keys.put(
-        "measure",
-        match metric.measure {
-            MetricMeasure::Mean => "mean",
-            MetricMeasure::TrueRate => "true_rate",
-            MetricMeasure::PassRate => "pass_rate",
-            MetricMeasure::Unordered => "none: its values have no order and no assessments",
-        },
-    );
-    keys.put("records", metric.records);
+fn metric_object(metric: &MetricComparison) -> Value {
+    let measure = match metric.measure {
+        MetricMeasure::Mean => "mean",
+        MetricMeasure::TrueRate => "true_rate",
+        MetricMeasure::PassRate => "pass_rate",
+        MetricMeasure::Unordered => "none: its values have no order and no assessments",
+    };
+    let mut object = JsonObject::default();
+    object.set("metric_label", cut_middle(&metric.label, MAX_NAME_CHARS));
+    object.set("metric_type", metric.metric_type.as_str());
+    object.set("verdict", metric.verdict.map(MetricVerdict::as_str));
+    object.set("measure", measure);
+    object.set("records", metric.records);
     if metric.measure != MetricMeasure::Unordered {
-        let direction = match metric.direction {
-            BetterDirection::Higher => "higher_is_better",
-            BetterDirection::Lower => "lower_is_better",
-        };
-        let source = match metric.direction_source {
-            DirectionSource::Assumed => "assumed",
-            DirectionSource::Assessments => "assessments",
-            DirectionSource::Argument => "argument",
-        };
-        keys.put("direction", format!("{direction} ({source})"));
-        keys.put("baseline", number(metric.baseline));
-        keys.put("candidate", number(metric.candidate));
-        keys.put("difference", number(metric.difference));
-        keys.put("interval_95", interval(metric.interval));
-        keys.put("p_value", number(metric.p_value));
-        keys.put("p_value_corrected", number(metric.adjusted_p_value));
-        keys.some("test", metric.test);
+        set_test(&mut object, metric);
     }
-    keys.some("pass_to_fail", metric.pass_to_fail);
-    keys.some("fail_to_pass", metric.fail_to_pass);
-    keys.some("evenly_split_records", metric.tied);
-    keys.some("records_without_value", metric.records_without_value);
-    let segments: Vec<Value> = metric
-        .segments
-        .iter()
-        .take(MOST_SEGMENTS)
-        .map(segment)
-        .collect();
-    keys.some("segments_worst_first", segments);
-    keys.some(
+    object.set_unless_empty("pass_to_fail", metric.pass_to_fail);
+    object.set_unless_empty("fail_to_pass", metric.fail_to_pass);
+    object.set_unless_empty("evenly_split_records", metric.tied);
+    object.set_unless_empty("records_without_value", metric.records_without_value);
+    let segments = metric.segments.iter().take(MAX_SEGMENTS);
+    let segments: Vec<Value> = segments.map(segment_object).collect();
+    object.set_unless_empty("segments_worst_first", segments);
+    object.set_unless_empty(
         "other_segments",
-        metric.segments.len().saturating_sub(MOST_SEGMENTS),
+        metric.segments.len().saturating_sub(MAX_SEGMENTS),
     );
-    let drops: Vec<Value> = metric
-        .largest_drops
-        .iter()
-        .map(|one| {
-            let mut keys = Keys::default();
-            change(&mut keys, one);
-            keys.into()
-        })
-        .collect();
-    keys.some("largest_drops", drops);
-    let words: serde_json::Map<String, Value> = metric
-        .words
-        .iter()
-        .take(MOST_WORDS)
-        .map(|(word, one, two)| {
+    let drops = metric.largest_drops.iter().map(|change| {
+        let mut object = JsonObject::default();
+        set_change(&mut object, change);
+        object
+    });
+    object.set_unless_empty("largest_drops", json!(drops.collect::<Vec<_>>()));
+    let categories = metric.words.iter().take(MAX_CATEGORIES);
+    let categories: Map<String, Value> = categories
+        .map(|(category, baseline, candidate)| {
             (
-                cut_middle(word, 120),
-                json!({"baseline": one, "candidate": two}),
+                cut_middle(category, MAX_CATEGORY_CHARS),
+                json!({"baseline": baseline, "candidate": candidate}),
             )
         })
         .collect();
-    keys.some("runs_by_value", words);
-    keys.some(
+    object.set_unless_empty("runs_by_value", categories);
+    object.set_unless_empty(
         "other_values",
-        metric.words.len().saturating_sub(MOST_WORDS),
+        metric.words.len().saturating_sub(MAX_CATEGORIES),
     );
-    keys.into()
+    object.into()
 }
 
-fn segment(segment: &SegmentComparison) -> Value {
-    json!({"dimension": segment.dimension, "value": cut_middle(&segment.value, 200), "records": segment.records,
-        "baseline": number(segment.baseline), "candidate": number(segment.candidate),
-        "difference": number(segment.candidate - segment.baseline)})
+/// Sets the values of both experiments, their difference and the test of it.
+fn set_test(object: &mut JsonObject, metric: &MetricComparison) {
+    let direction = match metric.direction {
+        BetterDirection::Higher => "higher_is_better",
+        BetterDirection::Lower => "lower_is_better",
+    };
+    let source = match metric.direction_source {
+        DirectionSource::Assumed => "assumed",
+        DirectionSource::Assessments => "assessments",
+        DirectionSource::Argument => "argument",
+    };
+    object.set("direction", format!("{direction} ({source})"));
+    object.set("baseline", statistic(metric.baseline));
+    object.set("candidate", statistic(metric.candidate));
+    object.set("difference", statistic(metric.difference));
+    object.set("interval_95", interval(metric.interval));
+    object.set("p_value", statistic(metric.p_value));
+    object.set("p_value_corrected", statistic(metric.adjusted_p_value));
+    object.set_unless_empty("test", metric.test);
 }
 
-fn change(keys: &mut Keys, change: &RecordChange) {
-    keys.put("dataset_record_id", change.record_id.as_str());
-    keys.put("baseline", number(change.baseline));
-    keys.put("candidate", number(change.candidate));
-    keys.put("baseline_event_id", change.baseline_event.as_str());
-    keys.put("candidate_event_id", change.candidate_event.as_str());
-}
-
-fn interval(ends: Option<(f64, f64)>) -> Value {
-    ends.map_or(Value::Null, |(low, high)| {
-        json!([number(low), number(high)])
+fn segment_object(segment: &SegmentComparison) -> Value {
+    json!({
+        "dimension": segment.dimension,
+        "value": cut_middle(&segment.value, MAX_NAME_CHARS),
+        "records": segment.records,
+        "baseline": statistic(segment.baseline),
+        "candidate": statistic(segment.candidate),
+        "difference": statistic(segment.candidate - segment.baseline),
     })
 }
 
-/// What the numbers cannot say.
-fn caveats(found: &ExperimentComparison, include_failed: bool, notes: &mut Notes) {
-    if found.paired == 0 {
-        notes.add("no record is in both experiments, so nothing can be compared");
-        return;
-    }
-    notes.add(
-        "all values are over paired records, runs of a record averaged, so they can differ from \
-         the summaries; no clear change does not mean equal: see interval_95",
-    );
-    let tested = found
-        .metrics
-        .iter()
-        .filter(|metric| metric.p_value.is_some())
-        .count();
-    if tested > 1 {
-        notes.add(format!(
-            "p_value_corrected allows for {tested} metrics being tested at once"
-        ));
-    }
-    let unevenly = |metric: &MetricComparison| {
-        matches!(
-            metric.measure,
-            MetricMeasure::TrueRate | MetricMeasure::PassRate
-        ) && metric.test == Some("paired_bootstrap")
-    };
-    if found.metrics.iter().any(unevenly) {
-        notes.add(
-            "the sides were not run equally often: pass or fail is judged by its rates, and flips \
-             are examples, more likely on the side with fewer runs",
-        );
-    }
-    let few =
-        |metric: &&MetricComparison| metric.measure == MetricMeasure::Mean && metric.records < 30;
-    if found
-        .metrics
-        .iter()
-        .filter(few)
-        .any(|metric| metric.records >= 10)
-    {
-        notes.add("intervals of means over fewer than 30 records are rough");
-    }
-    if found
-        .metrics
-        .iter()
-        .any(|metric| !metric.segments.is_empty())
-    {
-        notes.add(format!(
-            "segments are not tested: the worst of {} groups looks bad by chance too; read some of its records",
-            found.segments_tried
-        ));
-    }
-    if (found.errors.0 > 0 || found.errors.1 > 0) && !include_failed {
-        notes.add(format!(
-            "events whose task failed are left out (baseline {}, candidate {}); include_failed: true counts them",
-            found.errors.0, found.errors.1
-        ));
-    }
-    if found.paired_across_versions > 0 {
-        notes.add(format!(
-            "{} records are different versions of the same record: their content may have changed",
-            found.paired_across_versions
-        ));
-    }
-    let (one, two) = found.events_without_record;
-    if one + two > 0 {
-        notes.add(format!(
-            "{one} events of the baseline and {two} of the candidate name no dataset record and are not compared"
-        ));
-    }
-    let assumed = |metric: &MetricComparison| {
-        metric.measure == MetricMeasure::Mean && metric.direction_source == DirectionSource::Assumed
-    };
-    if found.metrics.iter().any(assumed) {
-        notes.add(
-            "where the direction is assumed, a metric of which less is better (errors, latency) \
-             has the wrong verdict: name it in lower_is_better",
-        );
-    }
+fn set_change(object: &mut JsonObject, change: &RecordChange) {
+    object.set("dataset_record_id", change.record_id.as_str());
+    object.set("baseline", statistic(change.baseline));
+    object.set("candidate", statistic(change.candidate));
+    object.set("baseline_event_id", change.baseline_event.as_str());
+    object.set("candidate_event_id", change.candidate_event.as_str());
+}
+
+fn interval(bounds: Option<(f64, f64)>) -> Value {
+    bounds.map_or(Value::Null, |(low, high)| {
+        json!([statistic(low), statistic(high)])
+    })
 }

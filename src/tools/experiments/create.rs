@@ -4,12 +4,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Keys;
-use super::paged::Single;
-use super::summary::describe;
+use super::objects::{MAX_CONFIG_CHARS, set_experiment};
+use crate::render::{Budget, squeeze};
 use crate::tools::answer::Notes;
-use crate::tools::args::{self, Count, Object, Text};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
+use crate::tools::args;
+use crate::tools::error::ToolError;
+use crate::tools::object::JsonObject;
+use crate::tools::page::write_object;
+use crate::tools::tool::{Access, Tool, ToolContext};
 use datadog_llmobs::NewExperiment;
 
 const NAME: &str = "create_llmobs_experiment";
@@ -17,7 +19,7 @@ const NAME: &str = "create_llmobs_experiment";
 pub(super) const TOOL: Tool = Tool {
     name: NAME,
     title: "Create experiment",
-    description: "Create an LLM experiment in a project: gives its id and unique run name. Then \
+    description: "Create an LLM experiment in a project and return its id and unique run name. Then \
         submit metrics with submit_llmobs_experiment_events and set its status with \
         update_llmobs_experiment. It does not run the task: the SDK does.",
     toolset: "llmobs",
@@ -32,55 +34,52 @@ pub(super) const TOOL: Tool = Tool {
 #[derive(Deserialize, JsonSchema)]
 struct Arguments {
     /// Project UUID.
-    project_id: Text,
+    project_id: String,
     /// Name; the upstream makes it unique.
-    experiment_name: Text,
+    experiment_name: String,
     /// Dataset UUID.
-    dataset_id: Option<Text>,
+    dataset_id: Option<String>,
     /// Version of the dataset.
-    dataset_version: Option<Count>,
-    /// What it is about.
-    description: Option<Text>,
+    dataset_version: Option<usize>,
+    /// What the experiment is about.
+    description: Option<String>,
     /// Parameters of the task.
-    config: Option<Object>,
+    config: Option<Map<String, Value>>,
     /// Free-form metadata.
-    metadata: Option<Object>,
+    metadata: Option<Map<String, Value>>,
     /// Runs per record.
-    run_count: Option<Count>,
+    run_count: Option<usize>,
 }
 
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let example = json!({"project_id": "<project id>", "experiment_name": "capitals-baseline"});
     let arguments: Arguments = args::parse_strict(NAME, arguments, example.clone())?;
-    let text = |value: Option<Text>| value.map(|text| text.0);
-    let count = |value: Option<Count>| value.and_then(|count| i64::try_from(count.0).ok());
+    let count = |count: Option<usize>| count.and_then(|count| i64::try_from(count).ok());
     let new = NewExperiment {
-        name: arguments.experiment_name.0,
-        project_id: arguments.project_id.0,
-        dataset_id: text(arguments.dataset_id),
+        name: arguments.experiment_name,
+        project_id: arguments.project_id,
+        dataset_id: arguments.dataset_id,
         dataset_version: count(arguments.dataset_version),
-        description: text(arguments.description),
-        config: arguments.config.map(|object| object.0),
-        metadata: arguments.metadata.map(|object| object.0),
+        description: arguments.description,
+        config: arguments.config,
+        metadata: arguments.metadata,
         run_count: count(arguments.run_count),
     };
     if new.name.is_empty() || new.project_id.is_empty() {
         return Err(ToolError::arguments(
-            "project_id and experiment_name may not be empty; nothing was written",
-            "list_llmobs_projects gives project ids",
+            "project_id and experiment_name must not be empty; nothing was written",
+            "list_llmobs_projects lists project ids",
         )
         .example(NAME, example));
     }
-    let made = context.client.create_experiment(&new).await?;
-    let mut keys = Keys::default();
-    keys.put("experiment_id", made.id.as_str());
-    describe(&mut keys, &made);
-    // Datadog's answer leaves out the config that it was sent.
-    if let (None, Some(config)) = (keys.0.get("config"), new.config) {
-        keys.some(
-            "config",
-            crate::render::squeeze(&Value::Object(config), 1_200).0,
-        );
+    let created = context.client.create_experiment(&new).await?;
+    let mut answer = JsonObject::default();
+    answer.set("experiment_id", created.id.as_str());
+    set_experiment(&mut answer, &created);
+    // The answer of a Datadog site does not contain the config.
+    if let (None, Some(config)) = (answer.0.get("config"), new.config) {
+        let config = squeeze(&Value::Object(config), MAX_CONFIG_CHARS).0;
+        answer.set_unless_empty("config", config);
     }
-    Single::fit(keys, &Notes::default(), None)
+    write_object(answer, &Notes::default(), Budget::of_answer(None))
 }

@@ -1,4 +1,4 @@
-//! `get_llmobs_dataset_records`: the records of a dataset, and the shape they have.
+//! `get_llmobs_dataset_records`: the records of a dataset and their schema.
 
 use std::collections::BTreeMap;
 
@@ -7,32 +7,38 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::datasets::not_found;
-use super::paged::{Paged, Place, Row};
-use super::{Keys, NAME_FULL};
-use crate::render::{candidate, cut_middle, squeeze};
+use super::objects::MAX_NAME_CHARS;
+use crate::render::{Budget, candidate, cut_middle, squeeze};
 use crate::tools::answer::Notes;
-use crate::tools::args::{self, Count, Flag, Ids, Tags, Text};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
+use crate::tools::args::{self, IdList, Tags};
+use crate::tools::error::ToolError;
+use crate::tools::object::JsonObject;
+use crate::tools::page::{ListRequest, Page, UpstreamPosition};
+use crate::tools::tool::{Access, Tool, ToolContext};
 use datadog_llmobs::RecordFilter;
 use llmobs_core::model::DatasetRecord;
 
 const NAME: &str = "get_llmobs_dataset_records";
 const DEFAULT_LIMIT: usize = 10;
 const MAX_LIMIT: usize = 500;
-/// Characters of JSON that one field of a row keeps.
-const MAX_FIELD: usize = 1_000;
-/// Pages looked through for records by id, and rows on each.
+/// Characters of JSON of one field of a row.
+const MAX_FIELD_CHARS: usize = 1_000;
+const MAX_TAGS: usize = 40;
+/// Pages of the upstream that one call reads.
 const MAX_PAGES: usize = 20;
-const SEARCH_PAGE: usize = 500;
+/// Rows of a page of the upstream when records are looked up by id.
+const LOOKUP_PAGE_SIZE: usize = 500;
+/// Keys of a field in the schema.
 const MAX_KEYS: usize = 40;
+const MAX_KEY_CHARS: usize = 120;
 
 pub(super) const TOOL: Tool = Tool {
     name: NAME,
     title: "Dataset records",
     description: "Read records of an LLM observability dataset: input, expected_output, metadata, \
-        tags, with a schema_summary of their shape. Filter by tags (all must hold), record_ids or \
-        canonical_id; next_cursor goes on. Long fields are cut and named in cut_fields; \
-        get_llmobs_full_dataset_records gives them whole.",
+        tags, with a schema_summary of their fields. Filter by tags (all must match), record_ids \
+        or canonical_id; next_cursor continues. Long fields are cut and listed in cut_fields; \
+        get_llmobs_full_dataset_records returns them complete.",
     toolset: "llmobs",
     access: Access::Read,
     schema: args::schema::<Arguments>,
@@ -42,140 +48,153 @@ pub(super) const TOOL: Tool = Tool {
 #[derive(Deserialize, JsonSchema)]
 struct Arguments {
     /// Project UUID.
-    project_id: Text,
+    project_id: String,
     /// Dataset UUID.
-    dataset_id: Text,
+    dataset_id: String,
     /// Rows. Default 10, at most 500.
-    limit: Option<Count>,
+    limit: Option<usize>,
     /// Only these records.
-    record_ids: Option<Ids>,
+    record_ids: Option<IdList>,
     /// Only records with all these tags.
     tags: Option<Tags>,
-    /// Only this record, in whatever version.
-    canonical_id: Option<Text>,
+    /// Only this record, in any version.
+    canonical_id: Option<String>,
     /// Version; the current one by default.
-    dataset_version: Option<Count>,
+    dataset_version: Option<usize>,
     /// Whether to add schema_summary. Default true.
-    compute_schema: Option<Flag>,
+    compute_schema: Option<bool>,
     /// next_cursor of the previous answer.
-    cursor: Option<Text>,
+    cursor: Option<String>,
     /// Size of the answer in tokens.
-    max_tokens: Option<Count>,
+    max_tokens: Option<usize>,
+}
+
+/// A record and the position after it, if more records follow.
+struct FoundRecord {
+    record: DatasetRecord,
+    next: Option<UpstreamPosition>,
 }
 
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: Arguments = args::parse(NAME, arguments)?;
-    let (project_id, dataset_id) = (&arguments.project_id.0, &arguments.dataset_id.0);
-    let ids = arguments.record_ids.as_ref().map(|ids| ids.0.as_slice());
-    let canonical = arguments.canonical_id.as_ref().map(|id| id.0.as_str());
-    let narrowed = ids.is_some() || canonical.is_some();
-    let limit = arguments
-        .limit
-        .map_or(DEFAULT_LIMIT, |count| count.0)
-        .clamp(1, MAX_LIMIT);
-    let tags: Vec<String> = arguments
-        .tags
-        .iter()
-        .flat_map(|tags| &tags.0)
-        .map(|(key, value)| format!("{key}:{value}"))
-        .collect();
-    let version = arguments.dataset_version.map(|count| count.0);
-    let question = format!("{project_id} {dataset_id} {ids:?} {canonical:?} {tags:?} {version:?}");
-    let cursor = arguments.cursor.as_ref().map(|cursor| cursor.0.as_str());
-    let page_size = if narrowed { SEARCH_PAGE } else { limit };
-    let mut place = Place::read(
-        NAME,
-        cursor,
-        &[&question],
-        page_size,
-        || json!({"project_id": candidate(project_id), "dataset_id": candidate(dataset_id)}),
-    )?;
-
+    let list = arguments.list_request();
     let mut notes = Notes::default();
-    let mut rows: Vec<Row> = Vec::new();
-    let mut shapes: Vec<DatasetRecord> = Vec::new();
+    let found = find_records(context, &arguments, &list, &mut notes).await?;
+    if found.is_empty() && arguments.cursor.is_none() {
+        notes.add(if arguments.has_id_filter() || arguments.tags.is_some() {
+            "no record of the dataset matches all filters; remove a filter to see more records"
+        } else {
+            "the dataset has no records in this version"
+        });
+    }
+    note_missing_ids(arguments.record_ids.as_deref(), &found, &mut notes);
+    let mut tail = JsonObject::default();
+    if arguments.compute_schema.unwrap_or(true) && !found.is_empty() {
+        tail.set("schema_summary", schema_summary(&found));
+    }
+    let rows: Vec<JsonObject> = found.iter().map(|found| row(&found.record)).collect();
+    Page::list(JsonObject::default(), "records", rows)
+        .next_cursor(|count| list.token(found.get(count.checked_sub(1)?)?.next.as_ref()?))
+        .tail(tail)
+        .notes(notes)
+        .write(Budget::of_answer(arguments.max_tokens))
+}
+
+impl Arguments {
+    fn list_request(&self) -> ListRequest {
+        let (project_id, dataset_id) = (&self.project_id, &self.dataset_id);
+        let filters = format!(
+            "{:?} {:?} {:?} {:?}",
+            self.record_ids, self.canonical_id, self.tags, self.dataset_version
+        );
+        let example =
+            json!({"project_id": candidate(project_id), "dataset_id": candidate(dataset_id)});
+        ListRequest::new(NAME, [project_id, dataset_id, &filters], example)
+    }
+
+    fn has_id_filter(&self) -> bool {
+        self.record_ids.is_some() || self.canonical_id.is_some()
+    }
+
+    /// Whether a record matches the filters. Tags are checked here too, because some servers ignore
+    /// the tag filter.
+    fn matches(&self, record: &DatasetRecord, tags: &[String]) -> bool {
+        let ids = self.record_ids.as_deref();
+        let canonical_id = self.canonical_id.as_ref();
+        ids.is_none_or(|ids| ids.contains(&record.id))
+            && canonical_id.is_none_or(|id| record.canonical_id.as_ref() == Some(id))
+            && tags.iter().all(|tag| record.tags.contains(tag))
+    }
+}
+
+/// Reads pages of the upstream until enough records match.
+async fn find_records(
+    context: &ToolContext,
+    arguments: &Arguments,
+    list: &ListRequest,
+    notes: &mut Notes,
+) -> Result<Vec<FoundRecord>, ToolError> {
+    let (project_id, dataset_id) = (&arguments.project_id, &arguments.dataset_id);
+    let limit = arguments.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
+    let page_size = if arguments.has_id_filter() {
+        LOOKUP_PAGE_SIZE
+    } else {
+        limit
+    };
+    let tags = arguments.tags.as_ref().map(Tags::texts).unwrap_or_default();
+    let mut position = UpstreamPosition::read(list, arguments.cursor.as_deref(), page_size)?;
+    let mut found: Vec<FoundRecord> = Vec::new();
     for page_number in 1.. {
         let filter = RecordFilter {
-            version,
+            version: arguments.dataset_version,
             tags: tags.clone(),
-            limit: place.l,
-            cursor: place.u.clone(),
+            limit: position.page_size,
+            cursor: position.upstream_token.clone(),
         };
-        let page = match context
+        let page = context
             .client
-            .dataset_records(project_id, dataset_id, &filter)
-            .await
-        {
+            .dataset_records(project_id, dataset_id, &filter);
+        let page = match page.await {
             Ok(page) => page,
             Err(error) => {
                 return Err(not_found(context, error, project_id, Some(dataset_id)).await);
             }
         };
-        let (total, next) = (page.rows.len(), page.next_cursor);
-        for (at, record) in page.rows.into_iter().enumerate().skip(place.s) {
-            let wanted = ids.is_none_or(|ids| ids.contains(&record.id))
-                && canonical.is_none_or(|id| record.canonical_id.as_deref() == Some(id));
-            // Servers that do not know the tag filter give everything.
-            let tagged = tags.iter().all(|tag| record.tags.contains(tag));
-            if wanted && tagged && rows.len() < limit {
-                rows.push(Row {
-                    key: String::new(),
-                    value: row(&record),
-                    next_cursor: place.behind(at, total, next.as_deref()),
-                });
-                shapes.push(record);
+        let total = page.rows.len();
+        let next = position.next_page(list, page.next_cursor, notes);
+        for (index, record) in page.rows.into_iter().enumerate().skip(position.shown) {
+            if found.len() < limit && arguments.matches(&record, &tags) {
+                let next = position.after(index + 1, total, next.as_ref());
+                found.push(FoundRecord { record, next });
             }
         }
-        let all_found = ids.is_some_and(|ids| rows.len() == ids.len());
-        if all_found && let Some(last) = rows.last_mut() {
-            last.next_cursor = None;
-        }
-        if all_found || rows.len() >= limit {
-            break;
-        }
-        let Some(next) = next else {
-            // Nothing after the last that matched.
-            if let Some(last) = rows.last_mut() {
-                last.next_cursor = None;
+        let ids = arguments.record_ids.as_deref();
+        let all_found = ids.is_some_and(|ids| found.len() == ids.len());
+        let enough = found.len() >= limit;
+        if all_found || (next.is_none() && !enough) {
+            // No record after the last one matches.
+            if let Some(last) = found.last_mut() {
+                last.next = None;
             }
+        }
+        let Some(next) = next.filter(|_| !all_found && !enough) else {
             break;
         };
         if page_number >= MAX_PAGES {
             notes.add(format!(
-                "not all records were looked through: the first {} pages of {} only",
-                MAX_PAGES, place.l
+                "only the first {MAX_PAGES} pages of {} records were read",
+                position.page_size
             ));
             break;
         }
-        place = Place {
-            u: Some(next),
-            s: 0,
-            ..place
-        };
+        position = next;
     }
-    if rows.is_empty() && cursor.is_none() {
-        notes.add(if narrowed || !tags.is_empty() {
-            "no record of the dataset matches all filters; drop one to see what there is"
-        } else {
-            "the dataset has no records in this version"
-        });
-    }
-    missing(ids, &shapes, &mut notes);
-    let mut answer = Paged::list(Keys::default(), "records", rows, notes);
-    if arguments.compute_schema.is_none_or(|flag| flag.0) && !shapes.is_empty() {
-        answer
-            .tail
-            .insert("schema_summary".to_owned(), schema(&shapes));
-    }
-    answer.fit(arguments.max_tokens)
+    Ok(found)
 }
 
-fn missing(ids: Option<&[String]>, found: &[DatasetRecord], notes: &mut Notes) {
-    let missing = ids
-        .into_iter()
-        .flatten()
-        .filter(|id| !found.iter().any(|record| record.id == **id))
-        .count();
+fn note_missing_ids(ids: Option<&Vec<String>>, found: &[FoundRecord], notes: &mut Notes) {
+    let is_missing = |id: &&String| !found.iter().any(|found| found.record.id == **id);
+    let missing = ids.into_iter().flatten().filter(is_missing).count();
     if missing > 0 && !found.is_empty() {
         notes.add(format!(
             "{missing} of the record_ids are not in the dataset"
@@ -183,11 +202,11 @@ fn missing(ids: Option<&[String]>, found: &[DatasetRecord], notes: &mut Notes) {
     }
 }
 
-fn row(record: &DatasetRecord) -> Value {
-    let mut keys = Keys::default();
-    keys.put("id", record.id.as_str());
-    keys.some("canonical_id", record.canonical_id.clone());
-    keys.some("version", record.version);
+fn row(record: &DatasetRecord) -> JsonObject {
+    let mut row = JsonObject::default();
+    row.set("id", record.id.as_str());
+    row.set_unless_empty("canonical_id", record.canonical_id.clone());
+    row.set_unless_empty("version", record.version);
     let mut cut_fields = Vec::new();
     let metadata = (!record.metadata.is_empty()).then(|| Value::Object(record.metadata.clone()));
     for (name, value) in [
@@ -196,48 +215,42 @@ fn row(record: &DatasetRecord) -> Value {
         ("metadata", metadata.as_ref()),
     ] {
         if let Some(value) = value {
-            let (value, cut) = squeeze(value, MAX_FIELD);
-            keys.put(name, value);
+            let (value, cut) = squeeze(value, MAX_FIELD_CHARS);
+            row.set(name, value);
             if cut {
                 cut_fields.push(name);
             }
         }
     }
-    let tags: Vec<String> = record
-        .tags
-        .iter()
-        .take(40)
-        .map(|tag| cut_middle(tag, 200))
-        .collect();
-    keys.some("tags", tags);
+    let tags = record.tags.iter().take(MAX_TAGS);
+    let tags: Vec<String> = tags.map(|tag| cut_middle(tag, MAX_NAME_CHARS)).collect();
+    row.set_unless_empty("tags", tags);
     if !cut_fields.is_empty() {
-        keys.put("cut_fields", cut_fields);
-        keys.put("read_whole_with", NAME_FULL);
+        row.set("cut_fields", cut_fields);
+        row.set("read_whole_with", "get_llmobs_full_dataset_records");
     }
-    keys.into()
+    row
 }
 
-/// The shape of the records read: types and keys of each field, and in how many records.
-fn schema(records: &[DatasetRecord]) -> Value {
-    let mut keys = Keys::default();
-    keys.put("records_read", records.len());
-    keys.put(
-        "input",
-        shape(records.iter().map(|record| record.input.as_ref())),
-    );
-    keys.put(
-        "expected_output",
-        shape(records.iter().map(|record| record.expected_output.as_ref())),
-    );
-    let metadata: Vec<Value> = records
-        .iter()
+/// The types and keys of each field, with the number of records that have them.
+fn schema_summary(found: &[FoundRecord]) -> JsonObject {
+    let records = || found.iter().map(|found| &found.record);
+    let metadata: Vec<Value> = records()
         .map(|record| Value::Object(record.metadata.clone()))
         .collect();
-    keys.put("metadata", shape(metadata.iter().map(Some)));
-    keys.into()
+    let mut summary = JsonObject::default();
+    summary.set("records_read", found.len());
+    summary.set(
+        "input",
+        field_schema(records().map(|record| record.input.as_ref())),
+    );
+    let expected_output = records().map(|record| record.expected_output.as_ref());
+    summary.set("expected_output", field_schema(expected_output));
+    summary.set("metadata", field_schema(metadata.iter().map(Some)));
+    summary
 }
 
-fn shape<'a>(values: impl Iterator<Item = Option<&'a Value>>) -> Value {
+fn field_schema<'a>(values: impl Iterator<Item = Option<&'a Value>>) -> JsonObject {
     let mut types: BTreeMap<&str, usize> = BTreeMap::new();
     let mut fields: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
     for value in values {
@@ -245,25 +258,25 @@ fn shape<'a>(values: impl Iterator<Item = Option<&'a Value>>) -> Value {
             *types.entry("absent").or_default() += 1;
             continue;
         };
-        *types.entry(type_of(value)).or_default() += 1;
+        *types.entry(type_name(value)).or_default() += 1;
         for (key, value) in value.as_object().into_iter().flatten() {
             let field = fields.entry(key).or_default();
-            *field.entry(type_of(value)).or_default() += 1;
+            *field.entry(type_name(value)).or_default() += 1;
         }
     }
     let shown: Map<String, Value> = fields
         .iter()
         .take(MAX_KEYS)
-        .map(|(key, types)| (cut_middle(key, 120), json!(types)))
+        .map(|(key, types)| (cut_middle(key, MAX_KEY_CHARS), json!(types)))
         .collect();
-    let mut keys = Keys::default();
-    keys.put("types", json!(types));
-    keys.some("fields", shown);
-    keys.some("other_fields", fields.len().saturating_sub(MAX_KEYS));
-    keys.into()
+    let mut schema = JsonObject::default();
+    schema.set("types", json!(types));
+    schema.set_unless_empty("fields", shown);
+    schema.set_unless_empty("other_fields", fields.len().saturating_sub(MAX_KEYS));
+    schema
 }
 
-fn type_of(value: &Value) -> &'static str {
+fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",

@@ -1,5 +1,5 @@
-//! `list_llmobs_experiment_events`: rows of an experiment, filtered and sorted by what evaluators
-//! said.
+//! `list_llmobs_experiment_events`: events of an experiment, filtered and sorted by dimensions and
+//! metrics.
 
 use std::cmp::Ordering;
 
@@ -7,19 +7,21 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::paged::{Paged, Row};
-use super::{Keys, find_dimension, find_label, load, notes_of, number, preview};
-use crate::render::{candidate, cut_middle, squeeze};
-use crate::tools::args::{self, Count, Text};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
+use super::loading::{check_dimension, experiment_notes, find_label, id_example, load};
+use crate::render::{Budget, candidate, cut_middle, squeeze};
+use crate::tools::args;
+use crate::tools::error::ToolError;
+use crate::tools::object::{JsonObject, preview, statistic};
+use crate::tools::page::Page;
+use crate::tools::tool::{Access, Tool, ToolContext};
 use llmobs_core::analysis::experiment::{dimension_values, dimensions};
 use llmobs_core::model::{ExperimentEvent, ExperimentMetric};
 
-pub(super) const NAME: &str = "list_llmobs_experiment_events";
+const NAME: &str = "list_llmobs_experiment_events";
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 500;
-const MAX_VALUE: usize = 200;
-/// Dimensions that a row names.
+const MAX_VALUE_CHARS: usize = 200;
+/// Dimensions of a row.
 const MAX_DIMENSIONS: usize = 12;
 
 pub(super) const TOOL: Tool = Tool {
@@ -38,193 +40,192 @@ pub(super) const TOOL: Tool = Tool {
 #[derive(Deserialize, JsonSchema)]
 struct Arguments {
     /// Experiment UUID.
-    experiment_id: Text,
+    experiment_id: String,
     /// Rows. Default 20, at most 500.
-    limit: Option<Count>,
-    /// Rows to pass over.
-    offset: Option<Count>,
+    limit: Option<usize>,
+    /// Rows to skip.
+    offset: Option<usize>,
     /// Dimension, such as region or error_type.
-    filter_dimension_key: Option<Text>,
-    /// Its value; any value without it.
-    filter_dimension_value: Option<Text>,
+    filter_dimension_key: Option<String>,
+    /// Value of that dimension; without it, any value matches.
+    filter_dimension_value: Option<String>,
     /// Only events that have this metric.
-    filter_metric_label: Option<Text>,
+    filter_metric_label: Option<String>,
     /// Only events where that metric has this value, e.g. false.
-    filter_metric_value: Option<Text>,
+    filter_metric_value: Option<String>,
     /// Metric to sort by.
-    sort_by_metric_label: Option<Text>,
+    sort_by_metric_label: Option<String>,
     /// asc or desc (default).
-    sort_direction: Option<Text>,
+    sort_direction: Option<String>,
     /// Size of the answer in tokens.
-    max_tokens: Option<Count>,
+    max_tokens: Option<usize>,
 }
 
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: Arguments = args::parse(NAME, arguments)?;
-    let id = &arguments.experiment_id.0;
-    check(&arguments)?;
-    let loaded = load(context, NAME, id).await?;
+    arguments.check()?;
+    let id = arguments.experiment_id.as_str();
+    let loaded = load(context, NAME, id, |id| Some(id_example(id))).await?;
     let all = &loaded.data.events;
-    let mut notes = notes_of(&loaded);
-    let matching = matching(&arguments, all)?;
-    let offset = arguments.offset.map_or(0, |count| count.0);
-    let limit = arguments.limit.map_or(DEFAULT_LIMIT, |count| count.0);
+    let mut notes = experiment_notes(&loaded);
+    let matching = matching_events(&arguments, all)?;
+    let offset = arguments.offset.unwrap_or(0);
+    let limit = arguments.limit.unwrap_or(DEFAULT_LIMIT);
     if limit > MAX_LIMIT {
         notes.add(format!(
-            "limit was brought down to {MAX_LIMIT}; offset leads to the rest"
+            "`limit` was reduced to the maximum of {MAX_LIMIT}; use offset for the remaining rows"
         ));
     }
-    // Dimensions that are the same everywhere tell nothing on a row.
-    let telling: Vec<String> = dimensions(all)
-        .into_iter()
-        .filter(|one| {
-            (one.unique > 1 || one.events < all.len())
-                && !["run_id", "error"].contains(&one.key.as_str())
-        })
-        .map(|one| one.key)
-        .take(MAX_DIMENSIONS)
-        .collect();
-    let rows: Vec<Row> = matching
-        .iter()
-        .skip(offset)
-        .take(limit.clamp(1, MAX_LIMIT))
-        .map(|event| Row {
-            key: String::new(),
-            value: row(event, &telling),
-            next_cursor: None,
-        })
-        .collect();
+    let dimensions = varying_dimensions(all);
+    let page = matching.iter().skip(offset).take(limit.clamp(1, MAX_LIMIT));
+    let rows: Vec<JsonObject> = page.map(|event| row(event, &dimensions)).collect();
     if rows.is_empty() && !matching.is_empty() {
         notes.add(format!(
-            "offset {offset} is behind the last of {} events",
+            "offset {offset} is after the last of {} events",
             matching.len()
         ));
     } else if matching.is_empty() && !all.is_empty() {
         notes.add(format!(
             "none of the {} events matches; get_llmobs_experiment_dimension_values and \
-             get_llmobs_experiment_metric_values show the values there are",
+             get_llmobs_experiment_metric_values list existing values",
             all.len()
         ));
     }
-    let mut answer = Paged::list(Keys::default(), "events", rows, notes);
-    answer.tail.insert("offset".to_owned(), json!(offset));
-    answer
-        .tail
-        .insert("total_matching".to_owned(), json!(matching.len()));
-    answer.by_offset().fit(arguments.max_tokens)
+    let mut tail = JsonObject::default();
+    tail.set("offset", offset);
+    tail.set("total_matching", matching.len());
+    Page::list(JsonObject::default(), "events", rows)
+        .tail(tail)
+        .notes(notes)
+        .write(Budget::of_answer(arguments.max_tokens))
 }
 
-fn check(arguments: &Arguments) -> Result<(), ToolError> {
-    let id = &arguments.experiment_id.0;
-    let alone = |value: &Option<Text>, key: &Option<Text>| value.is_some() && key.is_none();
-    let (value, key, example) = if alone(
-        &arguments.filter_dimension_value,
-        &arguments.filter_dimension_key,
-    ) {
-        (
-            "filter_dimension_value",
-            "filter_dimension_key",
-            "error_type",
-        )
-    } else if alone(
-        &arguments.filter_metric_value,
-        &arguments.filter_metric_label,
-    ) {
-        ("filter_metric_value", "filter_metric_label", "accuracy")
-    } else {
-        let known = ["asc", "desc"];
-        let direction = arguments
-            .sort_direction
-            .as_ref()
-            .map(|text| text.0.to_lowercase());
-        if direction
-            .as_deref()
-            .is_none_or(|text| known.contains(&text))
-        {
-            return Ok(());
+impl Arguments {
+    /// Refuses a value without its key, and an unknown direction.
+    fn check(&self) -> Result<(), ToolError> {
+        let id = &self.experiment_id;
+        let pairs = [
+            (
+                ("filter_dimension_value", &self.filter_dimension_value),
+                ("filter_dimension_key", &self.filter_dimension_key),
+                "error_type",
+            ),
+            (
+                ("filter_metric_value", &self.filter_metric_value),
+                ("filter_metric_label", &self.filter_metric_label),
+                "accuracy",
+            ),
+        ];
+        for ((value_name, value), (key_name, key), example) in pairs {
+            if value.is_some() && key.is_none() {
+                return Err(ToolError::arguments(
+                    format!("{value_name} needs {key_name}"),
+                    format!(
+                        "send both, for example {key_name}: {example}; \
+                         get_llmobs_experiment_summary lists dimensions and metrics"
+                    ),
+                )
+                .example(NAME, id_example(id)));
+            }
         }
-        return Err(ToolError::arguments(
-            "sort_direction is neither asc nor desc",
-            "send one of the two",
-        )
-        .example(NAME, json!({"experiment_id": id, "sort_direction": "desc"})));
-    };
-    Err(ToolError::arguments(
-        format!("{value} was sent without {key}"),
-        format!("send both, for example {key}: {example}; get_llmobs_experiment_summary names what there is"),
-    )
-    .example(NAME, json!({"experiment_id": id})))
+        let direction = self.sort_direction.as_ref().map(|text| text.to_lowercase());
+        if direction.is_some_and(|direction| direction != "asc" && direction != "desc") {
+            return Err(ToolError::arguments(
+                "sort_direction must be asc or desc",
+                "desc (the default) shows the highest values first",
+            )
+            .example(NAME, json!({"experiment_id": id, "sort_direction": "desc"})));
+        }
+        Ok(())
+    }
+
+    fn sorts(&self, direction: &str) -> bool {
+        let text = self.sort_direction.as_ref();
+        text.is_some_and(|text| text.eq_ignore_ascii_case(direction))
+    }
 }
 
-/// The events that all filters let through, in order.
-fn matching<'a>(
+/// Dimensions whose value differs between events; the others say nothing about a row.
+fn varying_dimensions(events: &[ExperimentEvent]) -> Vec<String> {
+    dimensions(events)
+        .into_iter()
+        .filter(|dimension| {
+            (dimension.unique > 1 || dimension.events < events.len())
+                && !["run_id", "error"].contains(&dimension.key.as_str())
+        })
+        .map(|dimension| dimension.key)
+        .take(MAX_DIMENSIONS)
+        .collect()
+}
+
+/// The events that match all filters, sorted.
+fn matching_events<'a>(
     arguments: &Arguments,
     all: &'a [ExperimentEvent],
 ) -> Result<Vec<&'a ExperimentEvent>, ToolError> {
-    let id = arguments.experiment_id.0.as_str();
+    let id = arguments.experiment_id.as_str();
+    let check_label = |label: &str| {
+        find_label(NAME, id, all, label, |near| {
+            Some(json!({"experiment_id": id, "filter_metric_label": near}))
+        })
+    };
     let mut events: Vec<&ExperimentEvent> = all.iter().collect();
-    if let Some(Text(key)) = &arguments.filter_dimension_key {
+    if let Some(key) = &arguments.filter_dimension_key {
         let example = Map::from_iter([("experiment_id".to_owned(), json!(candidate(id)))]);
-        find_dimension(NAME, "filter_dimension_key", example, all, key)?;
-        let wanted = arguments.filter_dimension_value.as_ref();
+        check_dimension(NAME, "filter_dimension_key", example, all, key)?;
+        let wanted = arguments.filter_dimension_value.as_deref();
         events.retain(|event| {
             let values = dimension_values(event, key);
-            wanted.map_or(!values.is_empty(), |wanted| {
-                values.contains(&wanted.0.as_str())
-            })
+            wanted.map_or(!values.is_empty(), |wanted| values.contains(&wanted))
         });
     }
-    if let Some(Text(label)) = &arguments.filter_metric_label {
-        find_label(NAME, id, all, label)?;
-        let wanted = arguments.filter_metric_value.as_ref();
+    if let Some(label) = &arguments.filter_metric_label {
+        check_label(label)?;
+        let wanted = arguments.filter_metric_value.as_deref();
         events.retain(|event| {
             event.metric(label).is_some_and(|metric| {
-                wanted.is_none_or(|wanted| metric.valid_value().is_some_and(|v| is(v, &wanted.0)))
+                let value = metric.valid_value();
+                wanted.is_none_or(|wanted| value.is_some_and(|value| equals(value, wanted)))
             })
         });
     }
-    if let Some(Text(label)) = &arguments.sort_by_metric_label {
-        find_label(NAME, id, all, label)?;
-        let ascending = arguments
-            .sort_direction
-            .as_ref()
-            .is_some_and(|text| text.0.eq_ignore_ascii_case("asc"));
-        events.sort_by(|a, b| by_value(a.metric(label), b.metric(label), ascending));
-    } else if arguments
-        .sort_direction
-        .as_ref()
-        .is_some_and(|text| text.0.eq_ignore_ascii_case("desc"))
-    {
+    if let Some(label) = &arguments.sort_by_metric_label {
+        check_label(label)?;
+        let ascending = arguments.sorts("asc");
+        events.sort_by(|a, b| compare_values(a.metric(label), b.metric(label), ascending));
+    } else if arguments.sorts("desc") {
         events.reverse();
     }
     Ok(events)
 }
 
-/// Whether a value is what the caller wrote as text.
-fn is(value: &Value, wanted: &str) -> bool {
+/// Whether a value equals the text that a caller sent for it.
+fn equals(value: &Value, text: &str) -> bool {
     match value {
-        Value::String(text) => text.eq_ignore_ascii_case(wanted),
+        Value::String(value) => value.eq_ignore_ascii_case(text),
         Value::Number(number) => number
             .as_f64()
-            .zip(wanted.parse::<f64>().ok())
-            .is_some_and(|(number, wanted)| (number - wanted).abs() <= number.abs() * 1e-9),
-        other => other.to_string().eq_ignore_ascii_case(wanted),
+            .zip(text.parse::<f64>().ok())
+            .is_some_and(|(a, b)| (a - b).abs() <= a.abs() * 1e-9),
+        other => other.to_string().eq_ignore_ascii_case(text),
     }
 }
 
-/// Numbers by size, false before true, words by letters; what has no value comes last either way.
-fn by_value(
+/// Orders numbers by size, false before true, text alphabetically. Events without a value are last
+/// in both directions.
+fn compare_values(
     a: Option<&ExperimentMetric>,
     b: Option<&ExperimentMetric>,
     ascending: bool,
 ) -> Ordering {
-    let value = |metric: Option<&ExperimentMetric>| metric.and_then(|m| m.valid_value().cloned());
-    match (value(a), value(b)) {
+    let a = a.and_then(ExperimentMetric::valid_value);
+    let b = b.and_then(ExperimentMetric::valid_value);
+    match (a, b) {
         (None, None) => Ordering::Equal,
         (None, Some(_)) => Ordering::Greater,
         (Some(_), None) => Ordering::Less,
         (Some(a), Some(b)) => {
-            let order = match (rank(&a), rank(&b)) {
+            let order = match (as_number(a), as_number(b)) {
                 (Some(a), Some(b)) => a.total_cmp(&b),
                 _ => a.to_string().cmp(&b.to_string()),
             };
@@ -233,49 +234,47 @@ fn by_value(
     }
 }
 
-fn rank(value: &Value) -> Option<f64> {
+fn as_number(value: &Value) -> Option<f64> {
     match value {
         Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
         other => other.as_f64(),
     }
 }
 
-fn row(event: &ExperimentEvent, telling: &[String]) -> Value {
+fn row(event: &ExperimentEvent, dimensions: &[String]) -> JsonObject {
     let span = &event.span;
-    let mut keys = Keys::default();
-    keys.put("id", span.span_id.as_str());
-    keys.put("trace_id", span.trace_id.as_str());
-    keys.put("status", span.status.as_str());
-    keys.put("duration_ms", number(span.duration_ns as f64 / 1e6));
     let metrics: Map<String, Value> = event
         .metrics
         .iter()
         .map(|metric| {
-            let value = metric
-                .valid_value()
-                .map_or(Value::Null, |value| match value.as_f64() {
-                    Some(value) => number(value),
-                    None => squeeze(value, MAX_VALUE).0,
-                });
+            let value = metric.valid_value();
+            let value = value.map_or(Value::Null, |value| match value.as_f64() {
+                Some(value) => statistic(value),
+                None => squeeze(value, MAX_VALUE_CHARS).0,
+            });
             (metric.label.clone(), value)
         })
         .collect();
-    keys.put("metrics", metrics);
-    let shown: Map<String, Value> = telling
+    let dimensions: Map<String, Value> = dimensions
         .iter()
         .filter_map(|key| {
-            let value = dimension_values(event, key)
-                .first()
-                .map(|value| cut_middle(value, MAX_VALUE))?;
-            Some((key.clone(), Value::from(value)))
+            let value = *dimension_values(event, key).first()?;
+            Some((key.clone(), cut_middle(value, MAX_VALUE_CHARS).into()))
         })
         .collect();
-    keys.put("dimensions", shown);
-    keys.some("input_preview", span.input.as_ref().map(preview));
-    keys.some("output_preview", span.output.as_ref().map(preview));
-    keys.some(
-        "expected_output_preview",
-        span.expected_output.as_ref().map(preview),
-    );
-    keys.into()
+    let mut row = JsonObject::default();
+    row.set("id", span.span_id.as_str());
+    row.set("trace_id", span.trace_id.as_str());
+    row.set("status", span.status.as_str());
+    row.set("duration_ms", statistic(span.duration_ns as f64 / 1e6));
+    row.set("metrics", metrics);
+    row.set("dimensions", dimensions);
+    for (key, value) in [
+        ("input_preview", &span.input),
+        ("output_preview", &span.output),
+        ("expected_output_preview", &span.expected_output),
+    ] {
+        row.set_unless_empty(key, value.as_ref().map(preview));
+    }
+    row
 }

@@ -1,29 +1,31 @@
-//! `list_llmobs_experiments`: the experiments of a project or over a dataset.
+//! `list_llmobs_experiments`: the experiments of a project or dataset.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Keys;
-use super::paged::{Paged, Place};
-use crate::render::{candidate, cut_middle, squeeze};
+use super::objects::set_experiment;
+use crate::render::{Budget, candidate, cut_middle, squeeze};
 use crate::tools::answer::Notes;
-use crate::tools::args::{self, Count, Text};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
+use crate::tools::args;
+use crate::tools::error::ToolError;
+use crate::tools::object::JsonObject;
+use crate::tools::page::{ListRequest, UpstreamPosition, upstream_page};
+use crate::tools::tool::{Access, Tool, ToolContext};
 use datadog_llmobs::ExperimentFilter;
 use llmobs_core::model::Experiment;
 
 const NAME: &str = "list_llmobs_experiments";
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 200;
-const MAX_CONFIG: usize = 400;
+const MAX_FIELD_CHARS: usize = 400;
+const MAX_TIME_CHARS: usize = 100;
 
 pub(super) const TOOL: Tool = Tool {
     name: NAME,
     title: "List experiments",
-    description: "List LLM experiments of a project or over a dataset, the newest first: id, run \
-        name, status, dataset and version, config. Give project_id or dataset_id \
-        (list_llmobs_projects has them).",
+    description: "List LLM experiments of a project or dataset, newest first: id, run name, status, \
+        dataset and version, config. Needs project_id or dataset_id (see list_llmobs_projects).",
     toolset: "llmobs",
     access: Access::Read,
     schema: args::schema::<Arguments>,
@@ -33,81 +35,78 @@ pub(super) const TOOL: Tool = Tool {
 #[derive(Deserialize, JsonSchema)]
 struct Arguments {
     /// Project UUID.
-    project_id: Option<Text>,
+    project_id: Option<String>,
     /// Dataset UUID.
-    dataset_id: Option<Text>,
-    /// Name as asked for when it was made; runs share it.
-    experiment_name: Option<Text>,
+    dataset_id: Option<String>,
+    /// Name that the experiment was created with; its runs share it.
+    experiment_name: Option<String>,
     /// Only re-runs of this experiment.
-    parent_experiment_id: Option<Text>,
+    parent_experiment_id: Option<String>,
     /// Rows. Default 20, at most 200.
-    limit: Option<Count>,
+    limit: Option<usize>,
     /// next_cursor of the previous answer.
-    cursor: Option<Text>,
+    cursor: Option<String>,
     /// Size of the answer in tokens.
-    max_tokens: Option<Count>,
+    max_tokens: Option<usize>,
 }
 
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: Arguments = args::parse(NAME, arguments)?;
-    let text = |value: &Option<Text>| value.as_ref().map(|text| text.0.clone());
     let filter = ExperimentFilter {
-        project_id: text(&arguments.project_id),
-        dataset_id: text(&arguments.dataset_id),
+        project_id: arguments.project_id,
+        dataset_id: arguments.dataset_id,
         ids: Vec::new(),
-        experiment: text(&arguments.experiment_name),
-        parent_experiment_id: text(&arguments.parent_experiment_id),
+        experiment: arguments.experiment_name,
+        parent_experiment_id: arguments.parent_experiment_id,
     };
     if filter == ExperimentFilter::default() {
         return Err(ToolError::arguments(
             "list_llmobs_experiments needs project_id or dataset_id",
-            "list_llmobs_projects gives project ids",
+            "list_llmobs_projects lists project ids",
         )
         .example("list_llmobs_projects", json!({})));
     }
-    let mark = format!("{filter:?}");
-    let limit = arguments.limit.map_or(DEFAULT_LIMIT, |count| count.0);
-    let cursor = arguments.cursor.as_ref().map(|cursor| cursor.0.as_str());
-    let place = Place::read(
-        NAME,
-        cursor,
-        &[&mark],
-        limit.clamp(1, MAX_LIMIT),
-        || json!({"project_id": arguments.project_id.as_ref().map(|id| candidate(&id.0))}),
-    )?;
+    let project_id = filter.project_id.as_ref().map(|id| candidate(id));
+    let example = json!({"project_id": project_id});
+    let list = ListRequest::new(NAME, [format!("{filter:?}")], example);
+    let limit = arguments.limit.unwrap_or(DEFAULT_LIMIT);
+    let cursor = arguments.cursor.as_deref();
+    let position = UpstreamPosition::read(&list, cursor, limit.clamp(1, MAX_LIMIT))?;
+    let upstream_token = position.upstream_token.as_deref();
     let page = context
         .client
-        .experiments(&filter, place.l, place.u.as_deref())
+        .experiments(&filter, position.page_size, upstream_token)
         .await?;
     let mut notes = Notes::default();
-    if limit > MAX_LIMIT {
-        notes.add(format!(
-            "limit was brought down to {MAX_LIMIT}; next_cursor leads to the rest"
-        ));
+    notes.add_reduced_limit(limit, MAX_LIMIT);
+    if page.rows.is_empty() && upstream_token.is_none() {
+        notes.add("no experiment matches all of these filters; check the ids, or remove a filter");
     }
-    if page.rows.is_empty() && place.u.is_none() {
-        notes.add("no experiment matches all of these filters; check the ids, or drop one");
-    }
-    let values = page.rows.iter().map(row).collect();
-    let rows = place.rows(values, page.next_cursor.as_deref());
-    Paged::list(Keys::default(), "experiments", rows, notes).fit(arguments.max_tokens)
+    let rows = page.rows.iter().map(row).collect();
+    upstream_page(
+        &list,
+        &position,
+        "experiments",
+        rows,
+        page.next_cursor,
+        notes,
+    )
+    .write(Budget::of_answer(arguments.max_tokens))
 }
 
-fn row(experiment: &Experiment) -> Value {
-    let mut keys = Keys::default();
-    keys.put("id", experiment.id.as_str());
-    super::summary::describe(&mut keys, experiment);
+fn row(experiment: &Experiment) -> JsonObject {
+    let mut row = JsonObject::default();
+    row.set("id", experiment.id.as_str());
+    set_experiment(&mut row, experiment);
     for key in ["config", "error", "description"] {
-        if let Some(value) = keys.0.get_mut(key) {
-            *value = squeeze(value, MAX_CONFIG).0;
+        if let Some(value) = row.0.get_mut(key) {
+            *value = squeeze(value, MAX_FIELD_CHARS).0;
         }
     }
-    keys.some(
+    let updated_at = experiment.updated_at.as_ref();
+    row.set_unless_empty(
         "updated_at",
-        experiment
-            .updated_at
-            .as_ref()
-            .map(|text| cut_middle(text, 100)),
+        updated_at.map(|text| cut_middle(text, MAX_TIME_CHARS)),
     );
-    keys.into()
+    row
 }

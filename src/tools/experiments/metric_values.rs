@@ -7,19 +7,21 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::paged::{Paged, counted};
-use super::stats::{Form, stats};
-use super::summary::summary_metric;
-use super::{Keys, find_dimension, find_label, load, notes_of};
-use crate::render::{candidate, cut_middle};
-use crate::tools::answer::read_offset;
-use crate::tools::args::{self, Count, Flag, Text};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
+use super::loading::{check_dimension, experiment_notes, find_label, load};
+use super::objects::{MAX_NAME_CHARS, summary_metric};
+use super::stats::{KeyNames, stats};
+use crate::render::{Budget, candidate, cut_middle};
+use crate::tools::answer::Notes;
+use crate::tools::args;
+use crate::tools::error::ToolError;
+use crate::tools::object::JsonObject;
+use crate::tools::page::{ListRequest, Page};
+use crate::tools::tool::{Access, Tool, ToolContext};
 use llmobs_core::analysis::candidates::rank;
-use llmobs_core::analysis::experiment::{dimension_values, metric_stats};
+use llmobs_core::analysis::experiment::{LabelInfo, dimension_values, metric_stats};
 use llmobs_core::model::ExperimentEvent;
 
-pub(super) const NAME: &str = "get_llmobs_experiment_metric_values";
+const NAME: &str = "get_llmobs_experiment_metric_values";
 
 pub(super) const TOOL: Tool = Tool {
     name: NAME,
@@ -37,161 +39,174 @@ pub(super) const TOOL: Tool = Tool {
 #[derive(Deserialize, JsonSchema)]
 struct Arguments {
     /// Experiment UUID.
-    experiment_id: Text,
+    experiment_id: String,
     /// Metric label.
-    metric_label: Text,
-    /// Dimension to divide by.
-    segment_by_dimension: Option<Text>,
-    /// Only this value of it.
-    segment_dimension_value: Option<Text>,
-    /// Count events whose task failed too.
-    include_failed: Option<Flag>,
+    metric_label: String,
+    /// Dimension to segment by.
+    segment_by_dimension: Option<String>,
+    /// Only the segment with this value.
+    segment_dimension_value: Option<String>,
+    /// Include events whose task failed in the statistics.
+    include_failed: Option<bool>,
     /// Size of the answer in tokens.
-    max_tokens: Option<Count>,
+    max_tokens: Option<usize>,
     /// next_cursor of the previous answer: more segments.
-    cursor: Option<Text>,
+    cursor: Option<String>,
+}
+
+impl Arguments {
+    /// The arguments without segments.
+    fn base(&self) -> Map<String, Value> {
+        let id = json!(candidate(&self.experiment_id));
+        let label = json!(candidate(&self.metric_label));
+        Map::from_iter([
+            ("experiment_id".to_owned(), id),
+            ("metric_label".to_owned(), label),
+        ])
+    }
+
+    fn list_request(&self) -> ListRequest {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let parts = [
+            self.experiment_id.clone(),
+            self.metric_label.clone(),
+            text(&self.segment_by_dimension),
+            text(&self.segment_dimension_value),
+            self.include_failed.unwrap_or(false).to_string(),
+        ];
+        ListRequest::new(NAME, parts, Value::Object(self.base()))
+    }
 }
 
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: Arguments = args::parse(NAME, arguments)?;
-    let (id, label) = (&arguments.experiment_id.0, &arguments.metric_label.0);
-    let text = |value: &Option<Text>| value.as_ref().map_or("", |text| text.0.as_str()).to_owned();
-    let (dimension, wanted) = (
-        text(&arguments.segment_by_dimension),
-        text(&arguments.segment_dimension_value),
-    );
-    let include_failed = arguments.include_failed.is_some_and(|flag| flag.0);
-    let base = json!({"experiment_id": candidate(id), "metric_label": candidate(label)});
-    let base = base.as_object().cloned().unwrap_or_default();
-    if dimension.is_empty() && !wanted.is_empty() {
+    let (id, label) = (&arguments.experiment_id, &arguments.metric_label);
+    if arguments.segment_by_dimension.is_none() && arguments.segment_dimension_value.is_some() {
         return Err(ToolError::arguments(
-            "segment_dimension_value was sent without segment_by_dimension",
-            "send both; available_dimensions of get_llmobs_experiment_summary names what there is",
+            "segment_dimension_value needs segment_by_dimension",
+            "send both; available_dimensions of get_llmobs_experiment_summary lists the dimensions",
         )
-        .example(NAME, Value::Object(base)));
+        .example(NAME, Value::Object(arguments.base())));
     }
-    let failed = if include_failed { "all" } else { "" };
-    let question = [
-        id.as_str(),
-        label,
-        dimension.as_str(),
-        wanted.as_str(),
-        failed,
-    ];
-    let cursor = arguments.cursor.as_ref().map(|cursor| cursor.0.as_str());
-    let first = read_offset(NAME, cursor, &question, || Value::Object(base.clone()))?;
-    let loaded = load(context, NAME, id).await?;
+    let list = arguments.list_request();
+    let first = list.offset(arguments.cursor.as_deref())?;
+    let budget = Budget::of_answer(arguments.max_tokens);
+    let example = |id: &str| Some(json!({"experiment_id": id, "metric_label": candidate(label)}));
+    let loaded = load(context, NAME, id, example).await?;
     let events = &loaded.data.events;
-    let about_all: Vec<Value> = loaded
-        .data
-        .summary_metrics
-        .iter()
+    let summary_metrics = loaded.data.summary_metrics.iter();
+    let summary_metrics: Vec<Value> = summary_metrics
         .filter(|metric| metric.label == *label)
         .map(summary_metric)
         .collect();
-    let mut notes = notes_of(&loaded);
-    let info = match find_label(NAME, id, events, label) {
+    let mut notes = experiment_notes(&loaded);
+    let mut head = JsonObject::default();
+    head.set("metric_label", label.as_str());
+    let info = find_label(NAME, id, events, label, |near| {
+        Some(json!({"experiment_id": id, "metric_label": near}))
+    });
+    let info = match info {
         Ok(info) => info,
-        Err(_) if !about_all.is_empty() => {
-            let mut head = Keys::default();
-            head.put("metric_label", label.as_str());
-            head.put("total_events", events.len());
-            head.put("overall", Value::Null);
-            head.put("summary_metrics", about_all);
-            notes.add("this metric is about the whole experiment: no event has a value of its own");
-            return Paged::list(head, "segments", Vec::new(), notes).fit(arguments.max_tokens);
+        Err(_) if !summary_metrics.is_empty() => {
+            head.set("total_events", events.len());
+            head.set("overall", Value::Null);
+            head.set("summary_metrics", summary_metrics);
+            notes.add("this metric is about the experiment as a whole: events have no value of it");
+            return Page::list(head, "segments", Vec::new())
+                .next_cursor(|_| None)
+                .notes(notes)
+                .write(budget);
         }
         Err(error) => return Err(error),
     };
-
-    let mut head = Keys::default();
-    head.put("metric_label", label.as_str());
-    head.put("metric_type", info.metric_type.as_str());
-    head.put("total_events", events.len());
+    head.set("metric_type", info.metric_type.as_str());
+    head.set("total_events", events.len());
+    let include_failed = arguments.include_failed.unwrap_or(false);
     let overall = metric_stats(events, &info, include_failed);
     if overall.failed_left_out > 0 {
         notes.add(format!(
-            "{} events whose task failed are left out; include_failed: true counts them",
+            "{} events whose task failed are excluded; include_failed: true includes them",
             overall.failed_left_out
         ));
     }
-    head.put("overall", stats(&info, &overall, Form::Full));
-    head.some("summary_metrics", about_all);
+    head.set("overall", stats(&info, &overall, KeyNames::Metric));
+    head.set_unless_empty("summary_metrics", summary_metrics);
     let mut rows = Vec::new();
-    if !dimension.is_empty() {
-        find_dimension(
-            NAME,
-            "segment_by_dimension",
-            base.clone(),
-            events,
-            &dimension,
-        )?;
-        let (groups, without) = segments(events, &dimension);
-        if !wanted.is_empty() && !groups.contains_key(wanted.as_str()) {
-            return Err(no_such_value(
-                base,
-                &dimension,
-                &wanted,
-                groups.keys().copied(),
-            ));
-        }
-        if without > 0 {
-            notes.add(format!("{without} events have no value of this dimension"));
-        }
-        let mut found: Vec<(&str, Vec<&ExperimentEvent>)> = groups.into_iter().collect();
-        found.retain(|(value, _)| wanted.is_empty() || *value == wanted);
-        found.sort_by_key(|(_, members)| Reverse(members.len()));
-        rows = found
-            .into_iter()
-            .map(|(value, members)| {
-                let found = metric_stats(members.iter().copied(), &info, include_failed);
-                let row = json!({"dimension_value": cut_middle(value, 200), "events": members.len(),
-                    "stats": stats(&info, &found, Form::Full)});
-                (String::new(), row)
-            })
-            .collect();
-        head.put("segment_by_dimension", dimension.as_str());
-        head.put("total_segments", rows.len());
+    if let Some(dimension) = &arguments.segment_by_dimension {
+        rows = segment_rows(&arguments, dimension, events, &info, &mut notes)?;
+        head.set("segment_by_dimension", dimension.as_str());
+        head.set("total_segments", rows.len());
     }
-    Paged::list(head, "segments", counted(rows, first, &question), notes).fit(arguments.max_tokens)
+    let total = rows.len();
+    let rows = rows.into_iter().skip(first).collect();
+    Page::list(head, "segments", rows)
+        .next_offset(&list, first, total)
+        .notes(notes)
+        .write(budget)
 }
 
-/// The events of each value, and how many events have none.
+/// The statistics of each segment, largest first.
+fn segment_rows(
+    arguments: &Arguments,
+    dimension: &str,
+    events: &[ExperimentEvent],
+    info: &LabelInfo,
+    notes: &mut Notes,
+) -> Result<Vec<JsonObject>, ToolError> {
+    let mut example = arguments.base();
+    let argument = "segment_by_dimension";
+    check_dimension(NAME, argument, example.clone(), events, dimension)?;
+    let (segments, without_value) = segments(events, dimension);
+    let value = arguments.segment_dimension_value.as_deref();
+    if let Some(value) = value
+        && !segments.contains_key(value)
+    {
+        example.insert(argument.to_owned(), json!(candidate(dimension)));
+        return Err(ToolError::new(
+            Some(404),
+            format!(
+                "no event has the value {} in this dimension",
+                candidate(value)
+            ),
+            "`candidates` lists existing values, nearest first; without segment_dimension_value \
+             all segments are shown",
+        )
+        .example(NAME, Value::Object(example))
+        .candidates(rank(value, segments.keys().copied())));
+    }
+    if without_value > 0 {
+        notes.add(format!(
+            "{without_value} events have no value of this dimension"
+        ));
+    }
+    let mut segments: Vec<(&str, Vec<&ExperimentEvent>)> = segments.into_iter().collect();
+    segments.retain(|(segment, _)| value.is_none_or(|value| value == *segment));
+    segments.sort_by_key(|(_, events)| Reverse(events.len()));
+    let include_failed = arguments.include_failed.unwrap_or(false);
+    let rows = segments.into_iter().map(|(value, events)| {
+        let found = metric_stats(events.iter().copied(), info, include_failed);
+        let mut row = JsonObject::default();
+        row.set("dimension_value", cut_middle(value, MAX_NAME_CHARS));
+        row.set("events", events.len());
+        row.set("stats", stats(info, &found, KeyNames::Metric));
+        row
+    });
+    Ok(rows.collect())
+}
+
+/// The events with each value, and the number of events without a value.
 fn segments<'a>(
     events: &'a [ExperimentEvent],
     dimension: &str,
 ) -> (BTreeMap<&'a str, Vec<&'a ExperimentEvent>>, usize) {
-    let mut groups: BTreeMap<&str, Vec<&ExperimentEvent>> = BTreeMap::new();
-    let mut without = 0;
+    let mut segments: BTreeMap<&str, Vec<&ExperimentEvent>> = BTreeMap::new();
+    let mut without_value = 0;
     for event in events {
         let values = dimension_values(event, dimension);
-        without += usize::from(values.is_empty());
+        without_value += usize::from(values.is_empty());
         for value in values {
-            groups.entry(value).or_default().push(event);
+            segments.entry(value).or_default().push(event);
         }
     }
-    (groups, without)
-}
-
-fn no_such_value<'a>(
-    mut example: Map<String, Value>,
-    dimension: &str,
-    wanted: &str,
-    known: impl Iterator<Item = &'a str>,
-) -> ToolError {
-    example.insert(
-        "segment_by_dimension".to_owned(),
-        json!(candidate(dimension)),
-    );
-    ToolError::new(
-        Some(404),
-        format!(
-            "no event has the value {} in this dimension",
-            candidate(wanted)
-        ),
-        "`candidates` holds values that exist, the nearest first; without segment_dimension_value \
-         all are shown",
-    )
-    .example(NAME, Value::Object(example))
-    .candidates(rank(wanted, known))
+    (segments, without_value)
 }

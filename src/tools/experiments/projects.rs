@@ -4,12 +4,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Keys;
-use super::paged::{Paged, Place, Single};
-use crate::render::{candidate, cut_middle};
+use super::objects::MAX_NAME_CHARS;
+use crate::render::{Budget, candidate, cut_middle};
 use crate::tools::answer::Notes;
-use crate::tools::args::{self, Count, Text};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
+use crate::tools::args;
+use crate::tools::error::ToolError;
+use crate::tools::object::JsonObject;
+use crate::tools::page::{ListRequest, UpstreamPosition, upstream_page, write_object};
+use crate::tools::tool::{Access, Tool, ToolContext};
 use datadog_llmobs::ListQuery;
 use llmobs_core::analysis::candidates::rank;
 use llmobs_core::model::Project;
@@ -18,11 +20,12 @@ const LIST: &str = "list_llmobs_projects";
 const GET: &str = "get_llmobs_project";
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 1_000;
+const MAX_TEXT_CHARS: usize = 500;
 
 pub(super) const LIST_TOOL: Tool = Tool {
     name: LIST,
     title: "List projects",
-    description: "List LLM observability projects, the newest first, with their ids: projects hold \
+    description: "List LLM observability projects, newest first, with their ids: projects contain \
         datasets and experiments. Filter by exact name or id.",
     toolset: "llmobs",
     access: Access::Read,
@@ -44,121 +47,107 @@ pub(super) const GET_TOOL: Tool = Tool {
 #[derive(Deserialize, JsonSchema)]
 struct ListArguments {
     /// Exact name.
-    project_name: Option<Text>,
+    project_name: Option<String>,
     /// Project UUID.
-    project_id: Option<Text>,
+    project_id: Option<String>,
     /// Rows. Default 50, at most 1000.
-    limit: Option<Count>,
+    limit: Option<usize>,
     /// next_cursor of the previous answer.
-    cursor: Option<Text>,
+    cursor: Option<String>,
     /// Size of the answer in tokens.
-    max_tokens: Option<Count>,
+    max_tokens: Option<usize>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct GetArguments {
     /// Project UUID.
-    project_id: Option<Text>,
+    project_id: Option<String>,
     /// Exact name.
-    project_name: Option<Text>,
+    project_name: Option<String>,
 }
 
 async fn list(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: ListArguments = args::parse(LIST, arguments)?;
-    let text = |value: &Option<Text>| value.as_ref().map(|text| text.0.clone());
-    let (id, name) = (text(&arguments.project_id), text(&arguments.project_name));
-    let question = format!("{id:?} {name:?}");
-    let limit = arguments.limit.map_or(DEFAULT_LIMIT, |count| count.0);
-    let cursor = arguments.cursor.as_ref().map(|cursor| cursor.0.as_str());
-    let place = Place::read(
-        LIST,
-        cursor,
-        &[&question],
-        limit.clamp(1, MAX_LIMIT),
-        || json!({}),
-    )?;
-    let list = ListQuery {
+    let (id, name) = (arguments.project_id, arguments.project_name);
+    let request = [format!("{id:?}"), format!("{name:?}")];
+    let list = ListRequest::new(LIST, request, json!({}));
+    let limit = arguments.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
+    let position = UpstreamPosition::read(&list, arguments.cursor.as_deref(), limit)?;
+    let filter = ListQuery {
         id,
         name,
-        limit: place.l,
-        cursor: place.u.clone(),
+        limit: position.page_size,
+        cursor: position.upstream_token.clone(),
     };
-    let page = context.client.projects(&list).await?;
+    let page = context.client.projects(&filter).await?;
     let mut notes = Notes::default();
-    if page.rows.is_empty() && list.cursor.is_none() {
-        notes.add(if list.id.is_some() || list.name.is_some() {
-            "no project matches; names are exact: call again without filters to see all"
+    if page.rows.is_empty() && filter.cursor.is_none() {
+        notes.add(if filter.id.is_some() || filter.name.is_some() {
+            "no project matches; names are exact: call again without filters to see all projects"
         } else {
-            "there are no projects yet: the SDK makes one when an experiment or dataset is made"
+            "there are no projects yet: the SDK creates one with an experiment or dataset"
         });
     }
-    let values = page
-        .rows
-        .iter()
-        .map(|project| row(project).into())
-        .collect();
-    let rows = place.rows(values, page.next_cursor.as_deref());
-    Paged::list(Keys::default(), "projects", rows, notes).fit(arguments.max_tokens)
+    let rows = page.rows.iter().map(row).collect();
+    upstream_page(&list, &position, "projects", rows, page.next_cursor, notes)
+        .write(Budget::of_answer(arguments.max_tokens))
 }
 
 async fn get(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: GetArguments = args::parse(GET, arguments)?;
-    let text = |value: &Option<Text>| value.as_ref().map(|text| text.0.clone());
-    let (id, name) = (text(&arguments.project_id), text(&arguments.project_name));
+    let (id, name) = (arguments.project_id, arguments.project_name);
     if id.is_none() && name.is_none() {
         return Err(ToolError::arguments(
             "get_llmobs_project needs project_id or project_name",
-            "list_llmobs_projects shows both",
+            "list_llmobs_projects lists both",
         )
         .example(LIST, json!({})));
     }
-    let list = ListQuery {
+    let filter = ListQuery {
         id: id.clone(),
         name: name.clone(),
         limit: 10,
         cursor: None,
     };
-    let page = context.client.projects(&list).await?;
-    let found = page.rows.iter().find(|project| {
+    let page = context.client.projects(&filter).await?;
+    let project = page.rows.iter().find(|project| {
         id.as_ref().is_none_or(|id| *id == project.id)
             && name.as_ref().is_none_or(|name| *name == project.name)
     });
-    match found {
-        Some(project) => Single::fit(row(project), &Notes::default(), None),
+    match project {
+        Some(project) => write_object(row(project), &Notes::default(), Budget::of_answer(None)),
         None => Err(not_found(context, &name.or(id).unwrap_or_default()).await),
     }
 }
 
-/// The refusal of a project that is not there, with those that are.
-async fn not_found(context: &ToolContext, asked: &str) -> ToolError {
+/// The error for an unknown project, with the names of existing projects.
+async fn not_found(context: &ToolContext, id_or_name: &str) -> ToolError {
     let all = ListQuery {
         limit: 200,
         ..ListQuery::default()
     };
-    // Only a hint hangs on it.
+    // The list only improves the hint: if it fails, the error is the same without it.
     let rows = match context.client.projects(&all).await {
         Ok(page) => page.rows,
         Err(_) => Vec::new(),
     };
+    let names = rows.iter().map(|project| project.name.as_str());
     ToolError::new(
         Some(404),
-        format!("project not found: {}", candidate(asked)),
-        "names are exact; `candidates` holds names that exist, the nearest first",
+        format!("project not found: {}", candidate(id_or_name)),
+        "names are exact; `candidates` lists existing names, nearest first",
     )
     .example(LIST, json!({}))
-    .candidates(rank(
-        asked,
-        rows.iter().map(|project| project.name.as_str()),
-    ))
+    .candidates(rank(id_or_name, names))
 }
 
-fn row(project: &Project) -> Keys {
-    let mut keys = Keys::default();
-    keys.put("id", project.id.as_str());
-    keys.put("name", cut_middle(&project.name, 200));
-    let text = |value: &Option<String>| value.as_ref().map(|text| cut_middle(text, 500));
-    keys.some("description", text(&project.description));
-    keys.some("created_at", text(&project.created_at));
-    keys.some("updated_at", text(&project.updated_at));
-    keys
+fn row(project: &Project) -> JsonObject {
+    let text = |text: &Option<String>| text.as_ref().map(|text| cut_middle(text, MAX_TEXT_CHARS));
+    let mut row = JsonObject::default();
+    row.set("id", project.id.as_str());
+    row.set("name", cut_middle(&project.name, MAX_NAME_CHARS));
+    row.set_unless_empty("description", text(&project.description));
+    row.set_unless_empty("created_at", text(&project.created_at));
+    row.set_unless_empty("updated_at", text(&project.updated_at));
+    row
 }

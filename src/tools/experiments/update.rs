@@ -4,13 +4,15 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Keys;
-use super::paged::Single;
-use crate::render::candidate;
+use super::loading::write_error;
+use crate::render::Budget;
 use crate::tools::answer::Notes;
-use crate::tools::args::{self, Object, Text};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
-use datadog_llmobs::{ClientError, ExperimentChange};
+use crate::tools::args;
+use crate::tools::error::ToolError;
+use crate::tools::object::JsonObject;
+use crate::tools::page::write_object;
+use crate::tools::tool::{Access, Tool, ToolContext};
+use datadog_llmobs::ExperimentChange;
 
 const NAME: &str = "update_llmobs_experiment";
 const STATUSES: [&str; 4] = ["running", "completed", "failed", "interrupted"];
@@ -19,8 +21,8 @@ pub(super) const TOOL: Tool = Tool {
     name: NAME,
     title: "Update experiment",
     description: "Change an LLM experiment: status (running, completed, failed, interrupted), \
-        error, name, description, metadata. metadata replaces all of the old one. What is left out \
-        stays as it is.",
+        error, name, description, metadata. metadata replaces all existing metadata. Fields that \
+        are not sent stay unchanged.",
     toolset: "llmobs",
     access: Access::Write {
         destructive: true,
@@ -33,36 +35,38 @@ pub(super) const TOOL: Tool = Tool {
 #[derive(Deserialize, JsonSchema)]
 struct Arguments {
     /// Experiment UUID.
-    experiment_id: Text,
+    experiment_id: String,
     /// New run name.
-    name: Option<Text>,
+    name: Option<String>,
     /// New description.
-    description: Option<Text>,
+    description: Option<String>,
     /// Replaces the metadata.
-    metadata: Option<Object>,
+    metadata: Option<Map<String, Value>>,
     /// running, completed, failed or interrupted.
-    status: Option<Text>,
+    status: Option<String>,
     /// Why it failed.
-    error: Option<Text>,
+    error: Option<String>,
 }
 
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let example = json!({"experiment_id": "<experiment id>", "status": "completed"});
     let arguments: Arguments = args::parse_strict(NAME, arguments, example.clone())?;
-    let id = arguments.experiment_id.0;
-    let text = |value: Option<Text>| value.map(|text| text.0);
+    let id = arguments.experiment_id;
     let change = ExperimentChange {
-        name: text(arguments.name),
-        description: text(arguments.description),
-        metadata: arguments.metadata.map(|object| object.0),
-        status: text(arguments.status).map(|status| status.to_lowercase()),
-        error: text(arguments.error),
+        name: arguments.name,
+        description: arguments.description,
+        metadata: arguments.metadata,
+        status: arguments.status.map(|status| status.to_lowercase()),
+        error: arguments.error,
     };
-    let wrong_status = |status: &String| !STATUSES.contains(&status.as_str());
-    if change.status.as_ref().is_some_and(wrong_status) {
+    let status = change.status.as_deref();
+    if status.is_some_and(|status| !STATUSES.contains(&status)) {
         return Err(ToolError::arguments(
-            "status is not one that an experiment can have; nothing was written",
-            format!("it is one of {}", STATUSES.join(", ")),
+            format!(
+                "status must be one of {}; nothing was written",
+                STATUSES.join(", ")
+            ),
+            "send one of these, or leave status out",
         )
         .example(NAME, example));
     }
@@ -74,33 +78,23 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         ("error", change.error.is_some()),
     ]
     .into_iter()
-    .filter_map(|(name, given)| given.then_some(name))
+    .filter_map(|(name, sent)| sent.then_some(name))
     .collect();
     if fields.is_empty() {
         return Err(ToolError::arguments(
-            "no field to change was sent; nothing was written",
+            "the call changes no field; nothing was written",
             "send at least one of name, description, metadata, status, error",
         )
         .example(NAME, example));
     }
-    match context.client.update_experiment(&id, &change).await {
-        Ok(()) => {}
-        Err(ClientError::ExperimentNotFound(_)) => {
-            return Err(ToolError::new(
-                Some(404),
-                format!(
-                    "experiment not found: {}; nothing was written",
-                    candidate(&id)
-                ),
-                "list_llmobs_experiments gives the ids of a project's experiments",
-            )
-            .example("list_llmobs_projects", json!({})));
-        }
-        Err(error) => return Err(error.into()),
-    }
-    let mut keys = Keys::default();
-    keys.put("experiment_id", id);
-    keys.put("updated_fields", fields);
-    keys.put("status", "ok");
-    Single::fit(keys, &Notes::default(), None)
+    let written = context.client.update_experiment(&id, &change).await;
+    written.map_err(|error| {
+        let hint = "list_llmobs_experiments lists the experiments of a project";
+        write_error(error, &id, hint)
+    })?;
+    let mut answer = JsonObject::default();
+    answer.set("experiment_id", id);
+    answer.set("updated_fields", fields);
+    answer.set("status", "ok");
+    write_object(answer, &Notes::default(), Budget::of_answer(None))
 }

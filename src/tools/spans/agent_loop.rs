@@ -1,21 +1,26 @@
-//! `get_llmobs_agent_loop`: what an agent did, decision by decision.
+//! `get_llmobs_agent_loop`: the iterations of an agent.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{OpenTrace, open};
-use crate::render::{Budget, Shrink, cut_middle, fit, to_json};
-use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
-use crate::tools::args::{self, Count, Text, When};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
-use llmobs_core::analysis::agent_loop::{AgentLoop, TimelineEntry, agent_loop, truncate_texts};
+use super::opened_trace::{OpenedTrace, span_not_found};
+use crate::render::{cut_middle, json_chars};
+use crate::tools::args::{self, PageArgs};
+use crate::tools::error::ToolError;
+use crate::tools::object::JsonObject;
+use crate::tools::page::{ListRequest, Page};
+use crate::tools::tool::{Access, Tool, ToolContext};
+use llmobs_core::analysis::agent_loop::{AgentLoop, Iteration, agent_loop, truncate_texts};
 use llmobs_core::analysis::tree::TraceTree;
 use llmobs_core::model::SpanKind;
 
 const NAME: &str = "get_llmobs_agent_loop";
-const DEFAULT_CONTENT_LENGTH: usize = 2_000;
-const MIN_CONTENT_LENGTH: usize = 80;
+const DEFAULT_CONTENT_CHARS: usize = 2_000;
+const MIN_CONTENT_CHARS: usize = 80;
+const MAX_NAME_CHARS: usize = 200;
+/// No iteration has fewer characters of JSON.
+const MIN_ITERATION_CHARS: usize = 150;
 
 pub(super) const TOOL: Tool = Tool {
     name: NAME,
@@ -24,8 +29,8 @@ pub(super) const TOOL: Tool = Tool {
         with its text, the tools it called, their arguments and results, errors, tokens, cost and \
         duration, then the conversation as a timeline. Understands nested frameworks (LangGraph, \
         OpenAI Agents, Pydantic AI), hand-offs and sub-agents, and traces without an agent span. \
-        repeated_calls shows an agent going in circles. span_id chooses an agent; without it the \
-        outermost agents are followed.",
+        repeated_calls shows an agent that repeats itself. span_id selects an agent; without it \
+        the outermost agents are followed.",
     toolset: "llmobs",
     access: Access::Read,
     schema: args::schema::<Arguments>,
@@ -35,126 +40,107 @@ pub(super) const TOOL: Tool = Tool {
 #[derive(Deserialize, JsonSchema)]
 struct Arguments {
     /// LLM Observability trace id.
-    trace_id: Text,
-    /// Span of the agent to follow; any span works: the loop below it.
-    span_id: Option<Text>,
+    trace_id: String,
+    /// Span of the agent to follow, or any other span: its subtree is followed.
+    span_id: Option<String>,
     /// Characters per text. Default 2000.
-    max_content_length: Option<Count>,
-    /// Start of the time window.
-    from: Option<When>,
-    /// End of the time window.
-    to: Option<When>,
-    /// Size of the answer in tokens. Default 8000, at most 20000.
-    max_tokens: Option<Count>,
-    /// next_cursor of the previous answer.
-    cursor: Option<Text>,
-}
-
-#[derive(Serialize)]
-struct Answer<'t> {
+    max_content_length: Option<usize>,
     #[serde(flatten)]
-    followed: AgentLoop<'t>,
-    next_cursor: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    window: Option<Window>,
-    #[serde(skip_serializing_if = "Notes::is_empty")]
-    notes: Notes,
-    #[serde(skip)]
-    question: [String; 3],
-    #[serde(skip)]
-    first: usize,
+    page: PageArgs,
 }
 
-impl Shrink for Answer<'_> {
-    fn part_sizes(&self) -> impl Iterator<Item = usize> {
-        let size =
-            |text: Result<String, _>| text.map_or(0, |text: String| text.chars().count() + 1);
-        // The timeline goes through the iterations in their order.
-        let mut said = self.followed.timeline.iter().peekable();
-        let iterations = self.followed.iterations.iter().enumerate();
-        iterations.map(move |(part, iteration)| {
-            let mut total = size(to_json(iteration));
-            // What was said before the first decision is shown with it.
-            let belongs =
-                |entry: &&TimelineEntry<'_>| entry.iteration.saturating_sub(self.first + 1) <= part;
-            while let Some(entry) = said.next_if(belongs) {
-                total += size(to_json(entry));
-            }
-            total
-        })
-    }
-
-    fn keep(&mut self, count: usize) {
-        self.followed.iterations.truncate(count);
-        let shown = self.first + self.followed.iterations.len();
-        let first = self.first;
-        self.followed
-            .timeline
-            .retain(|entry| entry.iteration <= shown && (first == 0 || entry.iteration > first));
-        let question: Vec<&str> = self.question.iter().map(String::as_str).collect();
-        self.next_cursor =
-            (shown < self.followed.total_iterations).then(|| offset_cursor(shown, &question));
-    }
+/// An iteration, with the size of its entries in the timeline.
+struct IterationRow<'t> {
+    iteration: Iteration<'t>,
+    timeline_chars: usize,
 }
 
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: Arguments = args::parse(NAME, arguments)?;
-    let trace_id = &arguments.trace_id.0;
-    let (from, to) = (arguments.from.as_ref(), arguments.to.as_ref());
-    let mut opened = open(context, NAME, trace_id, from, to).await?;
-    let start = arguments.span_id.as_ref().map(|id| id.0.as_str());
+    let (trace_id, page) = (&arguments.trace_id, &arguments.page);
+    let mut trace = OpenedTrace::open(context, NAME, trace_id, page.window()).await?;
+    let start = arguments.span_id.as_deref();
     if let Some(id) = start
-        && opened.loaded.tree.find(id).is_none()
+        && trace.loaded.tree.find(id).is_none()
     {
-        return Err(agent_not_found(trace_id, id, &opened.structure()));
+        return Err(agent_not_found(trace_id, id, &trace.tree()));
     }
-    let budget = Budget::asked(
-        arguments.max_tokens.map(|count| count.0),
-        Budget::MAX_TOKENS,
-    );
-    let length = arguments
+    let content_chars = arguments
         .max_content_length
-        .map_or(DEFAULT_CONTENT_LENGTH, |count| {
-            count.0.max(MIN_CONTENT_LENGTH)
-        });
-    let question = [
-        trace_id.clone(),
-        start.unwrap_or_default().to_owned(),
-        length.to_string(),
+        .map_or(DEFAULT_CONTENT_CHARS, |chars| chars.max(MIN_CONTENT_CHARS));
+    let request = [
+        trace_id,
+        start.unwrap_or_default(),
+        &content_chars.to_string(),
     ];
-    let first = {
-        let parts: Vec<&str> = question.iter().map(String::as_str).collect();
-        let cursor = arguments.cursor.as_ref().map(|cursor| cursor.0.as_str());
-        read_offset(NAME, cursor, &parts, || json!({"trace_id": trace_id}))?
-    };
+    let list = ListRequest::new(NAME, request, json!({"trace_id": trace_id}));
+    let first = list.offset(page.cursor.as_deref())?;
 
-    let tree = opened.whole(context).await?;
-    let OpenTrace {
-        window, mut notes, ..
-    } = opened;
-    let mut followed = agent_loop(&tree, start.and_then(|id| tree.find(id)));
-    followed.agent_name = cut_middle(&followed.agent_name, 200);
-    notes.extend(std::mem::take(&mut followed.notes));
-    followed
-        .iterations
-        .drain(..first.min(followed.iterations.len()));
-    let mut answer = Answer {
-        followed,
-        next_cursor: None,
-        window,
-        notes,
-        question,
-        first,
+    let tree = trace.tree_with_content(context).await?;
+    let mut agent_loop = agent_loop(&tree, start.and_then(|id| tree.find(id)));
+    agent_loop.agent_name = cut_middle(&agent_loop.agent_name, MAX_NAME_CHARS);
+    trace.notes.extend(std::mem::take(&mut agent_loop.notes));
+    // Iterations that cannot fit are removed first, so that their texts are not cut in vain.
+    let max_iterations = page.budget().chars() / MIN_ITERATION_CHARS + 1;
+    keep_iterations(&mut agent_loop, first, max_iterations);
+    truncate_texts(&mut agent_loop, content_chars);
+    let rows = iteration_rows(&mut agent_loop, first);
+    let total = agent_loop.total_iterations;
+    let timeline = std::mem::take(&mut agent_loop.timeline);
+    let frame = match serde_json::to_value(&agent_loop)? {
+        Value::Object(frame) => frame,
+        _ => Map::new(),
     };
-    // No iteration is shorter than this; what cannot fit need not be cut to size.
-    answer.keep(budget.chars() / 150 + 1);
-    truncate_texts(&mut answer.followed, length);
-    Ok(fit(answer, budget)?)
+    let row_chars = |row: &IterationRow<'_>| json_chars(&row.iteration) + 1 + row.timeline_chars;
+    Page::custom(JsonObject::default(), rows, row_chars, |rows, _| {
+        let iterations: Vec<&Iteration<'_>> = rows.iter().map(|row| &row.iteration).collect();
+        let last = first + rows.len();
+        let entries = timeline.iter().filter(|entry| entry.iteration <= last);
+        let mut keys = JsonObject(frame.clone());
+        keys.set("iterations", json!(iterations));
+        keys.set("timeline", json!(entries.collect::<Vec<_>>()));
+        keys.0
+    })
+    .next_offset(&list, first, total)
+    .tail(trace.tail())
+    .notes(trace.notes)
+    .write(page.budget())
 }
 
-/// The refusal of a span to start from, with the agents that the trace has.
+/// Removes all iterations except `count` after the first `first`, and their timeline entries.
+fn keep_iterations(agent_loop: &mut AgentLoop<'_>, first: usize, count: usize) {
+    let iterations = &mut agent_loop.iterations;
+    iterations.drain(..first.min(iterations.len()));
+    iterations.truncate(count);
+    let last = first + iterations.len();
+    agent_loop
+        .timeline
+        .retain(|entry| entry.iteration <= last && (first == 0 || entry.iteration > first));
+}
+
+/// Takes the iterations, each with the size of its timeline entries. Entries before the first
+/// decision belong to the first iteration.
+fn iteration_rows<'t>(agent_loop: &mut AgentLoop<'t>, first: usize) -> Vec<IterationRow<'t>> {
+    let iterations = std::mem::take(&mut agent_loop.iterations);
+    let mut rows: Vec<IterationRow<'t>> = iterations
+        .into_iter()
+        .map(|iteration| IterationRow {
+            iteration,
+            timeline_chars: 0,
+        })
+        .collect();
+    for entry in &agent_loop.timeline {
+        if let Some(row) = rows.get_mut(entry.iteration.saturating_sub(first + 1)) {
+            row.timeline_chars += json_chars(entry) + 1;
+        }
+    }
+    rows
+}
+
+/// The error for an unknown start span, with the agents of the trace.
 fn agent_not_found(trace_id: &str, span_id: &str, tree: &TraceTree) -> ToolError {
-    let mut error = super::span_not_found(NAME, trace_id, &[span_id.to_owned()], tree);
+    let error = span_not_found(NAME, trace_id, &[span_id.to_owned()], tree)
+        .example(NAME, json!({"trace_id": trace_id}));
     let agents: Vec<&str> = tree
         .preorder()
         .iter()
@@ -162,11 +148,13 @@ fn agent_not_found(trace_id: &str, span_id: &str, tree: &TraceTree) -> ToolError
         .filter(|node| *tree.kind(*node) == SpanKind::Agent)
         .map(|node| tree.span(node).span_id.as_str())
         .collect();
-    if !agents.is_empty() {
-        error.hint = "the trace exists and has no such span; `candidates` holds its agents, and \
-                      without span_id the outermost ones are followed"
-            .to_owned();
-        error = error.candidates(agents);
+    if agents.is_empty() {
+        return error;
     }
-    error.example(NAME, json!({"trace_id": trace_id}))
+    error
+        .hint(
+            "the trace exists but does not contain this span; `candidates` lists its agents; \
+             without span_id the outermost agents are followed",
+        )
+        .candidates(agents)
 }

@@ -1,25 +1,30 @@
-//! `get_llmobs_span_details`: everything about spans but their content.
+//! `get_llmobs_span_details`: everything about spans except their content.
 
 use std::collections::HashMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::opened_trace::{OpenedTrace, find_spans, trace_url};
 use super::summary::{evaluations, llm_info, metrics, parent_id, tags};
-use super::{OpenTrace, asked_spans, open, trace_url};
-use crate::render::{Budget, Shrink, cut_middle, fit, to_json};
-use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
-use crate::tools::args::{self, Count, Ids, Text, When};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
+use crate::render::cut_middle;
+use crate::tools::args::{self, IdList, PageArgs};
+use crate::tools::error::ToolError;
+use crate::tools::object::JsonObject;
+use crate::tools::page::{ListRequest, Page};
+use crate::tools::tool::{Access, Tool, ToolContext};
 use datadog_llmobs::{Gap, LoadedTrace, SpanSelection};
 use llmobs_core::analysis::content::{ContentField, content_info};
 use llmobs_core::analysis::tree::{NodeId, TraceTree};
-use llmobs_core::model::{Span, SpanError, SpanId, SpanKind, TraceId};
+use llmobs_core::model::{Span, SpanError, SpanId, SpanKind};
 
 const NAME: &str = "get_llmobs_span_details";
-/// Children that a row names; the rest is counted.
+/// Children whose ids a row lists; the others are only counted.
 const MAX_CHILDREN: usize = 50;
+const MAX_STACK_CHARS: usize = 6_000;
+/// No row has fewer characters of JSON.
+const MIN_ROW_CHARS: usize = 500;
 
 pub(super) const TOOL: Tool = Tool {
     name: NAME,
@@ -37,275 +42,183 @@ pub(super) const TOOL: Tool = Tool {
 #[derive(Deserialize, JsonSchema)]
 struct Arguments {
     /// LLM Observability trace id.
-    trace_id: Text,
+    trace_id: String,
     /// Spans of that trace.
-    span_ids: Ids,
-    /// Start of the time window.
-    from: Option<When>,
-    /// End of the time window.
-    to: Option<When>,
-    /// Size of the answer in tokens. Default 8000, at most 20000.
-    max_tokens: Option<Count>,
-    /// next_cursor of the previous answer.
-    cursor: Option<Text>,
+    span_ids: IdList,
+    #[serde(flatten)]
+    page: PageArgs,
 }
-
-#[derive(Serialize)]
-struct Answer {
-    spans: Vec<Details>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    missing_span_ids: Vec<String>,
-    next_cursor: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    window: Option<Window>,
-    #[serde(skip_serializing_if = "Notes::is_empty")]
-    notes: Notes,
-    #[serde(skip)]
-    question: Vec<String>,
-    #[serde(skip)]
-    first: usize,
-    #[serde(skip)]
-    total: usize,
-}
-
-impl Shrink for Answer {
-    fn part_sizes(&self) -> impl Iterator<Item = usize> {
-        self.spans
-            .iter()
-            .map(|row| to_json(row).map_or(0, |text| text.chars().count()))
-    }
-
-    fn keep(&mut self, count: usize) {
-        self.spans.truncate(count);
-        let shown = self.first + self.spans.len();
-        let question: Vec<&str> = self.question.iter().map(String::as_str).collect();
-        self.next_cursor = (shown < self.total).then(|| offset_cursor(shown, &question));
-    }
-}
-
-#[derive(Serialize)]
-struct Details {
-    span_id: SpanId,
-    trace_id: TraceId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    apm_trace_id: Option<String>,
-    parent_id: String,
-    children_ids: Vec<SpanId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    children_count: Option<usize>,
-    name: String,
-    span_kind: SpanKind,
-    ml_app: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session_id: Option<String>,
-    status: &'static str,
-    start_ms: i64,
-    duration_ms: f64,
-    error: Option<ErrorDetails>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    llm_info: Option<Map<String, Value>>,
-    metrics: Map<String, Value>,
-    evaluations: Map<String, Value>,
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    feedback: Map<String, Value>,
-    content_info: Map<String, Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt: Option<Map<String, Value>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    intent: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    collection_errors: Vec<String>,
-    tags: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_url: Option<String>,
-}
-
-/// What a failed span said.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct ErrorDetails {
-    #[serde(rename = "type")]
-    error_type: String,
-    message: String,
-    stack: String,
-}
-
-impl ErrorDetails {
-    /// The error with its stack within `max_stack` characters.
-    pub(super) fn new(error: &SpanError, max_stack: usize) -> Self {
-        Self {
-            error_type: error.error_type.clone(),
-            message: error.message.clone(),
-            stack: cut_middle(&error.stack, max_stack),
-        }
-    }
-}
-
-const MAX_STACK: usize = 6_000;
 
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: Arguments = args::parse(NAME, arguments)?;
-    let trace_id = &arguments.trace_id.0;
-    let (from, to) = (arguments.from.as_ref(), arguments.to.as_ref());
-    let mut opened = open(context, NAME, trace_id, from, to).await?;
-    let tree = opened.structure();
-    let OpenTrace {
-        loaded,
-        window,
-        mut notes,
-    } = opened;
-    let budget = Budget::asked(
-        arguments.max_tokens.map(|count| count.0),
-        Budget::MAX_TOKENS,
-    );
+    let Arguments {
+        trace_id,
+        span_ids,
+        page,
+    } = &arguments;
+    let mut trace = OpenedTrace::open(context, NAME, trace_id, page.window()).await?;
+    let tree = trace.tree();
+    let (nodes, missing) = find_spans(NAME, trace_id, &tree, span_ids)?;
+    let request = std::iter::once(trace_id).chain(span_ids.iter()).cloned();
+    let example = json!({"trace_id": trace_id, "span_ids": **span_ids});
+    let list = ListRequest::new(NAME, request, example);
+    let first = list.offset(page.cursor.as_deref())?;
+    // Content of spans that cannot fit is not read.
+    let max_rows = page.budget().chars() / MIN_ROW_CHARS + 1;
+    let total = nodes.len();
+    let nodes = nodes.into_iter().skip(first).take(max_rows).collect();
+    let rows = read_rows(context, &mut trace, &tree, nodes).await?;
+    let tail = trace.tail();
+    Page::custom(
+        JsonObject::default(),
+        rows,
+        crate::render::json_chars,
+        |rows, _| {
+            let mut keys = JsonObject::default();
+            keys.set("spans", json!(rows));
+            keys.set_unless_empty("missing_span_ids", missing.clone());
+            keys.0
+        },
+    )
+    .next_offset(&list, first, total)
+    .tail(tail)
+    .notes(trace.notes)
+    .write(page.budget())
+}
 
-    let (nodes, missing) = asked_spans(NAME, trace_id, &tree, &arguments.span_ids.0)?;
-    let mut question = vec![trace_id.clone()];
-    question.extend(arguments.span_ids.0);
-    let first = {
-        let parts: Vec<&str> = question.iter().map(String::as_str).collect();
-        let cursor = arguments.cursor.as_ref().map(|cursor| cursor.0.as_str());
-        read_offset(
-            NAME,
-            cursor,
-            &parts,
-            || json!({"trace_id": trace_id, "span_ids": parts.get(1..)}),
-        )?
-    };
-    // No row is shorter than this: content of spans that cannot fit is not read.
-    let page: Vec<NodeId> = nodes
-        .iter()
-        .copied()
-        .skip(first)
-        .take(budget.chars() / 500 + 1)
-        .collect();
-    let ids: Vec<SpanId> = page
+async fn read_rows(
+    context: &ToolContext,
+    trace: &mut OpenedTrace,
+    tree: &TraceTree,
+    nodes: Vec<NodeId>,
+) -> Result<Vec<JsonObject>, ToolError> {
+    let ids: Vec<SpanId> = nodes
         .iter()
         .map(|node| tree.span(*node).span_id.clone())
         .collect();
-    let contents = context
-        .client
-        .contents(&loaded, SpanSelection::Spans(&ids))
-        .await?;
-    notes.gaps(&contents.gaps);
-    let (errors, gaps) = if page.iter().any(|node| tree.span(*node).is_error()) {
-        context.client.error_details(&loaded).await?
+    let (client, loaded) = (&context.client, &trace.loaded);
+    let contents = client.contents(loaded, SpanSelection::Spans(&ids)).await?;
+    trace.notes.add_gaps(&contents.gaps);
+    let has_error = nodes.iter().any(|node| tree.span(*node).is_error());
+    let (errors, gaps) = if has_error {
+        client.error_details(loaded).await?
     } else {
         (HashMap::new(), Vec::new())
     };
-    notes.gaps(&gaps);
-
-    let mut rows = Vec::with_capacity(page.len());
-    for node in page {
-        let structure = tree.span(node);
-        let mut full = contents.with_content(structure).as_ref().clone();
-        notes.gaps(&fill_unlisted(context, &loaded, &mut full, None).await?);
-        let error = errors.get(&structure.span_id).or(structure.error.as_ref());
-        rows.push(details(context, &tree, node, &full, error));
+    trace.notes.add_gaps(&gaps);
+    let mut rows = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let span = tree.span(node);
+        let mut full = contents.with_content(span).as_ref().clone();
+        let gaps = fill_missing_content(context, loaded, &mut full, None).await?;
+        trace.notes.add_gaps(&gaps);
+        let error = errors.get(&span.span_id).or(span.error.as_ref());
+        rows.push(row(context, tree, node, &full, error));
     }
-    let mut answer = Answer {
-        spans: rows,
-        missing_span_ids: missing,
-        next_cursor: None,
-        window,
-        notes,
-        question,
-        first,
-        total: nodes.len(),
-    };
-    answer.keep(usize::MAX);
-    Ok(fit(answer, budget)?)
+    Ok(rows)
 }
 
-/// Asks apart for content that the documented answer of the site leaves out and the page did not
-/// bring: where the kind of span has such content, and for the field that was asked for by name.
-pub(super) async fn fill_unlisted(
+/// Reads content that the documented answer of a site lacks and the page did not contain: if spans
+/// of this kind have such content, or if `requested` names the field.
+pub(super) async fn fill_missing_content(
     context: &ToolContext,
     trace: &LoadedTrace,
     span: &mut Span,
-    asked: Option<ContentField>,
+    requested: Option<ContentField>,
 ) -> Result<Vec<Gap>, ToolError> {
+    let client = &context.client;
     let mut gaps = Vec::new();
     let has_documents = matches!(span.kind, SpanKind::Retrieval | SpanKind::Embedding);
-    if (has_documents || asked == Some(ContentField::Documents)) && span.documents().is_empty() {
-        let (value, gap) = context
-            .client
-            .field(trace, &span.span_id, "documents")
-            .await?;
+    if (has_documents || requested == Some(ContentField::Documents)) && span.documents().is_empty()
+    {
+        let (value, gap) = client.field(trace, &span.span_id, "documents").await?;
         gaps.extend(gap);
         if let Some(Value::Array(documents)) = value {
-            let side = if span.kind == SpanKind::Embedding {
+            let io = if span.kind == SpanKind::Embedding {
                 &mut span.input
             } else {
                 &mut span.output
             };
-            side.documents = documents;
+            io.documents = documents;
         }
     }
     let has_expected = span.kind == SpanKind::Experiment;
-    if (has_expected || asked == Some(ContentField::ExpectedOutput))
+    if (has_expected || requested == Some(ContentField::ExpectedOutput))
         && span.expected_output.is_none()
     {
-        let (value, gap) = context
-            .client
-            .field(trace, &span.span_id, "expected_output")
-            .await?;
+        let field = client.field(trace, &span.span_id, "expected_output");
+        let (value, gap) = field.await?;
         gaps.extend(gap);
         span.expected_output = value;
     }
     Ok(gaps)
 }
 
-fn details(
+fn row(
     context: &ToolContext,
     tree: &TraceTree,
     node: NodeId,
     full: &Span,
     error: Option<&SpanError>,
-) -> Details {
+) -> JsonObject {
     let span = tree.span(node);
     let children = tree.children(node);
-    Details {
-        span_id: span.span_id.clone(),
-        trace_id: span.trace_id.clone(),
-        apm_trace_id: span.apm_trace_id.clone(),
-        parent_id: parent_id(span),
-        children_ids: children
-            .iter()
-            .take(MAX_CHILDREN)
-            .map(|child| tree.span(*child).span_id.clone())
-            .collect(),
-        children_count: (children.len() > MAX_CHILDREN).then_some(children.len()),
-        name: span.name.clone(),
-        span_kind: span.kind.clone(),
-        ml_app: span.ml_app.clone(),
-        service: span.service.clone(),
-        session_id: span.session_id.clone(),
-        status: span.status.as_str(),
-        start_ms: span.start_ms(),
-        duration_ms: span.duration_ms(),
-        error: error
-            .filter(|error| !error.is_empty())
-            .map(|error| ErrorDetails::new(error, MAX_STACK)),
-        llm_info: llm_info(span),
-        metrics: metrics(span),
-        evaluations: evaluations(&span.evaluations),
-        feedback: evaluations(&span.feedback),
-        content_info: content_info(full),
-        prompt: full.input.prompt.as_ref().and_then(prompt),
-        intent: span.intent.clone(),
-        collection_errors: span.collection_errors.clone(),
-        tags: tags(span),
-        trace_url: trace_url(context, span.trace_id.as_str()),
+    let children_ids: Vec<&SpanId> = children
+        .iter()
+        .take(MAX_CHILDREN)
+        .map(|child| &tree.span(*child).span_id)
+        .collect();
+    let mut row = JsonObject::default();
+    row.set("span_id", span.span_id.as_str());
+    row.set("trace_id", span.trace_id.as_str());
+    row.set_some("apm_trace_id", span.apm_trace_id.clone());
+    row.set("parent_id", parent_id(span));
+    row.set("children_ids", json!(children_ids));
+    if children.len() > MAX_CHILDREN {
+        row.set("children_count", children.len());
+    }
+    row.set("name", span.name.as_str());
+    row.set("span_kind", span.kind.as_str());
+    row.set("ml_app", span.ml_app.as_str());
+    row.set_some("service", span.service.clone());
+    row.set_some("session_id", span.session_id.clone());
+    row.set("status", span.status.as_str());
+    row.set("start_ms", span.start_ms());
+    row.set("duration_ms", span.duration_ms());
+    row.set("error", error_details(error, MAX_STACK_CHARS));
+    row.set_some("llm_info", llm_info(span));
+    row.set("metrics", metrics(span));
+    row.set("evaluations", evaluations(&span.evaluations));
+    row.set_unless_empty("feedback", evaluations(&span.feedback));
+    row.set("content_info", content_info(full));
+    row.set_some(
+        "prompt",
+        full.input.prompt.as_ref().and_then(prompt_identity),
+    );
+    row.set_some("intent", span.intent.clone());
+    row.set_unless_empty("collection_errors", span.collection_errors.clone());
+    row.set("tags", tags(span));
+    row.set_some("trace_url", trace_url(context, span.trace_id.as_str()));
+    row
+}
+
+/// Type, message and stack of an error; `null` without one.
+pub(super) fn error_details(error: Option<&SpanError>, max_stack_chars: usize) -> Value {
+    match error.filter(|error| !error.is_empty()) {
+        None => Value::Null,
+        Some(error) => json!({
+            "type": error.error_type,
+            "message": error.message,
+            "stack": cut_middle(&error.stack, max_stack_chars),
+        }),
     }
 }
 
-/// Which prompt it was, without its template.
-fn prompt(prompt: &Value) -> Option<Map<String, Value>> {
-    let named: Map<String, Value> = ["id", "name", "version", "label"]
+/// Id, name, version and label of a prompt, without its template.
+fn prompt_identity(prompt: &Value) -> Option<Map<String, Value>> {
+    let identity: Map<String, Value> = ["id", "name", "version", "label"]
         .into_iter()
         .filter_map(|key| Some((key.to_owned(), prompt.get(key)?.clone())))
         .collect();
-    (!named.is_empty()).then_some(named)
+    (!identity.is_empty()).then_some(identity)
 }

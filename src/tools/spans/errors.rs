@@ -1,36 +1,46 @@
-//! `find_llmobs_error_spans`: what failed in a trace, where it began, and what failed quietly.
+//! `find_llmobs_error_spans`: the failed spans of a trace, the origins of the errors, and soft
+//! errors.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::details::ErrorDetails;
+use super::details::error_details;
+use super::opened_trace::OpenedTrace;
 use super::summary::parent_id;
-use super::{OpenTrace, open};
-use crate::render::{Budget, Shrink, cut_middle, fit, squeeze, to_json};
-use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
-use crate::tools::args::{self, Count, Text, When};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
+use crate::render::{cut_middle, json_chars, squeeze};
+use crate::tools::args::{self, PageArgs};
+use crate::tools::error::ToolError;
+use crate::tools::object::JsonObject;
+use crate::tools::page::{ListRequest, Page};
+use crate::tools::tool::{Access, Tool, ToolContext};
 use llmobs_core::analysis::errors::{ErrorSpan, SoftError, error_spans, soft_errors};
 use llmobs_core::analysis::tree::TraceTree;
-use llmobs_core::model::{SpanId, SpanKind};
+use llmobs_core::model::{Span, SpanId, SpanKind};
 
 const NAME: &str = "find_llmobs_error_spans";
-/// Stacks of origins matter; what merely passed an error on repeats them.
-const ORIGIN_STACK: usize = 4_000;
-const PASSED_STACK: usize = 600;
-const MAX_EVIDENCE: usize = 600;
+/// Characters of the stack of an error origin.
+const MAX_ORIGIN_STACK_CHARS: usize = 4_000;
+/// Characters of the stack of a span that propagates an error: it repeats that of the origin.
+const MAX_PROPAGATED_STACK_CHARS: usize = 600;
+const MAX_EVIDENCE_CHARS: usize = 600;
 const MAX_ANCESTORS: usize = 24;
+const MAX_NAME_CHARS: usize = 200;
+const MAX_ANCESTOR_NAME_CHARS: usize = 100;
+/// No row has fewer characters of JSON.
+const MIN_ROW_CHARS: usize = 80;
+/// Characters of an id in `by_kind`.
+const ID_CHARS: usize = 24;
 
 pub(super) const TOOL: Tool = Tool {
     name: NAME,
     title: "Find error spans",
     description: "Find the errors of one trace and their root cause: every span with status error \
-        with type, message and stack, told apart into origins (is_origin) and spans that only \
-        passed the error on (propagated_from), grouped by span kind. soft_errors lists spans with \
-        status ok whose output says that they failed (isError: true, HTTP status 4xx or 5xx, error \
+        with type, message and stack, separated into origins (is_origin) and spans that only \
+        propagated an error (propagated_from), grouped by span kind. soft_errors lists spans with \
+        status ok whose output reports a failure (isError: true, HTTP status 4xx or 5xx, error \
         objects), each with the evidence.",
     toolset: "llmobs",
     access: Access::Read,
@@ -41,191 +51,126 @@ pub(super) const TOOL: Tool = Tool {
 #[derive(Deserialize, JsonSchema)]
 struct Arguments {
     /// LLM Observability trace id.
-    trace_id: Text,
-    /// Start of the time window.
-    from: Option<When>,
-    /// End of the time window.
-    to: Option<When>,
-    /// Size of the answer in tokens. Default 8000, at most 20000.
-    max_tokens: Option<Count>,
-    /// next_cursor of the previous answer.
-    cursor: Option<Text>,
-}
-
-#[derive(Serialize)]
-struct Answer {
     trace_id: String,
-    error_count: usize,
-    origin_count: usize,
-    soft_error_count: usize,
-    error_spans: Vec<Hard>,
-    soft_errors: Vec<Soft>,
-    by_kind: BTreeMap<SpanKind, Vec<SpanId>>,
-    next_cursor: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    window: Option<Window>,
-    #[serde(skip_serializing_if = "Notes::is_empty")]
-    notes: Notes,
-    #[serde(skip)]
-    first: usize,
-    #[serde(skip)]
-    total: usize,
+    #[serde(flatten)]
+    page: PageArgs,
 }
 
-impl Shrink for Answer {
-    fn part_sizes(&self) -> impl Iterator<Item = usize> {
-        let size = |text: Result<String, _>| text.map_or(0, |text: String| text.chars().count());
-        // The id stands in by_kind once more.
-        let hard = self.error_spans.iter();
-        let soft = self.soft_errors.iter();
-        hard.map(move |row| size(to_json(row)) + 24)
-            .chain(soft.map(move |row| size(to_json(row))))
-    }
-
-    fn keep(&mut self, count: usize) {
-        self.soft_errors
-            .truncate(count.saturating_sub(self.error_spans.len()));
-        self.error_spans.truncate(count);
-        self.by_kind.clear();
-        for row in &self.error_spans {
-            self.by_kind
-                .entry(row.span_kind.clone())
-                .or_default()
-                .push(row.span_id.clone());
-        }
-        let shown = self.first + self.error_spans.len() + self.soft_errors.len();
-        self.next_cursor =
-            (shown < self.total).then(|| offset_cursor(shown, &[self.trace_id.as_str()]));
-    }
-}
-
-#[derive(Serialize)]
-struct Hard {
+/// A failed span or a soft error.
+struct ErrorRow {
+    soft: bool,
     span_id: SpanId,
-    parent_id: String,
-    name: String,
     span_kind: SpanKind,
-    status: &'static str,
-    start_ms: i64,
-    duration_ms: f64,
-    error: Option<ErrorDetails>,
-    is_origin: bool,
-    propagated_from: Option<SpanId>,
-    ancestors: Vec<String>,
+    row: JsonObject,
 }
 
-#[derive(Serialize)]
-struct Soft {
-    span_id: SpanId,
-    name: String,
-    span_kind: SpanKind,
-    start_ms: i64,
-    evidence: Proof,
-}
-
-#[derive(Serialize)]
-struct Proof {
-    path: String,
-    value: Value,
+impl ErrorRow {
+    fn chars(&self) -> usize {
+        let by_kind = if self.soft { 0 } else { ID_CHARS };
+        json_chars(&self.row) + by_kind
+    }
 }
 
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
-    let arguments: Arguments = args::parse(NAME, arguments)?;
-    let trace_id = &arguments.trace_id.0;
-    let (from, to) = (arguments.from.as_ref(), arguments.to.as_ref());
-    let mut opened = open(context, NAME, trace_id, from, to).await?;
-    let budget = Budget::asked(
-        arguments.max_tokens.map(|count| count.0),
-        Budget::MAX_TOKENS,
-    );
-    let first = read_offset(
-        NAME,
-        arguments.cursor.as_ref().map(|cursor| cursor.0.as_str()),
-        &[trace_id],
-        || json!({"trace_id": trace_id}),
-    )?;
-
-    // Soft errors hide in content, and error details may be a question of their own.
-    let tree = opened.whole(context).await?;
-    let OpenTrace { window, notes, .. } = opened;
-
-    let mut hard = error_spans(&tree);
+    let Arguments { trace_id, page } = args::parse(NAME, arguments)?;
+    let mut trace = OpenedTrace::open(context, NAME, &trace_id, page.window()).await?;
+    let list = ListRequest::new(NAME, [trace_id.as_str()], json!({"trace_id": trace_id}));
+    let first = list.offset(page.cursor.as_deref())?;
+    // Soft errors are in the content, and error details may need a request of their own.
+    let tree = trace.tree_with_content(context).await?;
+    let mut failed = error_spans(&tree);
     let soft = soft_errors(&tree);
-    // Origins first: when the answer must be cut, they are what it is asked for.
-    hard.sort_by_key(|found| !found.is_origin);
-    // No row is shorter than this; what cannot fit need not be written down.
-    let most = budget.chars() / 80 + 1;
-    let error_spans = hard.iter().skip(first).take(most);
-    let soft_errors = soft.iter().skip(first.saturating_sub(hard.len()));
-    let mut answer = Answer {
-        trace_id: trace_id.clone(),
-        error_count: hard.len(),
-        origin_count: hard.iter().filter(|found| found.is_origin).count(),
-        soft_error_count: soft.len(),
-        next_cursor: None,
-        by_kind: BTreeMap::new(),
-        window,
-        notes,
-        first,
-        total: hard.len() + soft.len(),
-        error_spans: error_spans.map(|found| Hard::new(&tree, found)).collect(),
-        soft_errors: soft_errors
-            .take(most)
-            .map(|found| Soft::new(&tree, found))
-            .collect(),
-    };
-    answer.keep(most);
-    Ok(fit(answer, budget)?)
+    // Origins first, so that a page that must be cut keeps them.
+    failed.sort_by_key(|error| !error.is_origin);
+    let total = failed.len() + soft.len();
+    let failed_rows = failed.iter().map(|error| failed_span(&tree, error));
+    let soft_rows = soft.iter().map(|error| soft_error(&tree, error));
+    let rows: Vec<ErrorRow> = failed_rows
+        .chain(soft_rows)
+        .skip(first)
+        .take(page.budget().chars() / MIN_ROW_CHARS + 1)
+        .collect();
+    let mut head = JsonObject::default();
+    head.set("trace_id", trace_id.as_str());
+    head.set("error_count", failed.len());
+    let origins = failed.iter().filter(|error| error.is_origin);
+    head.set("origin_count", origins.count());
+    head.set("soft_error_count", soft.len());
+    Page::custom(head, rows, ErrorRow::chars, |rows, _| error_keys(rows).0)
+        .next_offset(&list, first, total)
+        .tail(trace.tail())
+        .notes(trace.notes)
+        .write(page.budget())
 }
 
-impl Hard {
-    fn new(tree: &TraceTree, found: &ErrorSpan) -> Self {
-        let span = tree.span(found.node);
-        let max_stack = if found.is_origin {
-            ORIGIN_STACK
-        } else {
-            PASSED_STACK
-        };
-        let above = found.ancestors.len().saturating_sub(MAX_ANCESTORS);
-        Self {
-            span_id: span.span_id.clone(),
-            parent_id: parent_id(span),
-            name: cut_middle(&span.name, 200),
-            span_kind: span.kind.clone(),
-            status: span.status.as_str(),
-            start_ms: span.start_ms(),
-            duration_ms: span.duration_ms(),
-            error: span
-                .error
-                .as_ref()
-                .filter(|error| !error.is_empty())
-                .map(|error| ErrorDetails::new(error, max_stack)),
-            is_origin: found.is_origin,
-            propagated_from: found
-                .propagated_from
-                .map(|node| tree.span(node).span_id.clone()),
-            ancestors: found
-                .ancestors
-                .iter()
-                .skip(above)
-                .map(|node| cut_middle(&tree.span(*node).name, 100))
-                .collect(),
-        }
+/// `error_spans`, `soft_errors` and `by_kind`.
+fn error_keys(rows: &[ErrorRow]) -> JsonObject {
+    let failed = || rows.iter().filter(|row| !row.soft);
+    let mut by_kind: BTreeMap<&SpanKind, Vec<&SpanId>> = BTreeMap::new();
+    for row in failed() {
+        by_kind
+            .entry(&row.span_kind)
+            .or_default()
+            .push(&row.span_id);
     }
+    let failed: Vec<&JsonObject> = failed().map(|row| &row.row).collect();
+    let soft = rows.iter().filter(|row| row.soft).map(|row| &row.row);
+    let mut keys = JsonObject::default();
+    keys.set("error_spans", json!(failed));
+    keys.set("soft_errors", json!(soft.collect::<Vec<_>>()));
+    keys.set("by_kind", json!(by_kind));
+    keys
 }
 
-impl Soft {
-    fn new(tree: &TraceTree, found: &SoftError) -> Self {
-        let span = tree.span(found.node);
-        Self {
-            span_id: span.span_id.clone(),
-            name: cut_middle(&span.name, 200),
-            span_kind: span.kind.clone(),
-            start_ms: span.start_ms(),
-            evidence: Proof {
-                path: found.evidence.path.clone(),
-                value: squeeze(&found.evidence.value, MAX_EVIDENCE).0,
-            },
-        }
+fn failed_span(tree: &TraceTree, error: &ErrorSpan) -> ErrorRow {
+    let span = tree.span(error.node);
+    let max_stack_chars = if error.is_origin {
+        MAX_ORIGIN_STACK_CHARS
+    } else {
+        MAX_PROPAGATED_STACK_CHARS
+    };
+    let propagated_from = error.propagated_from.map(|node| &tree.span(node).span_id);
+    let ancestors: Vec<String> = error
+        .ancestors
+        .iter()
+        .skip(error.ancestors.len().saturating_sub(MAX_ANCESTORS))
+        .map(|node| cut_middle(&tree.span(*node).name, MAX_ANCESTOR_NAME_CHARS))
+        .collect();
+    let mut row = JsonObject::default();
+    row.set("span_id", span.span_id.as_str());
+    row.set("parent_id", parent_id(span));
+    row.set("name", cut_middle(&span.name, MAX_NAME_CHARS));
+    row.set("span_kind", span.kind.as_str());
+    row.set("status", span.status.as_str());
+    row.set("start_ms", span.start_ms());
+    row.set("duration_ms", span.duration_ms());
+    row.set("error", error_details(span.error.as_ref(), max_stack_chars));
+    row.set("is_origin", error.is_origin);
+    row.set("propagated_from", json!(propagated_from));
+    row.set("ancestors", ancestors);
+    error_row(span, false, row)
+}
+
+fn soft_error(tree: &TraceTree, error: &SoftError) -> ErrorRow {
+    let span = tree.span(error.node);
+    let evidence = squeeze(&error.evidence.value, MAX_EVIDENCE_CHARS).0;
+    let mut row = JsonObject::default();
+    row.set("span_id", span.span_id.as_str());
+    row.set("name", cut_middle(&span.name, MAX_NAME_CHARS));
+    row.set("span_kind", span.kind.as_str());
+    row.set("start_ms", span.start_ms());
+    row.set(
+        "evidence",
+        json!({"path": error.evidence.path, "value": evidence}),
+    );
+    error_row(span, true, row)
+}
+
+fn error_row(span: &Span, soft: bool, row: JsonObject) -> ErrorRow {
+    ErrorRow {
+        soft,
+        span_id: span.span_id.clone(),
+        span_kind: span.kind.clone(),
+        row,
     }
 }

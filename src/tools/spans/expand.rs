@@ -1,16 +1,20 @@
-//! `expand_llmobs_spans`: what lies below given spans.
+//! `expand_llmobs_spans`: the descendants of given spans.
+
+use std::collections::HashSet;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::forest::{Forest, Node, most_nodes};
-use super::{OpenTrace, asked_spans, open};
-use crate::render::{Budget, Shrink, fit};
-use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
-use crate::tools::args::{self, Count, Ids, Text, When};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
-use llmobs_core::analysis::tree::{NodeId, NodeVec, TraceTree};
+use super::forest::{ForestPage, max_nodes, nest};
+use super::opened_trace::{OpenedTrace, find_spans};
+use crate::render::candidate;
+use crate::tools::args::{self, IdList, PageArgs};
+use crate::tools::error::ToolError;
+use crate::tools::object::JsonObject;
+use crate::tools::page::{ListRequest, Page};
+use crate::tools::tool::{Access, Tool, ToolContext};
+use llmobs_core::analysis::tree::{NodeId, TraceTree};
 use llmobs_core::model::SpanKind;
 
 const NAME: &str = "expand_llmobs_spans";
@@ -19,9 +23,9 @@ pub(super) const TOOL: Tool = Tool {
     name: NAME,
     title: "Expand spans",
     description: "Load the children of given spans of one trace as trees, to open branches that \
-        get_llmobs_trace left collapsed. max_depth says how many levels below each span; \
-        filter_kind keeps only branches that hold a span of that kind (llm, tool, …), with the \
-        path that leads to it.",
+        get_llmobs_trace left collapsed. max_depth is the number of levels below each span; \
+        filter_kind keeps only branches that contain a span of that kind (llm, tool, …), with the \
+        path to it.",
     toolset: "llmobs",
     access: Access::Read,
     schema: args::schema::<Arguments>,
@@ -31,147 +35,99 @@ pub(super) const TOOL: Tool = Tool {
 #[derive(Deserialize, JsonSchema)]
 struct Arguments {
     /// LLM Observability trace id.
-    trace_id: Text,
-    /// Spans to expand.
-    span_ids: Ids,
-    /// Levels below each span. Default 1.
-    max_depth: Option<Count>,
-    /// Only branches with a span of this kind: agent, workflow, llm, tool, task, embedding, retrieval.
-    filter_kind: Option<Text>,
-    /// Start of the time window.
-    from: Option<When>,
-    /// End of the time window.
-    to: Option<When>,
-    /// Size of the answer in tokens. Default 8000, at most 20000.
-    max_tokens: Option<Count>,
-    /// next_cursor of the previous answer.
-    cursor: Option<Text>,
-}
-
-#[derive(Serialize)]
-struct Answer<'t> {
     trace_id: String,
-    spans: Vec<Node>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    missing_span_ids: Vec<String>,
-    next_cursor: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    window: Option<Window>,
-    #[serde(skip_serializing_if = "Notes::is_empty")]
-    notes: Notes,
-    #[serde(skip)]
-    forest: Forest<'t>,
-    #[serde(skip)]
-    question: Vec<String>,
-    #[serde(skip)]
-    count: usize,
-}
-
-impl Shrink for Answer<'_> {
-    fn part_sizes(&self) -> impl Iterator<Item = usize> {
-        self.forest.sizes(self.count)
-    }
-
-    fn keep(&mut self, count: usize) {
-        self.count = count;
-        let built = self.forest.build(count);
-        if built.split_by_depth {
-            self.notes.add(
-                "branches deeper than 32 levels go on as entries of their own: follow parent_id",
-            );
-        }
-        self.spans = built.tops.into_iter().map(|(_, node)| node).collect();
-        let question: Vec<&str> = self.question.iter().map(String::as_str).collect();
-        self.next_cursor = self
-            .forest
-            .next_offset(count)
-            .map(|offset| offset_cursor(offset, &question));
-    }
+    /// Spans to expand.
+    span_ids: IdList,
+    /// Levels below each span. Default 1.
+    max_depth: Option<usize>,
+    /// Only branches with a span of this kind: agent, workflow, llm, tool, task, embedding, retrieval.
+    filter_kind: Option<String>,
+    #[serde(flatten)]
+    page: PageArgs,
 }
 
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: Arguments = args::parse(NAME, arguments)?;
-    let trace_id = &arguments.trace_id.0;
-    let (from, to) = (arguments.from.as_ref(), arguments.to.as_ref());
-    let mut opened = open(context, NAME, trace_id, from, to).await?;
-    let tree = opened.structure();
-    let OpenTrace {
-        loaded: _,
-        window,
-        mut notes,
-    } = opened;
-    let budget = Budget::asked(
-        arguments.max_tokens.map(|count| count.0),
-        Budget::MAX_TOKENS,
-    );
-
-    let (tops, missing) = asked_spans(NAME, trace_id, &tree, &arguments.span_ids.0)?;
-    let depth = arguments.max_depth.map_or(1, |count| count.0.max(1));
-    let filter = arguments
+    let (trace_id, page) = (&arguments.trace_id, &arguments.page);
+    let mut trace = OpenedTrace::open(context, NAME, trace_id, page.window()).await?;
+    let tree = trace.tree();
+    let (roots, missing) = find_spans(NAME, trace_id, &tree, &arguments.span_ids)?;
+    let depth = arguments.max_depth.unwrap_or(1).max(1);
+    let kind_name = arguments
         .filter_kind
-        .map_or_else(String::new, |kind| kind.0.to_ascii_lowercase());
-    let kind = (!filter.is_empty()).then(|| SpanKind::from(filter.as_str()));
-    let keep = kind
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let kind = (!kind_name.is_empty()).then(|| SpanKind::from(kind_name.as_str()));
+    if let Some(kind) = kind
         .as_ref()
-        .map(|kind| leads_to(&tree, &tops, depth, kind));
-    if let Some(kind) = kind.filter(|kind| !tree.kind_counts().contains_key(kind)) {
-        notes.add(format!(
-            "no span of kind `{}` is in this trace",
-            crate::render::candidate(kind.as_str())
+        .filter(|kind| !tree.kind_counts().contains_key(*kind))
+    {
+        trace.notes.add(format!(
+            "this trace has no span of kind `{}`",
+            candidate(kind.as_str())
         ));
     }
-    let mut question = vec![trace_id.clone(), depth.to_string(), filter];
-    question.extend(arguments.span_ids.0);
-    let offset = {
-        let parts: Vec<&str> = question.iter().map(String::as_str).collect();
-        let cursor = arguments.cursor.as_ref().map(|cursor| cursor.0.as_str());
-        read_offset(
-            NAME,
-            cursor,
-            &parts,
-            || json!({"trace_id": trace_id, "span_ids": parts.get(3..)}),
-        )?
-    };
-    let page = offset..offset.saturating_add(most_nodes(budget));
-    let forest = Forest::new(&tree, tops, depth, page, |node| {
-        keep.as_ref().is_none_or(|keep| keep[node])
+    let mut request = vec![trace_id.clone(), depth.to_string(), kind_name];
+    request.extend(arguments.span_ids.iter().cloned());
+    let example = json!({"trace_id": trace_id, "span_ids": *arguments.span_ids});
+    let list = ListRequest::new(NAME, request, example);
+    let offset = list.offset(page.cursor.as_deref())?;
+    let range = offset..offset.saturating_add(max_nodes(page.budget()));
+    let branches = kind.map(|kind| branches_with(&tree, &roots, depth, &kind));
+    let forest = ForestPage::new(&tree, roots, depth, range, |node| {
+        branches
+            .as_ref()
+            .is_none_or(|branches| branches.contains(&node))
     });
-    let most = forest.len();
-    let mut answer = Answer {
-        trace_id: trace_id.clone(),
-        spans: Vec::new(),
-        missing_span_ids: missing,
-        next_cursor: None,
-        window,
-        notes,
-        forest,
-        question,
-        count: most,
-    };
-    answer.keep(most);
-    Ok(fit(answer, budget)?)
+    let mut head = JsonObject::default();
+    head.set("trace_id", trace_id.as_str());
+    let (tail, next_offset) = (trace.tail(), forest.next_offset());
+    Page::custom(
+        head,
+        forest.nodes,
+        |node| node.chars(),
+        |nodes, notes| {
+            let nested = nest(&tree, nodes, notes).into_iter();
+            let spans: Vec<_> = nested.map(|(_, node)| node).collect();
+            let mut keys = JsonObject::default();
+            keys.set("spans", json!(spans));
+            keys.set_unless_empty("missing_span_ids", missing.clone());
+            keys.0
+        },
+    )
+    .next_cursor(|count| list.token(&next_offset(count)?))
+    .tail(tail)
+    .notes(trace.notes)
+    .write(page.budget())
 }
 
-/// For each node, whether it is of the kind or a path to one, at most `depth` levels below a top.
-fn leads_to(tree: &TraceTree, tops: &[NodeId], depth: usize, kind: &SpanKind) -> NodeVec<bool> {
-    let mut keep = NodeVec::filled(false, tree.len());
-    for top in tops {
-        let floor = tree.depth_of(*top).saturating_add(depth);
-        // Children stand after their parents in the walk, so backwards they are judged first.
-        let below: Vec<NodeId> = tree
-            .subtree(*top)
+/// The nodes of a kind at most `depth` levels below a root, and the nodes on the paths to them.
+fn branches_with(
+    tree: &TraceTree,
+    roots: &[NodeId],
+    depth: usize,
+    kind: &SpanKind,
+) -> HashSet<NodeId> {
+    let mut branches = HashSet::new();
+    for root in roots {
+        let max_depth = tree.depth_of(*root).saturating_add(depth);
+        let subtree: Vec<NodeId> = tree
+            .subtree(*root)
             .iter()
             .copied()
-            .filter(|node| tree.depth_of(*node) <= floor)
+            .filter(|node| tree.depth_of(*node) <= max_depth)
             .collect();
-        for node in below.into_iter().rev() {
-            let wanted = *tree.kind(node) == *kind
+        // The walk visits parents before children, so its reverse visits children first.
+        for node in subtree.into_iter().rev() {
+            let has_match = *tree.kind(node) == *kind
                 || tree
                     .children(node)
                     .iter()
-                    .any(|child| tree.depth_of(*child) <= floor && keep[*child]);
-            keep[node] |= wanted;
+                    .any(|child| tree.depth_of(*child) <= max_depth && branches.contains(child));
+            if has_match {
+                branches.insert(node);
+            }
         }
     }
-    keep
+    branches
 }

@@ -1,26 +1,30 @@
 //! Trees within a budget.
 //!
-//! Nodes are taken level by level, so that what gives way first is what lies deepest. A page is a
-//! run of that order: its nodes stand nested where their parent is on the same page, and as entries
-//! of their own, with `parent_id`, where it is not. A node whose children are not all shown is
-//! `collapsed` and says how many spans it hides.
+//! Nodes are listed level by level, so that the deepest nodes are left out first. A page is a range
+//! of that list. A node is nested in its parent if the parent is on the same page, and is otherwise
+//! an entry of the top level with its `parent_id`. A node with children that are not shown is
+//! `collapsed` and has the number of spans that it hides.
 
 use std::ops::Range;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::render::{Budget, cut_middle, to_json};
+use super::summary::parent_id;
+use crate::render::{Budget, cut_middle, json_chars};
+use crate::tools::answer::Notes;
 use llmobs_core::analysis::tree::{NodeId, TraceTree};
-use llmobs_core::model::{ROOT_PARENT, SpanId, SpanKind};
+use llmobs_core::model::{SpanId, SpanKind};
 
-/// How deep JSON is nested at most: readers of clients stop at about a hundred levels.
+/// Maximum nesting of spans in JSON: the parsers of some clients stop at about 100 levels.
 const MAX_NESTING: usize = 32;
-const MAX_NAME: usize = 200;
+const MAX_NAME_CHARS: usize = 200;
+/// No node has fewer characters of JSON.
+const MIN_NODE_CHARS: usize = 150;
 
 /// One span in a tree.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Node {
+pub(super) struct TreeNode {
     span_id: SpanId,
     parent_id: String,
     name: String,
@@ -39,204 +43,202 @@ pub(super) struct Node {
     hidden_spans: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hidden_errors: Option<usize>,
-    children: Vec<Node>,
+    children: Vec<TreeNode>,
 }
 
-/// A node to show, and the entry that it stands under.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    node: NodeId,
+/// A node before it is nested.
+pub(super) struct FlatNode {
+    id: NodeId,
+    /// The position of the parent on the page, if it is on the page.
+    parent: Option<usize>,
+    node: TreeNode,
+}
+
+impl FlatNode {
+    /// Characters of JSON without children.
+    pub(super) fn chars(&self) -> usize {
+        json_chars(&self.node)
+    }
+}
+
+/// The most nodes that fit into a budget.
+pub(super) fn max_nodes(budget: Budget) -> usize {
+    budget.chars() / MIN_NODE_CHARS + 1
+}
+
+/// A range of the nodes of some trees.
+pub(super) struct ForestPage {
+    pub(super) nodes: Vec<FlatNode>,
+    /// Nodes before the page.
+    first: usize,
+    /// Whether nodes follow the page.
+    more: bool,
+}
+
+/// A node of the list, with the position of its parent in the list.
+#[derive(Clone, Copy)]
+struct ListedNode {
+    id: NodeId,
     parent: Option<usize>,
     level: usize,
 }
 
-/// The most nodes that a page of this size can hold: none is shorter than this.
-pub(super) fn most_nodes(budget: Budget) -> usize {
-    budget.chars() / 150 + 1
-}
-
-/// The nodes to show, level by level, as far as the page of them that is shown.
-pub(super) struct Forest<'t> {
-    tree: &'t TraceTree,
-    /// The nodes up to the end of the page.
-    entries: Vec<Entry>,
-    /// Where the page starts.
-    first: usize,
-    /// Whether nodes follow after the page.
-    more: bool,
-}
-
-impl<'t> Forest<'t> {
-    /// A page of the nodes below `tops`, at most `depth` levels below them, that `wanted` lets
-    /// through. What follows after the page is not looked at.
+impl ForestPage {
+    /// The nodes with positions in `range`, among the roots and those of their descendants, at most
+    /// `depth` levels below, that `filter` selects. Nodes after the range are not visited.
     pub(super) fn new(
-        tree: &'t TraceTree,
-        tops: impl IntoIterator<Item = NodeId>,
+        tree: &TraceTree,
+        roots: impl IntoIterator<Item = NodeId>,
         depth: usize,
-        page: Range<usize>,
-        wanted: impl Fn(NodeId) -> bool,
+        range: Range<usize>,
+        filter: impl Fn(NodeId) -> bool,
     ) -> Self {
-        let mut entries: Vec<Entry> = tops
+        let mut listed: Vec<ListedNode> = roots
             .into_iter()
-            .take(page.end.saturating_add(1))
-            .map(|node| Entry {
-                node,
+            .take(range.end.saturating_add(1))
+            .map(|id| ListedNode {
+                id,
                 parent: None,
                 level: 0,
             })
             .collect();
         let mut next = 0;
-        while entries.len() <= page.end
-            && let Some(entry) = entries.get(next).copied()
+        while listed.len() <= range.end
+            && let Some(parent) = listed.get(next).copied()
         {
-            if entry.level < depth {
-                entries.extend(
-                    tree.children(entry.node)
-                        .iter()
-                        .filter(|child| wanted(**child))
-                        .map(|child| Entry {
-                            node: *child,
+            if parent.level < depth {
+                let children = tree.children(parent.id).iter().copied();
+                listed.extend(
+                    children
+                        .filter(|child| filter(*child))
+                        .map(|id| ListedNode {
+                            id,
                             parent: Some(next),
-                            level: entry.level + 1,
+                            level: parent.level + 1,
                         }),
                 );
             }
             next += 1;
         }
-        let more = entries.len() > page.end;
-        entries.truncate(page.end);
+        let more = listed.len() > range.end;
+        listed.truncate(range.end);
+        let first = range.start.min(listed.len());
+        let nodes = listed.into_iter().skip(first).map(|listed| FlatNode {
+            id: listed.id,
+            parent: listed.parent.and_then(|parent| parent.checked_sub(first)),
+            node: tree_node(tree, listed.id, listed.level),
+        });
         Self {
-            tree,
-            first: page.start.min(entries.len()),
-            entries,
+            nodes: nodes.collect(),
+            first,
             more,
         }
     }
 
-    /// How many nodes the page has.
-    pub(super) fn len(&self) -> usize {
-        self.entries.len() - self.first
-    }
-
-    /// Where the first `count` nodes of the page end, if more follow.
-    pub(super) fn next_offset(&self, count: usize) -> Option<usize> {
-        (self.more || count < self.len()).then_some(self.first + count)
-    }
-
-    /// The size of each of the first `count` nodes of the page, without its children.
-    pub(super) fn sizes(&self, count: usize) -> impl Iterator<Item = usize> {
-        self.page(count).map(|(_, entry)| {
-            to_json(&self.node(&entry, 0, 0)).map_or(0, |text| text.chars().count())
-        })
-    }
-
-    /// Builds the page's first `count` nodes as nested trees, each with whether it stands below an
-    /// orphan.
-    pub(super) fn build(&self, count: usize) -> Built {
-        // Leaves first: by the time a parent is built, its children are.
-        let mut open: Vec<Vec<Node>> = vec![Vec::new(); count];
-        let mut shown: Vec<(usize, usize, usize)> = vec![(0, 0, 0); count];
-        let mut built = Built::default();
-        let mut nesting = vec![1_usize; count];
-        for (index, entry) in self.page(count) {
-            if let Some(parent) = self.slot(entry.parent) {
-                let level = nesting.get(parent).copied().unwrap_or(1) + 1;
-                if let Some(slot) = nesting.get_mut(index) {
-                    *slot = if level > MAX_NESTING { 1 } else { level };
-                }
-            }
-        }
-        let page: Vec<(usize, Entry)> = self.page(count).collect();
-        for (index, entry) in page.into_iter().rev() {
-            let (children, spans, errors) = shown.get(index).copied().unwrap_or_default();
-            let below = self.tree.descendant_count(entry.node);
-            let errors_here = usize::from(self.tree.is_error(entry.node));
-            let all_errors = self.tree.errors_in_subtree(entry.node);
-            let hidden = if children < self.tree.children(entry.node).len() {
-                below - spans
-            } else {
-                0
-            };
-            let hidden_errors = if hidden > 0 {
-                all_errors.saturating_sub(errors_here + errors)
-            } else {
-                0
-            };
-            let mut node = self.node(&entry, hidden, hidden_errors);
-            let mut nested = open.get_mut(index).map(std::mem::take).unwrap_or_default();
-            nested.reverse();
-            node.children = nested;
-            if let Some(parent) = self.slot(entry.parent) {
-                if let Some(tally) = shown.get_mut(parent) {
-                    tally.0 += 1;
-                    // What the child hides it says itself, so its whole subtree counts as told.
-                    tally.1 += 1 + below;
-                    tally.2 += all_errors;
-                }
-                if nesting.get(index).is_some_and(|level| *level > 1)
-                    && let Some(siblings) = open.get_mut(parent)
-                {
-                    siblings.push(node);
-                    continue;
-                }
-                built.split_by_depth = true;
-            }
-            built.tops.push((entry.node, node));
-        }
-        built.tops.reverse();
-        built
-    }
-
-    fn page(&self, count: usize) -> impl Iterator<Item = (usize, Entry)> + '_ {
-        self.entries
-            .iter()
-            .copied()
-            .skip(self.first)
-            .take(count)
-            .enumerate()
-    }
-
-    /// The place on this page of an entry, if it is on it.
-    fn slot(&self, entry: Option<usize>) -> Option<usize> {
-        entry.and_then(|entry| entry.checked_sub(self.first))
-    }
-
-    fn node(&self, entry: &Entry, hidden: usize, hidden_errors: usize) -> Node {
-        let span = self.tree.span(entry.node);
-        Node {
-            span_id: span.span_id.clone(),
-            parent_id: span
-                .parent_id
-                .as_ref()
-                .map_or(ROOT_PARENT.to_owned(), ToString::to_string),
-            name: cut_middle(&span.name, MAX_NAME),
-            span_kind: span.kind.clone(),
-            status: span.status.as_str(),
-            start_ms: span.start_ms(),
-            duration_ms: span.duration_ms(),
-            has_input: !span.input.is_empty(),
-            has_output: !span.output.is_empty(),
-            has_error: span.is_error(),
-            metadata: replay_metadata(&span.metadata, entry.level),
-            children_count: self.tree.children(entry.node).len(),
-            collapsed: hidden > 0,
-            hidden_spans: (hidden > 0).then_some(hidden),
-            hidden_errors: (hidden_errors > 0).then_some(hidden_errors),
-            children: Vec::new(),
-        }
+    /// The offset after the first nodes of the page, by their number, if nodes follow.
+    pub(super) fn next_offset(&self) -> impl Fn(usize) -> Option<usize> + use<> {
+        let (first, more, len) = (self.first, self.more, self.nodes.len());
+        move |count| (more || count < len).then_some(first + count)
     }
 }
 
-/// A page of trees.
-#[derive(Default)]
-pub(super) struct Built {
-    /// The outermost nodes of the page, in order.
-    pub(super) tops: Vec<(NodeId, Node)>,
-    /// Whether a branch deeper than the nesting limit was continued as an entry of its own.
-    pub(super) split_by_depth: bool,
+/// What the children of a node have shown of its subtree.
+#[derive(Clone, Default)]
+struct ShownSubtree {
+    nested: Vec<TreeNode>,
+    children: usize,
+    spans: usize,
+    errors: usize,
 }
 
-/// What a replay needs stands in the root's metadata under these keys.
+/// Nests the nodes of a page: the entries of the top level, with their ids.
+pub(super) fn nest(
+    tree: &TraceTree,
+    nodes: &[FlatNode],
+    notes: &mut Notes,
+) -> Vec<(NodeId, TreeNode)> {
+    let levels = nesting_levels(nodes);
+    let mut shown = vec![ShownSubtree::default(); nodes.len()];
+    let mut top_level = Vec::new();
+    // Children follow their parents, so in reverse order a node comes after its children.
+    for (flat, level) in nodes.iter().zip(levels).rev() {
+        let mut below = shown.pop().unwrap_or_default();
+        below.nested.reverse();
+        let descendants = tree.descendant_count(flat.id);
+        let errors = tree.errors_in_subtree(flat.id);
+        let mut node = flat.node.clone();
+        if below.children < node.children_count {
+            let own_error = usize::from(tree.is_error(flat.id));
+            node.hide(
+                descendants - below.spans,
+                errors.saturating_sub(own_error + below.errors),
+            );
+        }
+        node.children = below.nested;
+        let Some(parent) = flat.parent.and_then(|parent| shown.get_mut(parent)) else {
+            top_level.push((flat.id, node));
+            continue;
+        };
+        parent.children += 1;
+        // The node shows the spans that it hides, so its whole subtree counts as shown.
+        parent.spans += 1 + descendants;
+        parent.errors += errors;
+        if level > 1 {
+            parent.nested.push(node);
+        } else {
+            notes.add(format!(
+                "branches deeper than {MAX_NESTING} levels continue as entries of the top level: \
+                 see parent_id"
+            ));
+            top_level.push((flat.id, node));
+        }
+    }
+    top_level.reverse();
+    top_level
+}
+
+/// The nesting level of each node, from 1. A branch that reaches the maximum starts again at 1.
+fn nesting_levels(nodes: &[FlatNode]) -> Vec<usize> {
+    let mut levels: Vec<usize> = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let parent = node.parent.and_then(|parent| levels.get(parent));
+        levels.push(parent.map_or(1, |level| level % MAX_NESTING + 1));
+    }
+    levels
+}
+
+impl TreeNode {
+    fn hide(&mut self, spans: usize, errors: usize) {
+        self.collapsed = spans > 0;
+        self.hidden_spans = (spans > 0).then_some(spans);
+        self.hidden_errors = (spans > 0 && errors > 0).then_some(errors);
+    }
+}
+
+/// A node without children.
+fn tree_node(tree: &TraceTree, id: NodeId, level: usize) -> TreeNode {
+    let span = tree.span(id);
+    TreeNode {
+        span_id: span.span_id.clone(),
+        parent_id: parent_id(span),
+        name: cut_middle(&span.name, MAX_NAME_CHARS),
+        span_kind: span.kind.clone(),
+        status: span.status.as_str(),
+        start_ms: span.start_ms(),
+        duration_ms: span.duration_ms(),
+        has_input: !span.input.is_empty(),
+        has_output: !span.output.is_empty(),
+        has_error: span.is_error(),
+        metadata: replay_metadata(&span.metadata, level),
+        children_count: tree.children(id).len(),
+        collapsed: false,
+        hidden_spans: None,
+        hidden_errors: None,
+        children: Vec::new(),
+    }
+}
+
+/// The metadata that replaying a trace needs. It is on roots only.
 fn replay_metadata(metadata: &Map<String, Value>, level: usize) -> Map<String, Value> {
     if level > 0 {
         return Map::new();

@@ -1,19 +1,17 @@
-//! `get_llmobs_trace`: the whole tree at a glance.
-
-use std::collections::BTreeMap;
+//! `get_llmobs_trace`: a trace as a tree.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::forest::{Forest, Node, most_nodes};
-use super::{OpenTrace, open, trace_url};
-use crate::render::{Budget, Shrink, fit};
-use crate::tools::answer::{Notes, Window, offset_cursor, read_offset};
-use crate::tools::args::{self, Count, Flag, Text, When};
-use crate::tools::{Access, Tool, ToolContext, ToolError};
+use super::forest::{ForestPage, max_nodes, nest};
+use super::opened_trace::{OpenedTrace, millis, trace_url};
+use crate::tools::args::{self, PageArgs};
+use crate::tools::error::ToolError;
+use crate::tools::object::JsonObject;
+use crate::tools::page::{ListRequest, Page};
+use crate::tools::tool::{Access, Tool, ToolContext};
 use llmobs_core::analysis::tree::TraceTree;
-use llmobs_core::model::SpanKind;
 
 const NAME: &str = "get_llmobs_trace";
 
@@ -22,9 +20,9 @@ pub(super) const TOOL: Tool = Tool {
     title: "Open a trace",
     description: "Show one LLM trace as a tree: hierarchy of spans, counts by span kind, errors, \
         total duration. Start here once you have a trace_id from search_llmobs_spans. Branches \
-        that do not fit are collapsed and say how many spans and errors they hide: open them with \
-        expand_llmobs_spans, or send next_cursor back as cursor. Spans whose parent never arrived \
-        stand under `orphans`. It holds no prompts or outputs: read those with \
+        that do not fit are collapsed and show how many spans and errors they hide: open them with \
+        expand_llmobs_spans, or send next_cursor as cursor. Spans whose parent is not in the trace \
+        are under `orphans`. The answer has no prompts or outputs: read those with \
         get_llmobs_span_content.",
     toolset: "llmobs",
     access: Access::Read,
@@ -35,138 +33,71 @@ pub(super) const TOOL: Tool = Tool {
 #[derive(Deserialize, JsonSchema)]
 struct Arguments {
     /// LLM Observability trace id.
-    trace_id: Text,
-    /// false: only the top spans and their direct children. Default true.
-    include_tree: Option<Flag>,
-    /// Start of the time window: now-7d, RFC 3339 or epoch ms. The id is found outside it too.
-    from: Option<When>,
-    /// End of the time window.
-    to: Option<When>,
-    /// Size of the answer in tokens. Default 8000, at most 20000.
-    max_tokens: Option<Count>,
-    /// next_cursor of the previous answer.
-    cursor: Option<Text>,
-}
-
-#[derive(Serialize)]
-struct Answer<'t> {
     trace_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_url: Option<String>,
-    total_duration_ms: f64,
-    total_spans: usize,
-    tree_depth: usize,
-    span_kinds: BTreeMap<SpanKind, usize>,
-    error_count: usize,
-    has_errors: bool,
-    spans: Vec<Node>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    orphans: Vec<Node>,
-    next_cursor: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    window: Option<Window>,
-    #[serde(skip_serializing_if = "Notes::is_empty")]
-    notes: Notes,
-    #[serde(skip)]
-    page: Page<'t>,
-}
-
-/// What is needed to show less of the trace.
-struct Page<'t> {
-    forest: Forest<'t>,
-    tree: &'t TraceTree,
-    question: [String; 2],
-    count: usize,
-}
-
-impl Shrink for Answer<'_> {
-    fn part_sizes(&self) -> impl Iterator<Item = usize> {
-        self.page.forest.sizes(self.page.count)
-    }
-
-    fn keep(&mut self, count: usize) {
-        self.page.count = count;
-        let built = self.page.forest.build(count);
-        if built.split_by_depth {
-            self.notes.add(
-                "branches deeper than 32 levels go on as entries of their own: follow parent_id",
-            );
-        }
-        let (mut spans, mut orphans) = (Vec::new(), Vec::new());
-        for (node, shown) in built.tops {
-            let tree = self.page.tree;
-            if tree.parent(node).is_none() && !tree.span(node).is_root() {
-                orphans.push(shown);
-            } else {
-                spans.push(shown);
-            }
-        }
-        (self.spans, self.orphans) = (spans, orphans);
-        let question: Vec<&str> = self.page.question.iter().map(String::as_str).collect();
-        self.next_cursor = self
-            .page
-            .forest
-            .next_offset(count)
-            .map(|offset| offset_cursor(offset, &question));
-    }
+    /// false: only the root spans and their direct children. Default true.
+    include_tree: Option<bool>,
+    #[serde(flatten)]
+    page: PageArgs,
 }
 
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: Arguments = args::parse(NAME, arguments)?;
-    let trace_id = &arguments.trace_id.0;
-    let (from, to) = (arguments.from.as_ref(), arguments.to.as_ref());
-    let mut opened = open(context, NAME, trace_id, from, to).await?;
-    let tree = opened.structure();
-    let OpenTrace {
-        loaded: _,
-        window,
-        mut notes,
-    } = opened;
-    let whole = arguments.include_tree.is_none_or(|flag| flag.0);
-    let budget = Budget::asked(
-        arguments.max_tokens.map(|count| count.0),
-        Budget::MAX_TOKENS,
-    );
-
-    let question = [trace_id.clone(), whole.to_string()];
-    let offset = read_offset(
+    let (trace_id, page) = (&arguments.trace_id, &arguments.page);
+    let mut trace = OpenedTrace::open(context, NAME, trace_id, page.window()).await?;
+    let tree = trace.tree();
+    let include_tree = arguments.include_tree.unwrap_or(true);
+    let list = ListRequest::new(
         NAME,
-        arguments.cursor.as_ref().map(|cursor| cursor.0.as_str()),
-        &[&question[0], &question[1]],
-        || json!({"trace_id": trace_id}),
-    )?;
-    let depth = if whole { usize::MAX } else { 1 };
-    let page = offset..offset.saturating_add(most_nodes(budget));
-    let forest = Forest::new(&tree, tree.top_level(), depth, page, |_| true);
+        [trace_id.clone(), include_tree.to_string()],
+        json!({"trace_id": trace_id}),
+    );
+    let offset = list.offset(page.cursor.as_deref())?;
+    let depth = if include_tree { usize::MAX } else { 1 };
+    let range = offset..offset.saturating_add(max_nodes(page.budget()));
+    let forest = ForestPage::new(&tree, tree.top_level(), depth, range, |_| true);
     if !tree.orphans().is_empty() {
-        notes.add(format!(
-            "{} spans name a parent that is not in this trace; they stand under `orphans`",
+        trace.notes.add(format!(
+            "{} spans name a parent that is not in this trace; they are under `orphans`",
             tree.orphans().len()
         ));
     }
-    let error_count = tree.errors().len();
-    let most = forest.len();
-    let mut answer = Answer {
-        trace_id: trace_id.clone(),
-        trace_url: trace_url(context, trace_id),
-        total_duration_ms: super::millis(tree.total_duration_ns()),
-        total_spans: tree.len(),
-        tree_depth: tree.depth(),
-        span_kinds: tree.kind_counts().clone(),
-        error_count,
-        has_errors: error_count > 0,
-        spans: Vec::new(),
-        orphans: Vec::new(),
-        next_cursor: None,
-        window,
-        notes,
-        page: Page {
-            forest,
-            tree: &tree,
-            question,
-            count: most,
+    let (tail, next_offset) = (trace.tail(), forest.next_offset());
+    Page::custom(
+        head(context, trace_id, &tree),
+        forest.nodes,
+        |node| node.chars(),
+        |nodes, notes| {
+            let (mut spans, mut orphans) = (Vec::new(), Vec::new());
+            for (id, node) in nest(&tree, nodes, notes) {
+                if tree.parent(id).is_none() && !tree.span(id).is_root() {
+                    orphans.push(node);
+                } else {
+                    spans.push(node);
+                }
+            }
+            let mut keys = JsonObject::default();
+            keys.set("spans", json!(spans));
+            keys.set_unless_empty("orphans", json!(orphans));
+            keys.0
         },
-    };
-    answer.keep(most);
-    Ok(fit(answer, budget)?)
+    )
+    .next_cursor(|count| list.token(&next_offset(count)?))
+    .tail(tail)
+    .notes(trace.notes)
+    .write(page.budget())
+}
+
+/// The keys about the whole trace.
+fn head(context: &ToolContext, trace_id: &str, tree: &TraceTree) -> JsonObject {
+    let error_count = tree.errors().len();
+    let mut head = JsonObject::default();
+    head.set("trace_id", trace_id);
+    head.set_some("trace_url", trace_url(context, trace_id));
+    head.set("total_duration_ms", millis(tree.total_duration_ns()));
+    head.set("total_spans", tree.len());
+    head.set("tree_depth", tree.depth());
+    head.set("span_kinds", json!(tree.kind_counts()));
+    head.set("error_count", error_count);
+    head.set("has_errors", error_count > 0);
+    head
 }

@@ -1,42 +1,58 @@
-//! Why a search found nothing: which filter emptied it, and where the nearest data lie.
+//! Why a search found nothing: the filter that excludes every span, and the nearest data.
 //!
-//! An agent that gets an empty list guesses; one that learns that the app has another name, or that
-//! the newest match is nine days old, asks the right question next. At most two more requests are
-//! spent, and none for a question that was explained within the last minute: skills poll.
+//! Without an explanation a model guesses. With it, it learns that the application has another name
+//! or that the newest match is nine days old. An explanation costs at most two requests, and none if
+//! the same search was explained within the last minute, because skills poll.
 
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::render;
-use crate::tools::ToolContext;
+use super::searching::id_window;
+use crate::render::candidate;
+use crate::tools::tool::ToolContext;
 use datadog_llmobs::SpanSearch;
 use llmobs_core::model::{Span, TimeWindow, TraceRollup};
 use llmobs_core::query::{self, SpanContext, combine::SpanFilters, time};
 
-/// How many recent spans are looked at to find the filter that empties a search.
-const SAMPLE: usize = 200;
-const DAY_MS: i64 = 86_400_000;
+/// Recent spans that are read to find the filter that excludes every span.
+const SAMPLE_SPANS: usize = 200;
+/// Spans that are read outside the requested time window.
+const MAX_SPANS_OUTSIDE: usize = 50;
+const MAX_CANDIDATES: usize = 10;
 
 /// The reason for an empty answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 struct WhyEmpty {
-    /// The filter without which there would be rows: an argument's name, or `window`.
+    /// The filter without which there would be rows: the name of an argument, or `window`.
     filter: String,
-    /// At least how many spans match without it.
+    /// Number of spans found that match without it; there may be more.
     matches_without: usize,
     /// Start of the newest span that matches without it, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     nearest: Option<String>,
-    /// Values of that filter that exist.
+    /// Existing values of that filter.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     candidates: Vec<String>,
 }
 
-/// Explains an empty search: a [`WhyEmpty`], or null. Whatever goes wrong here leaves the empty
-/// answer as it is.
+impl WhyEmpty {
+    fn filter(name: &str) -> Self {
+        Self {
+            filter: name.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    fn no_data() -> Self {
+        Self::filter("nothing is stored yet")
+    }
+}
+
+/// Explains an empty search as a [`WhyEmpty`] object. `null` if there is no explanation or a request
+/// failed.
 pub(super) async fn explain(context: &ToolContext, search: &SpanSearch) -> Value {
-    // The window of a question that says `now` moves with every call; its length does not.
-    let question = format!(
+    // A window that ends at `now` moves with every call; its length does not.
+    let key = format!(
         "{:?} {:?} {:?} {}",
         search.query,
         search.filters,
@@ -44,219 +60,210 @@ pub(super) async fn explain(context: &ToolContext, search: &SpanSearch) -> Value
         search.window.to_ms - search.window.from_ms
     );
     let explanation = async {
-        let why = find_reason(context, search).await;
-        serde_json::to_value(why).unwrap_or_default()
+        let reason = find_reason(context, search).await;
+        serde_json::to_value(reason).unwrap_or_default()
     };
-    context
-        .client
-        .cached_for_a_minute(&question, explanation)
-        .await
+    context.client.cached_for_a_minute(&key, explanation).await
 }
 
 async fn find_reason(context: &ToolContext, search: &SpanSearch) -> Option<WhyEmpty> {
-    // First the time: the same question over all the time there is.
-    let wide = SpanSearch {
+    // First the same search over all data.
+    let any_time = SpanSearch {
         window: TimeWindow {
-            from_ms: context.now_ms - 90 * DAY_MS,
             to_ms: context.now_ms.max(search.window.to_ms),
+            ..id_window(context.now_ms)
         },
-        limit: 50,
+        limit: MAX_SPANS_OUTSIDE,
         content: false,
         ..search.clone()
     };
-    let outside = context.client.search_spans(&wide).await.ok()?;
+    let outside = context.client.search_spans(&any_time).await.ok()?;
     if let Some(newest) = outside.spans.first() {
         return Some(WhyEmpty {
-            filter: "window".to_owned(),
             matches_without: outside.spans.len(),
             nearest: Some(time::format_rfc3339(newest.start_ms())),
-            candidates: Vec::new(),
+            ..WhyEmpty::filter("window")
         });
     }
-    // Then the filters: a sample without any of them, judged here one filter at a time.
-    let filters = each_filter(search);
+    // Then a sample without filters, in which each filter is evaluated here.
+    let filters = single_filters(search);
     if filters.is_empty() {
-        return Some(WhyEmpty {
-            filter: "nothing is stored yet".to_owned(),
-            ..WhyEmpty::default()
-        });
+        return Some(WhyEmpty::no_data());
     }
-    let bare = SpanSearch {
+    let unfiltered = SpanSearch {
         query: None,
         filters: SpanFilters::default(),
         apm_trace_id: None,
-        limit: SAMPLE,
-        ..wide
+        limit: SAMPLE_SPANS,
+        ..any_time
     };
-    let sample = context.client.search_spans(&bare).await.ok()?.spans;
+    let sample = context.client.search_spans(&unfiltered).await.ok()?.spans;
     let spans: Vec<&Span> = sample.iter().map(AsRef::as_ref).collect();
     if spans.is_empty() {
-        return Some(WhyEmpty {
-            filter: "nothing is stored yet".to_owned(),
-            ..WhyEmpty::default()
-        });
+        return Some(WhyEmpty::no_data());
     }
-    blame(&filters, &spans)
+    find_excluding_filter(&filters, &spans)
 }
 
-/// One filter of a search, and the query text that stands for it alone.
-struct Filter {
+/// Reads a value of a span.
+type SpanValue = fn(&Span) -> Option<&str>;
+
+/// One filter of a search as a query.
+struct SingleFilter {
     name: &'static str,
     query: String,
-    value_of: fn(&Span) -> Option<&str>,
+    /// The value of a span that the filter restricts, if candidates are useful.
+    value: SpanValue,
 }
 
-fn each_filter(search: &SpanSearch) -> Vec<Filter> {
-    let SpanFilters {
-        ml_app,
-        span_kind,
-        span_name,
-        trace_id,
-        span_id,
-        session_id,
-        tags,
-        root_spans_only,
-    } = search.filters.clone();
+fn single_filters(search: &SpanSearch) -> Vec<SingleFilter> {
+    let all = &search.filters;
     let none = SpanFilters::default;
-    let mut filters = Vec::new();
-    let mut add = |name, filters_of: SpanFilters, value_of| {
-        filters.push(Filter {
-            name,
-            query: query::combine::combine(None, &filters_of),
-            value_of,
-        });
+    let no_value: SpanValue = |_| None;
+    let text = |text: &Option<String>, name, filters: SpanFilters, value: SpanValue| {
+        text.is_some().then_some((name, filters, value))
     };
-    if ml_app.is_some() {
-        add("ml_app", SpanFilters { ml_app, ..none() }, |span| {
-            Some(span.ml_app.as_str())
-        });
-    }
-    if span_name.is_some() {
-        add(
+    let filters: [Option<(&'static str, SpanFilters, SpanValue)>; 8] = [
+        text(
+            &all.ml_app,
+            "ml_app",
+            SpanFilters {
+                ml_app: all.ml_app.clone(),
+                ..none()
+            },
+            |span| Some(span.ml_app.as_str()),
+        ),
+        text(
+            &all.span_name,
             "span_name",
             SpanFilters {
-                span_name,
+                span_name: all.span_name.clone(),
                 ..none()
             },
             |span| Some(span.name.as_str()),
-        );
-    }
-    if span_kind.is_some() {
-        add(
+        ),
+        text(
+            &all.span_kind,
             "span_kind",
             SpanFilters {
-                span_kind,
+                span_kind: all.span_kind.clone(),
                 ..none()
             },
             |span| Some(span.kind.as_str()),
-        );
-    }
-    if session_id.is_some() {
-        add(
+        ),
+        text(
+            &all.session_id,
             "session_id",
             SpanFilters {
-                session_id,
+                session_id: all.session_id.clone(),
                 ..none()
             },
             |span| span.session_id.as_deref(),
-        );
-    }
-    if trace_id.is_some() {
-        add("trace_id", SpanFilters { trace_id, ..none() }, |_| None);
-    }
-    if span_id.is_some() {
-        add("span_id", SpanFilters { span_id, ..none() }, |_| None);
-    }
-    if !tags.is_empty() {
-        add("tags", SpanFilters { tags, ..none() }, |_| None);
-    }
-    if root_spans_only {
-        add(
-            "root_spans_only",
+        ),
+        text(
+            &all.trace_id,
+            "trace_id",
             SpanFilters {
-                root_spans_only,
+                trace_id: all.trace_id.clone(),
                 ..none()
             },
-            |_| None,
-        );
-    }
-    if let Some(query) = &search.query {
-        filters.push(Filter {
-            name: "query",
-            query: query.clone(),
-            value_of: |_| None,
-        });
-    }
-    filters
+            no_value,
+        ),
+        text(
+            &all.span_id,
+            "span_id",
+            SpanFilters {
+                span_id: all.span_id.clone(),
+                ..none()
+            },
+            no_value,
+        ),
+        (!all.tags.is_empty()).then(|| {
+            let tags = all.tags.clone();
+            ("tags", SpanFilters { tags, ..none() }, no_value)
+        }),
+        all.root_spans_only.then(|| {
+            let filters = SpanFilters {
+                root_spans_only: true,
+                ..none()
+            };
+            ("root_spans_only", filters, no_value)
+        }),
+    ];
+    let filters = filters.into_iter().flatten();
+    let filters = filters.map(|(name, filters, value)| SingleFilter {
+        name,
+        query: query::combine::combine(None, &filters),
+        value,
+    });
+    let query = search.query.as_ref().map(|query| SingleFilter {
+        name: "query",
+        query: query.clone(),
+        value: no_value,
+    });
+    filters.chain(query).collect()
 }
 
-/// The filter without which most of the sample matches.
-fn blame(filters: &[Filter], spans: &[&Span]) -> Option<WhyEmpty> {
-    let empty = TraceRollup::default();
-    let verdicts: Vec<Vec<bool>> = filters
+/// For each span, whether a filter matches it.
+fn matches(filter: &SingleFilter, spans: &[&Span]) -> Vec<bool> {
+    let rollup = TraceRollup::default();
+    let query = query::parse(&filter.query).ok();
+    let matches = spans.iter().map(|span| {
+        let context = SpanContext {
+            span,
+            rollup: Some(&rollup),
+            descendants: &[],
+        };
+        query.as_ref().is_some_and(|query| query.matches(&context))
+    });
+    matches.collect()
+}
+
+/// The filter without which most spans of the sample match. If several filters exclude every span
+/// together, the filter that alone matches the fewest spans.
+fn find_excluding_filter(filters: &[SingleFilter], spans: &[&Span]) -> Option<WhyEmpty> {
+    let matches: Vec<Vec<bool>> = filters
         .iter()
-        .map(|filter| {
-            let parsed = query::parse(&filter.query).ok();
-            spans
-                .iter()
-                .map(|span| {
-                    let context = SpanContext {
-                        span,
-                        rollup: Some(&empty),
-                        descendants: &[],
-                    };
-                    parsed.as_ref().is_some_and(|query| query.matches(&context))
-                })
-                .collect()
-        })
+        .map(|filter| matches(filter, spans))
         .collect();
     let mut best: Option<WhyEmpty> = None;
     for (skipped, filter) in filters.iter().enumerate() {
-        let matching: Vec<&Span> = spans
+        let others_match = |row: usize| {
+            let mut others = matches.iter().enumerate().filter(|(at, _)| *at != skipped);
+            others.all(|(_, matches)| matches.get(row) == Some(&true))
+        };
+        let rows = spans
             .iter()
             .enumerate()
-            .filter(|(row, _)| {
-                verdicts.iter().enumerate().all(|(at, verdict)| {
-                    at == skipped || verdict.get(*row).copied().unwrap_or(false)
-                })
-            })
-            .map(|(_, span)| *span)
-            .collect();
-        if matching.is_empty()
-            || best
-                .as_ref()
-                .is_some_and(|b| b.matches_without >= matching.len())
-        {
-            continue;
+            .filter(|(row, _)| others_match(*row));
+        let matching: Vec<&Span> = rows.map(|(_, span)| *span).collect();
+        let best_count = best.as_ref().map_or(0, |best| best.matches_without);
+        if matching.len() > best_count {
+            best = Some(describe(filter, &matching));
         }
-        let mut candidates: Vec<String> = Vec::new();
-        for value in matching.iter().filter_map(|span| (filter.value_of)(span)) {
-            let value = render::candidate(value);
-            if !value.is_empty() && !candidates.contains(&value) && candidates.len() < 10 {
-                candidates.push(value);
-            }
-        }
-        best = Some(WhyEmpty {
-            filter: filter.name.to_owned(),
-            matches_without: matching.len(),
-            nearest: matching
-                .iter()
-                .map(|span| span.start_ms())
-                .max()
-                .map(time::format_rfc3339),
-            candidates,
-        });
     }
-    // Several filters empty it together: the one that alone matches least is named.
     best.or_else(|| {
-        let alone = |verdict: &Vec<bool>| verdict.iter().filter(|hit| **hit).count();
-        let least = verdicts
-            .iter()
-            .zip(filters)
-            .min_by_key(|(verdict, _)| alone(verdict))?;
-        Some(WhyEmpty {
-            filter: least.1.name.to_owned(),
-            ..WhyEmpty::default()
-        })
+        let count = |matches: &Vec<bool>| matches.iter().filter(|matches| **matches).count();
+        let counted = matches.iter().map(count).zip(filters);
+        let (_, fewest) = counted.min_by_key(|(count, _)| *count)?;
+        Some(WhyEmpty::filter(fewest.name))
     })
+}
+
+/// Describes the spans that match without a filter.
+fn describe(filter: &SingleFilter, matching: &[&Span]) -> WhyEmpty {
+    let mut candidates: Vec<String> = Vec::new();
+    for value in matching.iter().filter_map(|span| (filter.value)(span)) {
+        let value = candidate(value);
+        if !value.is_empty() && !candidates.contains(&value) && candidates.len() < MAX_CANDIDATES {
+            candidates.push(value);
+        }
+    }
+    let newest = matching.iter().map(|span| span.start_ms()).max();
+    WhyEmpty {
+        matches_without: matching.len(),
+        nearest: newest.map(time::format_rfc3339),
+        candidates,
+        ..WhyEmpty::filter(filter.name)
+    }
 }
