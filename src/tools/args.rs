@@ -25,7 +25,7 @@ use llmobs_core::query::time;
 /// The arguments that every tool about one trace has at its end.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 pub(super) struct PageArgs {
-    /// Start of the time window: now-7d, RFC 3339 or epoch ms. The id is found outside it too.
+    /// Start of the time window; the id is found outside it too.
     pub(super) from: Option<String>,
     /// End of the time window.
     pub(super) to: Option<String>,

@@ -1,6 +1,6 @@
-//! Aggregation: the questions that teams ask of LLM telemetry, each answered by one call on the
-//! demo's data, against what `fixtures/apps/answers.py` worked out of the same files; and the same
-//! answers whether the backend aggregates or the client pages.
+//! Aggregation of the demo's data: typical questions of a team, each answered by one call and compared
+//! with the results of `fixtures/apps/answers.py`. The answers are the same whether the backend
+//! aggregates or the client reads pages.
 
 use std::sync::{Arc, Mutex};
 
@@ -24,7 +24,7 @@ fn answers() -> Value {
 }
 
 /// The same data behind a router, as another upstream.
-fn through(app: &App, router: Router, upstream: Upstream, settings: HubSettings) -> App {
+fn app_with_router(app: &App, router: Router, upstream: Upstream, settings: HubSettings) -> App {
     let hub = Hub::new(upstream, Arc::new(RouterTransport(router)), settings);
     App {
         backend: app.backend.clone(),
@@ -35,23 +35,23 @@ fn through(app: &App, router: Router, upstream: Upstream, settings: HubSettings)
     }
 }
 
-/// The same data from a backend that aggregates nothing.
-fn paged(app: &App, settings: HubSettings) -> App {
+/// The same data from a backend without the aggregation endpoint.
+fn app_without_aggregation(app: &App, settings: HubSettings) -> App {
     let refuse = post(|| async { StatusCode::FORBIDDEN });
     let router = Router::new()
         .route(ENDPOINT, refuse)
         .fallback_service(app.backend.router());
-    through(app, router, Upstream::Local, settings)
+    app_with_router(app, router, Upstream::Local, settings)
 }
 
-/// The group with this key.
+/// The group with a key.
 fn group<'a>(answer: &'a Value, key: &Value) -> &'a Value {
     let groups = answer["groups"].as_array().unwrap();
     let found = groups.iter().find(|group| group["key"] == *key);
     found.unwrap_or_else(|| panic!("no group {key} in {answer}"))
 }
 
-fn close(found: &Value, expected: &Value, within: f64) {
+fn assert_close(found: &Value, expected: &Value, within: f64) {
     let (found, expected) = (found.as_f64().unwrap(), expected.as_f64().unwrap());
     assert!(
         (found - expected).abs() <= within,
@@ -62,7 +62,7 @@ fn close(found: &Value, expected: &Value, within: f64) {
 const MISS: &str = "@meta.span.kind:retrieval @status:ok -@meta.output.documents.score:>=0.5";
 
 #[tokio::test]
-async fn which_prompt_version_raised_malformed_output() {
+async fn finds_prompt_version_with_malformed_output() {
     let app = App::new().demo();
     let answer = app
         .call(
@@ -81,9 +81,9 @@ async fn which_prompt_version_raised_malformed_output() {
         assert_eq!(bad["count"], expected["malformed_json"]);
         let all = bad["count"].as_u64().unwrap() + good["count"].as_u64().unwrap();
         assert_eq!(all, expected["answers"].as_u64().unwrap());
-        close(&bad["share"], &expected["malformed_share"], 0.001);
+        assert_close(&bad["share"], &expected["malformed_share"], 0.001);
         let failed = bad["failure_rate"].as_f64().unwrap() * bad["count"].as_f64().unwrap();
-        close(&json!(failed), &expected["failed"], 1e-6);
+        assert_close(&json!(failed), &expected["failed"], 1e-6);
     }
 }
 
@@ -91,7 +91,7 @@ async fn which_prompt_version_raised_malformed_output() {
 #[case("model_arm")]
 #[case("@meta.model_name")]
 #[tokio::test]
-async fn which_model_times_out_in_tool_calls(#[case] model: &str) {
+async fn finds_model_with_tool_timeouts(#[case] model: &str) {
     let app = App::new().demo();
     let answer = app
         .call(
@@ -111,7 +111,7 @@ async fn which_model_times_out_in_tool_calls(#[case] model: &str) {
 }
 
 #[tokio::test]
-async fn do_retrieval_misses_lower_answer_scores() {
+async fn compares_scores_with_and_without_retrieval_misses() {
     let app = App::new().demo();
     let answer = app
         .call(
@@ -127,15 +127,15 @@ async fn do_retrieval_misses_lower_answer_scores() {
     let hit = group(&answer, &json!({"bucket": null}));
     assert_eq!(miss["count"], expected["misses"]);
     let mean = "evaluation.faithfulness.mean";
-    close(&miss[mean], &expected["mean_faithfulness"]["miss"], 0.0005);
-    close(&hit[mean], &expected["mean_faithfulness"]["hit"], 0.0005);
+    assert_close(&miss[mean], &expected["mean_faithfulness"]["miss"], 0.0005);
+    assert_close(&hit[mean], &expected["mean_faithfulness"]["hit"], 0.0005);
     let failed = &answers()["failed_assessments"]["faithfulness"];
     let passed = miss["evaluation.faithfulness.pass_rate"].as_f64().unwrap();
-    close(&json!((1.0 - passed) * 13.0), failed, 0.001);
+    assert_close(&json!((1.0 - passed) * 13.0), failed, 0.001);
 }
 
 #[tokio::test]
-async fn did_cost_per_successful_request_rise_after_a_release() {
+async fn compares_cost_per_success_between_releases() {
     let app = App::new().demo();
     let answer = app
         .call(
@@ -150,7 +150,7 @@ async fn did_cost_per_successful_request_rise_after_a_release() {
         let found = group(&answer, &json!({"version": release}));
         assert_eq!(found["count"], expected["answers"]);
         let per_1000 = found["cost.per_success"].as_f64().unwrap() * 1000.0;
-        close(
+        assert_close(
             &json!(per_1000),
             &expected["usd_per_1000_successes"],
             0.0005,
@@ -159,7 +159,7 @@ async fn did_cost_per_successful_request_rise_after_a_release() {
 }
 
 #[tokio::test]
-async fn are_correctness_scores_falling() {
+async fn shows_falling_correctness_scores() {
     let app = App::new().demo();
     // The answers count days back from the end of the newest span of the data.
     let newest = app
@@ -181,12 +181,12 @@ async fn are_correctness_scores_falling() {
     assert_eq!(days.len(), expected.as_object().unwrap().len());
     for (day, ago) in days.iter().zip((0..7).rev()) {
         let mean = &day["evaluation.correctness.mean"];
-        close(mean, &expected[ago.to_string()], 0.0005);
+        assert_close(mean, &expected[ago.to_string()], 0.0005);
     }
 }
 
 #[tokio::test]
-async fn counts_tokens_and_calls_are_those_of_each_application() {
+async fn counts_traces_and_tokens_per_application() {
     let app = App::new().demo();
     let spans = app
         .call(
@@ -210,16 +210,16 @@ async fn counts_tokens_and_calls_are_those_of_each_application() {
         assert_eq!(found["count"], expected["traces"]);
         let of_all =
             |rate: &str| json!(found[rate].as_f64().unwrap() * found["count"].as_f64().unwrap());
-        close(&of_all("error_rate"), &expected["error_traces"], 0.001);
-        close(&of_all("failure_rate"), &expected["failed_traces"], 0.001);
+        assert_close(&of_all("error_rate"), &expected["error_traces"], 0.001);
+        assert_close(&of_all("failure_rate"), &expected["failed_traces"], 0.001);
     }
-    // Two spans of one call; three calls that failed before they counted a token.
+    // One call has two spans; three calls failed before they reported tokens.
     let code = group(&spans, &json!({"@ml_app": "code-agent"}));
     assert_eq!(code["total_tokens.known_for"], "329 of 332");
 }
 
-/// Questions of every sort, with all their joins.
-fn questions() -> Vec<Value> {
+/// Arguments with every kind of grouping and measure.
+fn all_arguments() -> Vec<Value> {
     vec![
         json!({"group_by": ["@ml_app", "@meta.span.kind", "@status"], "measures": ["duration", "tokens", "cost"]}),
         json!({"group_by": ["@meta.model_name"], "query": "@meta.span.kind:llm", "interval": "12h", "limit": 200}),
@@ -236,9 +236,9 @@ fn questions() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn pages_and_the_backend_give_the_same_answer() {
+async fn client_and_backend_aggregate_alike() {
     let app = App::new().demo();
-    // Pages that end in the middle of everything, and few ids in a query.
+    // Small pages, and few ids per query.
     let settings = HubSettings {
         structure_page: 97,
         content_page: 61,
@@ -246,8 +246,8 @@ async fn pages_and_the_backend_give_the_same_answer() {
         max_pages: 1_000,
         ..HubSettings::default()
     };
-    let site = paged(&app, settings);
-    for mut question in questions() {
+    let site = app_without_aggregation(&app, settings);
+    for mut question in all_arguments() {
         question["from"] = json!("now-8d");
         let mut there = app.call(TOOL, question.clone()).await;
         let mut here = site.call(TOOL, question.clone()).await;
@@ -260,9 +260,9 @@ async fn pages_and_the_backend_give_the_same_answer() {
 }
 
 #[tokio::test]
-async fn what_is_not_documented_is_grouped_by_queries_that_the_site_evaluates() {
+async fn buckets_group_by_attributes_that_the_documented_api_lacks() {
     let app = App::documented_only().demo();
-    let site = through(
+    let site = app_with_router(
         &app,
         app.backend.router(),
         Upstream::Local,
@@ -291,14 +291,14 @@ async fn what_is_not_documented_is_grouped_by_queries_that_the_site_evaluates() 
 }
 
 #[tokio::test]
-async fn a_sample_says_so_and_a_trend_is_sampled_all_along() {
+async fn sample_is_noted_and_covers_the_whole_trend() {
     let app = App::new().demo();
     let few = HubSettings {
         structure_page: 50,
         aggregate_rows: 400,
         ..HubSettings::default()
     };
-    let site = paged(&app, few);
+    let site = app_without_aggregation(&app, few);
     let newest = site.call(TOOL, json!({"from": "now-8d"})).await;
     assert_eq!(newest["sampled"], true);
     assert_eq!(newest["rows_read"], 400);
@@ -309,32 +309,32 @@ async fn a_sample_says_so_and_a_trend_is_sampled_all_along() {
         .call(TOOL, json!({"from": "now-8d", "interval": "1d"}))
         .await;
     assert_eq!(trend["sampled"], true);
-    // The data fill seven of the eight days, and the sample does.
+    // The data cover seven of the eight days, and so does the sample.
     assert_eq!(trend["groups"].as_array().unwrap().len(), 7);
     assert!(trend["rows_read"].as_u64().unwrap() <= 400);
 }
 
 #[tokio::test]
-async fn a_datadog_site_is_asked_documented_questions_only() {
+async fn only_documented_endpoints_of_a_site_are_called() {
     let app = App::new();
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&asked);
+    let paths = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&paths);
     let router = Router::new().fallback(move |request: axum::extract::Request| {
         seen.lock().unwrap().push(request.uri().path().to_owned());
         async { axum::Json(json!({"data": [], "meta": {"status": "done", "page": {}}})) }
     });
     let site = Upstream::Site(Site::parse("datadoghq.eu").unwrap());
-    let site = through(&app, router, site, HubSettings::default());
+    let site = app_with_router(&app, router, site, HubSettings::default());
     site.call(TOOL, json!({"group_by": ["@name"]})).await;
-    let asked = asked.lock().unwrap();
-    assert!(!asked.is_empty());
-    for path in asked.iter() {
+    let paths = paths.lock().unwrap();
+    assert!(!paths.is_empty());
+    for path in paths.iter() {
         assert_eq!(path, "/api/v2/llm-obs/v1/spans/events/search");
     }
 }
 
 #[tokio::test]
-async fn pages_of_groups_meet_without_gap_and_stay_within_their_budget() {
+async fn pages_return_each_group_once_within_the_budget() {
     let app = App::new().demo();
     let mut question = json!({"from": "now-8d", "group_by": ["@trace_id", "@name"],
         "measures": ["duration", "error_rate"], "max_tokens": 1_000, "limit": 300});
@@ -344,18 +344,18 @@ async fn pages_of_groups_meet_without_gap_and_stay_within_their_budget() {
         assert!(text.chars().count() <= 4_000);
         let page: Value = serde_json::from_str(&text).unwrap();
         for group in page["groups"].as_array().unwrap() {
-            assert!(!seen.contains(&group["key"]), "{group} came twice");
+            assert!(!seen.contains(&group["key"]), "{group} is returned twice");
             seen.push(group["key"].clone());
         }
         match &page["next_cursor"] {
-            // Enough of some hundred groups; the rest in larger pages.
+            // The remaining groups are read in larger pages.
             Value::Null => break page["total_groups"].as_u64().unwrap(),
             cursor => question["cursor"] = cursor.clone(),
         }
         question["max_tokens"] = json!(1_000);
         if seen.len() > 100 {
             question["max_tokens"] = json!(20_000);
-            break_budget(&app, &mut question, &mut seen).await;
+            read_remaining(&app, &mut question, &mut seen).await;
             break u64::try_from(seen.len()).unwrap();
         }
     };
@@ -370,7 +370,7 @@ async fn pages_of_groups_meet_without_gap_and_stay_within_their_budget() {
 }
 
 /// Reads the remaining pages.
-async fn break_budget(app: &App, question: &mut Value, seen: &mut Vec<Value>) {
+async fn read_remaining(app: &App, question: &mut Value, seen: &mut Vec<Value>) {
     loop {
         let page = app.call(TOOL, question.clone()).await;
         for group in page["groups"].as_array().unwrap() {
@@ -387,7 +387,7 @@ async fn break_budget(app: &App, question: &mut Value, seen: &mut Vec<Value>) {
 }
 
 #[tokio::test]
-async fn an_empty_answer_says_why() {
+async fn empty_answer_has_a_reason() {
     let app = App::new().demo();
     let answer = app
         .call(
@@ -405,20 +405,20 @@ async fn an_empty_answer_says_why() {
 #[case(json!({"group_by": ["a", "b", "c", "d"]}), "at most 3")]
 #[case(json!({"group_by": ["@trace.llm_calls"]}), "@child and @trace")]
 #[case(json!({"group_by": [17]}), "list of facets")]
-#[case(json!({"group_by": ["a b"]}), "group_by cannot be read")]
-#[case(json!({"group_by": [{"name": "x", "query": "(open"}]}), "a bucket's query")]
+#[case(json!({"group_by": ["a b"]}), "group_by is not valid")]
+#[case(json!({"group_by": [{"name": "x", "query": "(open"}]}), "the query of a bucket")]
 #[case(json!({"group_by": [{"name": "x", "query": "@a:1"}, {"name": "x", "query": "@b:1"}]}), "same name")]
-#[case(json!({"measures": ["speed"]}), "measures is not known")]
+#[case(json!({"measures": ["speed"]}), "unknown measure")]
 #[case(json!({"measures": {"a": 1}}), "list of names")]
-#[case(json!({"interval": "soon"}), "interval cannot be read")]
-#[case(json!({"interval": "1s", "from": "now-7d"}), "time buckets")]
+#[case(json!({"interval": "soon"}), "not a length of time")]
+#[case(json!({"interval": "1s", "from": "now-7d"}), "buckets")]
 #[case(json!({"unit": "session"}), "span or trace")]
-#[case(json!({"query": "\"open"}), "query cannot be sent")]
+#[case(json!({"query": "\"open"}), "query is not valid")]
 #[case(json!({"query": "@duration:>"}), "query cannot be read")]
 #[case(json!({"from": "yesterday"}), "time")]
-#[case(json!({"cursor": "page2"}), "cursor is not one")]
+#[case(json!({"cursor": "page2"}), "not valid for")]
 #[tokio::test]
-async fn what_cannot_be_asked_is_refused_with_a_call_that_works(
+async fn error_of_wrong_arguments_has_an_example_that_works(
     #[case] question: Value,
     #[case] words: &str,
 ) {
@@ -437,7 +437,7 @@ async fn what_cannot_be_asked_is_refused_with_a_call_that_works(
 #[case(json!({"window": {"from_ms": 0, "to_ms": 1}, "limit": 1, "group_by": [{"facet": "a b"}]}), "invalid `group_by`")]
 #[case(json!({"window": {"from_ms": 0, "to_ms": 1}, "limit": 1, "query": "("}), "invalid query")]
 #[tokio::test]
-async fn the_endpoint_refuses_what_it_cannot_read(#[case] body: Value, #[case] words: &str) {
+async fn endpoint_refuses_malformed_requests(#[case] body: Value, #[case] words: &str) {
     let app = App::new();
     let (status, answer) = app.send("POST", ENDPOINT, &body).await;
     assert_eq!(status, 400);
@@ -445,7 +445,7 @@ async fn the_endpoint_refuses_what_it_cannot_read(#[case] body: Value, #[case] w
 }
 
 #[tokio::test]
-async fn hostile_numbers_are_no_trouble() {
+async fn extreme_numbers_are_accepted() {
     let app = App::new().demo();
     let window = json!({"from_ms": i64::MIN, "to_ms": i64::MAX});
     let body = json!({"window": window, "limit": u64::MAX, "offset": 3, "interval_ms": 1,
@@ -457,7 +457,7 @@ async fn hostile_numbers_are_no_trouble() {
 }
 
 #[test]
-fn the_tool_costs_less_than_900_tokens() {
+fn tool_costs_less_than_900_tokens() {
     let tool = llmobs_mcp::tools::find(TOOL).unwrap();
     let schema = Value::Object(tool.input_schema()).to_string();
     let tokens = (schema.len() + tool.description.len() + tool.title.len()).div_ceil(4);

@@ -1,4 +1,4 @@
-//! A refusal says what was wrong and shows a call that works: the test makes that call.
+//! Errors for wrong arguments: each names the mistake and has an example, which the test calls.
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -30,7 +30,11 @@ const TRACE: &str = "6b00ee9000000000878647e47133ae20";
 #[case("bad_cursor", "search_llmobs_spans", json!({"cursor": "page 2"}))]
 #[case("bad_trace_cursor", "get_llmobs_trace", json!({"trace_id": TRACE, "cursor": "2"}))]
 #[tokio::test]
-async fn every_refusal_teaches(#[case] name: &str, #[case] tool: &str, #[case] arguments: Value) {
+async fn every_error_has_an_example_that_works(
+    #[case] name: &str,
+    #[case] tool: &str,
+    #[case] arguments: Value,
+) {
     let app = App::new().capture("01-py-sdk-manual-agentless");
     let error = app.refusal(tool, arguments).await;
     insta::assert_json_snapshot!(name, error);
@@ -41,7 +45,7 @@ async fn every_refusal_teaches(#[case] name: &str, #[case] tool: &str, #[case] a
 }
 
 #[tokio::test]
-async fn nothing_that_a_model_may_send_panics() {
+async fn no_argument_value_panics() {
     let app = App::new().capture("01-py-sdk-manual-agentless");
     let values = [
         json!(null),
@@ -67,7 +71,7 @@ async fn nothing_that_a_model_may_send_panics() {
                 let mut arguments = json!({"trace_id": TRACE, "span_id": "16135088022371463582",
                         "span_ids": ["16135088022371463582"], "field": "input"});
                 arguments[key] = value.clone();
-                // Answered or refused: either way, by one JSON object.
+                // The answer or the error is one JSON object.
                 let text = match app.text(tool.name, arguments).await {
                     Ok(text) => text,
                     Err(error) => error.to_json(),

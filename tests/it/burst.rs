@@ -1,4 +1,4 @@
-//! Root-cause skills fire dozens of calls at one trace at once: it is loaded once.
+//! Skills send dozens of parallel calls for one trace: the trace is loaded once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::support::{App, NOW_MS};
 
-/// One hundred and fifty spans: more than a trace that is read whole at once.
+/// 150 spans: more than are read with their content in one request.
 fn large_trace(trace: &str) -> Vec<Value> {
     (1..=150)
         .map(|id| {
@@ -37,10 +37,10 @@ fn large_trace(trace: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The most rows that a search asks for at once; the structure of a trace is read in larger pages.
+/// The largest page of a search. The structure of a trace is read in larger pages.
 const MOST_ROWS: u64 = 500;
 
-/// Counts the pages of structure on their way.
+/// Counts the requests for the structure of a trace.
 struct Counted {
     inner: RouterTransport,
     structures: Arc<AtomicUsize>,
@@ -53,9 +53,9 @@ impl Transport for Counted {
         limits: ResponseLimits,
     ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
         let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
-        let asked = &body["data"]["attributes"];
-        let whole = asked["page"]["limit"].as_u64() > Some(MOST_ROWS);
-        if whole && asked["options"]["include_attachments"] == false {
+        let attributes = &body["data"]["attributes"];
+        let whole = attributes["page"]["limit"].as_u64() > Some(MOST_ROWS);
+        if whole && attributes["options"]["include_attachments"] == false {
             self.structures.fetch_add(1, Ordering::Relaxed);
         }
         self.inner.send(request, limits)
@@ -63,7 +63,7 @@ impl Transport for Counted {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn forty_parallel_calls_of_all_tools_read_each_content_at_most_once() {
+async fn forty_parallel_calls_read_each_content_at_most_once() {
     const TRACE: &str = "000000000000000000000000000000bb";
     let mut app = App::new();
     let structures = Arc::<AtomicUsize>::default();
@@ -126,17 +126,18 @@ async fn forty_parallel_calls_of_all_tools_read_each_content_at_most_once() {
         150,
         "and each once, as two tools need them all"
     );
-    let asked: u64 = after.requests.values().sum::<u64>() - before.requests.values().sum::<u64>();
-    println!("48 calls cost {asked} requests: {:?}", after.requests);
+    let requests: u64 =
+        after.requests.values().sum::<u64>() - before.requests.values().sum::<u64>();
+    println!("48 calls cost {requests} requests: {:?}", after.requests);
     assert_eq!(
         structures.load(Ordering::Relaxed),
         1,
         "the structure is paged once"
     );
-    // Six searches, one page of structure, one look for errors; the rest are batches of contents.
-    assert!(asked <= 12, "{asked} requests");
+    // Six searches, one page of structure, one request for errors; the others are batches of contents.
+    assert!(requests <= 12, "{requests} requests");
 
-    // A second burst costs its searches and nothing else.
+    // A second burst costs only its searches.
     join_all(
         questions
             .iter()
@@ -144,16 +145,16 @@ async fn forty_parallel_calls_of_all_tools_read_each_content_at_most_once() {
     )
     .await;
     let again = app.counts();
-    let asked: u64 = again.requests.values().sum::<u64>() - after.requests.values().sum::<u64>();
-    assert_eq!(asked, 6);
+    let requests: u64 = again.requests.values().sum::<u64>() - after.requests.values().sum::<u64>();
+    assert_eq!(requests, 6);
     assert_eq!(again.contents, after.contents, "no content is read again");
     assert_eq!(structures.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
-async fn an_evaluation_sent_after_the_load_is_seen_once_the_structure_is_old() {
+async fn later_evaluation_appears_after_the_cache_expires() {
     const TRACE: &str = "000000000000000000000000000000bc";
-    // The product's life is 20 seconds, under the promised 30; the test does not wait for it.
+    // The default lifetime of a cache entry is 20 seconds, below the documented 30; the test uses a shorter one.
     assert!(HubSettings::default().structure_life <= Duration::from_secs(30));
     let life = Duration::from_millis(50);
     let app = App::with(

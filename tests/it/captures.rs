@@ -1,4 +1,4 @@
-//! Every tool's whole answer on what real SDKs sent.
+//! Complete answers of every tool on recorded requests of real SDKs.
 
 use std::collections::BTreeMap;
 
@@ -77,34 +77,34 @@ fn span_ids(trace: &Value) -> Vec<Value> {
 #[case("10-py-auto-openai_agents")]
 #[case("10-py-auto-pydantic_ai")]
 #[tokio::test]
-async fn every_tool_answers_on(#[case] capture: &str) {
+async fn every_tool_answers_on_capture(#[case] capture: &str) {
     let full = all_answers(&App::new().capture(capture)).await;
     insta::assert_json_snapshot!(capture, full);
 
-    // The same when the site answers its documented attributes only: every gap is filled but
-    // those that nothing else brings either.
+    // With documented attributes only, the answers are the same except for attributes that no
+    // documented endpoint returns.
     let gaps_filled = all_answers(&App::documented_only().capture(capture)).await;
     let mut difference = Vec::new();
     differences("", &full, &gaps_filled, &mut difference);
-    difference.retain(|line| !stays_unknown(line));
+    difference.retain(|line| !is_undocumented(line));
     assert!(difference.is_empty(), "{}", difference.join("\n"));
 }
 
-/// Attributes of the private answer without which a tool's answer is less, but not wrong.
-fn stays_unknown(line: &str) -> bool {
+/// Attributes that no documented endpoint returns.
+fn is_undocumented(line: &str) -> bool {
     let path = line.split(": ").next().unwrap();
     let key = path.rsplit('/').next().unwrap();
     let in_details = path.contains("/details/");
     match key {
         "apm_trace_id" | "collection_errors" | "prompt" | "feedback" => in_details,
         "timestamp_ms" => in_details && path.contains("/evaluations/"),
-        // Documents are not listed: that a retrieval has some is known once its details are asked.
+        // A list does not contain documents: only the details show that a retrieval has some.
         "has_input" | "has_output" => path.contains("/trace/"),
         _ => false,
     }
 }
 
-/// The leaves in which two values differ.
+/// The leaves that differ between two values.
 fn differences(path: &str, one: &Value, other: &Value, found: &mut Vec<String>) {
     match (one, other) {
         (Value::Object(a), Value::Object(b)) => {
@@ -130,8 +130,8 @@ fn differences(path: &str, one: &Value, other: &Value, found: &mut Vec<String>) 
 }
 
 #[tokio::test]
-async fn three_modes_of_one_application_tell_one_story() {
-    let mut stories = Vec::new();
+async fn three_ways_to_send_give_equal_answers() {
+    let mut answers = Vec::new();
     for capture in [
         "01-py-sdk-manual-agentless",
         "02-py-sdk-manual-apm-v04-meta_struct",
@@ -145,10 +145,10 @@ async fn three_modes_of_one_application_tell_one_story() {
             )
             .await;
         let trace_id = found["spans"][0]["trace_id"].clone();
-        let followed = app
+        let agent_loop = app
             .call("get_llmobs_agent_loop", json!({"trace_id": trace_id}))
             .await;
-        let told: Vec<Value> = followed["iterations"]
+        let iterations: Vec<Value> = agent_loop["iterations"]
             .as_array()
             .unwrap()
             .iter()
@@ -167,9 +167,9 @@ async fn three_modes_of_one_application_tell_one_story() {
                 ])
             })
             .collect();
-        assert_eq!(told.len(), 3, "{capture}");
-        stories.push(told);
+        assert_eq!(iterations.len(), 3, "{capture}");
+        answers.push(iterations);
     }
-    assert_eq!(stories[0], stories[1]);
-    assert_eq!(stories[0], stories[2]);
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[0], answers[2]);
 }

@@ -1,5 +1,5 @@
-//! A small double of the documented control plane: projects, datasets, experiments and their v3
-//! events, filled from the SDK's recorded requests. It pages, counts, and can be told to misbehave.
+//! A test double of the documented control plane: projects, datasets, experiments and their v3 events,
+//! filled from recorded requests of the SDK. It pages, counts requests, and can fail on request.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,33 +17,33 @@ use serde_json::{Value, json};
 use crate::support::NOW_MS;
 
 #[derive(Default)]
-pub(crate) struct World {
+pub(crate) struct ControlState {
     pub(crate) projects: Vec<Value>,
     /// By project.
     pub(crate) datasets: BTreeMap<String, Vec<Value>>,
     /// By dataset.
     pub(crate) records: BTreeMap<String, Vec<Value>>,
-    /// The newest first.
+    /// Newest first.
     pub(crate) experiments: Vec<Value>,
     /// By experiment.
     pub(crate) spans: BTreeMap<String, Vec<Value>>,
     pub(crate) summary: BTreeMap<String, Vec<Value>>,
-    /// How often each method and route was asked.
-    pub(crate) asked: BTreeMap<String, usize>,
-    /// The page sizes asked for of events.
+    /// Number of requests by method and route.
+    pub(crate) request_counts: BTreeMap<String, usize>,
+    /// The requested page sizes of events.
     pub(crate) event_pages: Vec<String>,
     /// The bodies of all writes.
     pub(crate) written: Vec<Value>,
-    /// Largest page, whatever is asked.
+    /// The largest page, whatever size is requested.
     pub(crate) page: Option<usize>,
-    /// What the next write answers.
+    /// The status of the next write, if it fails.
     pub(crate) write_fails: Option<u16>,
 }
 
-/// The double, and tools that talk to it.
+/// The test double and a client for the tools.
 #[derive(Clone)]
 pub(crate) struct Control {
-    world: Arc<Mutex<World>>,
+    state: Arc<Mutex<ControlState>>,
     context: ToolContext,
 }
 
@@ -53,39 +53,39 @@ impl Control {
     }
 
     pub(crate) fn with(settings: HubSettings) -> Self {
-        let world: Arc<Mutex<World>> = Arc::default();
-        let router = Router::new().fallback(serve).with_state(Arc::clone(&world));
+        let state: Arc<Mutex<ControlState>> = Arc::default();
+        let router = Router::new().fallback(serve).with_state(Arc::clone(&state));
         let hub = Hub::new(Upstream::Local, Arc::new(RouterTransport(router)), settings);
         let context = ToolContext {
             client: hub.client(Credential::None, "test"),
             now_ms: NOW_MS,
         };
-        Self { world, context }
+        Self { state, context }
     }
 
-    /// What the SDK wrote while it was recorded, as the documentation says it can be read.
+    /// The test double with the recorded experiments of the SDK.
     pub(crate) fn captured() -> Self {
         let control = Self::new();
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("fixtures/captures/20-experiments-all-requests.json.zst");
         let text = zstd::decode_all(std::fs::read(path).unwrap().as_slice()).unwrap();
         let requests: Vec<Value> = serde_json::from_slice(&text).unwrap();
-        let mut world = control.world();
+        let mut state = control.state();
         let mut metrics = Vec::new();
         for request in &requests {
-            world.take_in(request, &mut metrics);
+            state.ingest(request, &mut metrics);
         }
-        world.join(metrics);
-        drop(world);
+        state.join(metrics);
+        drop(state);
         control
     }
 
-    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap()
+    pub(crate) fn state(&self) -> MutexGuard<'_, ControlState> {
+        self.state.lock().unwrap()
     }
 
     pub(crate) fn requests(&self) -> usize {
-        self.world().asked.values().sum()
+        self.state().request_counts.values().sum()
     }
 
     pub(crate) async fn text(&self, tool: &str, arguments: Value) -> Result<String, ToolError> {
@@ -113,8 +113,8 @@ impl Control {
     }
 }
 
-impl World {
-    fn take_in(&mut self, request: &Value, metrics: &mut Vec<(String, Value)>) {
+impl ControlState {
+    fn ingest(&mut self, request: &Value, metrics: &mut Vec<(String, Value)>) {
         let path = request["path"].as_str().unwrap();
         let parts: Vec<&str> = path.split('/').skip(1).collect();
         let data = &request["body"]["data"];
@@ -178,7 +178,7 @@ impl World {
         }
     }
 
-    /// Puts metrics on their spans, as the events endpoint gives them.
+    /// Adds metrics to their spans, as the events endpoint returns them.
     fn join(&mut self, metrics: Vec<(String, Value)>) {
         for (id, metric) in metrics {
             let spans = self.spans.entry(id.clone()).or_default();
@@ -212,14 +212,17 @@ impl World {
             [.., last] => last,
             [] => "",
         };
-        *self.asked.entry(format!("{method} {route}")).or_default() += 1;
+        *self
+            .request_counts
+            .entry(format!("{method} {route}"))
+            .or_default() += 1;
         if method != Method::GET {
             self.written.push(body.clone());
             if let Some(status) = self.write_fails.take() {
-                return refuse(status, "told to fail");
+                return error_response(status, "requested failure");
             }
         }
-        let asked = |key: &str| -> Vec<&String> {
+        let query_values = |key: &str| -> Vec<&String> {
             let matching = query.iter().filter(|(name, _)| name == key);
             matching.map(|(_, value)| value).collect()
         };
@@ -234,11 +237,13 @@ impl World {
                 ]
                 .into_iter()
                 .all(|key| {
-                    let wanted = asked(&format!("filter[{key}]"));
+                    let wanted = query_values(&format!("filter[{key}]"));
                     wanted.is_empty() || wanted.iter().any(|one| row["attributes"][key] == **one)
-                }) && (asked("filter[id]").is_empty()
-                    || asked("filter[id]").iter().any(|id| row["id"] == **id))
-                    && asked("filter[tags]").iter().all(|tag| {
+                }) && (query_values("filter[id]").is_empty()
+                    || query_values("filter[id]")
+                        .iter()
+                        .any(|id| row["id"] == **id))
+                    && query_values("filter[tags]").iter().all(|tag| {
                         row["attributes"]["tags"]
                             .as_array()
                             .unwrap()
@@ -249,12 +254,12 @@ impl World {
         };
         match (method.as_str(), parts.as_slice()) {
             ("GET", [.., "v3", "experiments", id, "events"]) => {
-                let limits = asked("page[limit]").into_iter().cloned();
+                let limits = query_values("page[limit]").into_iter().cloned();
                 self.event_pages.extend(limits);
                 let known = self.experiments.iter().any(|row| row["id"] == **id);
                 let none = Vec::new();
                 let Some(spans) = self.spans.get(*id).or(known.then_some(&none)) else {
-                    return refuse(404, "experiment not found");
+                    return error_response(404, "experiment not found");
                 };
                 let (rows, after) = self.paged(spans, &query);
                 let summary = self.summary.get(*id).cloned().unwrap_or_default();
@@ -266,7 +271,7 @@ impl World {
             ("GET", [.., "projects"]) => self.list(&narrowed(&self.projects), &query),
             ("GET", [.., project, "datasets"]) => match self.datasets.get(*project) {
                 Some(rows) => self.list(&narrowed(rows), &query),
-                None => refuse(404, "project not found"),
+                None => error_response(404, "project not found"),
             },
             ("GET", [.., project, "datasets", dataset, "records"]) => {
                 match (
@@ -274,7 +279,7 @@ impl World {
                     self.records.get(*dataset),
                 ) {
                     (true, Some(rows)) => self.list(&narrowed(rows), &query),
-                    _ => refuse(404, "dataset not found"),
+                    _ => error_response(404, "dataset not found"),
                 }
             }
             ("POST", [.., "batch_update"]) => {
@@ -303,17 +308,17 @@ impl World {
             {
                 StatusCode::OK.into_response()
             }
-            _ => refuse(404, "no such thing"),
+            _ => error_response(404, "no such thing"),
         }
     }
 
     fn paged(&self, rows: &[Value], query: &[(String, String)]) -> (Vec<Value>, Value) {
-        let asked = |key: &str| -> Option<usize> {
+        let query_number = |key: &str| -> Option<usize> {
             let found = query.iter().find(|(name, _)| name == key);
             found.and_then(|(_, value)| value.parse().ok())
         };
-        let start = asked("page[cursor]").unwrap_or(0);
-        let limit = asked("page[limit]")
+        let start = query_number("page[cursor]").unwrap_or(0);
+        let limit = query_number("page[limit]")
             .unwrap_or(5_000)
             .min(self.page.unwrap_or(5_000));
         let page: Vec<Value> = rows.iter().skip(start).take(limit).cloned().collect();
@@ -332,17 +337,17 @@ impl World {
     }
 }
 
-fn refuse(status: u16, words: &str) -> Response {
+fn error_response(status: u16, words: &str) -> Response {
     let status = StatusCode::from_u16(status).unwrap();
     (status, axum::Json(json!({ "errors": [words] }))).into_response()
 }
 
 async fn serve(
-    State(world): State<Arc<Mutex<World>>>,
+    State(state): State<Arc<Mutex<ControlState>>>,
     method: Method,
     uri: Uri,
     body: Bytes,
 ) -> Response {
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    world.lock().unwrap().answer(&method, &uri, &body)
+    state.lock().unwrap().answer(&method, &uri, &body)
 }

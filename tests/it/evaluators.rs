@@ -1,5 +1,5 @@
-//! Evaluators: written, read, previewed and deleted through the tools; what they found, counted;
-//! and refusals whose own example works.
+//! Evaluators: writing, reading, previewing and deleting them, the statistics of their evaluations, and
+//! errors with an example that works.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,8 +43,8 @@ fn with(mut value: Value, mut changes: Value) -> Value {
     value
 }
 
-/// Answers without the times that change with every run.
-fn timeless(mut value: Value) -> Value {
+/// An answer without the times that change with every run.
+fn without_times(mut value: Value) -> Value {
     fn visit(value: &mut Value) {
         match value {
             Value::Object(map) => {
@@ -63,7 +63,7 @@ fn timeless(mut value: Value) -> Value {
     value
 }
 
-/// A root with an LLM call below it, in a session of three traces.
+/// A root span with an LLM call as its child, in a session of three traces.
 fn turn(number: i64) -> [Value; 2] {
     let span = |id: i64, parent: &str, name: &str, meta: Value| {
         json!({"span_id": id.to_string(), "trace_id": format!("{:032x}", 900 + number),
@@ -97,7 +97,7 @@ async fn shop() -> App {
     app
 }
 
-/// The same data behind a site that has the documented API only.
+/// The same data behind a site with the documented API only.
 fn without_private_endpoints(app: &App) -> ToolContext {
     use axum::http::StatusCode;
     use axum::response::IntoResponse as _;
@@ -118,7 +118,7 @@ fn without_private_endpoints(app: &App) -> ToolContext {
 }
 
 #[tokio::test]
-async fn an_evaluator_is_written_read_listed_and_deleted() {
+async fn evaluator_is_written_read_listed_and_deleted() {
     let app = App::new();
     let created = app.call(WRITE, boolean()).await;
     assert_eq!(
@@ -127,7 +127,7 @@ async fn an_evaluator_is_written_read_listed_and_deleted() {
         "changed": [], "reset_to_default": []})
     );
     let shown = app.call(GET, json!({"eval_name": "faithful"})).await;
-    insta::assert_json_snapshot!("get", timeless(shown.clone()));
+    insta::assert_json_snapshot!("get", without_times(shown.clone()));
     let by_old_name = app
         .call("get_llmobs_eval_config", json!({"eval_name": "faithful"}))
         .await;
@@ -142,7 +142,7 @@ async fn an_evaluator_is_written_read_listed_and_deleted() {
     )
     .await;
     let all = app.call("list_llmobs_evals", json!({})).await;
-    insta::assert_json_snapshot!("list", timeless(all));
+    insta::assert_json_snapshot!("list", without_times(all));
     let shop = app
         .call("list_llmobs_evals_by_ml_app", json!({"ml_app": "shop"}))
         .await;
@@ -155,15 +155,15 @@ async fn an_evaluator_is_written_read_listed_and_deleted() {
     assert_eq!(none["apps_with_evaluators"], json!(["bank", "shop"]));
 
     let deleted = app.call(DELETE, json!({"eval_name": "faithful"})).await;
-    insta::assert_json_snapshot!("deleted", timeless(deleted.clone()));
+    insta::assert_json_snapshot!("deleted", without_times(deleted.clone()));
     app.refusal(GET, json!({"eval_name": "faithful"})).await;
     app.call(WRITE, deleted["deleted"].clone()).await;
     let back = app.call(GET, json!({"eval_name": "faithful"})).await;
-    assert_eq!(timeless(back), timeless(shown));
+    assert_eq!(without_times(back), without_times(shown));
 }
 
 #[tokio::test]
-async fn an_update_names_what_changed_and_what_fell_back() {
+async fn update_lists_changed_and_reset_fields() {
     let app = App::new();
     app.call(WRITE, boolean()).await;
     let less = with(
@@ -184,11 +184,14 @@ async fn an_update_names_what_changed_and_what_fell_back() {
         json!({"application_name": "shop", "enabled": true, "eval_scope": "span", "root_spans_only": false})
     );
     let same = app.call(WRITE, now).await;
-    assert_eq!(same["notes"], json!(["nothing differs from what is there"]));
+    assert_eq!(
+        same["notes"],
+        json!(["the configuration equals the saved one"])
+    );
 }
 
 #[tokio::test]
-async fn the_private_endpoints_are_the_same_table() {
+async fn private_endpoints_share_the_evaluators() {
     let app = App::new();
     let private = |path: &str| format!("/api/unstable/llm-obs-mcp/v1/custom-evaluator/{path}");
     let (status, _) = app
@@ -212,7 +215,7 @@ async fn the_private_endpoints_are_the_same_table() {
 }
 
 #[tokio::test]
-async fn evaluators_survive_the_process() {
+async fn evaluators_survive_a_restart() {
     use llmobs_local::{DataDir, LocalBackend, LocalOptions};
     let folder = tempfile::tempdir().unwrap();
     let open = || {
@@ -242,8 +245,8 @@ async fn evaluators_survive_the_process() {
 
 // --- statistics -------------------------------------------------------------------------------------
 
-/// 10,000 evaluations of four types on 2,500 spans, and their plain recount.
-async fn judged() -> (App, BTreeMap<&'static str, Value>) {
+/// 10,000 evaluations of four types on 2,500 spans, and their expected statistics.
+async fn evaluated_spans() -> (App, BTreeMap<&'static str, Value>) {
     let app = App::new();
     let spans: Vec<Value> = (0..2_500)
         .map(|n: i64| {
@@ -319,8 +322,8 @@ async fn judged() -> (App, BTreeMap<&'static str, Value>) {
 }
 
 #[tokio::test]
-async fn statistics_equal_a_recount_from_the_endpoint_and_counted() {
-    let (app, expected) = judged().await;
+async fn statistics_equal_a_recount() {
+    let (app, expected) = evaluated_spans().await;
     let counted = App {
         context: without_private_endpoints(&app),
         backend: app.backend.clone(),
@@ -349,7 +352,7 @@ async fn statistics_equal_a_recount_from_the_endpoint_and_counted() {
 // --- preview ----------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_preview_counts_traffic_and_fills_the_prompt_on_real_spans() {
+async fn preview_counts_traffic_and_fills_in_prompts() {
     let app = shop().await;
     app.call(WRITE, boolean()).await;
     let saved = app.call(PREVIEW, json!({"eval_name": "faithful"})).await;
@@ -362,7 +365,7 @@ async fn a_preview_counts_traffic_and_fills_the_prompt_on_real_spans() {
 }
 
 #[tokio::test]
-async fn traces_and_sessions_are_previewed_as_a_whole() {
+async fn preview_of_traces_and_sessions() {
     let app = shop().await;
     let trace = with(
         boolean(),
@@ -384,7 +387,7 @@ async fn traces_and_sessions_are_previewed_as_a_whole() {
     insta::assert_json_snapshot!("preview_session", answer);
 }
 
-// --- refusals ---------------------------------------------------------------------------------------
+// --- errors ---------------------------------------------------------------------------------------
 
 fn schema(name: &str, mut verdict: Value) -> Value {
     json!({"name": name, "strict": true, "schema": {"type": "object", "properties": {name: verdict.take()},
@@ -427,7 +430,11 @@ fn schema(name: &str, mut verdict: Value) -> Value {
 #[case("stats_bad_time", STATS, json!({"eval_name": "faithful", "from": "yesterday"}))]
 #[case("list_bad_cursor", "list_llmobs_evals", json!({"cursor": "x"}))]
 #[tokio::test]
-async fn every_refusal_teaches(#[case] name: &str, #[case] tool: &str, #[case] arguments: Value) {
+async fn every_error_has_an_example_that_works(
+    #[case] name: &str,
+    #[case] tool: &str,
+    #[case] arguments: Value,
+) {
     let app = App::new();
     app.call(WRITE, boolean()).await;
     let error = app.refusal(tool, arguments).await;
@@ -437,7 +444,7 @@ async fn every_refusal_teaches(#[case] name: &str, #[case] tool: &str, #[case] a
     let tool = example["tool"].as_str().expect("a call that works");
     app.call(tool, example["arguments"].clone()).await;
     if tool == WRITE {
-        // The mended call writes when it is sent without `preview`.
+        // The corrected call writes when it is sent without `preview`.
         app.call(
             tool,
             with(example["arguments"].clone(), json!({"preview": null})),
@@ -447,7 +454,7 @@ async fn every_refusal_teaches(#[case] name: &str, #[case] tool: &str, #[case] a
 }
 
 #[tokio::test]
-async fn a_name_with_odd_characters_is_one_segment_of_the_path() {
+async fn name_with_special_characters_is_one_path_segment() {
     let app = App::new();
     let odd = with(boolean(), json!({"eval_name": "Süß & bitter+1 @2"}));
     app.call(WRITE, odd).await;
@@ -460,7 +467,7 @@ async fn a_name_with_odd_characters_is_one_segment_of_the_path() {
 }
 
 #[tokio::test]
-async fn what_a_site_keeps_beyond_our_fields_survives_an_update() {
+async fn update_keeps_fields_unknown_to_this_program() {
     let app = App::new();
     app.call(WRITE, boolean()).await;
     let path = "/api/unstable/llm-obs/config/evaluators/custom/faithful";
@@ -483,10 +490,10 @@ async fn what_a_site_keeps_beyond_our_fields_survives_an_update() {
     );
 }
 
-// --- evaluations of every sort, as they are sent -----------------------------------------------------
+// --- evaluations of every type, as they are sent -----------------------------------------------------
 
 #[tokio::test]
-async fn every_type_scope_and_status_is_found_in_both_spellings_and_shown() {
+async fn every_evaluation_type_is_found_by_both_facets() {
     let app = App::new();
     let on_span = json!({"span": {"span_id": "2001", "trace_id": format!("{:032x}", 901)}});
     let on_root = json!({"span": {"span_id": "1001", "trace_id": format!("{:032x}", 901)}});
@@ -496,7 +503,7 @@ async fn every_type_scope_and_status_is_found_in_both_spellings_and_shown() {
             more,
         )
     };
-    // Before their spans.
+    // Sent before their spans.
     app.evaluations(json!([
         base("b", json!({"metric_type": "boolean", "boolean_value": false, "assessment": "fail", "reasoning": "no source"})),
         base("s", json!({"metric_type": "score", "score_value": 0.4})),
@@ -505,7 +512,7 @@ async fn every_type_scope_and_status_is_found_in_both_spellings_and_shown() {
     ])).await;
     let spans: Vec<Value> = (1..=4).flat_map(turn).collect();
     app.spans(json!(spans)).await;
-    // After them.
+    // Sent after their spans.
     app.evaluations(json!([
         base("t", json!({"metric_type": "boolean", "boolean_value": true, "eval_scope": "trace", "join_on": on_root})),
         base("whole_session", json!({"metric_type": "score", "score_value": 5, "eval_scope": "session", "join_on": null, "session_id": "s0"})),
@@ -561,7 +568,7 @@ async fn every_type_scope_and_status_is_found_in_both_spellings_and_shown() {
         "evaluations_shown",
         json!({"llm": of("2001"), "root": of("1001")})
     );
-    // The session's evaluation stands on two roots and counts once.
+    // The evaluation of the session is on two roots and counts once.
     let sums = app.call(STATS, json!({"eval_name": "whole_session"})).await;
     assert_eq!(sums["total_count"], 1);
     let sums = app.call(STATS, json!({"eval_name": "broken"})).await;

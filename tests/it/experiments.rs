@@ -1,5 +1,5 @@
-//! The experiment tools on what the SDK wrote while it was recorded, over a double of the
-//! documented control plane.
+//! The experiment tools on recorded requests of the SDK, with a test double of the documented control
+//! plane.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ const RERUN: &str = "0dacd35e-f103-4536-a53e-938205d9ca54";
 #[case("submitted", "submit_llmobs_experiment_events", json!({"experiment_id": BASELINE, "tags": ["iteration:3"],
     "metrics": [{"label": "acc", "score_value": 0.5}, {"label": "ok", "metric_type": "boolean", "boolean_value": true}]}))]
 #[tokio::test]
-async fn every_answer_on_the_recorded_experiments(
+async fn answers_on_recorded_experiments_match_snapshots(
     #[case] name: &str,
     #[case] tool: &str,
     #[case] arguments: Value,
@@ -95,7 +95,7 @@ async fn every_answer_on_the_recorded_experiments(
 #[case("four_records", "get_llmobs_full_dataset_records", json!({"project_id": PROJECT, "dataset_id": DATASET,
     "record_ids": ["c46f27fff9a141028a91a5369794781c", "b", "c", "d"]}))]
 #[tokio::test]
-async fn every_refusal_of_a_reading_tool_teaches(
+async fn every_error_has_an_example_that_works(
     #[case] name: &str,
     #[case] tool: &str,
     #[case] arguments: Value,
@@ -116,12 +116,12 @@ async fn every_refusal_of_a_reading_tool_teaches(
 #[case("create_llmobs_experiment", json!({"project_id": PROJECT, "name": "x"}), "experiment_name")]
 #[case("update_llmobs_experiment", json!({"experiment_id": BASELINE, "state": "failed"}), "status")]
 #[case("update_llmobs_experiment", json!({"experiment_id": BASELINE, "status": "done"}), "completed")]
-#[case("update_llmobs_experiment", json!({"experiment_id": BASELINE}), "no field")]
+#[case("update_llmobs_experiment", json!({"experiment_id": BASELINE}), "changes no field")]
 #[case("submit_llmobs_experiment_events", json!({"experiment_id": BASELINE, "metrics": [{"label": "a", "score": 1}]}), "score_value")]
 #[case("submit_llmobs_experiment_events", json!({"experiment_id": BASELINE, "metrics": [{"label": "a", "score_value": "high"}]}), "score_value")]
 #[case("submit_llmobs_experiment_events", json!({"experiment_id": BASELINE, "metrics": [{"label": "a.b", "score_value": 1}]}), "dot")]
 #[tokio::test]
-async fn a_write_that_is_not_understood_writes_nothing(
+async fn invalid_write_writes_nothing(
     #[case] tool: &str,
     #[case] arguments: Value,
     #[case] named: &str,
@@ -130,37 +130,37 @@ async fn a_write_that_is_not_understood_writes_nothing(
     let error = control.refusal(tool, arguments).await;
     assert!(error.to_string().contains(named), "{error}");
     assert!(error.to_string().contains("nothing was written"), "{error}");
-    assert_eq!(control.world().written.len(), 0);
+    assert_eq!(control.state().written.len(), 0);
 }
 
 #[tokio::test]
-async fn a_write_is_sent_once_and_only_once_confirmed() {
+async fn confirmed_write_is_sent_once() {
     let control = Control::captured();
     let mut records =
         json!({"project_id": PROJECT, "dataset_id": DATASET, "records": [{"input": {"q": 1}}]});
     control
         .call("add_llmobs_dataset_records", records.clone())
         .await;
-    assert_eq!(control.world().written.len(), 0);
+    assert_eq!(control.state().written.len(), 0);
     records["confirmed"] = json!("true");
-    control.world().write_fails = Some(503);
+    control.state().write_fails = Some(503);
     let error = control.refusal("add_llmobs_dataset_records", records).await;
     assert_eq!(error["outcome_unknown"], true);
-    assert_eq!(control.world().written.len(), 1);
-    control.world().write_fails = Some(500);
+    assert_eq!(control.state().written.len(), 1);
+    control.state().write_fails = Some(500);
     let change = json!({"experiment_id": BASELINE, "status": "failed"});
     let error = control.refusal("update_llmobs_experiment", change).await;
     assert!(error["hint"].as_str().unwrap().contains("safe"), "{error}");
-    assert_eq!(control.world().written.len(), 2);
+    assert_eq!(control.state().written.len(), 2);
     let unknown = json!({"experiment_id": "../projects", "status": "failed"});
     let error = control.refusal("update_llmobs_experiment", unknown).await;
     assert_eq!(error["status"], 404);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_burst_of_calls_on_an_experiment_is_one_load_and_the_next_costs_nothing() {
+async fn parallel_calls_load_an_experiment_once() {
     let control = Control::captured();
-    control.world().page = Some(20);
+    control.state().page = Some(20);
     let mut questions = Vec::new();
     for label in [
         "exact_match",
@@ -189,15 +189,15 @@ async fn a_burst_of_calls_on_an_experiment_is_one_load_and_the_next_costs_nothin
         )
     };
     ask().await;
-    let spans = |id: &str| control.world().spans[id].len().div_ceil(20);
+    let spans = |id: &str| control.state().spans[id].len().div_ceil(20);
     let pages = spans(BASELINE) + spans(RERUN);
-    assert_eq!(control.world().asked["GET v3 events"], pages);
-    let asked = control.requests();
-    assert_eq!(asked, pages + 2, "and one look at the list for each");
+    assert_eq!(control.state().request_counts["GET v3 events"], pages);
+    let requests = control.requests();
+    assert_eq!(requests, pages + 2, "and one request for the list of each");
     ask().await;
     assert_eq!(
         control.requests(),
-        asked,
+        requests,
         "within thirty seconds the network is not touched"
     );
 
@@ -215,25 +215,25 @@ async fn a_burst_of_calls_on_an_experiment_is_one_load_and_the_next_costs_nothin
         )
         .await;
     assert!(
-        control.requests() > asked + 1,
+        control.requests() > requests + 1,
         "our own write makes it old at once"
     );
 }
 
 #[tokio::test]
-async fn events_are_asked_for_in_the_largest_pages_that_the_api_gives() {
+async fn events_are_requested_in_the_largest_pages() {
     let control = Control::captured();
-    control.world().page = Some(10);
+    control.state().page = Some(10);
     let summary = json!({"experiment_id": BASELINE});
     let answer = control.call("get_llmobs_experiment_summary", summary).await;
     assert_eq!(answer["total_events"], 14);
-    let world = control.world();
-    assert!(world.event_pages.len() > 1, "{:?}", world.event_pages);
-    assert!(world.event_pages.iter().all(|limit| limit == "5000"));
+    let state = control.state();
+    assert!(state.event_pages.len() > 1, "{:?}", state.event_pages);
+    assert!(state.event_pages.iter().all(|limit| limit == "5000"));
 }
 
 #[tokio::test]
-async fn an_experiment_of_another_project_is_not_found_there_and_nothing_is_made_of_strangers() {
+async fn unrelated_experiments_have_no_paired_records() {
     let control = Control::captured();
     let elsewhere = json!({"project_id": "another", "experiment_name": "capitals-baseline"});
     let listed = control.call("list_llmobs_experiments", elsewhere).await;
@@ -257,7 +257,7 @@ async fn an_experiment_of_another_project_is_not_found_there_and_nothing_is_made
 }
 
 #[tokio::test]
-async fn what_came_later_is_seen_when_the_events_are_old() {
+async fn later_events_appear_after_the_cache_expires() {
     assert_eq!(
         HubSettings::default().experiment_life,
         Duration::from_secs(30)
@@ -268,7 +268,7 @@ async fn what_came_later_is_seen_when_the_events_are_old() {
         ..HubSettings::default()
     });
     control
-        .world()
+        .state()
         .experiments
         .push(json!({"id": "e", "attributes": {"name": "n", "status": "running"}}));
     let question = json!({"experiment_id": "e"});
@@ -283,7 +283,7 @@ async fn what_came_later_is_seen_when_the_events_are_old() {
             .contains("still running"),
         "{empty}"
     );
-    control.world().spans.insert(
+    control.state().spans.insert(
         "e".into(),
         vec![json!({"id": "1", "span_id": "1", "trace_id": "t", "tags": []})],
     );
@@ -299,7 +299,7 @@ async fn what_came_later_is_seen_when_the_events_are_old() {
 }
 
 #[tokio::test]
-async fn every_page_of_every_list_leads_to_all_rows_once() {
+async fn pages_of_every_list_return_each_row_once() {
     let control = Control::captured();
     for (tool, list, mut arguments) in [
         (
@@ -343,7 +343,7 @@ async fn every_page_of_every_list_leads_to_all_rows_once() {
     }
 }
 
-/// An experiment of so many records, each run twice, with ten metrics.
+/// An experiment with a number of records, each run twice, with ten metrics.
 fn large(control: &Control, id: &str, records: usize, better: bool) {
     let mut spans = Vec::new();
     for record in 0..records {
@@ -364,15 +364,15 @@ fn large(control: &Control, id: &str, records: usize, better: bool) {
                 "eval_metrics": metrics}));
         }
     }
-    control.world().spans.insert(id.to_owned(), spans);
+    control.state().spans.insert(id.to_owned(), spans);
     control
-        .world()
+        .state()
         .experiments
         .push(json!({"id": id, "attributes": {"name": id, "status": "completed"}}));
 }
 
 #[tokio::test]
-async fn a_regression_in_one_region_is_found_among_hundreds_of_records() {
+async fn finds_regression_in_one_region_of_hundreds_of_records() {
     let control = Control::new();
     large(&control, "base", 300, false);
     large(&control, "cand", 300, true);

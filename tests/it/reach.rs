@@ -1,4 +1,4 @@
-//! The ways to an upstream that is not on this machine: certificates of one's own, and proxies.
+//! Connections to a remote upstream: private certificate authorities and proxies.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use crate::binary::program;
 
-/// An upstream with no projects, behind a certificate of an authority that no system knows. Its
-/// address, and the authority's certificate as PEM.
+/// An upstream without projects, whose certificate comes from a private authority. Returns its address
+/// and the certificate of the authority as PEM.
 async fn private_upstream() -> (String, String) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -37,7 +37,7 @@ async fn private_upstream() -> (String, String) {
             let (stream, _) = listener.accept().await.unwrap();
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                // Whoever does not trust the certificate ends the handshake.
+                // A client that does not trust the certificate ends the handshake.
                 let Ok(mut stream) = acceptor.accept(stream).await else {
                     return;
                 };
@@ -57,7 +57,7 @@ async fn private_upstream() -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_authority_of_ones_own_is_trusted_when_its_file_is_named_and_else_not() {
+async fn private_authority_is_trusted_only_with_ca_file() {
     let home = TempDir::new().unwrap();
     let (url, pem) = private_upstream().await;
     let trusted = home.path().join("authority.pem");
@@ -77,40 +77,40 @@ async fn an_authority_of_ones_own_is_trusted_when_its_file_is_named_and_else_not
             command.env("LLMOBS_MCP_CA_FILE", path);
         }
         let done = command.output().unwrap();
-        let said = String::from_utf8(done.stdout).unwrap();
-        (done.status.code().unwrap(), said)
+        let output = String::from_utf8(done.stdout).unwrap();
+        (done.status.code().unwrap(), output)
     };
     for (flag, variable) in [(Some(&trusted), None), (None, Some(&trusted))] {
-        let (code, said) = call(
+        let (code, output) = call(
             flag.map(|path| path.as_path()),
             variable.map(|path| path.as_path()),
         );
-        assert_eq!(code, 0, "{said}");
-        assert!(said.contains("\"projects\":[]"), "{said}");
+        assert_eq!(code, 0, "{output}");
+        assert!(output.contains("\"projects\":[]"), "{output}");
     }
     for flag in [None, Some(other.as_path())] {
-        let (code, said) = call(flag, None);
-        assert_eq!(code, 1, "{said}");
+        let (code, output) = call(flag, None);
+        assert_eq!(code, 1, "{output}");
         assert!(
-            said.contains("no secure connection could be made"),
-            "{said}"
+            output.contains("no secure connection could be made"),
+            "{output}"
         );
-        assert!(said.contains("--ca-file"), "the mend: {said}");
+        assert!(output.contains("--ca-file"), "{output}");
     }
 }
 
 #[test]
-fn what_goes_to_a_site_goes_through_the_proxy_that_the_environment_names() {
+fn requests_to_a_site_use_the_proxy_of_the_environment() {
     let home = TempDir::new().unwrap();
     let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", proxy.local_addr().unwrap());
-    let asked = std::thread::spawn(move || {
+    let request = std::thread::spawn(move || {
         let (mut stream, _) = proxy.accept().unwrap();
         let mut first = String::new();
         BufReader::new(stream.try_clone().unwrap())
             .read_line(&mut first)
             .unwrap();
-        // The tunnel is refused, so nothing leaves this machine.
+        // The proxy refuses the tunnel, so no request leaves this machine.
         stream
             .write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
             .unwrap();
@@ -124,10 +124,10 @@ fn what_goes_to_a_site_goes_through_the_proxy_that_the_environment_names() {
         .output()
         .unwrap();
     assert_eq!(
-        asked.join().unwrap().trim(),
+        request.join().unwrap().trim(),
         "CONNECT api.datadoghq.eu:443 HTTP/1.1"
     );
-    let said = String::from_utf8(done.stdout).unwrap();
-    assert_eq!(done.status.code(), Some(1), "{said}");
-    assert!(said.contains("no connection could be made"), "{said}");
+    let output = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(done.status.code(), Some(1), "{output}");
+    assert!(output.contains("no connection could be made"), "{output}");
 }

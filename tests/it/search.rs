@@ -1,5 +1,5 @@
-//! Searching: every filter holds beside the others, pages meet without gap, and an empty answer
-//! says why it is empty.
+//! Searching: all filters apply together, pages return each span once, and an empty answer has a
+//! reason.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::support::{App, NOW_MS};
 
 const NS: i64 = 1_000_000;
 
-/// A root span of an app, so many minutes before now.
+/// A root span of an application, a number of minutes ago.
 fn root(number: i64, app: &str, minutes_ago: i64) -> Value {
     json!({
         "span_id": format!("{}", 1_000 + number), "trace_id": format!("{:032x}", 7_000 + number),
@@ -23,7 +23,7 @@ fn root(number: i64, app: &str, minutes_ago: i64) -> Value {
     })
 }
 
-/// A failed tool call below [`root`].
+/// A failed tool call, a child of [`root`].
 fn tool(number: i64, app: &str, minutes_ago: i64) -> Value {
     let mut span = root(number, app, minutes_ago);
     span["span_id"] = json!(format!("{}", 2_000 + number));
@@ -69,7 +69,7 @@ fn ids(answer: &Value) -> Vec<String> {
 #[case(json!({"trace_id": format!("{:032x}", 7_004)}), 2)]
 #[case(json!({"query": "\"question 7\""}), 1)]
 #[tokio::test]
-async fn all_filters_hold_together(#[case] mut question: Value, #[case] expected: usize) {
+async fn all_filters_apply_together(#[case] mut question: Value, #[case] expected: usize) {
     let app = two_apps().await;
     question["limit"] = json!(100);
     let answer = app.call("search_llmobs_spans", question.clone()).await;
@@ -84,14 +84,14 @@ async fn all_filters_hold_together(#[case] mut question: Value, #[case] expected
 }
 
 #[tokio::test]
-async fn pages_visit_each_span_once_though_spans_keep_arriving() {
+async fn pages_return_each_span_once_while_spans_arrive() {
     let app = two_apps().await;
     let mut question = json!({"ml_app": "shop", "limit": 4});
     let mut seen = Vec::new();
     for round in 0..100 {
         let page = app.call("search_llmobs_spans", question.clone()).await;
         seen.extend(ids(&page));
-        // A newer and an older span come in between pages.
+        // A newer and an older span arrive between the pages.
         app.spans(json!([
             root(100 + round, "shop", 1),
             root(200 + round, "shop", 2_000)
@@ -103,14 +103,14 @@ async fn pages_visit_each_span_once_though_spans_keep_arriving() {
         }
     }
     let distinct: BTreeSet<&String> = seen.iter().collect();
-    assert_eq!(distinct.len(), seen.len(), "a span came twice");
+    assert_eq!(distinct.len(), seen.len(), "a span is returned twice");
     let there_all_along =
         |id: &&&String| matches!(id.parse::<i64>().unwrap(), 1_000..=1_029 | 2_000..=2_029);
     assert_eq!(distinct.iter().filter(there_all_along).count(), 30);
 }
 
 #[tokio::test]
-async fn a_cursor_of_another_question_is_refused() {
+async fn refuses_cursor_of_another_search() {
     let app = two_apps().await;
     let page = app
         .call("search_llmobs_spans", json!({"ml_app": "shop", "limit": 4}))
@@ -129,7 +129,7 @@ async fn a_cursor_of_another_question_is_refused() {
 }
 
 #[tokio::test]
-async fn a_page_never_outgrows_its_budget_and_loses_nothing() {
+async fn pages_stay_within_the_budget_and_lose_no_span() {
     let app = App::new();
     let spans: Vec<Value> = (0..120)
         .map(|number| {
@@ -169,7 +169,7 @@ async fn a_page_never_outgrows_its_budget_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn an_empty_answer_names_the_filter_that_emptied_it() {
+async fn empty_answer_names_the_excluding_filter() {
     let app = two_apps().await;
     let wrong_app = app
         .call(
@@ -196,7 +196,7 @@ async fn an_empty_answer_names_the_filter_that_emptied_it() {
 }
 
 #[tokio::test]
-async fn an_empty_answer_costs_at_most_two_more_requests_and_a_repeated_one_none() {
+async fn reason_costs_two_requests_and_is_cached() {
     let app = two_apps().await;
     let searches = |app: &App| -> u64 {
         app.counts()
@@ -217,7 +217,7 @@ async fn an_empty_answer_costs_at_most_two_more_requests_and_a_repeated_one_none
 }
 
 #[tokio::test]
-async fn an_id_is_found_outside_the_asked_window_and_says_so() {
+async fn id_is_found_outside_the_window_with_a_note() {
     let app = two_apps().await;
     let trace_id = format!("{:032x}", 7_004);
     let answer = app
@@ -239,7 +239,7 @@ async fn an_id_is_found_outside_the_asked_window_and_says_so() {
 }
 
 #[tokio::test]
-async fn every_spelling_of_time_finds_the_same() {
+async fn every_form_of_time_finds_the_same_spans() {
     let app = two_apps().await;
     let from_ms = NOW_MS - 86_400_000;
     for from in [
@@ -266,7 +266,7 @@ async fn every_spelling_of_time_finds_the_same() {
 }
 
 #[tokio::test]
-async fn evaluations_are_found_by_presence_and_value_whenever_they_came() {
+async fn evaluations_are_found_by_presence_and_value() {
     let app = two_apps().await;
     let metric = |span: &str, trace: i64, label: &str, kind: &str, value: Value| {
         json!({"join_on": {"span": {"span_id": span, "trace_id": format!("{trace:032x}")}},

@@ -1,4 +1,4 @@
-//! Traces that are not as they should be, and traces that are very large.
+//! Irregular traces and very large traces.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ async fn app_with(spans: Vec<Value>) -> App {
     app
 }
 
-/// All nodes of an answer's trees, with how many are hidden.
+/// The ids of all nodes of an answer, and the number of hidden spans.
 fn nodes(answer: &Value) -> (Vec<String>, u64) {
     let mut found = Vec::new();
     let mut hidden = 0;
@@ -43,7 +43,7 @@ fn nodes(answer: &Value) -> (Vec<String>, u64) {
 }
 
 #[tokio::test]
-async fn orphans_stand_under_a_group_of_their_own_and_can_be_read() {
+async fn orphans_are_listed_apart_and_can_be_read() {
     let app = app_with(vec![
         span(1, "undefined", "workflow"),
         span(2, "1", "llm"),
@@ -79,7 +79,7 @@ async fn orphans_stand_under_a_group_of_their_own_and_can_be_read() {
 }
 
 #[tokio::test]
-async fn several_roots_and_circles_never_fail() {
+async fn several_roots_and_cycles_are_shown() {
     let app = app_with(vec![
         span(1, "undefined", "agent"),
         span(2, "undefined", "agent"),
@@ -98,14 +98,14 @@ async fn several_roots_and_circles_never_fail() {
         (found, hidden),
         (["1", "2", "3", "4", "5"].map(str::to_owned).to_vec(), 0)
     );
-    assert!(trace["notes"].to_string().contains("circle"), "{trace}");
+    assert!(trace["notes"].to_string().contains("cycle"), "{trace}");
     for tool in ["find_llmobs_error_spans", "get_llmobs_agent_loop"] {
         app.call(tool, json!({"trace_id": TRACE})).await;
     }
 }
 
 #[tokio::test]
-async fn more_than_twenty_spans_are_detailed_in_one_call() {
+async fn details_of_more_than_twenty_spans_in_one_call() {
     let spans: Vec<Value> = (0..60)
         .map(|id| span(id + 1, if id == 0 { "undefined" } else { "1" }, "task"))
         .collect();
@@ -131,7 +131,7 @@ async fn more_than_twenty_spans_are_detailed_in_one_call() {
 }
 
 #[tokio::test]
-async fn a_large_trace_is_shown_whole_over_its_pages() {
+async fn pages_of_a_large_trace_show_every_span_once() {
     let spans: Vec<Value> = (0..900)
         .map(|id| {
             let parent = if id == 0 {
@@ -183,7 +183,7 @@ async fn a_large_trace_is_shown_whole_over_its_pages() {
 }
 
 #[tokio::test]
-async fn a_chain_of_a_thousand_spans_is_no_deeper_than_a_client_can_read() {
+async fn nesting_is_limited_for_a_chain_of_1000_spans() {
     let spans: Vec<Value> = (1..=1_000)
         .map(|id| {
             span(
@@ -223,7 +223,7 @@ async fn a_chain_of_a_thousand_spans_is_no_deeper_than_a_client_can_read() {
 }
 
 #[tokio::test]
-async fn pruning_by_kind_keeps_the_path() {
+async fn filter_by_kind_keeps_the_path() {
     let app = app_with(vec![
         span(1, "undefined", "agent"),
         span(2, "1", "workflow"),
@@ -264,7 +264,7 @@ async fn pruning_by_kind_keeps_the_path() {
 }
 
 #[tokio::test]
-async fn a_path_is_applied_before_anything_is_cut() {
+async fn path_is_applied_before_content_is_cut() {
     let mut llm = span(1, "undefined", "llm");
     let messages: Vec<Value> = (0..40)
         .map(|number| json!({"role": "user", "content": format!("{number} {}", "x".repeat(2_000))}))
@@ -310,7 +310,7 @@ async fn a_path_is_applied_before_anything_is_cut() {
 }
 
 #[tokio::test]
-async fn hidden_characters_reach_the_reader_as_escapes() {
+async fn invisible_characters_are_escaped() {
     let mut tool = span(1, "undefined", "tool");
     tool["meta"]["output"]["value"] = json!("done\u{200b}\u{202e}\u{e0049}gnore");
     let app = app_with(vec![tool]).await;

@@ -1,5 +1,5 @@
-//! The statistics of experiments against SciPy and NumPy: `tests/statistics/make.py` wrote the
-//! numbers.
+//! The statistics of experiments, compared with results of SciPy and NumPy that
+//! `tests/statistics/make.py` wrote.
 
 use llmobs_core::analysis::experiment::{
     LabelInfo, MetricValues, holm_correction, mcnemar_exact, metric_stats, paired_bootstrap,
@@ -26,7 +26,7 @@ fn assert_close(ours: f64, theirs: f64, what: &str) {
 }
 
 #[test]
-fn means_deviations_and_percentiles_are_numpys() {
+fn means_deviations_and_percentiles_equal_numpy() {
     for case in numbers()["described"].as_array().unwrap() {
         let events: Vec<ExperimentEvent> = floats(&case["values"])
             .into_iter()
@@ -46,7 +46,7 @@ fn means_deviations_and_percentiles_are_numpys() {
         let MetricValues::Score(Some(score)) = metric_stats(&events, &info, false).values else {
             panic!("no numbers");
         };
-        // A sum of 1e15 and 1: plain addition in NumPy loses what ours keeps.
+        // A sum of 1e15 and 1: plain addition in NumPy loses digits that our sum keeps.
         let loose = score.max > 1e14;
         let mean = case["mean"].as_f64().unwrap();
         if loose {
@@ -68,7 +68,7 @@ fn means_deviations_and_percentiles_are_numpys() {
 }
 
 #[test]
-fn the_exact_test_is_scipys() {
+fn exact_test_equals_scipy() {
     for case in numbers()["mcnemar"].as_array().unwrap() {
         let count = |key: &str| usize::try_from(case[key].as_u64().unwrap()).unwrap();
         let (b, c) = (count("b"), count("c"));
@@ -81,7 +81,7 @@ fn the_exact_test_is_scipys() {
 }
 
 #[test]
-fn the_correction_for_many_metrics_is_holms() {
+fn correction_for_many_metrics_equals_holm() {
     for case in numbers()["holm"].as_array().unwrap() {
         let ours = holm_correction(&floats(&case["p"]));
         for (ours, theirs) in ours.into_iter().zip(floats(&case["corrected"])) {
@@ -91,7 +91,7 @@ fn the_correction_for_many_metrics_is_holms() {
 }
 
 #[test]
-fn the_interval_is_scipys_within_its_stated_error() {
+fn interval_equals_scipy_within_its_error() {
     for (name, case) in numbers()["bootstrap"].as_object().unwrap() {
         let differences = floats(&case["differences"]);
         for resamples in [2_000, 10_000] {
@@ -106,7 +106,7 @@ fn the_interval_is_scipys_within_its_stated_error() {
                 "{name}, {resamples} resamples: off by {:.2} % of the width",
                 100.0 * error
             );
-            // Three times the stated error of one end: 2 % at 2,000 resamples, 1 % at 10,000.
+            // Three times the documented error of one bound: 2 % at 2,000 resamples, 1 % at 10,000.
             let stated = if resamples == 2_000 { 0.02 } else { 0.01 };
             assert!(
                 error < 3.0 * stated,

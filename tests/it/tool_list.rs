@@ -1,4 +1,4 @@
-//! What a client sees of the tools before it calls one.
+//! The tool list: what a client receives before it calls a tool.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// `tools` of the answer to `tools/list`, as it is on the wire.
-async fn listed() -> Value {
+/// The `tools` of a `tools/list` response.
+async fn list_tools() -> Value {
     let nowhere = Arc::new(RouterTransport(axum::Router::new()));
     let hub = Hub::new(Upstream::Local, nowhere, HubSettings::default());
     let described = UpstreamInfo {
@@ -51,14 +51,14 @@ const TRACE_TOOLS: [&str; 7] = [
 ];
 
 #[tokio::test]
-async fn the_tool_list_is_a_contract() {
-    insta::assert_json_snapshot!("tool_list", listed().await);
+async fn tool_list_matches_its_snapshot() {
+    insta::assert_json_snapshot!("tool_list", list_tools().await);
 }
 
 #[tokio::test]
-async fn the_tool_list_is_cheap() {
+async fn tool_list_costs_few_tokens() {
     let cost = |tools: &[&Value]| json!(tools).to_string().len().div_ceil(4);
-    let listed = listed().await;
+    let listed = list_tools().await;
     let all: Vec<&Value> = listed.as_array().unwrap().iter().collect();
     let trace_tools: Vec<&Value> = all
         .iter()
@@ -70,15 +70,12 @@ async fn the_tool_list_is_cheap() {
         "tools/list: {} tools, about {total} tokens; the seven trace tools {tokens}",
         all.len()
     );
-    assert!(
-        tokens < 6_000,
-        "the seven cost {tokens} tokens before anything is asked"
-    );
+    assert!(tokens < 6_000, "the seven trace tools cost {tokens} tokens");
 }
 
 #[tokio::test]
-async fn the_seven_trace_tools_keep_their_hosted_names_and_order() {
-    let listed = listed().await;
+async fn trace_tools_have_the_hosted_names_and_order() {
+    let listed = list_tools().await;
     let listed = listed.as_array().unwrap().iter();
     let names: Vec<&str> = listed.map(|tool| tool["name"].as_str().unwrap()).collect();
     assert_eq!(names[..7], TRACE_TOOLS);
