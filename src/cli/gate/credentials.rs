@@ -4,7 +4,7 @@ use crate::cli::error::CliError;
 use crate::cli::settings::{Choice, Secrets, Settings};
 use crate::server::CredentialSource;
 use datadog_llmobs::Upstream;
-use llmobs_authz::Mode;
+use llmobs_authz::AuthMode;
 
 /// Where the server's own credentials come from, if it has any.
 pub(crate) fn own_credentials(settings: &Settings) -> Option<String> {
@@ -16,7 +16,7 @@ pub(crate) fn own_credentials(settings: &Settings) -> Option<String> {
 }
 
 /// Removes the server's own credentials, so that no later mistake can share them.
-pub(super) fn drop_server_credentials(settings: &mut Settings, mode: Mode) {
+pub(super) fn drop_server_credentials(settings: &mut Settings, mode: AuthMode) {
     if let Some(origin) = own_credentials(settings) {
         tracing::warn!(
             "{origin}: not used, because in mode {mode} callers use their own credentials"
@@ -27,7 +27,7 @@ pub(super) fn drop_server_credentials(settings: &mut Settings, mode: Mode) {
 }
 
 /// Chooses a site if nothing is chosen, and refuses local data, which no credential protects.
-pub(super) fn require_site(settings: &mut Settings, mode: Mode) -> Result<(), CliError> {
+pub(super) fn require_site(settings: &mut Settings, mode: AuthMode) -> Result<(), CliError> {
     match settings.choice {
         Choice::Datadog(_) => Ok(()),
         Choice::Unchosen(site) => {

@@ -139,12 +139,12 @@ fn group_row(group: Group, request: &AggregateRequest) -> JsonObject {
     let mut row = JsonObject::default();
     row.set_some("time", group.time_ms.map(time::format_rfc3339));
     row.set_unless_empty("key", key);
-    row.set("count", group.figures.count);
+    row.set("count", group.measured.count);
     row.set_some(
         "share",
         group.share.map(|share| (share * 1e4).round() / 1e4),
     );
-    row.0.extend(group.figures.values);
+    row.0.extend(group.measured.values);
     row
 }
 
