@@ -50,11 +50,11 @@ impl<'a> Cursor<'a> {
 
     /// Consumes `text` if it comes next.
     pub(super) fn eat(&mut self, text: &str) -> bool {
-        let found = self.rest().starts_with(text);
-        if found {
+        let matches = self.rest().starts_with(text);
+        if matches {
             self.position += text.len();
         }
-        found
+        matches
     }
 
     pub(super) fn skip_whitespace(&mut self) {

@@ -490,9 +490,11 @@ pub(super) fn is_known_attribute(name: &str) -> bool {
         return TOP_LEVEL_ATTRIBUTES.contains(&name);
     };
     match family {
-        "meta" => META_ATTRIBUTES.iter().any(|known| {
-            rest == *known
-                || (known.ends_with('.') && rest.len() > known.len() && rest.starts_with(known))
+        "meta" => META_ATTRIBUTES.iter().any(|attribute| match attribute {
+            prefix if prefix.ends_with('.') => {
+                rest.len() > prefix.len() && rest.starts_with(prefix)
+            }
+            attribute => rest == *attribute,
         }),
         "trace" => rollup_value(rest, &TraceRollup::default()).is_some(),
         "metrics" | "evaluations" | "evaluation" | "feedback" => !rest.is_empty(),

@@ -7,33 +7,33 @@ use serde_json::{Map, Value};
 /// The values at a dotted path. Keys may contain dots, so `a.b` finds `{"a":{"b":…}}` and
 /// `{"a.b":…}`. A path continues into every element of an array.
 pub(super) fn values_at_path<'a>(map: &'a Map<String, Value>, path: &str) -> Vec<&'a Value> {
-    let mut found = Vec::new();
+    let mut values = Vec::new();
     let mut stack = Vec::new();
     push_members(map, path, &mut stack);
     while let Some((value, rest)) = stack.pop() {
         match (value, rest) {
             (Value::Array(items), _) => stack.extend(items.iter().rev().map(|item| (item, rest))),
-            (value, None) => found.push(value),
+            (value, None) => values.push(value),
             (Value::Object(map), Some(rest)) => push_members(map, rest, &mut stack),
             _ => {}
         }
     }
-    found
+    values
 }
 
 /// The values at a dotted path in any value; an empty path is the value itself.
 pub(super) fn values_in<'a>(value: &'a Value, path: &str) -> Vec<&'a Value> {
-    let mut found = Vec::new();
+    let mut values = Vec::new();
     let mut stack = vec![value];
     while let Some(value) = stack.pop() {
         match value {
             Value::Array(items) => stack.extend(items.iter().rev()),
-            value if path.is_empty() => found.push(value),
-            Value::Object(map) => found.extend(values_at_path(map, path)),
+            value if path.is_empty() => values.push(value),
+            Value::Object(map) => values.extend(values_at_path(map, path)),
             _ => {}
         }
     }
-    found
+    values
 }
 
 /// Pushes every member of `map` whose key is a prefix of `path`, with the rest of the path.
@@ -78,7 +78,7 @@ pub(super) fn plain_text(value: &Value, max_chars: usize) -> String {
             TextPart::Value(Value::Bool(false)) => text.push_str("false"),
             TextPart::Value(Value::Null) => {}
             TextPart::Value(Value::Array(items)) => {
-                stack.extend(items.iter().rev().map(TextPart::Value))
+                stack.extend(items.iter().rev().map(TextPart::Value));
             }
             TextPart::Value(Value::Object(map)) => {
                 for (key, value) in map.iter().rev() {
@@ -106,9 +106,9 @@ mod tests {
         let value = json!({"a": {"b.c": 1, "b": {"c": 2}}, "a.b": {"c": 3},
             "list": [{"n": 4}, [{"n": 5}]], "a.b.c": 6});
         let map = value.as_object().unwrap();
-        let mut found = values_at_path(map, "a.b.c");
-        found.sort_by_key(|value| value.as_i64());
-        assert_eq!(found, [&json!(1), &json!(2), &json!(3), &json!(6)]);
+        let mut values = values_at_path(map, "a.b.c");
+        values.sort_by_key(|value| value.as_i64());
+        assert_eq!(values, [&json!(1), &json!(2), &json!(3), &json!(6)]);
         assert_eq!(values_at_path(map, "list.n"), [&json!(4), &json!(5)]);
         assert_eq!(values_at_path(map, "list.n.x"), Vec::<&Value>::new());
         assert_eq!(values_in(&value, "list.n"), [&json!(4), &json!(5)]);

@@ -17,18 +17,18 @@ pub const MAX_SEARCHED_CHARS: usize = 20_500;
 /// [`MAX_SEARCHED_CHARS`] of its input and of its output (values, message contents, tool calls and
 /// results, document texts). A phrase never spans two texts.
 pub fn searched_texts(span: &Span) -> Vec<Cow<'_, str>> {
-    let mut found = vec![Cow::Borrowed(span.name.as_str())];
-    found.extend(span.tags.iter().map(|tag| Cow::Borrowed(tag.as_str())));
+    let mut texts = vec![Cow::Borrowed(span.name.as_str())];
+    texts.extend(span.tags.iter().map(|tag| Cow::Borrowed(tag.as_str())));
     for io in [&span.input, &span.output] {
-        content_texts(io, &mut found);
+        content_texts(io, &mut texts);
     }
-    found
+    texts
 }
 
-fn content_texts<'a>(io: &'a Io, found: &mut Vec<Cow<'a, str>>) {
+fn content_texts<'a>(io: &'a Io, texts: &mut Vec<Cow<'a, str>>) {
     let mut collector = TextCollector {
         remaining_chars: MAX_SEARCHED_CHARS,
-        texts: found,
+        texts,
     };
     if let Some(value) = &io.value {
         collector.add_value(value);
@@ -351,7 +351,7 @@ mod tests {
         tokens(text).map(Cow::into_owned).collect()
     }
 
-    fn found(query: &str, text: &str) -> bool {
+    fn finds(query: &str, text: &str) -> bool {
         match parse(query).unwrap().root {
             Expr::Term(Term::Text(free)) => free.found_in(&[Cow::Borrowed(text)]),
             other => panic!("not free text: {other:?}"),
@@ -394,7 +394,7 @@ mod tests {
         #[case] text: &str,
         #[case] expected: bool,
     ) {
-        assert_eq!(found(query, text), expected);
+        assert_eq!(finds(query, text), expected);
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Field {
 /// The distinct values of a facet on a span, as text: several for a repeated tag or a list, none
 /// where the facet is absent or empty. A value that is neither text nor a number is `(present)`.
 pub fn facet_values(field: &Field, context: &SpanContext<'_>) -> Vec<String> {
-    let found = match field {
+    let facet_values = match field {
         Field::Attribute(name) => facets::attribute_values(name, context),
         Field::Tag(name) => facets::tag_values(name, context),
         Field::Child(name) => {
@@ -37,7 +37,7 @@ pub fn facet_values(field: &Field, context: &SpanContext<'_>) -> Vec<String> {
         }
     };
     let mut values: Vec<String> = Vec::new();
-    for value in found.into_iter().filter(FacetValue::is_present) {
+    for value in facet_values.into_iter().filter(FacetValue::is_present) {
         let text = match value {
             FacetValue::Text(text) => text.into_owned(),
             FacetValue::Number { number, .. } => number.to_string(),

@@ -77,7 +77,9 @@ fn term_warning(term: &Term) -> Option<String> {
     match term {
         Term::Text(FreeText::Word(word)) => word_warning(word),
         Term::Text(free) => free.tokens().is_empty().then(|| NO_WORDS.to_owned()),
-        Term::Field { field, pattern } => field_warning(field).or_else(|| single_quote(pattern)),
+        Term::Field { field, pattern } => {
+            field_warning(field).or_else(|| single_quote_warning(pattern))
+        }
         Term::Exists(field) | Term::Missing(field) => field_warning(field),
     }
 }
@@ -145,16 +147,16 @@ fn suggestion(name: &str) -> Option<String> {
     })
 }
 
-fn single_quote(pattern: &Pattern) -> Option<String> {
+fn single_quote_warning(pattern: &Pattern) -> Option<String> {
     let quoted = |text: &str| text.starts_with('\'');
-    let found = match pattern {
+    let has_single_quote = match pattern {
         Pattern::Literal(text) => quoted(text),
         Pattern::AnyOf(patterns) => patterns
             .iter()
             .any(|pattern| matches!(pattern, Pattern::Literal(text) if quoted(text))),
         _ => false,
     };
-    found.then(|| {
+    has_single_quote.then(|| {
         "A single quote is part of the value. Use double quotes: @ml_app:\"my app\".".to_owned()
     })
 }

@@ -239,7 +239,10 @@ fn equals(item: &Value, path: &[String], expected: &str) -> bool {
     match value {
         Value::String(text) => text == expected,
         Value::Null | Value::Array(_) | Value::Object(_) => false,
-        other => other.to_string() == expected,
+        other => {
+            let text = other.to_string();
+            text == expected
+        }
     }
 }
 

@@ -46,25 +46,27 @@ fn content_value(span: &Span, io: &Io) -> Value {
     io.value.clone().unwrap_or_default()
 }
 
-/// A span in its wire form, in which placeholders are resolved.
-fn span_value(span: &Span) -> Value {
-    let io = |io: &Io| {
-        let mut map = Map::new();
-        if let Some(value) = &io.value {
-            map.insert("value".to_owned(), value.clone());
-        }
-        if !io.messages.is_empty() {
-            map.insert("messages".to_owned(), json!(io.messages));
-        }
-        if !io.documents.is_empty() {
-            map.insert("documents".to_owned(), json!(io.documents));
-        }
-        if let Some(prompt) = &io.prompt {
-            map.insert("prompt".to_owned(), prompt.clone());
-        }
-        map.extend(io.extra.clone());
-        Value::Object(map)
-    };
+/// The wire form of an input or output.
+fn io_value(io: &Io) -> Value {
+    let mut map = Map::new();
+    if let Some(value) = &io.value {
+        map.insert("value".to_owned(), value.clone());
+    }
+    if !io.messages.is_empty() {
+        map.insert("messages".to_owned(), json!(io.messages));
+    }
+    if !io.documents.is_empty() {
+        map.insert("documents".to_owned(), json!(io.documents));
+    }
+    if let Some(prompt) = &io.prompt {
+        map.insert("prompt".to_owned(), prompt.clone());
+    }
+    map.extend(io.extra.clone());
+    Value::Object(map)
+}
+
+/// The wire form of a span's `meta`, without empty values.
+fn meta_value(span: &Span) -> Map<String, Value> {
     let error = span.error.as_ref().map(
         |error| json!({"type": error.error_type, "message": error.message, "stack": error.stack}),
     );
@@ -72,8 +74,8 @@ fn span_value(span: &Span) -> Value {
     for (key, value) in [
         ("kind", json!(span.kind.as_str())),
         ("span", json!({"kind": span.kind.as_str()})),
-        ("input", io(&span.input)),
-        ("output", io(&span.output)),
+        ("input", io_value(&span.input)),
+        ("output", io_value(&span.output)),
         ("expected_output", json!(span.expected_output)),
         ("metadata", json!(span.metadata)),
         ("model_name", json!(span.model_name)),
@@ -92,6 +94,11 @@ fn span_value(span: &Span) -> Value {
         _ => false,
     };
     meta.retain(|_, value| !is_empty(value));
+    meta
+}
+
+/// A span in its wire form, in which placeholders are resolved.
+fn span_value(span: &Span) -> Value {
     let parent = span
         .parent_id
         .as_ref()
@@ -109,7 +116,7 @@ fn span_value(span: &Span) -> Value {
         "duration": span.duration_ns,
         "tags": span.tags,
         "metrics": span.metrics,
-        "meta": meta,
+        "meta": meta_value(span),
     })
 }
 

@@ -12,10 +12,10 @@ fn name() -> impl Strategy<Value = String> {
 
 fn schema_and_criteria() -> impl Strategy<Value = (Value, Option<Value>)> {
     let schema = |name: &str, result: Value, reasoning: bool| {
-        let mut properties = json!({name: result});
+        let mut properties = Map::from_iter([(name.to_owned(), result)]);
         let mut required = json!([name]);
         if reasoning {
-            properties["reasoning"] = json!({"type": "string"});
+            properties.insert("reasoning".to_owned(), json!({"type": "string"}));
             required = json!([name, "reasoning"]);
         }
         json!({"type": "object", "properties": properties, "required": required,
@@ -102,7 +102,7 @@ pub fn configurations() -> impl Strategy<Value = Map<String, Value>> {
                         {"role": "user", "contents": [{"type": "text", "value": {"text": user}}]}],
                     "parsing_type": "structured_output", "output_schema": schema,
                 });
-                rest.extend(value.as_object().unwrap().clone());
+                rest.extend(value.as_object().cloned().unwrap_or_default());
                 if let Some(criteria) = criteria {
                     rest.insert("assessment_criteria".into(), criteria);
                 }

@@ -27,7 +27,7 @@ pub struct BootstrapResult {
 /// With 2,000 resamples, the ends deviate from their limits by about 2 % of the interval's width.
 /// `None` for fewer than two differences.
 pub fn paired_bootstrap(differences: &[f64], resamples: usize) -> Option<BootstrapResult> {
-    let centre = mean(differences)?;
+    let mean_difference = mean(differences)?;
     let count = u32::try_from(differences.len()).ok().filter(|n| *n > 1)?;
     let largest = differences
         .iter()
@@ -47,8 +47,8 @@ pub fn paired_bootstrap(differences: &[f64], resamples: usize) -> Option<Bootstr
     let fraction = (below.min(above) + 1) as f64 / (resamples + 1) as f64;
     Some(BootstrapResult {
         // With equal differences, rounding could exclude the mean from the interval.
-        low: percentile(&means, 0.025)?.min(centre),
-        high: percentile(&means, 0.975)?.max(centre),
+        low: percentile(&means, 0.025)?.min(mean_difference),
+        high: percentile(&means, 0.975)?.max(mean_difference),
         p_value: (2.0 * fraction).min(1.0),
         resamples,
     })
@@ -186,10 +186,10 @@ mod tests {
 
         #[test]
         fn interval_contains_the_mean(differences in prop::collection::vec(-5.0_f64..5.0, 2..30)) {
-            let found = paired_bootstrap(&differences, 200).unwrap();
-            let centre = mean(&differences).unwrap();
-            prop_assert!(found.low <= centre && centre <= found.high);
-            prop_assert!((0.0..=1.0).contains(&found.p_value));
+            let result = paired_bootstrap(&differences, 200).unwrap();
+            let mean_difference = mean(&differences).unwrap();
+            prop_assert!(result.low <= mean_difference && mean_difference <= result.high);
+            prop_assert!((0.0..=1.0).contains(&result.p_value));
         }
 
         #[test]

@@ -305,14 +305,24 @@ mod tests {
             event(Some(json!("high")), Status::Ok),
             event(None, Status::Ok),
         ];
-        let found = stats(&events, false);
-        assert_eq!((found.count, found.failed_left_out), (2, 1));
+        let without_failed = stats(&events, false);
         assert_eq!(
-            (found.evaluator_errors, found.other_type, found.missing),
+            (without_failed.count, without_failed.failed_left_out),
+            (2, 1)
+        );
+        assert_eq!(
+            (
+                without_failed.evaluator_errors,
+                without_failed.other_type,
+                without_failed.missing
+            ),
             (1, 1, 1)
         );
-        assert_eq!((found.pass_count, found.fail_count), (1, 0));
-        let MetricValues::Score(Some(score)) = found.values else {
+        assert_eq!(
+            (without_failed.pass_count, without_failed.fail_count),
+            (1, 0)
+        );
+        let MetricValues::Score(Some(score)) = without_failed.values else {
             panic!()
         };
         assert_eq!(
@@ -387,8 +397,8 @@ mod tests {
             }).collect();
             for info in metric_labels(&events) {
                 let s = metric_stats(&events, &info, include);
-                let places = s.count + s.evaluator_errors + s.no_value + s.other_type + s.missing + s.failed_left_out;
-                prop_assert_eq!(places, events.len());
+                let counted = s.count + s.evaluator_errors + s.no_value + s.other_type + s.missing + s.failed_left_out;
+                prop_assert_eq!(counted, events.len());
                 if let MetricValues::Score(Some(score)) = s.values {
                     prop_assert!(score.min <= score.max);
                     for part in [score.mean, score.std_dev, score.p50, score.p90, score.p95] {

@@ -293,7 +293,7 @@ fn plan_phrase(tokens: Vec<TokenPattern>) -> IndexPlan {
 }
 
 /// How an index stores the values of a name.
-enum Storage {
+enum ValueStorage {
     /// With their values, under these names. Spans with the marker may have further values.
     Values(Vec<String>, Lookup, Option<Marker>),
     /// Their presence only.
@@ -308,21 +308,21 @@ enum Storage {
     NotStored,
 }
 
-fn storage_of(field: &Field) -> Storage {
+fn storage_of(field: &Field) -> ValueStorage {
     let (name, lookup) = match field {
         Field::Attribute(name) => (name.as_str(), Lookup::Attribute),
         Field::Tag(name) => (name.as_str(), Lookup::Tag),
-        Field::Child(_) => return Storage::NotStored,
+        Field::Child(_) => return ValueStorage::NotStored,
     };
-    let values = |name: &str, marker| Storage::Values(vec![name.to_owned()], lookup, marker);
+    let values = |name: &str, marker| ValueStorage::Values(vec![name.to_owned()], lookup, marker);
     if EXACT_ATTRIBUTES.contains(&name) {
         return values(name, None);
     }
     if PRESENCE_ATTRIBUTES.contains(&name) {
-        return Storage::Presence([name.to_owned()], lookup);
+        return ValueStorage::Presence([name.to_owned()], lookup);
     }
     if !is_storable_name(name) {
-        return Storage::NotStored;
+        return ValueStorage::NotStored;
     }
     let Some((family, rest)) = name.split_once('.') else {
         return values(name, Some(Marker::Free));
@@ -334,21 +334,21 @@ fn storage_of(field: &Field) -> Storage {
             if let Some(custom) = rest.strip_prefix("custom.") {
                 names.push(format!("{EVALUATION_PREFIX}{custom}"));
             }
-            Storage::Values(names, Lookup::Both, Some(Marker::Evaluations))
+            ValueStorage::Values(names, Lookup::Both, Some(Marker::Evaluations))
         }
         "feedback" => {
             let names = vec![format!("{FEEDBACK_PREFIX}{rest}")];
-            Storage::Values(names, Lookup::Both, Some(Marker::Evaluations))
+            ValueStorage::Values(names, Lookup::Both, Some(Marker::Evaluations))
         }
-        "trace" if is_known_attribute(name) => Storage::Rollup,
-        "trace" => Storage::Never,
+        "trace" if is_known_attribute(name) => ValueStorage::Rollup,
+        "trace" => ValueStorage::Never,
         "meta" => match rest.split_once('.') {
             Some(("metadata", _)) => values(name, Some(Marker::Metadata)),
-            Some(("input", _)) => Storage::Enclosing("meta.input"),
-            Some(("output", _)) => Storage::Enclosing("meta.output"),
-            Some(("expected_output", _)) => Storage::Enclosing("meta.expected_output"),
-            Some(("tool_definitions", _)) => Storage::Enclosing("meta.tool_definitions"),
-            _ => Storage::NotStored,
+            Some(("input", _)) => ValueStorage::Enclosing("meta.input"),
+            Some(("output", _)) => ValueStorage::Enclosing("meta.output"),
+            Some(("expected_output", _)) => ValueStorage::Enclosing("meta.expected_output"),
+            Some(("tool_definitions", _)) => ValueStorage::Enclosing("meta.tool_definitions"),
+            _ => ValueStorage::NotStored,
         },
         _ => values(name, Some(Marker::Free)),
     }
@@ -374,7 +374,7 @@ fn with_reserved_tags(plan: IndexPlan, field: &Field, occurs: KeyOccurs<'_>) -> 
 
 fn plan_presence(field: &Field, occurs: KeyOccurs<'_>) -> IndexPlan {
     let plan = match storage_of(field) {
-        Storage::Values(names, lookup, marker) => {
+        ValueStorage::Values(names, lookup, marker) => {
             let plan = IndexPlan::exact(IndexCondition::any(
                 stored_names(&names, lookup)
                     .map(|name| IndexCondition::key(&present_key(&name)))
@@ -382,7 +382,7 @@ fn plan_presence(field: &Field, occurs: KeyOccurs<'_>) -> IndexPlan {
             ));
             with_marker(plan, marker, occurs)
         }
-        Storage::Presence(name, lookup) => IndexPlan::exact(IndexCondition::any(
+        ValueStorage::Presence(name, lookup) => IndexPlan::exact(IndexCondition::any(
             stored_names(&name, lookup)
                 .map(|name| IndexCondition::key(&present_key(&name)))
                 .collect(),
@@ -394,12 +394,12 @@ fn plan_presence(field: &Field, occurs: KeyOccurs<'_>) -> IndexPlan {
 
 fn plan_field(field: &Field, pattern: &Pattern, occurs: KeyOccurs<'_>) -> IndexPlan {
     let plan = match storage_of(field) {
-        Storage::Values(names, lookup, marker) => {
+        ValueStorage::Values(names, lookup, marker) => {
             let plans =
                 stored_names(&names, lookup).map(|name| plan_pattern(&name, pattern, occurs));
             with_marker(IndexPlan::any(plans.collect()), marker, occurs)
         }
-        Storage::Presence(name, lookup) => {
+        ValueStorage::Presence(name, lookup) => {
             let any = stored_names(&name, lookup).flat_map(|name| any_value(&name));
             IndexPlan::inexact(IndexCondition::any(any.collect()))
         }
@@ -409,22 +409,22 @@ fn plan_field(field: &Field, pattern: &Pattern, occurs: KeyOccurs<'_>) -> IndexP
 }
 
 /// The plan of a field whose values the index does not store.
-fn plan_without_values(storage: &Storage) -> IndexPlan {
+fn plan_without_values(storage: &ValueStorage) -> IndexPlan {
     let lookups = [Lookup::Both, Lookup::Attribute, Lookup::Tag];
     match storage {
-        Storage::Enclosing(attribute) => {
+        ValueStorage::Enclosing(attribute) => {
             let present = lookups
                 .map(|lookup| IndexCondition::key(&present_key(&lookup.stored_name(attribute))));
             IndexPlan::inexact(IndexCondition::any(present.into()))
         }
-        Storage::Rollup => {
+        ValueStorage::Rollup => {
             let root = lookups.map(|lookup| {
                 let name = lookup.stored_name("parent_id");
                 IndexCondition::key(&text_key(&name, ROOT_PARENT))
             });
             IndexPlan::inexact(IndexCondition::any(root.into()))
         }
-        Storage::Never => IndexPlan::exact(IndexCondition::MatchNone),
+        ValueStorage::Never => IndexPlan::exact(IndexCondition::MatchNone),
         _ => IndexPlan::inexact(IndexCondition::MatchAll),
     }
 }

@@ -59,7 +59,7 @@ pub fn evaluation() -> impl Strategy<Value = Evaluation> {
             assessment,
             reasoning: Some("because".to_owned()),
             tags: vec!["judge:a".to_owned()],
-            metadata: metadata.as_object().cloned().unwrap(),
+            metadata: metadata.as_object().cloned().unwrap_or_default(),
             ..Evaluation::default()
         })
 }
@@ -103,7 +103,7 @@ prop_compose! {
     ) -> Span {
         let (trace, id, parent) = ids;
         let (session, service, model, error) = optional;
-        let map = |value: Value| value.as_object().cloned().unwrap();
+        let map = |value: Value| value.as_object().cloned().unwrap_or_default();
         let by_label = |list: Vec<Evaluation>| list.into_iter().map(|e| (e.label.clone(), e)).collect();
         Span {
             trace_id: TraceId::from(trace), span_id: SpanId::from(id), parent_id: parent.map(SpanId::from),

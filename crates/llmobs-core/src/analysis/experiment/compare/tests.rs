@@ -64,8 +64,8 @@ fn more_runs_of_the_same_quality_are_no_improvement() {
         })
         .collect()
     };
-    let found = compare(&baseline, &twice([1, 2]), CompareOptions::default());
-    let metric = only_metric(&found);
+    let comparison = compare(&baseline, &twice([1, 2]), CompareOptions::default());
+    let metric = only_metric(&comparison);
     assert_eq!((metric.pass_to_fail, metric.fail_to_pass), (0, 20));
     assert_eq!(metric.difference, Some(0.0));
     assert_eq!(metric.test, Some("paired_bootstrap"));
@@ -78,13 +78,13 @@ fn more_runs_of_the_same_quality_are_no_improvement() {
 fn finds_segment_that_regressed() {
     let baseline = events_with_value(60, |_| json!(true));
     let candidate = events_with_value(60, |record| json!(record % 3 != 1 || record % 2 == 0));
-    let found = compare(&baseline, &candidate, CompareOptions::default());
-    let metric = only_metric(&found);
+    let comparison = compare(&baseline, &candidate, CompareOptions::default());
+    let metric = only_metric(&comparison);
     assert_eq!(metric.verdict, Some(MetricVerdict::Regressed));
     assert_eq!((metric.pass_to_fail, metric.fail_to_pass), (10, 0));
     assert_eq!(metric.segments.len(), 1);
     assert_eq!(metric.segments[0].value, "asia");
-    assert_eq!(found.flips[0].change.record_id, "r001");
+    assert_eq!(comparison.flips[0].change.record_id, "r001");
     let named = CompareOptions {
         segment_by: Some("region"),
         ..CompareOptions::default()
@@ -134,22 +134,22 @@ fn direction_comes_from_assessments_or_options() {
     let evaluated = |high: bool| {
         (0..20)
             .map(|record| {
-                let mut one = metric("m", json!(if high { 0.9 } else { 0.1 }));
-                one.assessment = Some(if high {
+                let mut value = metric("m", json!(if high { 0.9 } else { 0.1 }));
+                value.assessment = Some(if high {
                     Assessment::Fail
                 } else {
                     Assessment::Pass
                 });
-                event(record, record, vec![one])
+                event(record, record, vec![value])
             })
             .collect::<Vec<_>>()
     };
-    let found = compare(
+    let comparison = compare(
         &evaluated(true),
         &evaluated(false),
         CompareOptions::default(),
     );
-    let metric = only_metric(&found);
+    let metric = only_metric(&comparison);
     assert_eq!(metric.verdict, Some(MetricVerdict::Improved));
     assert_eq!(metric.direction_source, DirectionSource::Assessments);
     assert_eq!(metric.fail_to_pass, 20);
@@ -180,9 +180,9 @@ fn runs_are_averaged_and_ties_do_not_flip() {
         events.extend((0..8).map(|r| event(100 + r, r, vec![metric("m", json!(second))])));
         events
     };
-    let found = compare(&runs(true), &runs(false), CompareOptions::default());
-    let metric = only_metric(&found);
-    assert_eq!(found.runs, (2, 2));
+    let comparison = compare(&runs(true), &runs(false), CompareOptions::default());
+    let metric = only_metric(&comparison);
+    assert_eq!(comparison.runs, (2, 2));
     assert_eq!((metric.records, metric.tied), (8, 8));
     assert_eq!((metric.baseline, metric.candidate), (Some(1.0), Some(0.5)));
     assert_eq!(metric.p_value, Some(1.0));
@@ -204,12 +204,15 @@ fn pairs_versions_of_a_record_by_canonical_id() {
             })
             .collect::<Vec<_>>()
     };
-    let found = compare(
+    let comparison = compare(
         &version("a", true),
         &version("b", true),
         CompareOptions::default(),
     );
-    assert_eq!((found.paired, found.paired_across_versions), (12, 12));
+    assert_eq!(
+        (comparison.paired, comparison.paired_across_versions),
+        (12, 12)
+    );
     // A re-evaluation carries record ids only.
     let rerun = compare(
         &version("a", true),
@@ -240,12 +243,15 @@ fn excludes_and_lists_failed_tasks() {
         event.span.status = Status::Error;
         event.metrics[0].value = Some(json!(0));
     }
-    let found = compare(&baseline, &candidate, CompareOptions::default());
-    assert_eq!((found.errors, only_metric(&found).records), ((0, 2), 10));
-    assert_eq!(only_metric(&found).records_without_value, 2);
-    assert_eq!(only_metric(&found).difference, Some(0.0));
+    let comparison = compare(&baseline, &candidate, CompareOptions::default());
+    assert_eq!(
+        (comparison.errors, only_metric(&comparison).records),
+        ((0, 2), 10)
+    );
+    assert_eq!(only_metric(&comparison).records_without_value, 2);
+    assert_eq!(only_metric(&comparison).difference, Some(0.0));
     assert!(
-        found
+        comparison
             .task_failures
             .iter()
             .all(|failure| failure.in_candidate)
@@ -262,12 +268,12 @@ fn excludes_and_lists_failed_tasks() {
 
 #[test]
 fn categories_without_criteria_have_no_order() {
-    let found = compare(
+    let comparison = compare(
         &events_with_value(20, |_| json!("polite")),
         &events_with_value(20, |r| json!(if r < 5 { "rude" } else { "polite" })),
         CompareOptions::default(),
     );
-    let metric = only_metric(&found);
+    let metric = only_metric(&comparison);
     assert_eq!(
         (metric.measure, metric.verdict),
         (MetricMeasure::Unordered, None)
