@@ -6,8 +6,8 @@
 //! - Evaluators: validation, the changes of an update, and the prompts that a judge receives.
 //!
 //! No function reads a clock, the network or the disk. Spans are untrusted: ids repeat, parents are
-//! missing or form cycles, and chains are thousands of spans deep. So no function recurses along the
-//! tree, and each takes at most O(n log n) time in the number of spans.
+//! missing or form cycles, and chains are thousands of spans deep. So no function recurses along
+//! the tree, and each takes at most O(n log n) time in the number of spans.
 
 pub mod agent_loop;
 pub mod aggregate;

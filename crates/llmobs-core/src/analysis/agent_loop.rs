@@ -1,12 +1,12 @@
 //! The loop of an agent: its model calls and their tool calls, in order.
 //!
-//! Frameworks nest the same loop in different ways: LLM and tool spans as siblings, below graph nodes,
-//! recorded twice by a client library, or with tools that have no span. This module normalizes them: an
-//! iteration is one **decision** of a model, with the tool calls that it requested and their results. A
-//! decision is an LLM span whose parent is no LLM span.
+//! Frameworks nest the same loop in different ways: LLM and tool spans as siblings, below graph
+//! nodes, recorded twice by a client library, or with tools that have no span. This module
+//! normalizes them: an iteration is one **decision** of a model, with the tool calls that it
+//! requested and their results. A decision is an LLM span whose parent is no LLM span.
 //!
-//! `scope` selects the spans of the loop, `pairing` pairs calls with tool spans and results, `build`
-//! creates the loop, `notes` explains it, and `limit` truncates long texts.
+//! `scope` selects the spans of the loop, `pairing` pairs calls with tool spans and results,
+//! `build` creates the loop, `notes` explains it, and `limit` truncates long texts.
 
 mod build;
 mod handoff;
@@ -25,8 +25,8 @@ use serde_json::Value;
 use super::tree::{NodeId, TraceTree};
 use crate::model::{SpanId, SpanKind, Status, TraceId};
 
-/// The loop of an agent, with the keys of the tool's answer. Texts are borrowed from the spans, so a
-/// loop of thousands of iterations copies none of them.
+/// The loop of an agent, with the keys of the tool's answer. Texts are borrowed from the spans, so
+/// a loop of thousands of iterations copies none of them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct AgentLoop<'t> {
     /// The node where the loop starts; `None` if the trace is empty.
@@ -110,7 +110,8 @@ pub struct ToolCallRecord<'t> {
     pub name: &'t str,
     /// The arguments; an object if they are one.
     pub arguments: Cow<'t, Value>,
-    /// The output of the tool span, else the result that the model received; null if neither is known.
+    /// The output of the tool span, else the result that the model received; null if neither is
+    /// known.
     pub result: Option<Cow<'t, str>>,
     /// The id that call and result share.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,8 +161,8 @@ pub struct TimelineEntry<'t> {
     pub status: Option<Status>,
 }
 
-/// Sums over the iterations. A call recorded twice counts once. Metrics of agent spans do not count,
-/// because they repeat those of their LLM calls.
+/// Sums over the iterations. A call recorded twice counts once. Metrics of agent spans do not
+/// count, because they repeat those of their LLM calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct LoopTotals {
     /// Input tokens.
@@ -214,14 +215,14 @@ pub struct RepeatedCall<'t> {
 /// The loop that starts at a span.
 ///
 /// - An agent span: its decisions. Decisions of its sub-agents are left out, and `sub_agents` lists
-///   those. If the agent made no decision, the loop shows the iterations of its sub-agents, each with
-///   the name of its agent.
+///   those. If the agent made no decision, the loop shows the iterations of its sub-agents, each
+///   with the name of its agent.
 /// - Any other span: the decisions in its subtree, by the same rules.
-/// - `None`: the outermost agents of the trace, by start; the first one is the start. Without an agent
-///   span: all decisions of the trace.
+/// - `None`: the outermost agents of the trace, by start; the first one is the start. Without an
+///   agent span: all decisions of the trace.
 ///
-/// Only an empty trace has an empty loop. Without decisions, the iterations are steps and tool calls,
-/// or the start itself, and a note explains it.
+/// Only an empty trace has an empty loop. Without decisions, the iterations are steps and tool
+/// calls, or the start itself, and a note explains it.
 pub fn agent_loop(tree: &TraceTree, start: Option<NodeId>) -> AgentLoop<'_> {
     build::build(tree, &scope::plan(tree, start))
 }

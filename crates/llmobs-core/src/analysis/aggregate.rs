@@ -14,8 +14,8 @@
 //!   query and tags, and is in a group if one of its spans has the value or matches the bucket.
 //! - A unit with several values of a facet is in several groups. A unit without a value is in the
 //!   group of the absent value.
-//! - Tokens and costs are those of model calls (kinds `llm` and `embedding`). A call recorded twice,
-//!   as an `llm` span below an `llm` span, counts once: the outer value if present.
+//! - Tokens and costs are those of model calls (kinds `llm` and `embedding`). A call recorded
+//!   twice, as an `llm` span below an `llm` span, counts once: the outer value if present.
 //! - Percentiles are exact, by nearest rank: the smallest value that is greater than or equal to
 //!   p % of all values.
 

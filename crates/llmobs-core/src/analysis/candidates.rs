@@ -12,17 +12,16 @@ const MAX_CHARS: usize = 128;
 /// the longer name, or if one name contains the other and is at most twice as long.
 pub fn closest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wrong = normalize(wrong);
-    if wrong.len() > MAX_CHARS {
+    let wrong_chars = wrong.chars().count();
+    if wrong_chars > MAX_CHARS {
         return None;
     }
     known
         .into_iter()
         .filter_map(|name| {
             let candidate = normalize(name);
-            let (short, long) = (
-                wrong.len().min(candidate.len()),
-                wrong.len().max(candidate.len()),
-            );
+            let chars = candidate.chars().count();
+            let (short, long) = (wrong_chars.min(chars), wrong_chars.max(chars));
             let contained =
                 2 * short >= long && (candidate.contains(&wrong) || wrong.contains(&candidate));
             let edits = strsim::levenshtein(&wrong, &candidate);

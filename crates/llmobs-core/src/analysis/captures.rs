@@ -1,7 +1,7 @@
 //! Test data: captured requests of SDKs from `fixtures/captures`, as spans.
 //!
-//! Other crates read the wire formats completely. This module reads only what the tests of the analysis
-//! need.
+//! Other crates read the wire formats completely. This module reads only what the tests of the
+//! analysis need.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -122,9 +122,9 @@ fn io_value(io: &Io) -> Option<Value> {
     }
 }
 
-/// The content fields of a span and their sizes. The keys are the fields for which [`field_value`] is
-/// not `None`. `chars` is the number of characters of the complete field; for metadata, the value
-/// lists its keys with their types.
+/// The content fields of a span and their sizes. The keys are the fields for which [`field_value`]
+/// is not `None`. `chars` is the number of characters of the complete field; for metadata, the
+/// value lists its keys with their types.
 pub fn content_info(span: &Span) -> Map<String, Value> {
     let mut info = Map::new();
     for field in ContentField::ALL {

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::AgentLoop;
 
 /// Truncates every text of a loop that is longer than `max_chars`, and puts the number of removed
-/// characters in its place. Arguments whose JSON is longer become a truncated text. Returns the number of
-/// truncated texts.
+/// characters in its place. Arguments whose JSON is longer become a truncated text. Returns the
+/// number of truncated texts.
 pub fn truncate_texts(agent_loop: &mut AgentLoop<'_>, max_chars: usize) -> usize {
     let mut truncated = 0;
     let mut truncate = |text: &mut Cow<'_, str>| {

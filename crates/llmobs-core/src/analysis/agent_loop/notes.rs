@@ -45,8 +45,8 @@ fn add_coverage(notes: &mut Vec<String>, agent_loop: &AgentLoop<'_>, plan: &Loop
     }
     if plan.agents > 1 {
         notes.push(format!(
-            "The loop covers {} agents that run in sequence or in parallel; each iteration names its \
-             agent. Pass the span_id of an agent to see its loop only.",
+            "The loop covers {} agents that run in sequence or in parallel; each iteration names \
+             its agent. Pass the span_id of an agent to see its loop only.",
             plan.agents
         ));
     }

@@ -1,9 +1,9 @@
 //! Pairs each tool call of a model with its tool span and its result.
 //!
-//! A call and its result share an id in the messages, but tool spans rarely carry it. So calls claim
-//! tool spans in passes, most reliable first: by id; by name and arguments; by name; by normalized
-//! name; by arguments. Each tool span is claimed once. Except for ids, a tool span qualifies only if
-//! it started between the decision and the next one.
+//! A call and its result share an id in the messages, but tool spans rarely carry it. So calls
+//! claim tool spans in passes, most reliable first: by id; by name and arguments; by name; by
+//! normalized name; by arguments. Each tool span is claimed once. Except for ids, a tool span
+//! qualifies only if it started between the decision and the next one.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -46,8 +46,8 @@ fn io(span: &Span, direction: Direction) -> &Io {
     }
 }
 
-/// Input or output of a decision: of the outer LLM span, or of the nested one if the outer one has no
-/// content.
+/// Input or output of a decision: of the outer LLM span, or of the nested one if the outer one has
+/// no content.
 pub(super) fn decision_io(tree: &TraceTree, decision: NodeId, direction: Direction) -> &Io {
     let mut node = decision;
     for _ in 0..MAX_LLM_DEPTH {
@@ -323,8 +323,8 @@ fn match_keys<'t>(
     keys
 }
 
-/// The name of a tool without the additions of frameworks: `mcp__shop__search`, `functions.search` and
-/// `execute_tool search` are all `search`.
+/// The name of a tool without the additions of frameworks: `mcp__shop__search`, `functions.search`
+/// and `execute_tool search` are all `search`.
 fn normalize_tool_name(name: &str) -> Option<String> {
     let last_word = name.split_whitespace().last()?;
     let after_server = last_word.rsplit("__").next().unwrap_or(last_word);

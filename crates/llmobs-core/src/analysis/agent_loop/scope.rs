@@ -120,8 +120,8 @@ impl DecisionCounts {
     }
 }
 
-/// Whether a node is a decision: an LLM span whose parent is no LLM span. An LLM span directly below
-/// another one records the same call.
+/// Whether a node is a decision: an LLM span whose parent is no LLM span. An LLM span directly
+/// below another one records the same call.
 pub(super) fn is_decision(tree: &TraceTree, node: NodeId) -> bool {
     *tree.kind(node) == SpanKind::Llm
         && tree
@@ -195,8 +195,8 @@ impl LoopPlan {
         self.add(tree, starts, None, Reach::EntireTrace);
     }
 
-    /// Adds the loop of some starts. An agent without a decision is replaced by its standalone spans
-    /// and its sub-agents.
+    /// Adds the loop of some starts. An agent without a decision is replaced by its standalone
+    /// spans and its sub-agents.
     fn add(&mut self, tree: &TraceTree, starts: Vec<NodeId>, agent: Option<NodeId>, reach: Reach) {
         enum Pending {
             Scope(Vec<NodeId>, Option<NodeId>),

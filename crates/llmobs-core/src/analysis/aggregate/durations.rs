@@ -1,7 +1,7 @@
 //! Exact percentiles of durations in several lists, without sorting or concatenating the lists.
 //!
-//! Durations are counted in buckets of a log-linear histogram. Only the durations of the bucket that
-//! holds the percentile are then selected from.
+//! Durations are counted in buckets of a log-linear histogram. Only the durations of the bucket
+//! that holds the percentile are then selected from.
 
 use std::cell::OnceCell;
 use std::ops::RangeInclusive;
@@ -63,8 +63,8 @@ impl<'a> Durations<'a> {
     }
 }
 
-/// The bucket of a duration. Longer durations have the same or a higher bucket; there are 128 buckets
-/// between two powers of two.
+/// The bucket of a duration. Longer durations have the same or a higher bucket; there are 128
+/// buckets between two powers of two.
 fn bucket_of(ns: i64) -> usize {
     let ns = ns.max(0).unsigned_abs();
     let bits = u64::BITS - ns.leading_zeros();

@@ -1,8 +1,8 @@
 //! The work budget of a JSONPath.
 //!
 //! A path of a few hundred characters can take exponential time: unions and descents multiply, and
-//! filters run once per value and may contain queries and regular expressions. An upper bound of each
-//! step is computed before the step. A path that exceeds the budget is rejected.
+//! filters run once per value and may contain queries and regular expressions. An upper bound of
+//! each step is computed before the step. A path that exceeds the budget is rejected.
 
 use jsonpath_rust::parser::model::{
     Comparable, Comparison, Filter, FilterAtom, FnArg, JpQuery, Literal, Segment, Selector,
@@ -109,8 +109,8 @@ pub(super) fn reads_root(query: &JpQuery) -> bool {
     filters(&query.segments).any(|filter| FilterCost::of(filter).per_root_value > 0)
 }
 
-/// Maximum cost of a selector that does not read the root, on one value. The children that it selects
-/// are added once they are known.
+/// Maximum cost of a selector that does not read the root, on one value. The children that it
+/// selects are added once they are known.
 pub(super) fn selector_cost(selector: &Selector, value: &Value) -> Result<usize, Exceeded> {
     let Selector::Filter(filter) = selector else {
         return Ok(1);
@@ -264,8 +264,8 @@ impl FilterCost {
     }
 }
 
-/// Units of a query in a filter: per descendant of its start, and per value of the entire content if a
-/// nested filter reads the root.
+/// Units of a query in a filter: per descendant of its start, and per value of the entire content
+/// if a nested filter reads the root.
 fn query_units(segments: &[Segment]) -> (usize, usize) {
     let mut per_root_value = 0_usize;
     let mut repeats = 1_usize;

@@ -1,8 +1,8 @@
 //! JSONPath (RFC 9535) on the content of a span.
 //!
-//! Two extensions accept common mistakes of callers: `$.[` means `$[`, and messages and documents can be
-//! addressed in an object (`$.messages[0]`) or in the array itself (`$[0]`). Paths are untrusted text, so
-//! a path that takes too much work is rejected before evaluation.
+//! Two extensions accept common mistakes of callers: `$.[` means `$[`, and messages and documents
+//! can be addressed in an object (`$.messages[0]`) or in the array itself (`$[0]`). Paths are
+//! untrusted text, so a path that takes too much work is rejected before evaluation.
 
 use std::borrow::Cow;
 
@@ -30,8 +30,8 @@ pub struct Selection {
     pub value: Value,
     /// Number of matches.
     pub matched: usize,
-    /// Whether the path is singular: it consists of names and indexes only, so it matches at most one
-    /// value.
+    /// Whether the path is singular: it consists of names and indexes only, so it matches at most
+    /// one value.
     pub singular: bool,
     /// Whether the field is text other than JSON, where only `$` matches.
     pub plain_text: bool,
@@ -51,9 +51,9 @@ pub struct PathError {
 
 /// Selects parts of the content of a field, as returned by [`super::field_value`].
 ///
-/// A text that holds JSON is parsed. Messages and documents have two roots: a path that starts with the
-/// name of the field applies to an object with that key. Any other path applies to the array, and to the
-/// object only if nothing in the array matches.
+/// A text that holds JSON is parsed. Messages and documents have two roots: a path that starts with
+/// the name of the field applies to an object with that key. Any other path applies to the array,
+/// and to the object only if nothing in the array matches.
 ///
 /// # Errors
 ///
@@ -117,13 +117,14 @@ fn parse(path: &str, field: ContentField) -> Result<JpQuery, PathError> {
     })
 }
 
-/// The first violation of a limit that is checked before parsing, because parsing would take too long.
+/// The first violation of a limit that is checked before parsing, because parsing would take too
+/// long.
 fn find_violation(path: &str) -> Option<(usize, String)> {
     if path.trim().is_empty() {
         return Some((0, "the path is empty".to_owned()));
     }
     if !path.starts_with('$') {
-        return Some((0, "a path starts with `$`".to_owned()));
+        return Some((0, "the path must start with `$`".to_owned()));
     }
     if let Some((position, _)) = path.char_indices().nth(MAX_PATH_CHARS) {
         let message = format!("the path is longer than {MAX_PATH_CHARS} characters");
@@ -203,7 +204,8 @@ fn outside_strings(path: &str) -> impl Iterator<Item = (usize, char)> {
     })
 }
 
-/// Turns `$.[0]` into `$[0]`, and returns the positions of the removed dots. `..[` is valid and stays.
+/// Turns `$.[0]` into `$[0]`, and returns the positions of the removed dots. `..[` is valid and
+/// stays.
 fn remove_dots_before_brackets(path: &str) -> (Cow<'_, str>, Vec<usize>) {
     let mut removed = Vec::new();
     let (mut earlier, mut last) = (None, None);
@@ -228,8 +230,8 @@ fn remove_dots_before_brackets(path: &str) -> (Cow<'_, str>, Vec<usize>) {
     (Cow::Owned(text), removed)
 }
 
-/// Where the parser stopped. `jsonpath_rust` does not export the type of the location, so this reads
-/// the number from its debug form: `Pos(7)` or `Span((7, 9))`.
+/// Where the parser stopped. `jsonpath_rust` does not export the type of the location, so this
+/// reads the number from its debug form: `Pos(7)` or `Span((7, 9))`.
 fn error_position(error: &JsonPathError) -> Option<usize> {
     let JsonPathError::PestError(error) = error else {
         return None;
@@ -301,8 +303,8 @@ fn evaluate<'v>(query: &JpQuery, root: &'v Value) -> Vec<&'v Value> {
         .collect()
 }
 
-/// Applies one segment to each value, within the budget. `jsonpath_rust` selects children; descents are
-/// done here, because it recurses.
+/// Applies one segment to each value, within the budget. `jsonpath_rust` selects children; descents
+/// are done here, because it recurses.
 fn apply_segment<'v>(
     segment: &Segment,
     values: &[&'v Value],

@@ -10,8 +10,8 @@
 //! | agent, workflow, step, experiment, others | output: JSON, and text that is a stack trace |
 //! | llm | output: a provider's error body; input: results of tools without a span |
 //!
-//! The text of a model is never searched: an answer about an error is not an error. In JSON, only the
-//! outermost object counts, and the envelopes that protocols put around an answer (`result`,
+//! The text of a model is never searched: an answer about an error is not an error. In JSON, only
+//! the outermost object counts, and the envelopes that protocols put around an answer (`result`,
 //! `response`, `body`, …). Rows in an answer are data: a log search that finds failures has not
 //! failed.
 
@@ -70,14 +70,14 @@ fn failed_output(span: &Span) -> Option<Evidence> {
         span.kind,
         SpanKind::Tool | SpanKind::Retrieval | SpanKind::Embedding
     );
-    let texts = if tool_like || span.kind == SpanKind::Task {
+    let rule = if tool_like || span.kind == SpanKind::Task {
         TextRule::AnyError
     } else {
         TextRule::StackTrace
     };
     let found = match output_value(&span.output) {
-        Some(Cow::Borrowed(value)) => find_failure(value, "$".to_owned(), texts),
-        Some(Cow::Owned(value)) => find_failure(&value, "$".to_owned(), texts),
+        Some(Cow::Borrowed(value)) => find_failure(value, "$".to_owned(), rule),
+        Some(Cow::Owned(value)) => find_failure(&value, "$".to_owned(), rule),
         None => None,
     };
     if let Some((path, value)) = found {

@@ -116,7 +116,7 @@ fn invalid_path_error_has_position_and_example() {
     let fail = |path: &str| select(&conversation(), path, ContentField::Messages).unwrap_err();
     let cases = [
         ("", 0, "empty"),
-        ("messages[0]", 0, "starts with `$`"),
+        ("messages[0]", 0, "must start with `$`"),
         ("$.messages[", 11, "too early"),
         ("$.messages[0", 12, "too early"),
         ("$.[0].a-b", 7, "['a-b']"),

@@ -44,11 +44,7 @@ struct Candidate<'a> {
 }
 
 /// The path and value that show a failure, if there is one. `path` is the path of `value`.
-pub(super) fn find_failure(
-    value: &Value,
-    path: String,
-    texts: TextRule,
-) -> Option<(String, Value)> {
+pub(super) fn find_failure(value: &Value, path: String, rule: TextRule) -> Option<(String, Value)> {
     let mut queue = VecDeque::from([Candidate {
         value: Cow::Borrowed(value),
         path,
@@ -57,7 +53,7 @@ pub(super) fn find_failure(
         is_data: false,
     }]);
     while let Some(candidate) = queue.pop_front() {
-        if let Some(failure) = candidate.failure(texts) {
+        if let Some(failure) = candidate.failure(rule) {
             return Some(failure);
         }
         if let Value::Object(map) = candidate.value.as_ref()
@@ -71,15 +67,15 @@ pub(super) fn find_failure(
 
 impl Candidate<'_> {
     /// The path and value that show that this value itself is a failure.
-    fn failure(&self, texts: TextRule) -> Option<(String, Value)> {
+    fn failure(&self, rule: TextRule) -> Option<(String, Value)> {
         match self.value.as_ref() {
-            Value::String(text) if is_error_text(text, texts) => {
+            Value::String(text) if is_error_text(text, rule) => {
                 Some((self.path.clone(), shorten(&self.value)))
             }
             Value::Array(parts) => {
                 // An MCP answer is a list of content parts; the first part decides.
                 let text = parts.first()?.get("text")?.as_str()?;
-                if !is_error_text(text, texts) {
+                if !is_error_text(text, rule) {
                     return None;
                 }
                 let path = if self.inside_text {
@@ -249,12 +245,12 @@ fn is_failure_status(value: &Value) -> bool {
 
 /// Whether a text starts like an error message: a stack trace, `Error:`, `Exception:`, or an error
 /// class and a colon. `MeanSquaredError: 0.2` is a measurement.
-fn is_error_text(text: &str, texts: TextRule) -> bool {
+fn is_error_text(text: &str, rule: TextRule) -> bool {
     let text = text.trim_start();
     if text.starts_with("Traceback (most recent call last)") {
         return true;
     }
-    if texts == TextRule::StackTrace {
+    if rule == TextRule::StackTrace {
         return false;
     }
     if text.starts_with("Error executing tool") || text.starts_with("Error invoking tool") {

@@ -14,8 +14,8 @@ pub(super) const ENVELOPE_KEYS: [&str; 10] = [
     "error_details",
 ];
 
-/// Keys of envelopes that hold business data: a record in them may have the status `failed` although
-/// the call succeeded.
+/// Keys of envelopes that hold business data: a record in them may have the status `failed`
+/// although the call succeeded.
 pub(super) const DATA_ENVELOPE_KEYS: [&str; 2] = ["data", "payload"];
 
 /// The other keys that are read, of an object or of a content part.
