@@ -414,7 +414,7 @@ async fn empty_answer_has_a_reason() {
 #[case(json!({"interval": "1s", "from": "now-7d"}), "buckets")]
 #[case(json!({"unit": "session"}), "span or trace")]
 #[case(json!({"query": "\"open"}), "query is not valid")]
-#[case(json!({"query": "@duration:>"}), "query cannot be read")]
+#[case(json!({"query": "@duration:>"}), "invalid query")]
 #[case(json!({"from": "yesterday"}), "time")]
 #[case(json!({"cursor": "page2"}), "not valid for")]
 #[tokio::test]
