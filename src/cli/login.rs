@@ -29,7 +29,8 @@ pub(crate) async fn run(settings: &Settings, args: &LoginArgs) -> Result<ExitCod
     let transport = http_transport(settings).map_err(|error| CliError::usage(error, ""))?;
     // The port first: the registered redirect URI contains it.
     let listener = CallbackListener::bind(args.callback_port).await?;
-    let attempt = PendingSignIn::start(transport.clone(), request, &listener.redirect()).await?;
+    let attempt =
+        PendingSignIn::start(transport.clone(), request, &listener.redirect_uri()).await?;
     let attempt = Arc::new(attempt);
     open_or_print(&attempt, args.no_browser);
     let wait = listener.wait(attempt.clone(), Duration::from_secs(args.timeout));
@@ -41,7 +42,10 @@ pub(crate) async fn run(settings: &Settings, args: &LoginArgs) -> Result<ExitCod
     } else {
         wait.await?
     };
-    let CompletedSignIn { profile, notes } = attempt.finish(&redirect).await?;
+    let CompletedSignIn {
+        login: profile,
+        notes,
+    } = attempt.finish(&redirect).await?;
     for note in notes {
         print_note(&format!("note: {note}"));
     }
@@ -109,7 +113,7 @@ fn result(name: &str, profile: &Login) -> String {
         (Some(name), _) | (None, Some(name)) => format!(", organisation {name}"),
         (None, None) => String::new(),
     };
-    let renewal = if profile.refresh.is_some() {
+    let renewal = if profile.refresh_token.is_some() {
         "it is renewed automatically"
     } else {
         "it cannot be renewed and expires within a day"

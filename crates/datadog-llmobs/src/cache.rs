@@ -1,11 +1,10 @@
-//! What is kept of traces and experiments between calls, and how calls that want the same thing
-//! share its load.
+//! Caches of traces and experiments, and the sharing of loads between parallel calls.
 //!
-//! An entry belongs to one trace, one credential and one upstream (both in the fingerprint). Each
-//! of its parts stands behind an asynchronous mutex: who comes while a load runs waits for it and
-//! takes its result, a failure as well, so that forty parallel calls knock once. Dropping a caller
-//! releases the mutex and leaves what was stored before; a waiter then loads for itself. A failure
-//! is never kept for those who come later.
+//! An entry belongs to one trace or experiment and one fingerprint (credential and upstream). Each
+//! value of it is behind an asynchronous mutex: a call that arrives while a load runs waits and shares
+//! its result, even a failure, so that forty parallel calls send one request. If the loading call is
+//! cancelled, the mutex is released, the cached value stays, and a waiting call loads the value. Calls
+//! that arrive after a failure load again.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -22,34 +21,33 @@ use tokio::time::Instant;
 use super::credential::Fingerprint;
 use super::deadline::Deadline;
 use super::error::ClientError;
-use super::experiments::LoadedExperiment;
+use super::loaded::{ErrorDetails, Gap, LoadedExperiment, LoadedTrace};
 use super::settings::HubSettings;
-use super::spans::{ErrorDetails, Gap, LoadedTrace};
 use llmobs_core::model::{Span, SpanId, TraceId};
 
-/// Bytes that an entry counts for beside its spans.
-const ENTRY_BYTES: usize = 1_024;
+/// The size of an entry without its spans.
+const ENTRY_OVERHEAD_BYTES: usize = 1_024;
 
-/// Entries nobody asked for in this time are dropped; contents live no longer.
-const IDLE: Duration = Duration::from_secs(900);
+/// Unused entries are removed after this time. Contents are never fresh for longer.
+const MAX_IDLE: Duration = Duration::from_secs(900);
 
-/// How long the answer of a side question is given again.
-const ANSWERED_LIFE: Duration = Duration::from_secs(60);
+/// The lifetime of computed values.
+const COMPUTED_LIFETIME: Duration = Duration::from_secs(60);
 
 type TraceKey = (Fingerprint, TraceId);
 type ExperimentKey = (Fingerprint, String);
 type ApmKey = (Fingerprint, String, i64, i64);
 
-/// All that a hub keeps.
+/// The caches of a hub.
 pub(crate) struct Caches {
     traces: Cache<TraceKey, Arc<TraceEntry>>,
     experiments: Cache<ExperimentKey, Arc<ExperimentEntry>>,
-    /// Private endpoints that refused a credential lately, with the reason.
-    pub(crate) refusals: Cache<(Fingerprint, &'static str), String>,
-    /// APM trace ids that were resolved lately.
+    /// Private endpoints that recently rejected a credential, with the reason.
+    pub(crate) rejections: Cache<(Fingerprint, &'static str), String>,
+    /// Recently resolved APM trace ids.
     pub(crate) apm: Cache<ApmKey, Arc<Vec<TraceId>>>,
-    /// Costly side questions that were answered lately.
-    pub(crate) answered: Cache<(Fingerprint, String), Value>,
+    /// Recently computed values that cost requests.
+    pub(crate) computed: Cache<(Fingerprint, String), Value>,
 }
 
 impl Caches {
@@ -58,9 +56,9 @@ impl Caches {
             traces: Cache::builder()
                 .max_capacity(settings.cache_bytes)
                 .weigher(|_, entry: &Arc<TraceEntry>| entry.bytes().try_into().unwrap_or(u32::MAX))
-                .time_to_idle(IDLE)
+                .time_to_idle(MAX_IDLE)
                 .build(),
-            // The one just read is the one that is asked about next, however large it is.
+            // LRU keeps the experiment that was just read, which the next call reads too, even if it is large.
             experiments: Cache::builder()
                 .max_capacity(settings.experiment_cache_bytes)
                 .weigher(|_, entry: &Arc<ExperimentEntry>| {
@@ -69,7 +67,7 @@ impl Caches {
                 .eviction_policy(EvictionPolicy::lru())
                 .time_to_live(settings.experiment_life * 2)
                 .build(),
-            refusals: Cache::builder()
+            rejections: Cache::builder()
                 .max_capacity(10_000)
                 .time_to_live(settings.refusal_life)
                 .build(),
@@ -77,31 +75,35 @@ impl Caches {
                 .max_capacity(10_000)
                 .time_to_live(settings.refusal_life)
                 .build(),
-            answered: Cache::builder()
+            computed: Cache::builder()
                 .max_capacity(1_000)
-                .time_to_live(ANSWERED_LIFE)
+                .time_to_live(COMPUTED_LIFETIME)
                 .build(),
         }
     }
 
-    /// The entry of a trace, empty at first.
-    pub(crate) async fn entry(&self, who: Fingerprint, id: &TraceId) -> Arc<TraceEntry> {
+    /// The entry of a trace; a new one is empty.
+    pub(crate) async fn trace(&self, fingerprint: Fingerprint, id: &TraceId) -> Arc<TraceEntry> {
         self.traces
-            .get_with((who, id.clone()), async { Arc::default() })
+            .get_with((fingerprint, id.clone()), async { Arc::default() })
             .await
     }
 
-    /// The entry of an experiment, empty at first.
-    pub(crate) async fn experiment(&self, who: Fingerprint, id: &str) -> Arc<ExperimentEntry> {
-        self.experiments
-            .get_with((who, id.to_owned()), async { Arc::default() })
-            .await
-    }
-
-    /// Tells the cache how large an experiment is, once it is read.
-    pub(crate) async fn weigh_experiment(
+    /// The entry of an experiment; a new one is empty.
+    pub(crate) async fn experiment(
         &self,
-        who: Fingerprint,
+        fingerprint: Fingerprint,
+        id: &str,
+    ) -> Arc<ExperimentEntry> {
+        self.experiments
+            .get_with((fingerprint, id.to_owned()), async { Arc::default() })
+            .await
+    }
+
+    /// Sets the size of an experiment that was read.
+    pub(crate) async fn set_experiment_bytes(
+        &self,
+        fingerprint: Fingerprint,
         id: &str,
         entry: &Arc<ExperimentEntry>,
         bytes: usize,
@@ -109,23 +111,25 @@ impl Caches {
         if entry.bytes.swap(bytes, Ordering::Relaxed) == bytes {
             return;
         }
-        let key = (who, id.to_owned());
-        // What was forgotten while it was read must not come back.
-        let held = self.experiments.get(&key).await;
-        if held.is_some_and(|held| Arc::ptr_eq(&held, entry)) {
+        let key = (fingerprint, id.to_owned());
+        // An entry that was removed in the meantime stays removed.
+        let current = self.experiments.get(&key).await;
+        if current.is_some_and(|current| Arc::ptr_eq(&current, entry)) {
             self.experiments.insert(key, Arc::clone(entry)).await;
         }
     }
 
-    /// Forgets an experiment: it was written to.
-    pub(crate) async fn forget_experiment(&self, who: Fingerprint, id: &str) {
-        self.experiments.invalidate(&(who, id.to_owned())).await;
+    /// Removes an experiment that was changed.
+    pub(crate) async fn invalidate_experiment(&self, fingerprint: Fingerprint, id: &str) {
+        self.experiments
+            .invalidate(&(fingerprint, id.to_owned()))
+            .await;
     }
 
-    /// Tells the cache how large an entry has become.
-    pub(crate) async fn weigh(
+    /// Sets the size of the structure of a trace.
+    pub(crate) async fn set_structure_bytes(
         &self,
-        who: Fingerprint,
+        fingerprint: Fingerprint,
         id: &TraceId,
         entry: &Arc<TraceEntry>,
         structure_bytes: usize,
@@ -135,70 +139,83 @@ impl Caches {
             .swap(structure_bytes, Ordering::Relaxed)
             != structure_bytes
         {
-            self.reinsert(who, id, entry).await;
+            self.reinsert(fingerprint, id, entry).await;
         }
     }
 
-    /// Tells the cache that contents were added to an entry.
-    pub(crate) async fn reinsert(&self, who: Fingerprint, id: &TraceId, entry: &Arc<TraceEntry>) {
+    /// Inserts an entry again, so that the cache reads its new size.
+    pub(crate) async fn reinsert(
+        &self,
+        fingerprint: Fingerprint,
+        id: &TraceId,
+        entry: &Arc<TraceEntry>,
+    ) {
         self.traces
-            .insert((who, id.clone()), Arc::clone(entry))
+            .insert((fingerprint, id.clone()), Arc::clone(entry))
             .await;
     }
 }
 
-/// What is kept of one trace.
+/// The cached values of one trace.
 #[derive(Default)]
 pub(crate) struct TraceEntry {
-    pub(crate) structure: Joined<Arc<LoadedTrace>>,
-    pub(crate) contents: ContentShelf,
-    pub(crate) errors: Joined<Arc<ErrorDetails>>,
-    pub(crate) fields: Mutex<FieldShelf>,
+    pub(crate) structure: SharedLoad<Arc<LoadedTrace>>,
+    pub(crate) contents: ContentCache,
+    pub(crate) errors: SharedLoad<Arc<ErrorDetails>>,
+    pub(crate) fields: Mutex<FieldCache>,
     structure_bytes: AtomicUsize,
 }
 
-/// What is kept of one experiment.
+/// The cached value of one experiment.
 #[derive(Default)]
 pub(crate) struct ExperimentEntry {
-    pub(crate) loaded: Joined<Arc<LoadedExperiment>>,
+    pub(crate) loaded: SharedLoad<Arc<LoadedExperiment>>,
     bytes: AtomicUsize,
 }
 
 impl ExperimentEntry {
     fn bytes(&self) -> usize {
-        ENTRY_BYTES.saturating_add(self.bytes.load(Ordering::Relaxed))
+        ENTRY_OVERHEAD_BYTES.saturating_add(self.bytes.load(Ordering::Relaxed))
     }
 }
 
-/// Single fields that gaps were filled with.
-pub(crate) type FieldShelf = HashMap<(SpanId, String), (Instant, Option<Value>, Vec<Gap>)>;
+/// Fields that a private endpoint returned, by span and name.
+pub(crate) type FieldCache = HashMap<(SpanId, String), CachedField>;
+
+/// One field of a span.
+pub(crate) struct CachedField {
+    pub(crate) fresh_until: Instant,
+    pub(crate) value: Option<Value>,
+    pub(crate) gaps: Vec<Gap>,
+}
 
 impl TraceEntry {
     fn bytes(&self) -> usize {
-        ENTRY_BYTES
+        ENTRY_OVERHEAD_BYTES
             .saturating_add(self.structure_bytes.load(Ordering::Relaxed))
             .saturating_add(self.contents.bytes.load(Ordering::Relaxed))
     }
 }
 
-/// A value that many want and one loads.
-pub(crate) struct Joined<T> {
-    finished: AtomicU64,
-    state: Mutex<JoinedState<T>>,
+/// A value that one call loads for all parallel calls.
+pub(crate) struct SharedLoad<T> {
+    finished_loads: AtomicU64,
+    state: Mutex<LoadState<T>>,
 }
 
-/// The last result, numbered: who came before it was there shares it, whatever its life.
-struct JoinedState<T> {
+/// The last result. Its number tells calls that arrived before it that they share it, even if it has
+/// expired.
+struct LoadState<T> {
     number: u64,
     result: Option<Result<T, ClientError>>,
     fresh_until: Option<Instant>,
 }
 
-impl<T> Default for Joined<T> {
+impl<T> Default for SharedLoad<T> {
     fn default() -> Self {
         Self {
-            finished: AtomicU64::new(0),
-            state: Mutex::new(JoinedState {
+            finished_loads: AtomicU64::new(0),
+            state: Mutex::new(LoadState {
                 number: 0,
                 result: None,
                 fresh_until: None,
@@ -207,10 +224,10 @@ impl<T> Default for Joined<T> {
     }
 }
 
-impl<T: Clone> Joined<T> {
-    /// The value, if it is fresh; else what `load` gives, with its life. The life counts from the
-    /// start of the load, because that is how old the value is; after a long load a quarter of it
-    /// is granted all the same.
+impl<T: Clone> SharedLoad<T> {
+    /// The cached value if it is fresh, or else the result of `load`, which returns the value and its
+    /// lifetime. The lifetime counts from the start of the load, when the value was current; after a
+    /// long load a quarter of it remains.
     pub(crate) async fn get<F, Fut>(
         &self,
         deadline: &Deadline,
@@ -221,7 +238,7 @@ impl<T: Clone> Joined<T> {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<(T, Duration), ClientError>>,
     {
-        let arrived = self.finished.load(Ordering::Acquire);
+        let loads_before = self.finished_loads.load(Ordering::Acquire);
         let Some(mut state) = deadline.limit(self.state.lock()).await else {
             return Err(out_of_time());
         };
@@ -229,19 +246,19 @@ impl<T: Clone> Joined<T> {
             .fresh_until
             .is_some_and(|until| Instant::now() < until);
         match &state.result {
-            Some(Ok(value)) if fresh || state.number > arrived => return Ok(value.clone()),
-            // That another caller ran out of time says nothing about this one.
-            Some(Err(error)) if state.number > arrived && !error.is_out_of_time() => {
+            Some(Ok(value)) if fresh || state.number > loads_before => return Ok(value.clone()),
+            // Another caller may run out of time before this one does.
+            Some(Err(error)) if state.number > loads_before && !error.is_out_of_time() => {
                 return Err(error.clone());
             }
             _ => {}
         }
         let start = Instant::now();
         let loaded = load().await;
-        state.number = self.finished.fetch_add(1, Ordering::AcqRel) + 1;
+        state.number = self.finished_loads.fetch_add(1, Ordering::AcqRel) + 1;
         match loaded {
-            Ok((value, life)) => {
-                state.fresh_until = Some((start + life).max(Instant::now() + life / 4));
+            Ok((value, lifetime)) => {
+                state.fresh_until = Some((start + lifetime).max(Instant::now() + lifetime / 4));
                 state.result = Some(Ok(value.clone()));
                 Ok(value)
             }
@@ -254,27 +271,27 @@ impl<T: Clone> Joined<T> {
     }
 }
 
-/// The contents of a trace's spans, as far as they were read.
+/// The contents of a trace's spans that were read.
 #[derive(Default)]
-pub(crate) struct ContentShelf {
-    pub(crate) finished: AtomicU64,
+pub(crate) struct ContentCache {
+    pub(crate) finished_loads: AtomicU64,
     pub(crate) state: Mutex<ContentState>,
     pub(crate) bytes: AtomicUsize,
 }
 
-/// What the shelf holds.
+/// The entries of a [`ContentCache`].
 #[derive(Default)]
 pub(crate) struct ContentState {
     pub(crate) spans: HashMap<SpanId, CachedContent>,
-    /// The number of the last load that failed, and how.
+    /// The number of the last load that failed, with its error.
     pub(crate) failure: Option<(u64, ClientError)>,
 }
 
-/// One span's content.
+/// The content of one span.
 pub(crate) struct CachedContent {
     pub(crate) span: Arc<Span>,
     pub(crate) fresh_until: Instant,
-    /// Whether the upstream gave it; else it is the structure's span, standing in.
+    /// Whether the upstream returned it. If not, `span` is that of the structure.
     pub(crate) found: bool,
     pub(crate) bytes: usize,
 }
@@ -287,24 +304,24 @@ mod tests {
         Deadline::after(Duration::from_secs(50))
     }
 
-    fn late() -> ClientError {
+    fn out_of_time() -> ClientError {
         ClientError::Deadline {
             operation: "test",
             seconds: 50,
         }
     }
 
-    const LIFE: Duration = Duration::from_secs(20);
+    const LIFETIME: Duration = Duration::from_secs(20);
 
     #[tokio::test(start_paused = true)]
-    async fn a_value_is_loaded_once_per_life() {
-        let joined = Joined::default();
+    async fn loads_value_once_per_lifetime() {
+        let load = SharedLoad::default();
         let loads = AtomicUsize::new(0);
-        let d = deadline();
+        let deadline = deadline();
         let get = || {
-            joined.get(&d, late, || async {
+            load.get(&deadline, out_of_time, || async {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                Ok((loads.fetch_add(1, Ordering::Relaxed), LIFE))
+                Ok((loads.fetch_add(1, Ordering::Relaxed), LIFETIME))
             })
         };
         let (a, b) = tokio::join!(get(), get());
@@ -316,24 +333,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_is_shared_with_those_who_waited_and_not_kept() {
-        let joined: Joined<u8> = Joined::default();
+    async fn shares_failure_with_waiting_calls_only() {
+        let load: SharedLoad<u8> = SharedLoad::default();
         let loads = AtomicUsize::new(0);
-        let d = deadline();
+        let deadline = deadline();
         let get = |fail: bool| {
-            let (joined, loads, d) = (&joined, &loads, &d);
+            let (load, loads, deadline) = (&load, &loads, &deadline);
             async move {
-                joined
-                    .get(d, late, || async {
-                        loads.fetch_add(1, Ordering::Relaxed);
-                        tokio::time::sleep(Duration::from_secs(1)).await;
-                        if fail {
-                            Err(ClientError::TraceNotFound("t".into()))
-                        } else {
-                            Ok((7, LIFE))
-                        }
-                    })
-                    .await
+                load.get(deadline, out_of_time, || async {
+                    loads.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    if fail {
+                        Err(ClientError::TraceNotFound("t".into()))
+                    } else {
+                        Ok((7, LIFETIME))
+                    }
+                })
+                .await
             }
         };
         let (a, b, c) = tokio::join!(get(true), get(true), get(true));
@@ -343,45 +359,44 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn another_callers_lack_of_time_is_not_shared() {
-        let joined: Joined<u8> = Joined::default();
-        let d = deadline();
-        let first = joined.get(&d, late, || async {
+    async fn does_not_share_deadline_of_another_call() {
+        let load: SharedLoad<u8> = SharedLoad::default();
+        let deadline = deadline();
+        let first = load.get(&deadline, out_of_time, || async {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            Err(late())
+            Err(out_of_time())
         });
-        let second = joined.get(&d, late, || async { Ok((7, LIFE)) });
+        let second = load.get(&deadline, out_of_time, || async { Ok((7, LIFETIME)) });
         let (first, second) = tokio::join!(first, second);
         assert!(first.is_err());
         assert_eq!(second.unwrap(), 7);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_that_is_dropped_leaves_the_load_to_the_next() {
-        let joined: Joined<u8> = Joined::default();
-        let d = deadline();
-        let dropped = joined.get(&d, late, std::future::pending);
+    async fn next_call_loads_after_cancelled_one() {
+        let load: SharedLoad<u8> = SharedLoad::default();
+        let deadline = deadline();
+        let dropped = load.get(&deadline, out_of_time, std::future::pending);
         assert!(
             tokio::time::timeout(Duration::from_secs(1), dropped)
                 .await
                 .is_err()
         );
         assert_eq!(
-            joined
-                .get(&d, late, || async { Ok((7, LIFE)) })
+            load.get(&deadline, out_of_time, || async { Ok((7, LIFETIME)) })
                 .await
                 .unwrap(),
             7
         );
-        let stuck = joined.get(&d, late, || async {
+        let stuck = load.get(&deadline, out_of_time, || async {
             std::future::pending::<()>().await;
-            Ok((8, LIFE))
+            Ok((8, LIFETIME))
         });
-        tokio::time::advance(LIFE).await;
+        tokio::time::advance(LIFETIME).await;
         let short = Deadline::after(Duration::from_secs(1));
-        let waiter = joined.get(&short, late, || async { Ok((9, LIFE)) });
+        let waiter = load.get(&short, out_of_time, || async { Ok((9, LIFETIME)) });
         tokio::select! {
-            _ = stuck => panic!("it never ends"),
+            _ = stuck => panic!("the load never finishes"),
             waited = async { tokio::time::sleep(Duration::from_millis(1)).await; waiter.await } => {
                 assert!(matches!(waited, Err(ClientError::Deadline { .. })));
             }

@@ -1,31 +1,40 @@
-//! What is asked of the API, and what comes back: an operation is a constant beside the code that
-//! asks it, a call is an operation with its arguments.
+//! Operations, calls and responses of the API.
+//!
+//! An operation is a constant beside the code that uses it; a call is an operation with arguments.
 
 use std::borrow::Cow;
 
 use http::Method;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::error::ClientError;
 use super::retry::OperationClass;
 
-/// What the API's JSON:API routes want.
+/// The media type of the JSON:API routes.
 pub(crate) const JSON_API: &str = "application/vnd.api+json";
-/// What the other routes want.
+/// The media type of the other routes.
 pub(crate) const JSON: &str = "application/json";
 
-/// One thing that can be asked of the API. A constant beside the code that asks it.
+/// The characters of a path segment that are escaped: all but RFC 3986's unreserved ones.
+const SEGMENT_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// An operation of the API.
 #[derive(Debug)]
 pub struct Operation {
-    /// Its name in messages: a noun, for example `span search`.
+    /// Its name in messages, a noun such as `span search`.
     pub name: &'static str,
-    /// What repeating it would do.
+    /// What repeating it does.
     pub class: OperationClass,
     /// The HTTP method.
     pub method: Method,
-    /// The path, with `{placeholders}` where ids stand: rate limits are per route.
+    /// The path, with `{placeholders}` for ids. Rate limits apply per route.
     pub route: &'static str,
-    /// The `Content-Type` of its body.
+    /// The `Content-Type` of the body.
     pub media: &'static str,
 }
 
@@ -40,7 +49,7 @@ pub struct ApiCall {
 }
 
 impl ApiCall {
-    /// A call of an operation whose route has no placeholder.
+    /// A call of an operation whose route has no placeholders.
     pub fn new(operation: &'static Operation) -> Self {
         Self {
             operation,
@@ -51,12 +60,12 @@ impl ApiCall {
         }
     }
 
-    /// A call of an operation whose route has `{placeholders}`: `ids` in their order. Each id stays
-    /// one segment of the path, whatever it holds.
+    /// A call of an operation whose route has `{placeholders}`, which `ids` replace in order. Each
+    /// id is escaped to one path segment.
     ///
     /// # Errors
-    /// [`ClientError::BadId`] for an id that a path cannot hold: empty, or made of dots, which
-    /// everything on the way may take for a step up.
+    /// [`ClientError::BadId`] for an empty id, and for one that consists of dots, because servers and
+    /// proxies may resolve it as a parent directory.
     pub fn with_ids(operation: &'static Operation, ids: &[&str]) -> Result<Self, ClientError> {
         let mut ids = ids.iter();
         let mut path = String::new();
@@ -72,7 +81,7 @@ impl ApiCall {
                     operation: operation.name,
                 });
             }
-            percent_encode(id, &mut path);
+            path.extend(utf8_percent_encode(id, SEGMENT_ESCAPES));
         }
         Ok(Self {
             path: Cow::Owned(path),
@@ -80,14 +89,14 @@ impl ApiCall {
         })
     }
 
-    /// Takes an answer without a body for a success: its value is `null`.
+    /// Accepts a success response without a body; its value is `null`.
     #[must_use]
     pub fn may_be_empty(mut self) -> Self {
         self.may_be_empty = true;
         self
     }
 
-    /// Sends a JSON body.
+    /// Sets the JSON body.
     #[must_use]
     pub fn body(mut self, body: Value) -> Self {
         self.body = Some(body);
@@ -102,26 +111,14 @@ impl ApiCall {
     }
 }
 
-/// Writes an id as one segment of a path: all but letters, digits and `-_.~` as `%XX`.
-fn percent_encode(id: &str, path: &mut String) {
-    for byte in id.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                path.push(char::from(byte));
-            }
-            other => path.push_str(&format!("%{other:02X}")),
-        }
-    }
-}
-
-/// A good answer.
+/// A success response.
 #[derive(Debug)]
 pub struct ApiResponse {
     /// The HTTP status, 2xx.
     pub status: u16,
-    /// The JSON.
+    /// The JSON of the body.
     pub value: Value,
-    /// Size of the decompressed body in bytes.
+    /// The size of the decompressed body in bytes.
     pub bytes: usize,
 }
 
@@ -130,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_stays_one_segment_of_the_path() {
+    fn id_is_escaped_to_one_path_segment() {
         static EVENTS: Operation = Operation {
             name: "events",
             class: OperationClass::Read,

@@ -1,7 +1,7 @@
-//! Whether a credential opens LLM Observability: asked before it is kept for a user.
+//! Checks that a credential may read LLM Observability, before it is stored for a user.
 //!
-//! The documented check of keys (`/api/v1/validate`) looks at the API key alone, so this is one small
-//! read of what the tools read: it takes both keys of a pair, or a token, and the permission.
+//! Datadog's documented check of keys (`/api/v1/validate`) covers the API key only. Reading one project
+//! covers both keys of a pair, or a token, and its permissions.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use super::client::Client;
 use super::datasets::PROJECTS;
 use super::error::ClientError;
 
-/// Time for it: a person waits.
-const TIMEOUT: Duration = Duration::from_secs(15);
+/// Short, because a person waits for the result.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Client {
-    /// Reads at most one project, once.
+    /// Reads at most one project, without retries.
     ///
     /// # Errors
-    /// Everything that [`Client::execute`] gives: 401 and 403 when the credential is not good or may
-    /// not read.
+    /// The errors of [`Client::execute`]: 401 or 403 if the credential is invalid or lacks the
+    /// permission.
     pub async fn check_access(&self) -> Result<(), ClientError> {
         let call = ApiCall::new(&PROJECTS).query("page[limit]", "1");
-        let client = self.with_deadline(Deadline::after(TIMEOUT));
-        client.execute_up_to(call, 1).await.map(drop)
+        let client = self.with_deadline(Deadline::after(CHECK_TIMEOUT));
+        client.execute_with_attempts(call, 1).await.map(drop)
     }
 }

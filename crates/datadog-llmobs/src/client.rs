@@ -1,8 +1,8 @@
-//! The request pipeline: one way for every question to reach the upstream.
+//! The request pipeline that every operation goes through.
 //!
-//! A [`Hub`] lives as long as the process and holds what calls share: the transport, the limiter,
-//! the caches. A [`Client`] is one caller's view of it during one tool call: a credential, a user
-//! agent, a deadline. It is cheap to make and to clone.
+//! A [`Hub`] lives as long as the process and holds what calls share: the transport, the rate limiter
+//! and the caches. A [`Client`] is the view of one caller during one tool call: a credential, a user
+//! agent and a deadline. It is cheap to create and to clone.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,18 +10,22 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use serde_json::Value;
+use tokio::time::Instant;
+use tracing::Instrument;
 use url::form_urlencoded;
 
 use super::cache::Caches;
 use super::call::{ApiCall, ApiResponse, Operation};
 use super::credential::{Credential, Fingerprint, FingerprintKey};
 use super::deadline::Deadline;
-use super::error::{ClientError, ErrorResponse, upstream_words};
+use super::error::{Attempts, ClientError, ErrorResponse, upstream_message};
 use super::json;
-use super::limiter::{Limiter, Refused};
-use super::retry::{Failure, OperationClass, RateHeaders, Verdict, backoff, jitter};
+use super::limiter::{AdmissionError, Limiter};
+use super::retry::{
+    AttemptFailure, FailureAction, OperationClass, RateLimitHeaders, backoff, jitter,
+};
 use super::settings::HubSettings;
 use super::site::Upstream;
 use super::text;
@@ -29,17 +33,17 @@ use super::transport::{ResponseLimits, Transport, TransportError};
 
 const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, application/vnd.api+json");
 
-/// Gives a new credential in place of one that the upstream refused.
+/// Renews a credential that the upstream rejected.
 pub trait RenewCredential: Send + Sync {
-    /// The new one; `None` when there is no better one. The error says in words for a person why
-    /// there can be none, with the mend.
+    /// A new credential; `None` if there is no better one. The error is a message for the user that
+    /// says why the renewal failed and how to fix it.
     fn renew<'a>(
         &'a self,
-        refused: &'a Credential,
+        rejected: &'a Credential,
     ) -> BoxFuture<'a, Result<Option<Credential>, String>>;
 }
 
-/// What outlives a call: transport, limits, caches. Clones share them.
+/// The state that calls to one upstream share: transport, limits and caches. Clones share it too.
 #[derive(Clone)]
 pub struct Hub {
     inner: Arc<HubInner>,
@@ -50,18 +54,18 @@ pub(crate) struct HubInner {
     pub(crate) settings: HubSettings,
     pub(crate) caches: Caches,
     name: String,
-    base: String,
+    base_url: String,
     transport: Arc<dyn Transport>,
     fingerprints: FingerprintKey,
     limiter: Limiter,
 }
 
 impl Hub {
-    /// Sets up everything that calls to one upstream share.
+    /// Creates the shared state for one upstream.
     pub fn new(upstream: Upstream, transport: Arc<dyn Transport>, settings: HubSettings) -> Self {
         let inner = HubInner {
             name: text::excerpt(&upstream.name(), 100),
-            base: upstream.api_base().into_owned(),
+            base_url: upstream.api_base().into_owned(),
             caches: Caches::new(&settings),
             fingerprints: FingerprintKey::random(),
             limiter: Limiter::new(settings.concurrency, settings.rate_jitter),
@@ -74,21 +78,24 @@ impl Hub {
         }
     }
 
-    /// What this hub talks to.
+    /// The upstream of this hub.
     pub fn upstream(&self) -> &Upstream {
         &self.inner.upstream
     }
 
-    /// What sends requests to it: for those that are no calls of the API.
+    /// The transport, for requests that are not API calls.
     pub fn transport(&self) -> Arc<dyn Transport> {
         self.inner.transport.clone()
     }
 
-    /// A client for one tool call; the call's time starts now. `caller` goes into the user agent:
-    /// how the caller reached us and its name, for example `mcp stdio; client codex`.
+    /// A client for one tool call, whose deadline counts from now. `caller` is added to the user
+    /// agent: the caller's transport and name, for example `mcp stdio; client codex`.
     pub fn client(&self, credential: Credential, caller: &str) -> Client {
         Client {
-            fingerprint: self.inner.fingerprints.of(&credential, &self.inner.base),
+            fingerprint: self
+                .inner
+                .fingerprints
+                .fingerprint(&credential, &self.inner.base_url),
             deadline: Deadline::after(self.inner.settings.call_deadline),
             user_agent: user_agent(caller),
             credential: Arc::new(RwLock::new(Arc::new(credential))),
@@ -104,12 +111,12 @@ impl fmt::Debug for Hub {
     }
 }
 
-/// One caller's way to the API during one tool call.
+/// The API as one caller sees it during one tool call.
 #[derive(Clone)]
 pub struct Client {
     pub(crate) hub: Arc<HubInner>,
     pub(crate) fingerprint: Fingerprint,
-    /// One for all clones: what one of them renews, the others send.
+    /// Shared by all clones, so that a renewal reaches each of them.
     credential: Arc<RwLock<Arc<Credential>>>,
     renewal: Option<Arc<dyn RenewCredential>>,
     user_agent: HeaderValue,
@@ -123,17 +130,17 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// What this client talks to.
+    /// The upstream of this client.
     pub fn upstream(&self) -> &Upstream {
         &self.hub.upstream
     }
 
-    /// The kind of credential it sends, in words.
+    /// The kind of its credential, for messages.
     pub fn credential_kind(&self) -> &'static str {
         self.credential().kind()
     }
 
-    /// The same client, with somebody who can give a new credential for one that is refused.
+    /// The same client, with a renewal of rejected credentials.
     #[must_use]
     pub fn with_renewal(self, renewal: Arc<dyn RenewCredential>) -> Self {
         Self {
@@ -149,13 +156,13 @@ impl Client {
             .clone()
     }
 
-    /// Takes a new credential in place of one that was refused. Says why there is none, in words
-    /// to add to the refusal.
-    async fn renew(&self, refused: &Credential) -> Result<bool, String> {
+    /// Replaces a rejected credential. Returns whether there is a new one; the error is the reason
+    /// to add to the upstream's message.
+    async fn renew(&self, rejected: &Credential) -> Result<bool, String> {
         let Some(renewal) = &self.renewal else {
             return Ok(false);
         };
-        let Some(renewed) = renewal.renew(refused).await? else {
+        let Some(renewed) = renewal.renew(rejected).await? else {
             return Ok(false);
         };
         *self
@@ -165,18 +172,18 @@ impl Client {
         Ok(true)
     }
 
-    /// The answer to a side question that costs requests, worked out at most once a minute for
-    /// this credential: polling clients repeat themselves.
+    /// The result of a computation that costs requests, computed at most once a minute per key and
+    /// credential, because polling clients repeat themselves.
     pub async fn cached_for_a_minute(
         &self,
-        question: &str,
-        answer: impl Future<Output = Value>,
+        key: &str,
+        compute: impl Future<Output = Value>,
     ) -> Value {
-        let key = (self.fingerprint, question.to_owned());
-        self.hub.caches.answered.get_with(key, answer).await
+        let key = (self.fingerprint, key.to_owned());
+        self.hub.caches.computed.get_with(key, compute).await
     }
 
-    /// The same client for another tool call: its time starts now.
+    /// The same client for another tool call, whose deadline counts from now.
     #[must_use]
     pub fn for_call(&self) -> Self {
         self.with_deadline(Deadline::after(self.hub.settings.call_deadline))
@@ -191,106 +198,124 @@ impl Client {
         }
     }
 
-    /// The upstream's name in messages.
+    /// The name of the upstream in messages.
     pub(crate) fn upstream_name(&self) -> String {
         self.hub.name.clone()
     }
 
-    /// Sends a call, again where its class allows, and reads the JSON it promises.
+    /// Executes a call, with retries where its class allows them, and reads the JSON response.
     ///
     /// # Errors
-    /// Everything in [`ClientError`] but the not-found errors. A 2xx answer that is not JSON is an
+    /// Every [`ClientError`] except the not-found errors. A success response that is not JSON is an
     /// error.
     pub async fn execute(&self, call: ApiCall) -> Result<ApiResponse, ClientError> {
-        let attempts = self.hub.settings.attempts.max(1);
-        self.execute_up_to(call, attempts).await
+        let max_attempts = self.hub.settings.attempts.max(1);
+        self.execute_with_attempts(call, max_attempts).await
     }
 
-    /// [`Client::execute`] with so many attempts.
-    pub(crate) async fn execute_up_to(
+    /// [`Client::execute`] with another limit on the attempts.
+    pub(crate) async fn execute_with_attempts(
         &self,
         call: ApiCall,
-        attempts: u32,
+        max_attempts: u32,
     ) -> Result<ApiResponse, ClientError> {
-        let sent = self.send(&call, attempts).await?;
-        self.read(call.operation, sent, call.may_be_empty).await
+        let response = self.send(&call, max_attempts).await?;
+        self.read(call.operation, response, call.may_be_empty).await
     }
 
-    /// [`Client::execute`] for a reading operation whose answer is long: `parse` makes of the body
-    /// what is wanted, and gives `None` if it is some other JSON. Gives the size of the body too.
+    /// [`Client::execute`] for a long response, which `parse` reads without building a tree. Also
+    /// returns the size of the body.
     pub(crate) async fn execute_into<T: Send + 'static>(
         &self,
         call: ApiCall,
-        parse: fn(&[u8]) -> Result<Option<T>, json::JsonError>,
-        what_else: &'static str,
+        parse: fn(&[u8]) -> Result<T, json::JsonError>,
     ) -> Result<(T, usize), ClientError> {
         let operation = call.operation;
-        let sent = self.send(&call, self.hub.settings.attempts.max(1)).await?;
-        let response = match sent.outcome {
-            Ok(response) => response,
-            Err(error) => return Err(self.unanswered(operation, error)),
-        };
+        let response = self.send(&call, self.hub.settings.attempts.max(1)).await?;
         let status = response.status().as_u16();
         let body = response.into_body();
         let bytes = body.len();
         match json::parse_body(body, parse).await {
-            Ok(Some(parsed)) => Ok((parsed, bytes)),
-            Ok(None) => Err(self.unreadable(operation, status, what_else.to_owned())),
+            Ok(parsed) => Ok((parsed, bytes)),
             Err(error) => Err(self.unreadable(operation, status, error.to_string())),
         }
     }
 
-    /// Sends a call, again if its class allows and the failure suggests it, until it succeeds.
-    async fn send(&self, call: &ApiCall, attempts: u32) -> Result<Sent, ClientError> {
+    /// Sends a call until it succeeds, as often as its class and the failures allow. Returns the
+    /// success response.
+    async fn send(
+        &self,
+        call: &ApiCall,
+        max_attempts: u32,
+    ) -> Result<Response<Bytes>, ClientError> {
         let operation = call.operation;
         let body = call.body.as_ref().map(|body| Bytes::from(body.to_string()));
         let uri = self.uri(call);
+        let started = Instant::now();
         let mut attempt = 1;
         let mut may_renew = self.renewal.is_some();
         loop {
+            let attempts = || Attempts {
+                count: attempt,
+                elapsed: started.elapsed(),
+            };
             let credential = self.credential();
             let request = self.request(operation, &uri, body.clone(), &credential)?;
-            let sent = self.attempt(operation, request, attempt).await?;
-            let failure = match &sent.outcome {
-                Ok(response) if response.status().is_success() => {
-                    break Ok(sent);
-                }
-                Ok(response) => Failure::Status(response.status()),
-                Err(error) => Failure::Transport(error),
+            let result = self.attempt(operation, request, attempt, started).await?;
+            let failure = match result.response {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) => AttemptFailure::Status(response),
+                Err(error) => AttemptFailure::Transport(error),
             };
-            let too_many = failure == Failure::Status(http::StatusCode::TOO_MANY_REQUESTS);
-            if failure == Failure::Status(http::StatusCode::UNAUTHORIZED) && may_renew {
-                // Refused unread, so that even a write may be sent again: once.
+            if failure.status() == Some(StatusCode::UNAUTHORIZED) && may_renew {
+                // The request was rejected before it was executed, so even a write is sent again,
+                // once.
                 may_renew = false;
                 match self.renew(&credential).await {
                     Ok(true) => continue,
                     Ok(false) => {}
-                    Err(why) => {
-                        let error = self.failed(operation, sent, Verdict::Failed, &credential);
-                        break Err(error.because(&why));
+                    Err(reason) => {
+                        let error =
+                            self.failure(operation, failure, &result.rate, &credential, attempts());
+                        return Err(error.with_reason(&reason));
                     }
                 }
             }
-            let verdict = operation.class.judge(failure);
-            if verdict == Verdict::Again && attempt < attempts {
-                let settings = &self.hub.settings;
-                let mut wait = backoff(settings, attempt);
-                if too_many {
-                    wait = wait.max(sent.rate.reset.unwrap_or_default());
-                    wait += jitter(settings.rate_jitter);
-                }
+            let action = operation.class.action_after(&failure);
+            if action == FailureAction::Retry && attempt < max_attempts {
+                let wait = self.retry_wait(attempt, &failure, &result.rate);
                 if wait < self.deadline.remaining() {
                     tokio::time::sleep(wait).await;
                     attempt += 1;
                     continue;
                 }
             }
-            break Err(self.failed(operation, sent, verdict, &credential));
+            let error = self.failure(operation, failure, &result.rate, &credential, attempts());
+            return Err(match action {
+                FailureAction::OutcomeUnknown => outcome_unknown(operation, error),
+                FailureAction::Retry | FailureAction::Fail => error,
+            });
+        }
+    }
+
+    /// The wait before the next attempt.
+    fn retry_wait(
+        &self,
+        attempt: u32,
+        failure: &AttemptFailure,
+        rate: &RateLimitHeaders,
+    ) -> Duration {
+        let settings = &self.hub.settings;
+        let wait = backoff(settings, attempt);
+        if failure.status() == Some(StatusCode::TOO_MANY_REQUESTS) {
+            wait.max(rate.reset.unwrap_or_default()) + jitter(settings.rate_jitter)
+        } else {
+            wait
         }
     }
 
     fn uri(&self, call: &ApiCall) -> String {
-        let mut uri = format!("{}{}", self.hub.base, call.path);
+        let mut uri = format!("{}{}", self.hub.base_url, call.path);
         if !call.query.is_empty() {
             uri.push('?');
             let mut query = form_urlencoded::Serializer::new(String::new());
@@ -314,7 +339,11 @@ impl Client {
         *request.uri_mut() = uri.parse().map_err(|_| ClientError::Transport {
             operation: operation.name,
             upstream: self.upstream_name(),
-            error: TransportError::NotSent("its address is not a URL"),
+            source: TransportError::NotSent("its address is not a URL"),
+            attempts: Attempts {
+                count: 1,
+                elapsed: Duration::ZERO,
+            },
         })?;
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, ACCEPT);
@@ -330,26 +359,31 @@ impl Client {
         Ok(request)
     }
 
-    /// One attempt: waits for its turn, sends, and lets the limiter see the answer.
+    /// Makes one attempt: waits for the limiter, sends, and reports the response to the limiter.
     async fn attempt(
         &self,
         operation: &'static Operation,
         request: Request<Bytes>,
         attempt: u32,
-    ) -> Result<Sent, ClientError> {
+        started: Instant,
+    ) -> Result<AttemptResult, ClientError> {
         let hub = &self.hub;
-        let slot = hub
+        let permit = hub
             .limiter
-            .enter(self.fingerprint, operation.route, &self.deadline)
+            .acquire(self.fingerprint, operation.route, &self.deadline)
             .await
-            .map_err(|refused| match refused {
-                Refused::Closed(wait) => ClientError::RateLimited {
+            .map_err(|error| match error {
+                AdmissionError::RateLimited(wait) => ClientError::RateLimited {
                     operation: operation.name,
                     upstream: self.upstream_name(),
                     retry_after_seconds: Some(whole_seconds(wait)),
-                    words: String::new(),
+                    message: String::new(),
+                    attempts: Attempts {
+                        count: attempt - 1,
+                        elapsed: started.elapsed(),
+                    },
                 },
-                Refused::OutOfTime => self.out_of_time(operation),
+                AdmissionError::OutOfTime => self.out_of_time(operation),
             })?;
         let timeout = hub.settings.attempt_timeout.min(self.deadline.remaining());
         if timeout.is_zero() {
@@ -359,146 +393,139 @@ impl Client {
             timeout,
             max_body_bytes: hub.settings.max_body_bytes,
         };
-        let start = tokio::time::Instant::now();
-        let outcome = hub.transport.send(request, limits).await;
-        drop(slot);
-        let elapsed_ms = start.elapsed().as_millis();
-        let mut rate = RateHeaders::default();
-        match &outcome {
+        let span = tracing::info_span!(
+            "upstream_request",
+            operation = operation.name,
+            attempt,
+            status = tracing::field::Empty,
+            elapsed_ms = tracing::field::Empty,
+        );
+        let sent_at = Instant::now();
+        let response = hub
+            .transport
+            .send(request, limits)
+            .instrument(span.clone())
+            .await;
+        drop(permit);
+        let elapsed_ms = u64::try_from(sent_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        span.record("elapsed_ms", elapsed_ms);
+        match &response {
             Ok(response) => {
-                let status = response.status();
-                tracing::debug!(
-                    operation = operation.name,
-                    attempt,
-                    status = status.as_u16(),
-                    bytes = response.body().len(),
-                    elapsed_ms,
-                    "answered"
-                );
-                rate = RateHeaders::read(response.headers(), SystemTime::now());
-                let too_many = status == http::StatusCode::TOO_MANY_REQUESTS;
-                hub.limiter
-                    .observe(self.fingerprint, operation.route, &rate, too_many)
-                    .await;
+                span.record("status", response.status().as_u16());
+                let bytes = response.body().len();
+                span.in_scope(|| tracing::debug!(bytes, "received response"));
             }
-            Err(error) => {
-                tracing::debug!(operation = operation.name, attempt, elapsed_ms, %error, "no answer");
-            }
+            Err(error) => span.in_scope(|| tracing::debug!(%error, "no response")),
         }
-        Ok(Sent { outcome, rate })
+        let mut rate = RateLimitHeaders::default();
+        if let Ok(response) = &response {
+            rate = RateLimitHeaders::read(response.headers(), SystemTime::now());
+            let is_limited = response.status() == StatusCode::TOO_MANY_REQUESTS;
+            hub.limiter
+                .observe(self.fingerprint, operation.route, &rate, is_limited)
+                .await;
+        }
+        Ok(AttemptResult { response, rate })
     }
 
     fn out_of_time(&self, operation: &'static Operation) -> ClientError {
         ClientError::Deadline {
             operation: operation.name,
-            seconds: self.deadline.seconds(),
+            seconds: self.deadline.total_seconds(),
         }
     }
 
     async fn read(
         &self,
         operation: &'static Operation,
-        sent: Sent,
+        response: Response<Bytes>,
         may_be_empty: bool,
     ) -> Result<ApiResponse, ClientError> {
-        let response = match sent.outcome {
-            Ok(response) => response,
-            Err(error) => return Err(self.unanswered(operation, error)),
-        };
         let status = response.status().as_u16();
         let body = response.into_body();
         let bytes = body.len();
-        if may_be_empty && body.trim_ascii().is_empty() {
-            return Ok(ApiResponse {
-                status,
-                value: Value::Null,
-                bytes,
-            });
-        }
-        match json::parse_body(body, json::parse).await {
-            Ok(value) => Ok(ApiResponse {
-                status,
-                value,
-                bytes,
-            }),
-            // A write may be answered by its status alone.
-            Err(json::JsonError::Empty) if operation.class != OperationClass::Read => {
-                Ok(ApiResponse {
-                    status,
-                    value: Value::Null,
-                    bytes,
-                })
+        let value = if may_be_empty && body.trim_ascii().is_empty() {
+            Value::Null
+        } else {
+            match json::parse_body(body, json::parse).await {
+                Ok(value) => value,
+                // A write may be confirmed by its status alone.
+                Err(json::JsonError::Empty) if operation.class != OperationClass::Read => {
+                    Value::Null
+                }
+                Err(error) => return Err(self.unreadable(operation, status, error.to_string())),
             }
-            Err(error) => Err(self.unreadable(operation, status, error.to_string())),
-        }
+        };
+        Ok(ApiResponse {
+            status,
+            value,
+            bytes,
+        })
     }
 
-    /// A success status with the wrong content. A write has then most likely happened.
+    /// The error for a success status with an unexpected body. A write was probably executed.
     pub(crate) fn unreadable(
         &self,
         operation: &'static Operation,
         status: u16,
-        what: String,
+        found: String,
     ) -> ClientError {
         let error = ClientError::Unreadable {
             operation: operation.name,
             upstream: self.upstream_name(),
             status,
-            what,
+            found,
         };
         match operation.class {
             OperationClass::Read => error,
-            _ => unknown(operation, error),
+            _ => outcome_unknown(operation, error),
         }
     }
 
-    fn unanswered(&self, operation: &'static Operation, error: TransportError) -> ClientError {
-        if matches!(error, TransportError::Timeout(_))
-            && operation.class == OperationClass::Read
-            && self.deadline.remaining().is_zero()
-        {
-            return self.out_of_time(operation);
-        }
-        ClientError::Transport {
-            operation: operation.name,
-            upstream: self.upstream_name(),
-            error,
-        }
-    }
-
-    fn failed(
+    fn failure(
         &self,
         operation: &'static Operation,
-        sent: Sent,
-        verdict: Verdict,
+        failure: AttemptFailure,
+        rate: &RateLimitHeaders,
         credential: &Credential,
+        attempts: Attempts,
     ) -> ClientError {
-        let error = match sent.outcome {
-            Err(error) => self.unanswered(operation, error),
-            Ok(response) => {
-                let words = upstream_words(response.body(), credential);
-                match response.status().as_u16() {
-                    429 => ClientError::RateLimited {
-                        operation: operation.name,
-                        upstream: self.upstream_name(),
-                        retry_after_seconds: sent.rate.reset.map(whole_seconds),
-                        words,
-                    },
-                    status => ClientError::Status(Box::new(ErrorResponse {
-                        status,
-                        operation: operation.name,
-                        upstream: self.upstream_name(),
-                        words,
-                        request_id: request_id(response.headers(), credential),
-                        credential: credential.kind(),
-                    })),
+        let response = match failure {
+            AttemptFailure::Transport(source) => {
+                let out_of_time = matches!(source, TransportError::Timeout(_))
+                    && operation.class == OperationClass::Read
+                    && self.deadline.remaining().is_zero();
+                if out_of_time {
+                    return self.out_of_time(operation);
                 }
+                return ClientError::Transport {
+                    operation: operation.name,
+                    upstream: self.upstream_name(),
+                    source,
+                    attempts,
+                };
             }
+            AttemptFailure::Status(response) => response,
         };
-        match verdict {
-            Verdict::Unknown => unknown(operation, error),
-            Verdict::Again | Verdict::Failed => error,
+        let message = upstream_message(response.body(), credential);
+        if response.status() == StatusCode::TOO_MANY_REQUESTS {
+            return ClientError::RateLimited {
+                operation: operation.name,
+                upstream: self.upstream_name(),
+                retry_after_seconds: rate.reset.map(whole_seconds),
+                message,
+                attempts,
+            };
         }
+        ClientError::Status(Box::new(ErrorResponse {
+            status: response.status().as_u16(),
+            operation: operation.name,
+            upstream: self.upstream_name(),
+            message,
+            request_id: request_id(response.headers(), credential),
+            credential: credential.kind(),
+            attempts,
+        }))
     }
 }
 
@@ -510,21 +537,21 @@ fn request_id(headers: &HeaderMap, credential: &Credential) -> Option<String> {
         .filter(|id| !id.is_empty())
 }
 
-/// What became of one attempt.
-struct Sent {
-    outcome: Result<Response<Bytes>, TransportError>,
-    rate: RateHeaders,
+/// The result of one attempt.
+struct AttemptResult {
+    response: Result<Response<Bytes>, TransportError>,
+    rate: RateLimitHeaders,
 }
 
-fn unknown(operation: &'static Operation, cause: ClientError) -> ClientError {
+fn outcome_unknown(operation: &'static Operation, source: ClientError) -> ClientError {
     ClientError::OutcomeUnknown {
         operation: operation.name,
-        cause: Box::new(cause),
+        source: Box::new(source),
         safe_to_repeat: operation.class == OperationClass::Idempotent,
     }
 }
 
-/// Seconds, rounded up: who waits that long has waited long enough.
+/// Seconds, rounded up.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_millis()
         .div_ceil(1_000)
@@ -532,8 +559,8 @@ fn whole_seconds(wait: Duration) -> u64 {
         .unwrap_or(u64::MAX)
 }
 
-/// `llmobs-mcp/1.2.3 (rust; linux; x86_64; mcp stdio; client codex)`. What a caller says of itself
-/// is cut to what may stand there.
+/// `llmobs-mcp/1.2.3 (rust; linux; x86_64; mcp stdio; client codex)`. The caller's own
+/// text is truncated and reduced to characters that are valid there.
 fn user_agent(caller: &str) -> HeaderValue {
     let caller: String = caller
         .chars()
@@ -559,13 +586,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_user_agent_holds_what_the_caller_says_made_harmless() {
+    fn user_agent_contains_sanitized_caller() {
         let agent = user_agent("mcp stdio; client claude-code/2.1");
         let agent = agent.to_str().unwrap();
         assert!(agent.starts_with("llmobs-mcp/"));
         assert!(agent.ends_with("; mcp stdio; client claude-code/2.1)"));
-        let odd = user_agent("a(b)\r\nX: é\u{202e}");
-        assert!(odd.to_str().unwrap().ends_with("; a_b___X_ __)"));
+        let sanitized = user_agent("a(b)\r\nX: é\u{202e}");
+        assert!(sanitized.to_str().unwrap().ends_with("; a_b___X_ __)"));
         assert!(user_agent(&"x".repeat(9_999)).len() < 200);
         assert!(user_agent("  ").to_str().unwrap().ends_with(')'));
     }

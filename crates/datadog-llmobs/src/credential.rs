@@ -1,8 +1,8 @@
-//! Datadog credentials: values that can be sent and cannot be seen.
+//! Datadog credentials, which can be sent but not printed.
 //!
-//! `Debug` and `Display` show the kind only, header values are marked sensitive so that no HTTP
-//! library logs them, and what must be keyed by a credential is keyed by a [`Fingerprint`]: a hash
-//! under a key that lives and dies with this process.
+//! `Debug` and `Display` show the kind only. Header values are marked sensitive, so that HTTP libraries
+//! do not log them. Caches are keyed by a [`Fingerprint`]: a hash of the credential with a key that
+//! exists only in this process.
 
 use std::fmt;
 
@@ -16,61 +16,62 @@ use thiserror::Error;
 const API_KEY: HeaderName = HeaderName::from_static("dd-api-key");
 const APPLICATION_KEY: HeaderName = HeaderName::from_static("dd-application-key");
 
-/// What a request is sent with.
+/// The credential of a request.
 #[derive(Clone, Default)]
 pub enum Credential {
     /// An API key and an application key.
     KeyPair {
-        /// Sent as `DD-API-KEY`.
+        /// The `DD-API-KEY` header.
         api_key: SecretString,
-        /// Sent as `DD-APPLICATION-KEY`.
+        /// The `DD-APPLICATION-KEY` header.
         app_key: SecretString,
     },
-    /// An OAuth access token, or a personal or service access token, sent as a bearer.
+    /// An OAuth access token, or a personal or service access token, sent as a bearer token.
     Bearer(SecretString),
-    /// A personal (`ddpat_`) or service (`ddsat_`) access token, sent alone as application key.
+    /// A personal (`ddpat_`) or service (`ddsat_`) access token, sent as application key without an
+    /// API key.
     AppToken(SecretString),
-    /// Nothing: the local backend needs none.
+    /// No credential; the local backend needs none.
     #[default]
     None,
 }
 
-/// Why credentials were refused. Names what is wrong, never a value.
+/// Why a credential is invalid. Messages never contain a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CredentialError {
-    /// Half a pair.
+    /// An API key without an application key.
     #[error(
         "there is an API key but no application key; reading needs both: set DD_APPLICATION_KEY (or DD_APP_KEY), or use an access token (ddpat_… or ddsat_…) as DD_APPLICATION_KEY alone"
     )]
     MissingApplicationKey,
-    /// The other half.
+    /// An application key without an API key.
     #[error(
         "there is an application key but no API key; set DD_API_KEY too, or use an access token (ddpat_… or ddsat_…) as DD_APPLICATION_KEY alone"
     )]
     MissingApiKey,
-    /// What no HTTP header may hold.
+    /// Characters that an HTTP header cannot contain.
     #[error(
-        "the {0} holds characters that no key has (a line break, a space, a control character or a letter beyond ASCII); copy it again"
+        "the {0} contains invalid characters (a line break, a space, a control character or a non-ASCII letter); copy it again"
     )]
     BadCharacters(&'static str),
 }
 
 impl Credential {
-    /// Makes a credential of the parts that a caller has; an empty or blank part is absent.
+    /// Builds a credential from its parts. A blank part counts as absent.
     ///
-    /// The order: a key pair; an access token in the place of the application key (an API key
-    /// beside it is not needed and not sent); a bearer (half a pair beside it is not used).
+    /// In order of precedence: an access token as application key (an API key is then neither needed
+    /// nor sent), a key pair, and a bearer token (a single key is then ignored).
     ///
     /// # Errors
-    /// Half a pair with nothing else, and values that cannot stand in a header.
+    /// A single key without a bearer token, and values that a header cannot contain.
     pub fn from_parts(
         api_key: Option<&str>,
         app_key: Option<&str>,
         bearer: Option<&str>,
     ) -> Result<Self, CredentialError> {
-        let api_key = part(api_key, "API key")?;
-        let app_key = part(app_key, "application key")?;
-        let bearer = part(bearer.map(strip_scheme), "access token")?;
+        let api_key = checked_part(api_key, "API key")?;
+        let app_key = checked_part(app_key, "application key")?;
+        let bearer = checked_part(bearer.map(strip_scheme), "access token")?;
         match (api_key, app_key, bearer) {
             (_, Some(token), _) if is_access_token(token) => Ok(Self::AppToken(token.into())),
             (Some(api_key), Some(app_key), _) => Ok(Self::KeyPair {
@@ -84,7 +85,7 @@ impl Credential {
         }
     }
 
-    /// The kind in words.
+    /// The kind, for messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::KeyPair { .. } => "API key and application key",
@@ -94,13 +95,13 @@ impl Credential {
         }
     }
 
-    /// Whether there is nothing to send.
+    /// Whether there is no credential.
     pub fn is_none(&self) -> bool {
         matches!(self, Self::None)
     }
 
-    /// Adds the headers. A value that no header can hold is left out; [`Credential::from_parts`]
-    /// does not let one in.
+    /// Adds the headers. Skips values that a header cannot contain; [`Credential::from_parts`]
+    /// rejects them.
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         let mut add = |name: HeaderName, text: &str| {
             if let Ok(mut value) = HeaderValue::from_str(text) {
@@ -124,11 +125,11 @@ impl Credential {
         }
     }
 
-    /// Replaces every secret of this credential, and everything that looks like a Datadog token,
-    /// in a text that somebody else wrote.
+    /// Replaces every secret of this credential, and everything that looks like a Datadog token, in
+    /// untrusted text.
     pub(crate) fn redact(&self, text: &str) -> String {
         let mut redacted = text.to_owned();
-        // What is shorter is no key, and its letters stand everywhere.
+        // Shorter values are not keys and would occur in any text.
         for secret in self.secrets().filter(|secret| secret.len() >= 4) {
             redacted = redacted.replace(secret, "[redacted]");
         }
@@ -163,7 +164,10 @@ impl fmt::Display for Credential {
     }
 }
 
-fn part<'a>(text: Option<&'a str>, what: &'static str) -> Result<Option<&'a str>, CredentialError> {
+fn checked_part<'a>(
+    text: Option<&'a str>,
+    what: &'static str,
+) -> Result<Option<&'a str>, CredentialError> {
     let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
@@ -198,12 +202,12 @@ fn redact_tokens(text: &str, prefix: &str) -> String {
     redacted
 }
 
-/// What stands for a credential at an upstream wherever something is kept: equal for equal
-/// credentials within this process, worthless outside it.
+/// A keyed hash of a credential and an upstream. Equal credentials have equal fingerprints within this
+/// process; outside of it, a fingerprint is useless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Fingerprint([u8; 32]);
 
-/// The key of this process's fingerprints.
+/// The key of the fingerprints of this process.
 pub(crate) struct FingerprintKey(secrecy::SecretBox<[u8; 64]>);
 
 impl FingerprintKey {
@@ -213,7 +217,7 @@ impl FingerprintKey {
     }
 
     /// The fingerprint of a credential at an upstream.
-    pub(crate) fn of(&self, credential: &Credential, upstream: &str) -> Fingerprint {
+    pub(crate) fn fingerprint(&self, credential: &Credential, upstream: &str) -> Fingerprint {
         let mut mac = <Hmac<Sha256> as KeyInit>::new(self.0.expose_secret().into());
         for part in [upstream, credential.kind()]
             .into_iter()
@@ -235,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_blank_is_absent_and_half_a_pair_names_the_other_half() {
+    fn blank_parts_are_absent_and_single_key_names_missing_one() {
         assert!(
             Credential::from_parts(Some(" "), Some(""), Some("\n"))
                 .unwrap()
@@ -250,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_four_kinds() {
+    fn selects_kind_by_precedence() {
         let kind = |api, app, bearer| Credential::from_parts(api, app, bearer).unwrap().kind();
         assert_eq!(
             kind(Some("a"), Some("b"), Some("c")),
@@ -269,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_no_header_holds_is_refused_by_name() {
+    fn rejects_invalid_characters_without_echo() {
         for bad in ["a\nb", "a b", "a\u{7f}", "é", "a\0"] {
             let error = Credential::from_parts(Some(bad), Some("b"), None).unwrap_err();
             assert_eq!(error, CredentialError::BadCharacters("API key"));
@@ -278,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_sensitive_and_nothing_shows_a_secret() {
+    fn headers_are_sensitive_and_debug_hides_secrets() {
         let mut headers = HeaderMap::new();
         pair().apply(&mut headers);
         assert_eq!(headers.get("DD-API-KEY").unwrap(), "alpha-key");
@@ -296,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_and_token_shapes_leave_a_text() {
+    fn redacts_secrets_and_tokens() {
         let text = pair().redact("alpha-key was beta-key, not ddpat_AB_cd12, ddapp_zz!");
         assert_eq!(
             text,
@@ -305,16 +309,19 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_tells_credentials_upstreams_and_processes_apart() {
+    fn fingerprint_differs_by_credential_upstream_and_process() {
         let key = FingerprintKey::random();
-        assert_eq!(key.of(&pair(), "u"), key.of(&pair(), "u"));
-        assert_ne!(key.of(&pair(), "u"), key.of(&pair(), "v"));
-        assert_ne!(key.of(&pair(), "u"), key.of(&Credential::None, "u"));
+        assert_eq!(key.fingerprint(&pair(), "u"), key.fingerprint(&pair(), "u"));
+        assert_ne!(key.fingerprint(&pair(), "u"), key.fingerprint(&pair(), "v"));
         assert_ne!(
-            key.of(&pair(), "u"),
-            FingerprintKey::random().of(&pair(), "u")
+            key.fingerprint(&pair(), "u"),
+            key.fingerprint(&Credential::None, "u")
+        );
+        assert_ne!(
+            key.fingerprint(&pair(), "u"),
+            FingerprintKey::random().fingerprint(&pair(), "u")
         );
         let joined = Credential::from_parts(Some("alpha-keybeta"), Some("-key"), None).unwrap();
-        assert_ne!(key.of(&pair(), "u"), key.of(&joined, "u"));
+        assert_ne!(key.fingerprint(&pair(), "u"), key.fingerprint(&joined, "u"));
     }
 }

@@ -6,10 +6,9 @@ use serde_json::{Map, Value, json};
 use super::call::{ApiCall, JSON_API, Operation};
 use super::client::Client;
 use super::error::ClientError;
-use super::experiments::wire::{take_text, whole};
 use super::experiments::{ListPage, PageQuery, read_list};
+use super::fields::{remove_integer, remove_map, remove_nonempty_text, text_list};
 use super::retry::OperationClass;
-use super::spans::wire::{take_map, text_list};
 use llmobs_core::model::{Dataset, DatasetRecord, Project};
 
 pub(super) static PROJECTS: Operation = Operation {
@@ -36,7 +35,7 @@ pub(super) static RECORDS: Operation = Operation {
     media: JSON_API,
 };
 
-/// Records that are new each time: twice is two of each.
+/// Not idempotent, because records are appended.
 static ADD_RECORDS: Operation = Operation {
     name: "addition of dataset records",
     class: OperationClass::NonIdempotent,
@@ -45,21 +44,21 @@ static ADD_RECORDS: Operation = Operation {
     media: JSON_API,
 };
 
-/// Which rows of the list of projects or of datasets are wanted.
+/// A query for the list of projects or datasets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListQuery {
-    /// The one with this id.
+    /// The id.
     pub id: Option<String>,
-    /// The one of this name.
+    /// The name.
     pub name: Option<String>,
     /// Rows per page, 1 to 5,000.
     pub limit: usize,
-    /// Where the last page ended.
+    /// The page token of the previous page.
     pub cursor: Option<String>,
 }
 
 impl ListQuery {
-    fn of(&self, mut call: ApiCall) -> ApiCall {
+    fn apply(&self, mut call: ApiCall) -> ApiCall {
         for (key, value) in [("filter[id]", &self.id), ("filter[name]", &self.name)] {
             if let Some(value) = value {
                 call = call.query(key, value);
@@ -70,29 +69,29 @@ impl ListQuery {
             limit: self.limit,
             cursor,
         }
-        .of(call)
+        .apply(call)
     }
 }
 
-/// Which records are wanted; all that is given must hold.
+/// A query for the records of a dataset. All given conditions apply.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecordFilter {
-    /// As of this version of the dataset; the current one when none is named.
+    /// The version of the dataset; by default the current one.
     pub version: Option<usize>,
-    /// With all these tags, `key:value`.
+    /// Tags that a record must all have, `key:value`.
     pub tags: Vec<String>,
     /// Rows per page, 1 to 5,000.
     pub limit: usize,
-    /// Where the last page ended.
+    /// The page token of the previous page.
     pub cursor: Option<String>,
 }
 
-/// A record to be added.
+/// A record to add.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NewRecord {
-    /// What goes into the task.
+    /// The input of the task.
     pub input: Value,
-    /// What should come out.
+    /// The expected output.
     pub expected_output: Option<Value>,
     /// Free-form metadata.
     pub metadata: Option<Map<String, Value>>,
@@ -101,46 +100,46 @@ pub struct NewRecord {
 }
 
 impl Client {
-    /// One page of projects, the newest first.
+    /// One page of projects, newest first.
     ///
     /// # Errors
-    /// Everything that [`Client::execute`] gives.
+    /// The errors of [`Client::execute`].
     pub async fn projects(&self, list: &ListQuery) -> Result<ListPage<Project>, ClientError> {
-        let answer = self.execute(list.of(ApiCall::new(&PROJECTS))).await?;
-        read_list(self, &PROJECTS, answer, |id, mut row| Project {
+        let response = self.execute(list.apply(ApiCall::new(&PROJECTS))).await?;
+        read_list(self, &PROJECTS, response, |id, mut row| Project {
             id,
-            name: take_text(&mut row, "name").unwrap_or_default(),
-            description: take_text(&mut row, "description"),
-            created_at: take_text(&mut row, "created_at"),
-            updated_at: take_text(&mut row, "updated_at"),
+            name: remove_nonempty_text(&mut row, "name").unwrap_or_default(),
+            description: remove_nonempty_text(&mut row, "description"),
+            created_at: remove_nonempty_text(&mut row, "created_at"),
+            updated_at: remove_nonempty_text(&mut row, "updated_at"),
         })
     }
 
     /// One page of a project's datasets.
     ///
     /// # Errors
-    /// Everything that [`Client::execute`] gives.
+    /// The errors of [`Client::execute`].
     pub async fn datasets(
         &self,
         project_id: &str,
         list: &ListQuery,
     ) -> Result<ListPage<Dataset>, ClientError> {
-        let call = list.of(ApiCall::with_ids(&DATASETS, &[project_id])?);
-        let answer = self.execute(call).await?;
-        read_list(self, &DATASETS, answer, |id, mut row| Dataset {
+        let call = list.apply(ApiCall::with_ids(&DATASETS, &[project_id])?);
+        let response = self.execute(call).await?;
+        read_list(self, &DATASETS, response, |id, mut row| Dataset {
             id,
-            name: take_text(&mut row, "name").unwrap_or_default(),
-            description: take_text(&mut row, "description"),
-            current_version: whole(&mut row, "current_version"),
-            created_at: take_text(&mut row, "created_at"),
-            updated_at: take_text(&mut row, "updated_at"),
+            name: remove_nonempty_text(&mut row, "name").unwrap_or_default(),
+            description: remove_nonempty_text(&mut row, "description"),
+            current_version: remove_integer(&mut row, "current_version"),
+            created_at: remove_nonempty_text(&mut row, "created_at"),
+            updated_at: remove_nonempty_text(&mut row, "updated_at"),
         })
     }
 
     /// One page of a dataset's records.
     ///
     /// # Errors
-    /// Everything that [`Client::execute`] gives.
+    /// The errors of [`Client::execute`].
     pub async fn dataset_records(
         &self,
         project_id: &str,
@@ -153,21 +152,21 @@ impl Client {
             limit: filter.limit,
             cursor,
         }
-        .of(call);
+        .apply(call);
         if let Some(version) = filter.version {
             call = call.query("filter[version]", version.to_string());
         }
         for tag in &filter.tags {
             call = call.query("filter[tags]", tag);
         }
-        let answer = self.execute(call).await?;
-        read_list(self, &RECORDS, answer, record)
+        let response = self.execute(call).await?;
+        read_list(self, &RECORDS, response, record)
     }
 
-    /// Adds records to a dataset; gives back what was added, as far as the upstream says it.
+    /// Adds records to a dataset. Returns the added records as far as the upstream reports them.
     ///
     /// # Errors
-    /// Everything that [`Client::execute`] gives.
+    /// The errors of [`Client::execute`].
     pub async fn add_dataset_records(
         &self,
         project_id: &str,
@@ -180,21 +179,21 @@ impl Client {
             "insert_records": rows, "update_records": [], "delete_records": [],
             "deduplicate": true, "create_new_version": create_new_version}}});
         let call = ApiCall::with_ids(&ADD_RECORDS, &[project_id, dataset_id])?.body(body);
-        let answer = self.execute(call).await?;
-        Ok(read_list(self, &ADD_RECORDS, answer, record)?.rows)
+        let response = self.execute(call).await?;
+        Ok(read_list(self, &ADD_RECORDS, response, record)?.rows)
     }
 }
 
 fn record(id: String, mut row: Map<String, Value>) -> DatasetRecord {
-    let mut any = |key: &str| row.remove(key).filter(|value| !value.is_null());
-    let (input, expected_output) = (any("input"), any("expected_output"));
+    let mut remove_any = |key: &str| row.remove(key).filter(|value| !value.is_null());
+    let (input, expected_output) = (remove_any("input"), remove_any("expected_output"));
     DatasetRecord {
         id,
-        canonical_id: take_text(&mut row, "canonical_id"),
-        version: whole(&mut row, "version"),
+        canonical_id: remove_nonempty_text(&mut row, "canonical_id"),
+        version: remove_integer(&mut row, "version"),
         input,
         expected_output,
-        metadata: take_map(&mut row, "metadata"),
+        metadata: remove_map(&mut row, "metadata"),
         tags: text_list(row.remove("tags")),
     }
 }

@@ -1,9 +1,11 @@
-//! What can go wrong between a question and Datadog's answer, in words that lead on.
+//! Errors of the client, each with a hint.
 //!
-//! Every variant says what happened, `hint` says what to do. Words that an upstream sent are cut,
-//! cleaned of control characters and of secrets before they are kept; the log never sees more.
+//! The message of an upstream is cleaned of control characters and secrets and truncated before an
+//! error stores it; logs contain no more than that.
 
 mod body;
+
+use std::time::Duration;
 
 use http::StatusCode;
 use thiserror::Error;
@@ -12,111 +14,140 @@ use super::transport::TransportError;
 use llmobs_core::model::{SpanId, TraceId};
 use llmobs_core::query::ParseError;
 
-pub(crate) use body::upstream_words;
+pub(crate) use body::upstream_message;
 
-/// An error status, and what the upstream said.
+/// How often a request was sent before it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempts {
+    /// The number of attempts, at least 1.
+    pub count: u32,
+    /// The time from the first attempt to the failure of the last one.
+    pub elapsed: Duration,
+}
+
+impl Attempts {
+    /// ` after 3 attempts in 2.1 s`, or nothing after a single attempt.
+    fn suffix(self) -> String {
+        if self.count < 2 {
+            return String::new();
+        }
+        format!(
+            " after {} attempts in {:.1} s",
+            self.count,
+            self.elapsed.as_secs_f64()
+        )
+    }
+}
+
+/// A response with an error status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorResponse {
     /// The HTTP status.
     pub status: u16,
-    /// What was asked, for example `span search`.
+    /// The operation, for example `span search`.
     pub operation: &'static str,
-    /// Who answered, for example `datadoghq.eu`.
+    /// The name of the upstream, for example `datadoghq.eu`.
     pub upstream: String,
-    /// What the body said, cleaned and at most 2 KiB; may be empty.
-    pub words: String,
-    /// The upstream's name for the request, to quote to its support.
+    /// The message of the body, cleaned and at most 2 KiB; may be empty.
+    pub message: String,
+    /// The upstream's id of the request, for its support.
     pub request_id: Option<String>,
     /// The kind of credential that was sent.
     pub credential: &'static str,
+    /// The attempts before and including this one.
+    pub attempts: Attempts,
 }
 
-/// Why a question has no answer.
+/// Why an operation failed.
 #[derive(Debug, Clone, Error)]
 pub enum ClientError {
-    /// The upstream answered with an error status other than 429.
-    #[error("{}", refusal_words(.0))]
+    /// The upstream returned an error status other than 429.
+    #[error("{}", status_message(.0))]
     Status(Box<ErrorResponse>),
-    /// The upstream, or this client on its behalf, allows no more requests for now.
-    #[error("{}", rate_words(.operation, .upstream, *.retry_after_seconds, .words))]
+    /// The upstream, or this client on its behalf, accepts no more requests for now.
+    #[error("{}", rate_limit_message(.operation, .upstream, *.retry_after_seconds, .message, *.attempts))]
     RateLimited {
-        /// What was asked.
+        /// The operation.
         operation: &'static str,
-        /// Who limits.
+        /// The name of the upstream.
         upstream: String,
-        /// When to ask again, in seconds, if known.
+        /// When to retry, in seconds, if known.
         retry_after_seconds: Option<u64>,
-        /// What the body said.
-        words: String,
+        /// The message of the body.
+        message: String,
+        /// The attempts before the rate limit stopped the call; `count` is 0 if none was sent.
+        attempts: Attempts,
     },
-    /// A success status without the JSON that it promises.
+    /// A success status with an unexpected body.
     #[error(
-        "{upstream} answered {status} to {operation}, but with {what} instead of the promised JSON"
+        "{upstream} returned {status} to {operation}, but with {found} instead of the expected JSON"
     )]
     Unreadable {
-        /// What was asked.
+        /// The operation.
         operation: &'static str,
-        /// Who answered.
+        /// The name of the upstream.
         upstream: String,
         /// The HTTP status.
         status: u16,
-        /// What came.
-        what: String,
+        /// What the body is.
+        found: String,
     },
-    /// No answer at all.
-    #[error("{operation} got no answer from {upstream}: {error}")]
+    /// No response.
+    #[error("{operation} got no response from {upstream}{}: {source}", .attempts.suffix())]
     Transport {
-        /// What was asked.
+        /// The operation.
         operation: &'static str,
-        /// Who was asked.
+        /// The name of the upstream.
         upstream: String,
         /// Why.
-        error: TransportError,
+        source: TransportError,
+        /// The attempts.
+        attempts: Attempts,
     },
-    /// The time of the tool call is over.
-    #[error("{operation} was given up: the time of this call ({seconds} s) is over")]
+    /// The deadline of the tool call passed.
+    #[error("{operation} was cancelled: the call reached its time limit of {seconds} s")]
     Deadline {
-        /// What was asked.
+        /// The operation.
         operation: &'static str,
-        /// How long the call was allowed to take.
+        /// The time limit of the call.
         seconds: u64,
     },
-    /// A write that may or may not have happened.
-    #[error("it is not known whether {operation} was carried out: {cause}")]
+    /// A write that may or may not have been executed.
+    #[error("it is unknown whether {operation} was executed: {source}")]
     OutcomeUnknown {
-        /// What was asked.
+        /// The operation.
         operation: &'static str,
-        /// What was seen.
-        cause: Box<ClientError>,
-        /// Whether sending the same again does no harm.
+        /// What happened.
+        source: Box<ClientError>,
+        /// Whether the operation is idempotent.
         safe_to_repeat: bool,
     },
-    /// No span of this trace is known.
+    /// The trace has no spans.
     #[error("no spans found for trace {0}")]
     TraceNotFound(TraceId),
     /// The trace has no such span.
     #[error("span not found: {0}")]
     SpanNotFound(SpanId),
-    /// There is no such experiment, or none that this credential may see.
+    /// There is no such experiment, or the credential may not read it.
     #[error("experiment not found: {0}")]
     ExperimentNotFound(String),
-    /// An id that cannot stand in a path; nothing was sent.
-    #[error("{operation} was not sent: one of its ids is empty or made of dots")]
+    /// An id that a path cannot contain; nothing was sent.
+    #[error("{operation} was not sent: an id is empty or consists of dots")]
     BadId {
-        /// What was asked.
+        /// The operation.
         operation: &'static str,
     },
-    /// The query text was refused before anything was sent.
+    /// The query is malformed; nothing was sent.
     #[error("the query cannot be sent: {} (at byte {} of it)", .0.message, .0.position)]
     BadQuery(#[from] ParseError),
-    /// The upstream's search ran out of time before it found anything.
+    /// The upstream's search timed out before it found anything.
     #[error(
-        "{upstream} ran out of time during {operation} before it found anything, so it is not known whether there is something"
+        "{operation} timed out at {upstream} before it found anything, so it is unknown whether there are results"
     )]
     SearchTimedOut {
-        /// What was asked.
+        /// The operation.
         operation: &'static str,
-        /// Who was asked.
+        /// The name of the upstream.
         upstream: String,
     },
 }
@@ -125,10 +156,10 @@ impl ClientError {
     /// The HTTP status behind the error, if there is one. Not-found errors are 404.
     pub fn status(&self) -> Option<u16> {
         match self {
-            Self::Status(refusal) => Some(refusal.status),
+            Self::Status(response) => Some(response.status),
             Self::RateLimited { .. } => Some(429),
             Self::Unreadable { status, .. } => Some(*status),
-            Self::OutcomeUnknown { cause, .. } => cause.status(),
+            Self::OutcomeUnknown { source, .. } => source.status(),
             Self::TraceNotFound(_) | Self::SpanNotFound(_) | Self::ExperimentNotFound(_) => {
                 Some(404)
             }
@@ -140,7 +171,7 @@ impl ClientError {
         }
     }
 
-    /// When to ask again, in seconds, after too many requests.
+    /// When to retry, in seconds, after a rate limit.
     pub fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::RateLimited {
@@ -151,177 +182,268 @@ impl ClientError {
         }
     }
 
-    /// The same refusal, with our own reason why it could not be helped.
-    pub(crate) fn because(mut self, why: &str) -> Self {
-        if let Self::Status(refusal) = &mut self {
-            let gap = if refusal.words.is_empty() { "" } else { "; " };
-            refusal.words.push_str(&format!("{gap}{why}"));
+    /// Adds our own reason to the message of an error response.
+    pub(crate) fn with_reason(mut self, reason: &str) -> Self {
+        if let Self::Status(response) = &mut self {
+            if !response.message.is_empty() {
+                response.message.push_str("; ");
+            }
+            response.message.push_str(reason);
         }
         self
     }
 
-    /// Whether a write may or may not have happened.
+    /// Whether a write may or may not have been executed.
     pub fn outcome_unknown(&self) -> bool {
         matches!(self, Self::OutcomeUnknown { .. })
     }
 
-    /// Whether less would have been answered: the page was too large.
+    /// Whether a smaller page could succeed.
     pub(crate) fn is_too_large(&self) -> bool {
         match self {
-            Self::Status(refusal) => refusal.status == StatusCode::PAYLOAD_TOO_LARGE.as_u16(),
-            Self::Transport { error, .. } => matches!(error, TransportError::BodyTooLarge { .. }),
+            Self::Status(response) => response.status == StatusCode::PAYLOAD_TOO_LARGE.as_u16(),
+            Self::Transport { source, .. } => {
+                matches!(source, TransportError::BodyTooLarge { .. })
+            }
             _ => false,
         }
     }
 
-    /// Whether it is only the caller's time that ran out: another caller may have more.
+    /// Whether only this caller ran out of time; another caller may have a later deadline.
     pub(crate) fn is_out_of_time(&self) -> bool {
         matches!(self, Self::Deadline { .. } | Self::RateLimited { .. })
     }
 
-    /// What to do next, in one or two sentences.
+    /// How to fix it, in one or two sentences.
     pub fn hint(&self) -> String {
         match self {
-            Self::Status(refusal) => status_hint(refusal),
+            Self::Status(response) => status_hint(response),
             Self::RateLimited {
                 retry_after_seconds,
                 ..
             } => match retry_after_seconds {
                 Some(seconds) => format!(
-                    "Wait {seconds} s, then ask again; ask for fewer things at a time, or narrow the window."
+                    "Wait {seconds} s, then retry. Request less at a time, or narrow the time window."
                 ),
-                None => "Wait a minute, then ask again; ask for fewer things at a time.".to_owned(),
+                None => "Wait a minute, then retry. Request less at a time.".to_owned(),
             },
-            Self::Unreadable { .. } => "Something between here and the upstream answered in its place: check the site (DD_SITE), the proxy variables (HTTPS_PROXY, NO_PROXY) and --api-url; `llmobs-mcp doctor --probe` shows what each endpoint answers.".to_owned(),
-            Self::Transport { error, .. } => transport_hint(error).to_owned(),
-            Self::Deadline { .. } => "Ask again: what was already read is kept for a short while. Narrow the window or lower the limit if it happens again.".to_owned(),
-            Self::OutcomeUnknown { safe_to_repeat: true, .. } => "Sending the same call again is safe: it has the same effect once or twice.".to_owned(),
-            Self::OutcomeUnknown { .. } => "Do not send it again before you have read the list or the item that it would have changed.".to_owned(),
-            Self::TraceNotFound(_) => "Check that this is the LLM Observability trace id (32 hexadecimal digits, from search_llmobs_spans), not the APM trace id; for an APM one search with apm_trace_id. Spans are kept for a limited time.".to_owned(),
-            Self::SpanNotFound(_) => "Check the span id with get_llmobs_trace: a span id counts only within its own trace.".to_owned(),
-            Self::ExperimentNotFound(_) => "Check the id with list_llmobs_experiments: it is the experiment's UUID, not its name. The site and the organisation must be the ones it ran on.".to_owned(),
-            Self::BadId { .. } => "Send the id as the list gave it.".to_owned(),
+            Self::Transport { source, .. } => transport_hint(source).to_owned(),
             Self::BadQuery(error) => error.hint.clone(),
-            Self::SearchTimedOut { .. } => "Narrow the window (for example from: now-1d) or add a filter such as ml_app, then ask again.".to_owned(),
+            other => constant_hint(other).to_owned(),
         }
     }
 }
 
-fn refusal_words(refusal: &ErrorResponse) -> String {
+/// The hints that do not depend on the contents of the error.
+fn constant_hint(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::Unreadable { .. } => {
+            "A proxy or another server may have responded in place of the upstream. Check the site (DD_SITE), the proxy variables (HTTPS_PROXY, NO_PROXY) and --api-url; `llmobs-mcp doctor --probe` shows the response of each endpoint."
+        }
+        ClientError::Deadline { .. } => {
+            "Retry: pages that were already read are cached for a short time. If it happens again, narrow the time window or lower the limit."
+        }
+        ClientError::OutcomeUnknown {
+            safe_to_repeat: true,
+            ..
+        } => "Sending the same call again is safe: it has the same effect once or twice.",
+        ClientError::OutcomeUnknown { .. } => {
+            "Before you send it again, read the list or the entry that it would have changed."
+        }
+        ClientError::TraceNotFound(_) => {
+            "Check that this is the LLM Observability trace id (32 hexadecimal digits, from search_llmobs_spans) and not the APM trace id; for an APM trace id, search with apm_trace_id. Spans are kept for a limited time."
+        }
+        ClientError::SpanNotFound(_) => {
+            "Check the span id with get_llmobs_trace: a span id is valid only within its own trace."
+        }
+        ClientError::ExperimentNotFound(_) => {
+            "Check the id with list_llmobs_experiments: it is the UUID of the experiment, not its name. The site and the organisation must be those that the experiment ran on."
+        }
+        ClientError::BadId { .. } => "Pass the id exactly as the list returned it.",
+        ClientError::SearchTimedOut { .. } => {
+            "Narrow the time window (for example from: now-1d) or add a filter such as ml_app, then retry."
+        }
+        _ => "`llmobs-mcp doctor --probe` shows the response of each endpoint.",
+    }
+}
+
+fn status_message(response: &ErrorResponse) -> String {
     let ErrorResponse {
         status,
         operation,
         upstream,
-        words,
+        message,
         ..
-    } = refusal;
-    let meaning = StatusCode::from_u16(*status)
+    } = response;
+    let reason = StatusCode::from_u16(*status)
         .ok()
         .and_then(|status| status.canonical_reason())
         .map(|reason| format!(" ({})", reason.to_lowercase()))
         .unwrap_or_default();
-    let mut text = format!("{upstream} answered {status}{meaning} to {operation}");
+    let attempts = response.attempts.suffix();
+    let mut text = format!("{upstream} returned {status}{reason} to {operation}{attempts}");
     if (300..400).contains(status) {
         text.push_str(", a redirect, which is not followed");
     }
-    if !words.is_empty() {
+    if !message.is_empty() {
         text.push_str(": ");
-        text.push_str(words);
+        text.push_str(message);
     }
-    if let Some(id) = &refusal.request_id {
+    if let Some(id) = &response.request_id {
         text.push_str(&format!(" [request id {id}]"));
     }
     text
 }
 
-fn rate_words(operation: &str, upstream: &str, seconds: Option<u64>, words: &str) -> String {
-    let when = seconds.map_or(String::new(), |seconds| {
-        format!("; it allows them again in {seconds} s")
-    });
-    let words = if words.is_empty() {
+fn rate_limit_message(
+    operation: &str,
+    upstream: &str,
+    retry_after_seconds: Option<u64>,
+    message: &str,
+    attempts: Attempts,
+) -> String {
+    let retry =
+        retry_after_seconds.map_or(String::new(), |seconds| format!("; retry in {seconds} s"));
+    let message = if message.is_empty() {
         String::new()
     } else {
-        format!(" ({words})")
+        format!(" ({message})")
     };
-    format!("rate_limited: {upstream} answers 429 (too many requests) to {operation}{words}{when}")
+    let attempts = attempts.suffix();
+    format!(
+        "rate_limited: {upstream} returned 429 (too many requests) to {operation}{attempts}{message}{retry}"
+    )
 }
 
-fn status_hint(refusal: &ErrorResponse) -> String {
-    let credential = refusal.credential;
-    match refusal.status {
-        400 => "Check the query text and the values of the filters: the message above says what was not accepted.".to_owned(),
+fn status_hint(response: &ErrorResponse) -> String {
+    let credential = response.credential;
+    match response.status {
+        400 => "Check the query and the values of the filters: the message names what was not accepted.".to_owned(),
         401 if credential == "no credential" => "No credential was sent. Set DD_API_KEY and DD_APPLICATION_KEY (or DD_ACCESS_TOKEN), and DD_SITE if the site is not datadoghq.com.".to_owned(),
-        401 => format!("The {credential} was not accepted. Check that it is complete, not revoked, and was made on the site that DD_SITE names; `llmobs-mcp doctor` tries it."),
-        403 => format!("The {credential} may not do this. Give its owner the LLM Observability permissions (read, and write for changes), or widen the key's scopes; a key of another site gives the same answer."),
-        404 => "Check the id. If every call gives 404, LLM Observability may not be enabled for this organisation or site (DD_SITE).".to_owned(),
-        409 => "Something of that name exists already, or it was changed in the meantime: read it, then try again.".to_owned(),
-        413 => "Ask for less: a smaller limit, a narrower window, or single spans by id.".to_owned(),
-        422 => "A value was not accepted: the message above says which; correct it and send again.".to_owned(),
-        300..=399 => "Check DD_SITE, or --api-url: the API does not redirect; a proxy or a sign-in page may stand in between.".to_owned(),
-        500..=599 => "The upstream has trouble. Ask again in a minute; a narrower window is easier to answer.".to_owned(),
-        _ => "`llmobs-mcp doctor --probe` shows what each endpoint answers.".to_owned(),
+        401 => format!("The {credential} was not accepted. Check that it is complete, not revoked, and belongs to the site in DD_SITE; `llmobs-mcp doctor` tests it."),
+        403 => format!("The {credential} lacks the permission. Grant its owner the LLM Observability permissions (read, and write for changes), or widen the scopes of the key. A key of another site gives the same error."),
+        404 if is_on_this_machine(&response.upstream) => "Check the id. If every call returns 404, --api-url may name the MCP address instead of the local backend: `llmobs-mcp demo` prints both, for example --api-url http://127.0.0.1:8126.".to_owned(),
+        404 => "Check the id. If every call returns 404, LLM Observability may not be enabled for this organisation or site (DD_SITE).".to_owned(),
+        409 => "An entry of that name exists already, or it was changed in the meantime. Read it, then retry.".to_owned(),
+        413 => "Request less: a smaller limit, a narrower time window, or single spans by id.".to_owned(),
+        422 => "A value was not accepted: the message names it. Correct it and retry.".to_owned(),
+        300..=399 => "Check DD_SITE and --api-url: the API does not redirect, so a proxy or a sign-in page may have responded.".to_owned(),
+        500..=599 => "The upstream has a problem. Retry in a minute; a narrower time window is easier to answer.".to_owned(),
+        _ => "`llmobs-mcp doctor --probe` shows the response of each endpoint.".to_owned(),
     }
+}
+
+fn is_on_this_machine(upstream: &str) -> bool {
+    ["127.", "localhost", "[::1]"]
+        .iter()
+        .any(|prefix| upstream.starts_with(prefix))
 }
 
 fn transport_hint(error: &TransportError) -> &'static str {
     match error {
-        TransportError::Dns => "Check DD_SITE and the network; behind a proxy set HTTPS_PROXY.",
+        TransportError::Dns => {
+            "Check DD_SITE (for example datadoghq.eu) and the network; behind a proxy, set HTTPS_PROXY."
+        }
         TransportError::Connect(_) | TransportError::ConnectTimeout => {
-            "Check the network, the proxy variables (HTTPS_PROXY, NO_PROXY), and that the upstream is running."
+            "Check that the upstream is running (a local backend starts with `llmobs-mcp local`, sample data with `llmobs-mcp demo`), the network, and the proxy variables (HTTPS_PROXY, NO_PROXY)."
         }
         TransportError::Tls(_) => {
-            "Check the system's CA certificates and clock; behind a proxy that opens TLS, name the file of its certificate: --ca-file FILE (or LLMOBS_MCP_CA_FILE)."
+            "Check the CA certificates and the clock of this machine. Behind a proxy that inspects TLS, name its certificate file: --ca-file FILE (or LLMOBS_MCP_CA_FILE)."
         }
-        TransportError::NotSent(_) => "Use https, or http on this machine only.",
+        TransportError::NotSent(_) => {
+            "Use https; http works for addresses of this machine only, for example --api-url http://127.0.0.1:8126."
+        }
         TransportError::Timeout(_) => {
-            "Ask again; narrow the window or lower the limit if it happens again."
+            "Retry. If it happens again, narrow the time window or lower the limit."
         }
-        TransportError::Interrupted(_) => "Ask again in a moment.",
+        TransportError::Interrupted(_) => "Retry in a moment.",
         TransportError::BodyTooLarge { .. } => {
-            "Ask for less: a smaller limit, a narrower window, or single spans by id."
+            "Request less: a smaller limit, a narrower time window, or single spans by id."
         }
-        TransportError::BadEncoding => {
-            "Something between here and the upstream spoils the answer: check the proxy."
-        }
+        TransportError::BadEncoding => "Check the proxy: it may damage responses.",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::error::Error;
 
-    fn refusal(status: u16, words: &str) -> ClientError {
+    const ONE_ATTEMPT: Attempts = Attempts {
+        count: 1,
+        elapsed: Duration::from_millis(100),
+    };
+
+    fn error_response(status: u16, message: &str, attempts: Attempts) -> ClientError {
         ClientError::Status(Box::new(ErrorResponse {
             status,
             operation: "span search",
             upstream: "datadoghq.eu".into(),
-            words: words.into(),
+            message: message.into(),
             request_id: Some("r-1".into()),
             credential: "API key and application key",
+            attempts,
         }))
     }
 
     #[test]
-    fn a_refusal_says_who_what_and_why() {
+    fn names_upstream_operation_and_message() {
         assert_eq!(
-            refusal(403, "missing permission").to_string(),
-            "datadoghq.eu answered 403 (forbidden) to span search: missing permission [request id r-1]"
+            error_response(403, "missing permission", ONE_ATTEMPT).to_string(),
+            "datadoghq.eu returned 403 (forbidden) to span search: missing permission [request id r-1]"
         );
-        assert!(refusal(404, "").to_string().contains("404 (not found)"));
-        assert!(refusal(302, "").to_string().contains("not followed"));
+        let not_found = error_response(404, "", ONE_ATTEMPT).to_string();
+        assert!(not_found.contains("404 (not found)"));
+        let redirect = error_response(302, "", ONE_ATTEMPT).to_string();
+        assert!(redirect.contains("not followed"));
     }
 
     #[test]
-    fn every_status_has_a_mend() {
+    fn names_attempts_after_retries() {
+        let attempts = Attempts {
+            count: 3,
+            elapsed: Duration::from_millis(2_140),
+        };
+        let message = error_response(503, "", attempts).to_string();
+        assert!(
+            message.contains("to span search after 3 attempts in 2.1 s"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn keeps_transport_error_as_source() {
+        let error = ClientError::Transport {
+            operation: "span search",
+            upstream: "datadoghq.eu".into(),
+            source: TransportError::Dns,
+            attempts: ONE_ATTEMPT,
+        };
+        let source = error.source().unwrap().downcast_ref::<TransportError>();
+        assert_eq!(source, Some(&TransportError::Dns));
+    }
+
+    #[test]
+    fn every_status_has_a_hint() {
         for status in [302, 400, 401, 403, 404, 409, 413, 418, 422, 500, 502, 599] {
-            let error = refusal(status, "");
+            let error = error_response(status, "", ONE_ATTEMPT);
             assert_eq!(error.status(), Some(status));
             assert!(error.hint().len() > 20, "{status}");
         }
     }
 
     #[test]
-    fn the_words_that_clients_branch_on_stay() {
+    fn hint_of_404_on_this_machine_names_backend_address() {
+        let mut error = error_response(404, "", ONE_ATTEMPT);
+        assert!(error.hint().contains("DD_SITE"));
+        if let ClientError::Status(response) = &mut error {
+            response.upstream = "127.0.0.1:8787".into();
+        }
+        assert!(error.hint().contains("--api-url http://127.0.0.1:8126"));
+    }
+
+    #[test]
+    fn not_found_messages_are_stable() {
         assert_eq!(
             ClientError::TraceNotFound("abc".into()).to_string(),
             "no spans found for trace abc"

@@ -1,8 +1,8 @@
-//! Evaluators: the documented configuration API, and the two private endpoints that know more.
+//! Evaluators: the documented configuration API, and private endpoints for lists and statistics.
 //!
-//! Writes go through the documented `PUT`, which alone can carry a whole configuration. Lists come
-//! from the private endpoint, which also knows the out-of-the-box evaluators; where it refuses, the
-//! documented list of custom ones is given with a [`Gap`].
+//! Writes use the documented `PUT`, the only endpoint that accepts a complete configuration. Lists come
+//! from the private endpoint, which includes the out-of-the-box evaluators; if it rejects the request,
+//! the documented list of custom evaluators is returned with a [`Gap`].
 
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -10,8 +10,9 @@ use serde_json::{Map, Value, json};
 use super::call::{ApiCall, JSON, JSON_API, Operation};
 use super::client::Client;
 use super::error::ClientError;
+use super::loaded::Gap;
 use super::retry::OperationClass;
-use super::spans::{Gap, PrivateError};
+use super::spans::PrivateError;
 use llmobs_core::model::{Evaluator, TimeWindow};
 
 const ROUTE: &str = "/api/unstable/llm-obs/config/evaluators/custom";
@@ -73,39 +74,39 @@ pub(super) static AGGREGATE_STATS: Operation = Operation {
     media: JSON,
 };
 
-/// What a site says of a schema in the spelling that it does not take.
-const WRONG_SPELLING: &str = "invalid byop output schema";
+/// The message of a site that rejects the format of the output schema.
+const WRONG_SCHEMA_FORMAT: &str = "invalid byop output schema";
 
-/// An evaluator in a list.
+/// An entry of the list of evaluators.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EvaluatorSummary {
-    /// Its name.
+    /// The name.
     pub eval_name: String,
-    /// The application it judges.
+    /// The application whose spans it evaluates.
     pub ml_app: Option<String>,
-    /// Whether it runs.
+    /// Whether it is enabled.
     pub enabled: Option<bool>,
     /// `custom` or `ootb`.
     pub source: Option<String>,
     /// The type of its evaluations.
     pub metric_type: Option<String>,
-    /// When it was made, RFC 3339.
+    /// When it was created, in RFC 3339.
     pub created_at: Option<String>,
 }
 
-/// The evaluators that there are.
+/// A list of evaluators.
 #[derive(Debug, Clone, Default)]
 pub struct EvaluatorList {
-    /// As the site orders them.
+    /// The entries, in the order of the site.
     pub rows: Vec<EvaluatorSummary>,
-    /// What the list lacks.
+    /// What the list is missing.
     pub gaps: Vec<Gap>,
 }
 
-/// What became of a write.
+/// The result of writing an evaluator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EvaluatorWriteResult {
-    /// Whether the site took the bare schema only.
+    /// Whether the site accepted only the schema without its wrapper.
     pub bare_schema: bool,
 }
 
@@ -113,17 +114,17 @@ impl Client {
     /// The evaluators of the organisation, or of one application.
     ///
     /// # Errors
-    /// What [`Client::execute`] gives when both the private and the documented list fail.
+    /// The errors of [`Client::execute`] if both the private and the documented list fail.
     pub async fn evaluators(&self, ml_app: Option<&str>) -> Result<EvaluatorList, ClientError> {
-        let asked = match ml_app {
-            None => self.private(&LIST_FOR_ORG, Map::new()).await,
+        let response = match ml_app {
+            None => self.call_private(&LIST_FOR_ORG, Map::new()).await,
             Some(app) => {
                 let body = Map::from_iter([("ml_app".to_owned(), json!(app))]);
-                self.private(&LIST_FOR_APP, body).await
+                self.call_private(&LIST_FOR_APP, body).await
             }
         };
-        let why = match asked {
-            Ok(answer) => match answer.get("evaluators").and_then(Value::as_array) {
+        let why = match response {
+            Ok(response) => match response.get("evaluators").and_then(Value::as_array) {
                 Some(rows) => {
                     let rows = rows.iter().filter_map(private_row);
                     return Ok(EvaluatorList {
@@ -131,9 +132,9 @@ impl Client {
                         gaps: Vec::new(),
                     });
                 }
-                None => format!("{} answered without a list of them", self.upstream_name()),
+                None => format!("{} returned no list of them", self.upstream_name()),
             },
-            Err(PrivateError::NoSuchThing) => return Ok(EvaluatorList::default()),
+            Err(PrivateError::NotFound) => return Ok(EvaluatorList::default()),
             Err(PrivateError::Failed(why)) => why,
         };
         let mut list = self.documented_list().await?;
@@ -148,13 +149,13 @@ impl Client {
     }
 
     async fn documented_list(&self) -> Result<EvaluatorList, ClientError> {
-        let answer = self.execute(ApiCall::new(&LIST)).await?;
-        let Some(items) = answer.value.get("data").and_then(Value::as_array) else {
-            return Err(self.unreadable(&LIST, answer.status, "JSON without data".to_owned()));
+        let response = self.execute(ApiCall::new(&LIST)).await?;
+        let Some(items) = response.value.get("data").and_then(Value::as_array) else {
+            return Err(self.unreadable(&LIST, response.status, "JSON without data".to_owned()));
         };
         let mut list = EvaluatorList::default();
         for item in items {
-            match read(item) {
+            match read_evaluator(item) {
                 Some(evaluator) => list.rows.push(EvaluatorSummary {
                     metric_type: evaluator.metric_type().map(|kind| kind.as_str().to_owned()),
                     eval_name: evaluator.eval_name,
@@ -165,41 +166,41 @@ impl Client {
                 }),
                 None => list.gaps.push(Gap {
                     what: "an evaluator",
-                    why: "its configuration is not of the documented form".to_owned(),
+                    why: "its configuration does not have the documented format".to_owned(),
                 }),
             }
         }
         Ok(list)
     }
 
-    /// A custom evaluator's configuration; `None` when there is none of that name.
+    /// The configuration of a custom evaluator; `None` if there is none of that name.
     ///
     /// # Errors
-    /// Everything that [`Client::execute`] gives.
+    /// The errors of [`Client::execute`].
     pub async fn evaluator(&self, name: &str) -> Result<Option<Evaluator>, ClientError> {
         match self.execute(ApiCall::with_ids(&GET, &[name])?).await {
-            Ok(answer) => {
-                let item = answer.value.get("data").unwrap_or(&Value::Null);
-                match read(item) {
+            Ok(response) => {
+                let item = response.value.get("data").unwrap_or(&Value::Null);
+                match read_evaluator(item) {
                     Some(evaluator) => Ok(Some(evaluator)),
                     None => {
-                        let what = "a configuration of another form".to_owned();
-                        Err(self.unreadable(&GET, answer.status, what))
+                        let found = "a configuration in another format".to_owned();
+                        Err(self.unreadable(&GET, response.status, found))
                     }
                 }
             }
-            Err(ClientError::Status(refusal)) if refusal.status == 404 => Ok(None),
+            Err(ClientError::Status(response)) if response.status == 404 => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Writes a whole configuration; what was there under its name is replaced.
+    /// Writes a complete configuration and replaces the previous one of that name.
     ///
-    /// The schema goes with its wrapper; a site that surely refused that, as some do, is sent the
-    /// bare one, once.
+    /// The output schema is sent with its wrapper. If the site rejects this format, as some do, the
+    /// schema is sent once more without the wrapper.
     ///
     /// # Errors
-    /// Everything that [`Client::execute`] gives.
+    /// The errors of [`Client::execute`].
     pub async fn put_evaluator(
         &self,
         evaluator: &Evaluator,
@@ -207,11 +208,11 @@ impl Client {
         match self.put(evaluator).await {
             Ok(()) => Ok(EvaluatorWriteResult { bare_schema: false }),
             Err(error) => {
-                let wrong_spelling = matches!(&error, ClientError::Status(refusal)
-                    if refusal.status == 400 && refusal.words.to_lowercase().contains(WRONG_SPELLING));
+                let is_wrong_format = matches!(&error, ClientError::Status(response)
+                    if response.status == 400 && response.message.to_lowercase().contains(WRONG_SCHEMA_FORMAT));
                 let schema = evaluator.llm_judge_config.output_schema.as_ref();
                 let bare = schema.and_then(|schema| schema.get("schema")).cloned();
-                let (true, Some(bare)) = (wrong_spelling, bare) else {
+                let (true, Some(bare)) = (is_wrong_format, bare) else {
                     return Err(error);
                 };
                 let mut evaluator = evaluator.clone();
@@ -225,8 +226,8 @@ impl Client {
     async fn put(&self, evaluator: &Evaluator) -> Result<(), ClientError> {
         let name = &evaluator.eval_name;
         let mut attributes = evaluator.to_attributes();
-        for set_by_the_site in ["created_at", "updated_at", "created_by", "last_updated_by"] {
-            attributes.shift_remove(set_by_the_site);
+        for read_only in ["created_at", "updated_at", "created_by", "last_updated_by"] {
+            attributes.shift_remove(read_only);
         }
         let body =
             json!({"data": {"id": name, "type": "evaluator_config", "attributes": attributes}});
@@ -234,22 +235,24 @@ impl Client {
         self.execute(call).await.map(|_| ())
     }
 
-    /// Deletes a custom evaluator; `false` when there was none of that name.
+    /// Deletes a custom evaluator; `false` if there was none of that name.
     ///
     /// # Errors
-    /// Everything that [`Client::execute`] gives.
+    /// The errors of [`Client::execute`].
     pub async fn delete_evaluator(&self, name: &str) -> Result<bool, ClientError> {
         match self.execute(ApiCall::with_ids(&DELETE, &[name])?).await {
             Ok(_) => Ok(true),
-            Err(ClientError::Status(refusal)) if refusal.status == 404 => Ok(false),
+            Err(ClientError::Status(response)) if response.status == 404 => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// The site's own sums over the evaluations of one name, in the words of the contract.
+    /// The statistics that the site computes over the evaluations of one name, under the keys of our
+    /// answers.
     ///
     /// # Errors
-    /// A [`Gap`] when the private endpoint does not give them; they can then be counted.
+    /// A [`Gap`] if the private endpoint does not return them; the caller can then count evaluations
+    /// itself.
     pub async fn evaluation_stats(
         &self,
         name: &str,
@@ -268,19 +271,19 @@ impl Client {
             what: "the site's own statistics",
             why,
         };
-        match self.private(&AGGREGATE_STATS, body).await {
-            Ok(answer) => read_stats(answer)
-                .ok_or_else(|| gap(format!("{} answered without counts", self.upstream_name()))),
-            Err(PrivateError::NoSuchThing) => {
-                Err(gap("it knows no evaluation of that name".to_owned()))
+        match self.call_private(&AGGREGATE_STATS, body).await {
+            Ok(response) => read_stats(response)
+                .ok_or_else(|| gap(format!("{} returned no counts", self.upstream_name()))),
+            Err(PrivateError::NotFound) => {
+                Err(gap("there is no evaluation of that name".to_owned()))
             }
             Err(PrivateError::Failed(why)) => Err(gap(why)),
         }
     }
 }
 
-/// An entry of `data`.
-fn read(item: &Value) -> Option<Evaluator> {
+/// Reads an entry of `data`.
+fn read_evaluator(item: &Value) -> Option<Evaluator> {
     let mut evaluator = Evaluator::from_attributes(item.get("attributes")?.clone()).ok()?;
     if evaluator.eval_name.is_empty() {
         evaluator.eval_name = item.get("id")?.as_str()?.to_owned();
@@ -300,17 +303,17 @@ fn private_row(row: &Value) -> Option<EvaluatorSummary> {
     })
 }
 
-/// Sums under the contract's names. Some answers nest them below `stats` or write other names.
-fn read_stats(answer: Value) -> Option<Map<String, Value>> {
-    let Value::Object(mut map) = answer else {
+/// Statistics under the keys of our answers. Some responses nest them below `stats` or use other keys.
+fn read_stats(response: Value) -> Option<Map<String, Value>> {
+    let Value::Object(mut map) = response else {
         return None;
     };
     if let Some(Value::Object(inner)) = map.shift_remove("stats") {
         map.extend(inner);
     }
-    for (theirs, ours) in [("total", "total_count"), ("by_value", "top_values")] {
-        if let Some(value) = map.shift_remove(theirs) {
-            map.entry(ours).or_insert(value);
+    for (upstream_key, key) in [("total", "total_count"), ("by_value", "top_values")] {
+        if let Some(value) = map.shift_remove(upstream_key) {
+            map.entry(key).or_insert(value);
         }
     }
     if let Some(Value::Object(counts)) = map.get("top_values") {
@@ -332,10 +335,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nested_sums_come_out_under_the_contracts_names() {
-        let answer = json!({"eval_name": "e", "stats": {"total": 3, "by_value": {"a": 1, "b": 2}}});
+    fn reads_nested_statistics() {
+        let response =
+            json!({"eval_name": "e", "stats": {"total": 3, "by_value": {"a": 1, "b": 2}}});
         assert_eq!(
-            read_stats(answer).map(Value::Object),
+            read_stats(response).map(Value::Object),
             Some(
                 json!({"total_count": 3, "top_values": [{"value": "b", "count": 2}, {"value": "a", "count": 1}]})
             )

@@ -1,22 +1,20 @@
-//! Experiments: their list, their events, and changes to them.
+//! Experiments: lists, events and changes.
 //!
-//! Events are read from the documented v3 endpoint, page by page, made into
-//! [`ExperimentData`] once, and kept: the summary, the values of ten metrics and a comparison of
-//! the same experiment cost one load. What can still change is read again after
-//! `experiment_life`, and our own writes forget the experiment at once.
+//! Events are read page by page from the documented v3 endpoint, assembled into
+//! [`ExperimentData`](llmobs_core::analysis::experiment::ExperimentData) and cached, so that the
+//! summary, the metric values and a comparison of one experiment need one load. An experiment is loaded
+//! again after `experiment_life`, and our own writes remove it from the cache.
 
 mod events;
 mod list;
 mod pages;
-pub(super) mod wire;
+mod wire;
 mod write;
 
 use http::Method;
 
 use super::call::{JSON_API, Operation};
 use super::retry::OperationClass;
-use llmobs_core::analysis::experiment::ExperimentData;
-use llmobs_core::model::Experiment;
 
 pub use list::{ExperimentFilter, ListPage};
 pub(super) use list::{PageQuery, read_list};
@@ -46,7 +44,7 @@ static CREATE: Operation = Operation {
     media: JSON_API,
 };
 
-/// Every field is sent with its whole new value, so twice is once.
+/// Idempotent, because each field is sent with its complete new value.
 static UPDATE: Operation = Operation {
     name: "update of an experiment",
     class: OperationClass::Idempotent,
@@ -55,7 +53,7 @@ static UPDATE: Operation = Operation {
     media: JSON_API,
 };
 
-/// Events are appended: twice is two of each.
+/// Not idempotent, because events are appended.
 static PUSH: Operation = Operation {
     name: "submission of experiment events",
     class: OperationClass::NonIdempotent,
@@ -63,16 +61,3 @@ static PUSH: Operation = Operation {
     route: "/api/v2/llm-obs/v1/experiments/{experiment_id}/events",
     media: JSON_API,
 };
-
-/// An experiment with all its events.
-#[derive(Debug)]
-pub struct LoadedExperiment {
-    /// What the list says of it; `None` when the list could not be read, or does not have it.
-    pub experiment: Option<Experiment>,
-    /// Its events and summary metrics.
-    pub data: ExperimentData,
-    /// What the reader should know: that events are missing, and why.
-    pub notes: Vec<String>,
-    /// Size of the answers it came in.
-    bytes: usize,
-}

@@ -1,10 +1,9 @@
-//! Reading JSON that a stranger wrote.
+//! Parsing of untrusted JSON.
 //!
-//! Span content nests as deep as its author likes, and a `serde_json::Value` is parsed, printed,
-//! compared and dropped by recursion. One hostile span must neither end the process nor hide its
-//! trace, so what lies deeper than [`MAX_DEPTH`] levels is kept as a string of its JSON text:
-//! nothing is lost, and every later walk over the value is short. Parsing itself runs on a stack
-//! that grows.
+//! Span content can be nested to any depth, and a `serde_json::Value` is parsed, printed, compared and
+//! dropped by recursion. A malicious span must neither crash the process nor hide its trace, so values
+//! below [`MAX_DEPTH`] levels become strings of their JSON text. Nothing is lost, and recursion over a
+//! value is bounded. The parser itself runs on a growing stack.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -14,35 +13,38 @@ use serde::de::DeserializeSeed;
 use serde_json::Value;
 use thiserror::Error;
 
-/// Levels of arrays and objects that stay a tree.
+/// The levels of arrays and objects that are parsed into a tree.
 pub(crate) const MAX_DEPTH: usize = 512;
 
-/// Bodies above this size are parsed on a thread that may block.
-const INLINE_BYTES: usize = 256 * 1024;
+/// Larger bodies are parsed on a thread that may block.
+const MAX_INLINE_BYTES: usize = 256 * 1024;
 
-/// Why a body is not the JSON that was promised.
+/// Why a body is not the expected JSON. Each message is a noun phrase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum JsonError {
-    /// Nothing at all.
+    /// The body is empty.
     #[error("an empty body")]
     Empty,
-    /// A web page.
+    /// The body is a web page.
     #[error("an HTML page")]
     Html,
-    /// The text stops in the middle.
-    #[error("JSON that stops in the middle")]
+    /// The text ends early.
+    #[error("truncated JSON")]
     Truncated,
-    /// Something else.
-    #[error("something that is not JSON")]
+    /// The text is not JSON.
+    #[error("a body that is not JSON")]
     Invalid,
+    /// Other JSON than expected.
+    #[error("{0}")]
+    Unexpected(&'static str),
 }
 
-/// Parses a body without holding up the executor.
+/// Parses a body without blocking the executor.
 pub(crate) async fn parse_body<T: Send + 'static>(
     body: Bytes,
     parse: fn(&[u8]) -> Result<T, JsonError>,
 ) -> Result<T, JsonError> {
-    if body.len() <= INLINE_BYTES {
+    if body.len() <= MAX_INLINE_BYTES {
         return parse(&body);
     }
     match tokio::task::spawn_blocking(move || parse(&body)).await {
@@ -56,8 +58,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, JsonError> {
     parse_into(text, PhantomData::<Value>)
 }
 
-/// Parses JSON of any depth into what a seed makes of it, so that a long body need not become one
-/// tree.
+/// Parses JSON of any depth with a seed, so that a long body need not become one tree.
 pub(crate) fn parse_into<S, T>(text: &[u8], seed: S) -> Result<T, JsonError>
 where
     S: for<'de> DeserializeSeed<'de, Value = T>,
@@ -84,7 +85,7 @@ where
         })
 }
 
-/// Writes every array and object below `max_depth` levels as a string of its own text.
+/// Replaces every array and object below `max_depth` levels by a string of its text.
 fn flatten_below(text: &[u8], max_depth: usize) -> Result<Cow<'_, [u8]>, JsonError> {
     let mut flat: Option<Vec<u8>> = None;
     let mut copied = 0;
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_says_what_it_is() {
+    fn classifies_bodies_that_are_not_json() {
         assert_eq!(parse(b" \n"), Err(JsonError::Empty));
         assert_eq!(parse(b" <!doctype html><p>"), Err(JsonError::Html));
         assert_eq!(parse(br#"{"a":[1,"#), Err(JsonError::Truncated));
@@ -160,16 +161,16 @@ mod tests {
     }
 
     #[test]
-    fn big_integers_keep_every_digit() {
+    fn keeps_all_digits_of_large_integers() {
         let value = parse(br#"{"id":18446744073709551615}"#).unwrap();
         assert_eq!(value["id"].to_string(), "18446744073709551615");
     }
 
     #[test]
-    fn deep_json_is_read_compared_printed_and_dropped_on_a_small_stack() {
+    fn handles_deep_json_on_small_stack() {
         let deep = |levels| {
             format!(
-                r#"{{"data":[{{"name":"the neighbour"}},{{"in":{}}}]}}"#,
+                r#"{{"data":[{{"name":"shallow"}},{{"in":{}}}]}}"#,
                 nested(levels)
             )
         };
@@ -177,7 +178,7 @@ mod tests {
             for levels in [5_000, 100_000] {
                 let text = deep(levels);
                 let value = parse(text.as_bytes()).unwrap();
-                assert_eq!(value["data"][0]["name"], "the neighbour");
+                assert_eq!(value["data"][0]["name"], "shallow");
                 assert_eq!(value.clone(), value);
                 assert!(value.to_string().len() >= text.len());
                 drop(value);
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deep_part_is_kept_as_its_text() {
+    fn deep_values_become_text() {
         let flat = flatten_below(br#"[[{"a":"]\"["}, 2],[3]]"#, 2).unwrap();
         let value: Value = serde_json::from_slice(&flat).unwrap();
         assert_eq!(value, json!([[r#"{"a":"]\"["}"#, 2], [3]]));
@@ -201,13 +202,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shallow_text_is_never_touched(text in "[\\[\\]{}\",:a1\\\\ ]{0,60}") {
+        fn shallow_text_is_unchanged(text in "[\\[\\]{}\",:a1\\\\ ]{0,60}") {
             let same = flatten_below(text.as_bytes(), 60).unwrap();
             prop_assert_eq!(same.as_ref(), text.as_bytes());
         }
 
         #[test]
-        fn any_bytes_are_read_without_a_panic(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn never_panics(text in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(&text);
             let _ = flatten_below(&text, 1);
         }

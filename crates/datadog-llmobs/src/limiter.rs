@@ -1,9 +1,9 @@
-//! Manners towards a shared API: few requests at a time, and silence for as long as it asks.
+//! Client-side concurrency limit and rate-limit back-off, per credential and upstream.
 //!
-//! Kept per credential and upstream. After a 429, or when an answer says that nothing is left,
-//! a gate closes for the bucket (`X-RateLimit-Name`, or the route while no name is known), and
-//! every other call of the same bucket waits for the same moment instead of knocking. Datadog's
-//! windows are fixed and only it knows them, so there is no rate of our own to keep.
+//! After a 429, or a response without remaining requests, the bucket is blocked until its reset, and
+//! every call of the same bucket waits until then. The bucket is `X-RateLimit-Name`, or the route
+//! until a response names one. Datadog's rate windows are fixed and known only to Datadog, so the
+//! client enforces no rate of its own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,47 +15,47 @@ use tokio::time::Instant;
 
 use super::credential::Fingerprint;
 use super::deadline::Deadline;
-use super::retry::{RateHeaders, jitter};
+use super::retry::{RateLimitHeaders, jitter};
 
-/// Why a request may not start.
+/// Why a request was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// The gate opens after the call's time is over.
-    Closed(Duration),
-    /// The call's time was over before its turn came.
+pub(crate) enum AdmissionError {
+    /// The bucket is blocked until after the deadline of the call.
+    RateLimited(Duration),
+    /// The deadline passed while the call waited for a permit.
     OutOfTime,
 }
 
-/// The manners of every credential.
+/// The limits of every credential.
 pub(crate) struct Limiter {
-    principals: Cache<Fingerprint, Arc<Principal>>,
+    credentials: Cache<Fingerprint, Arc<CredentialLimits>>,
     concurrency: usize,
     jitter: Duration,
 }
 
-struct Principal {
-    slots: Arc<Semaphore>,
-    gates: Mutex<Gates>,
+struct CredentialLimits {
+    permits: Arc<Semaphore>,
+    buckets: Mutex<RateLimitBuckets>,
 }
 
 #[derive(Default)]
-struct Gates {
-    /// The bucket that a route counts for, once an answer named it.
-    buckets: HashMap<&'static str, String>,
-    /// When a bucket, or a route without one, may be asked again.
-    closed_until: HashMap<String, Instant>,
+struct RateLimitBuckets {
+    /// The bucket of each route that a response has named.
+    names: HashMap<&'static str, String>,
+    /// Until when a bucket, or a route without one, is blocked.
+    blocked_until: HashMap<String, Instant>,
 }
 
-impl Gates {
-    fn bucket(&self, route: &'static str) -> &str {
-        self.buckets.get(route).map_or(route, String::as_str)
+impl RateLimitBuckets {
+    fn name(&self, route: &'static str) -> &str {
+        self.names.get(route).map_or(route, String::as_str)
     }
 }
 
 impl Limiter {
     pub(crate) fn new(concurrency: usize, jitter: Duration) -> Self {
         Self {
-            principals: Cache::builder()
+            credentials: Cache::builder()
                 .max_capacity(10_000)
                 .time_to_idle(Duration::from_secs(24 * 3_600))
                 .build(),
@@ -64,84 +64,84 @@ impl Limiter {
         }
     }
 
-    async fn principal(&self, who: Fingerprint) -> Arc<Principal> {
-        let fresh = async {
-            Arc::new(Principal {
-                slots: Arc::new(Semaphore::new(self.concurrency)),
-                gates: Mutex::default(),
+    async fn limits(&self, fingerprint: Fingerprint) -> Arc<CredentialLimits> {
+        let new_limits = async {
+            Arc::new(CredentialLimits {
+                permits: Arc::new(Semaphore::new(self.concurrency)),
+                buckets: Mutex::default(),
             })
         };
-        self.principals.get_with(who, fresh).await
+        self.credentials.get_with(fingerprint, new_limits).await
     }
 
-    /// Waits for the gate and for a free slot. The slot is free again when the permit is dropped.
-    pub(crate) async fn enter(
+    /// Waits until the bucket is open and a permit is free. Dropping the permit frees it.
+    pub(crate) async fn acquire(
         &self,
-        who: Fingerprint,
+        fingerprint: Fingerprint,
         route: &'static str,
         deadline: &Deadline,
-    ) -> Result<Option<OwnedSemaphorePermit>, Refused> {
-        let principal = self.principal(who).await;
+    ) -> Result<Option<OwnedSemaphorePermit>, AdmissionError> {
+        let limits = self.limits(fingerprint).await;
         loop {
-            let wait = principal.wait(route);
+            let wait = limits.blocked_for(route);
             if wait.is_zero() {
-                let slot = deadline
-                    .limit(Arc::clone(&principal.slots).acquire_owned())
+                let permit = deadline
+                    .limit(Arc::clone(&limits.permits).acquire_owned())
                     .await
-                    .ok_or(Refused::OutOfTime)?;
-                // The gate may have closed while this call stood in the queue.
-                if principal.wait(route).is_zero() {
-                    return Ok(slot.ok());
+                    .ok_or(AdmissionError::OutOfTime)?;
+                // The bucket may have been blocked while this call waited for the permit.
+                if limits.blocked_for(route).is_zero() {
+                    return Ok(permit.ok());
                 }
                 continue;
             }
             if wait >= deadline.remaining() {
-                return Err(Refused::Closed(wait));
+                return Err(AdmissionError::RateLimited(wait));
             }
             tokio::time::sleep(wait + jitter(self.jitter)).await;
         }
     }
 
-    /// Closes the gate if an answer asks for it; gives the wait.
+    /// Blocks the bucket if the response requires it.
     pub(crate) async fn observe(
         &self,
-        who: Fingerprint,
+        fingerprint: Fingerprint,
         route: &'static str,
-        headers: &RateHeaders,
-        too_many: bool,
+        headers: &RateLimitHeaders,
+        is_limited: bool,
     ) {
-        if headers.name.is_none() && headers.remaining != Some(0) && !too_many {
+        if headers.name.is_none() && headers.remaining != Some(0) && !is_limited {
             return;
         }
-        let principal = self.principal(who).await;
-        let mut gates = principal.lock();
+        let limits = self.limits(fingerprint).await;
+        let mut buckets = limits.lock();
         if let Some(name) = &headers.name {
-            gates.buckets.insert(route, name.clone());
+            buckets.names.insert(route, name.clone());
         }
-        if (too_many || headers.remaining == Some(0))
+        if (is_limited || headers.remaining == Some(0))
             && let Some(reset) = headers.reset
         {
-            let bucket = gates.bucket(route).to_owned();
+            let bucket = buckets.name(route).to_owned();
             let until = Instant::now() + reset;
-            gates
-                .closed_until
+            buckets
+                .blocked_until
                 .retain(|_, until| *until > Instant::now());
-            let gate = gates.closed_until.entry(bucket).or_insert(until);
-            *gate = until.max(*gate);
+            let blocked_until = buckets.blocked_until.entry(bucket).or_insert(until);
+            *blocked_until = until.max(*blocked_until);
         }
     }
 }
 
-impl Principal {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Gates> {
-        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+impl CredentialLimits {
+    fn lock(&self) -> std::sync::MutexGuard<'_, RateLimitBuckets> {
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait(&self, route: &'static str) -> Duration {
-        let gates = self.lock();
-        gates
-            .closed_until
-            .get(gates.bucket(route))
+    fn blocked_for(&self, route: &'static str) -> Duration {
+        let buckets = self.lock();
+        buckets
+            .blocked_until
+            .get(buckets.name(route))
             .map_or(Duration::ZERO, |until| {
                 until.saturating_duration_since(Instant::now())
             })
@@ -153,13 +153,13 @@ mod tests {
     use super::super::credential::{Credential, FingerprintKey};
     use super::*;
 
-    fn who(upstream: &str) -> Fingerprint {
+    fn fingerprint(upstream: &str) -> Fingerprint {
         thread_local!(static KEY: FingerprintKey = FingerprintKey::random());
-        KEY.with(|key| key.of(&Credential::None, upstream))
+        KEY.with(|key| key.fingerprint(&Credential::None, upstream))
     }
 
-    fn headers(name: &str, remaining: u64, reset: u64) -> RateHeaders {
-        RateHeaders {
+    fn headers(name: &str, remaining: u64, reset: u64) -> RateLimitHeaders {
+        RateLimitHeaders {
             name: Some(name.into()),
             remaining: Some(remaining),
             reset: Some(Duration::from_secs(reset)),
@@ -171,39 +171,62 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_closed_gate_holds_every_route_of_its_bucket_and_nobody_else() {
+    async fn blocks_every_route_of_bucket_and_no_other_caller() {
         let limiter = Limiter::new(4, Duration::ZERO);
         limiter
-            .observe(who("a"), "/one", &headers("spans", 5, 60), false)
+            .observe(fingerprint("a"), "/one", &headers("spans", 5, 60), false)
             .await;
         limiter
-            .observe(who("a"), "/two", &headers("spans", 0, 60), false)
+            .observe(fingerprint("a"), "/two", &headers("spans", 0, 60), false)
             .await;
-        let refused = limiter.enter(who("a"), "/one", &deadline(50)).await;
+        let error = limiter
+            .acquire(fingerprint("a"), "/one", &deadline(50))
+            .await;
         assert_eq!(
-            refused.err(),
-            Some(Refused::Closed(Duration::from_secs(60)))
+            error.err(),
+            Some(AdmissionError::RateLimited(Duration::from_secs(60)))
         );
         assert!(
             limiter
-                .enter(who("a"), "/three", &deadline(50))
+                .acquire(fingerprint("a"), "/three", &deadline(50))
                 .await
                 .is_ok()
         );
-        assert!(limiter.enter(who("b"), "/one", &deadline(50)).await.is_ok());
+        assert!(
+            limiter
+                .acquire(fingerprint("b"), "/one", &deadline(50))
+                .await
+                .is_ok()
+        );
         let start = Instant::now();
-        assert!(limiter.enter(who("a"), "/two", &deadline(90)).await.is_ok());
+        assert!(
+            limiter
+                .acquire(fingerprint("a"), "/two", &deadline(90))
+                .await
+                .is_ok()
+        );
         assert_eq!(start.elapsed().as_secs(), 60);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_so_many_requests_run_at_a_time() {
+    async fn limits_concurrent_requests() {
         let limiter = Limiter::new(2, Duration::ZERO);
-        let first = limiter.enter(who("a"), "/x", &deadline(5)).await.unwrap();
-        let _second = limiter.enter(who("a"), "/y", &deadline(5)).await.unwrap();
-        let third = limiter.enter(who("a"), "/x", &deadline(5)).await;
-        assert_eq!(third.err(), Some(Refused::OutOfTime));
+        let first = limiter
+            .acquire(fingerprint("a"), "/x", &deadline(5))
+            .await
+            .unwrap();
+        let _second = limiter
+            .acquire(fingerprint("a"), "/y", &deadline(5))
+            .await
+            .unwrap();
+        let third = limiter.acquire(fingerprint("a"), "/x", &deadline(5)).await;
+        assert_eq!(third.err(), Some(AdmissionError::OutOfTime));
         drop(first);
-        assert!(limiter.enter(who("a"), "/x", &deadline(5)).await.is_ok());
+        assert!(
+            limiter
+                .acquire(fingerprint("a"), "/x", &deadline(5))
+                .await
+                .is_ok()
+        );
     }
 }

@@ -1,24 +1,24 @@
-//! Signing in at Datadog: OAuth for a program on somebody's machine.
+//! Sign-in at Datadog: OAuth for a program on a person's machine.
 //!
-//! The program registers itself as a public client, opens the browser on Datadog's consent page,
-//! takes the answer on a loopback port, exchanges the code, and keeps the tokens. Steps in files:
+//! The program registers as a public client, opens Datadog's consent page in the browser, receives
+//! the response on a loopback port, exchanges the code and stores the tokens:
 //!
-//! - `place`: which hosts take part, and which hosts an answer may name.
+//! - [`LoginTarget`]: the hosts of a sign-in, and the hosts that a response may name.
 //! - `register`: dynamic client registration.
-//! - [`AuthorizationRequest`], [`AuthorizationResponse`], [`ClientRegistration::redeem`]: the address for the
-//!   browser, what it brings back, and the exchange of the code.
-//! - [`PendingSignIn`]: one sign-in of a person at a terminal, through all of them.
-//! - `callback`: the loopback listener.
+//! - [`AuthorizationRequest`], [`AuthorizationResponse`], [`ClientRegistration::redeem`]: the URL for
+//!   the browser, the query that it returns, and the exchange of the code.
+//! - [`PendingSignIn`]: one sign-in from a terminal, through all of these steps.
+//! - [`CallbackListener`]: the loopback listener.
 //! - `token`: code exchange, refresh and revocation.
-//! - [`renew`]: new tokens in time.
-//! - [`LoginStore`]: where tokens are kept, named by profile.
-//! - [`StoredLogin`]: a kept login that renews itself, in one process and between processes.
+//! - [`renew_login`]: the renewal of a stored login, over any [`RenewalStore`].
+//! - [`LoginStore`]: the file of logins, by profile name.
+//! - [`StoredLogin`]: a login of that file that renews itself.
 //!
-//! A server whose users sign in at Datadog (`authz::oauth`) takes the same steps between two requests
-//! of a browser, without [`PendingSignIn`] and with a store of its own.
+//! The authorization server (`llmobs-authz`) runs the same steps between two requests of a browser,
+//! without [`PendingSignIn`] and with a store of its own.
 //!
-//! What comes from the browser is hostile until its `state` is right, and stays unproven after:
-//! an answer can only name hosts that `place` knows, or it would send the code to a stranger.
+//! A response is untrusted until its `state` matches, and its contents are untrusted after that: it
+//! may name only hosts that [`LoginTarget`] accepts, so that the code goes to no other host.
 
 mod authorization;
 mod callback;
@@ -28,6 +28,7 @@ mod renewal;
 mod response;
 mod sign_in;
 mod store;
+mod store_error;
 mod stored;
 mod target;
 mod token;
@@ -38,10 +39,11 @@ mod tests;
 pub use authorization::{AuthorizationRequest, ClientRegistration, CompletedSignIn};
 pub use callback::{CALLBACK_PORTS, CallbackListener};
 pub use error::LoginError;
-pub use renewal::{RenewalError, renew};
+pub use renewal::{Claimed, LoadResult, RenewalFailure, RenewalOutcome, RenewalStore, renew_login};
 pub use response::{AuthorizationResponse, VerifiedResponse};
 pub use sign_in::{PendingSignIn, SignInRequest};
-pub use store::{Login, LoginStore, LoginStoreError, LoginSummary, TokenStorage};
+pub use store::{Login, LoginStore, LoginSummary, TokenStorage};
+pub use store_error::LoginStoreError;
 pub use stored::{LoginState, StoredLogin};
 pub use target::LoginTarget;
 pub use token::revoke;
@@ -50,13 +52,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::transport::ResponseLimits;
 
-/// The name that this program registers under.
+/// The client name in registrations of this program.
 pub const CLIENT_NAME: &str = "llmobs-mcp";
 
-/// What is asked for when nobody says otherwise.
+/// The scopes that a sign-in requests by default.
 pub const DEFAULT_SCOPES: [&str; 2] = ["llm_observability_read", "llm_observability_write"];
 
-/// Bounds of every request of a sign-in: its answers are small.
+/// Limits of every response of a sign-in.
 const RESPONSE_LIMITS: ResponseLimits = ResponseLimits {
     timeout: Duration::from_secs(20),
     max_body_bytes: 256 * 1024,

@@ -1,75 +1,89 @@
-//! When a request is sent again, and when never.
+//! When a request is sent again.
 //!
-//! The class stands at each operation's definition; the HTTP method decides nothing, because
-//! Datadog searches by POST. A write is never repeated unless the first attempt surely did not
-//! execute: an idempotent one would do no harm, but only its caller knows what else has happened
-//! since, so there the error merely says that sending it again is safe.
+//! Each operation declares its class. The HTTP method decides nothing, because Datadog searches by
+//! POST. A write is repeated only if the first attempt certainly was not executed. Repeating an
+//! idempotent write would be harmless in itself, but only its caller knows what has changed since, so
+//! the error merely says that sending it again is safe.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode, header};
 use rand::Rng;
 
 use super::settings::HubSettings;
 use super::transport::TransportError;
 
-/// What repeating an operation would do.
+/// What repeating an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OperationClass {
     /// It changes nothing.
     Read,
-    /// It changes something, and twice is the same as once.
+    /// It has the same effect once or twice.
     Idempotent,
-    /// Twice is not the same as once.
+    /// It has another effect if executed twice.
     NonIdempotent,
 }
 
 /// How an attempt failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Failure<'a> {
+#[derive(Debug)]
+pub(crate) enum AttemptFailure {
     /// An error status.
-    Status(StatusCode),
-    /// No answer.
-    Transport(&'a TransportError),
+    Status(Response<Bytes>),
+    /// No response.
+    Transport(TransportError),
 }
 
-/// What a failed attempt means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It may be sent again.
-    Again,
-    /// It failed, and sending it again would not help or is not allowed.
-    Failed,
-    /// It may have been executed.
-    Unknown,
-}
-
-impl OperationClass {
-    /// Judges a failed attempt.
-    pub(crate) fn judge(self, failure: Failure<'_>) -> Verdict {
-        let read = self == Self::Read;
-        match failure {
-            Failure::Status(StatusCode::TOO_MANY_REQUESTS) => Verdict::Again,
-            Failure::Status(status) => match status.as_u16() {
-                408 | 500 | 502 | 503 | 504 if read => Verdict::Again,
-                // "Too early": the server declined to execute it.
-                425 if read => Verdict::Again,
-                408 | 500..=599 if !read => Verdict::Unknown,
-                _ => Verdict::Failed,
-            },
-            Failure::Transport(error) if read || error.surely_not_executed() => {
-                if error.is_transient() {
-                    Verdict::Again
-                } else {
-                    Verdict::Failed
-                }
-            }
-            Failure::Transport(_) => Verdict::Unknown,
+impl AttemptFailure {
+    pub(crate) fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Status(response) => Some(response.status()),
+            Self::Transport(_) => None,
         }
     }
 }
 
-/// A random wait before attempt `attempt + 1`: full jitter under an exponential ceiling.
+/// What to do after a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailureAction {
+    /// Send it again.
+    Retry,
+    /// Return the error: another attempt would not help.
+    Fail,
+    /// Return an error that says that the operation may have been executed.
+    OutcomeUnknown,
+}
+
+impl OperationClass {
+    /// What to do after a failed attempt of an operation of this class.
+    pub(crate) fn action_after(self, failure: &AttemptFailure) -> FailureAction {
+        match failure {
+            AttemptFailure::Status(response) => self.action_after_status(response.status()),
+            AttemptFailure::Transport(error) => {
+                if self != Self::Read && !error.surely_not_executed() {
+                    FailureAction::OutcomeUnknown
+                } else if error.is_transient() {
+                    FailureAction::Retry
+                } else {
+                    FailureAction::Fail
+                }
+            }
+        }
+    }
+
+    fn action_after_status(self, status: StatusCode) -> FailureAction {
+        let is_read = self == Self::Read;
+        match status.as_u16() {
+            429 => FailureAction::Retry,
+            // 425 means that the server declined to execute the request.
+            408 | 425 | 500 | 502 | 503 | 504 if is_read => FailureAction::Retry,
+            408 | 500..=599 if !is_read => FailureAction::OutcomeUnknown,
+            _ => FailureAction::Fail,
+        }
+    }
+}
+
+/// The random wait after attempt `attempt`: full jitter under an exponential ceiling.
 pub(crate) fn backoff(settings: &HubSettings, attempt: u32) -> Duration {
     let doubled = settings
         .backoff_base
@@ -77,35 +91,35 @@ pub(crate) fn backoff(settings: &HubSettings, attempt: u32) -> Duration {
     jitter(doubled.min(settings.backoff_cap))
 }
 
-/// A random time from nothing to `most`.
-pub(crate) fn jitter(most: Duration) -> Duration {
-    most.mul_f64(rand::rng().random_range(0.0..=1.0))
+/// A random duration between zero and `max`.
+pub(crate) fn jitter(max: Duration) -> Duration {
+    max.mul_f64(rand::rng().random_range(0.0..=1.0))
 }
 
-/// What an answer says of the rate limit.
+/// The rate limit headers of a response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct RateHeaders {
-    /// The bucket that the request counted for.
+pub(crate) struct RateLimitHeaders {
+    /// The name of the rate limit bucket.
     pub(crate) name: Option<String>,
-    /// Requests left in it.
+    /// The remaining requests of the bucket.
     pub(crate) remaining: Option<u64>,
-    /// Time until it is full again.
+    /// The time until the bucket is refilled.
     pub(crate) reset: Option<Duration>,
 }
 
-/// The longest wait that is believed: a wrong header must not shut the gate for days.
-const LONGEST_RESET: Duration = Duration::from_secs(3_600);
+/// Longer waits are reduced to this, so that a wrong header cannot block a bucket for days.
+const MAX_RESET: Duration = Duration::from_secs(3_600);
 
-impl RateHeaders {
+impl RateLimitHeaders {
     /// Reads `X-RateLimit-Name`, `-Remaining`, `-Reset` and `Retry-After` (seconds or a date).
     pub(crate) fn read(headers: &HeaderMap, now: SystemTime) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let reset = text("x-ratelimit-reset").and_then(|text| seconds(text, now));
         let retry_after = text(header::RETRY_AFTER.as_str()).and_then(|text| {
             seconds(text, now).or_else(|| {
-                // The server's own clock, where it tells it, so that skew does not matter.
+                // Uses the server's clock if the response has a date, so that skew does not matter.
                 let then = http_date(text)?;
-                let now = text_date(headers).or_else(|| epoch_seconds(now))?;
+                let now = response_date(headers).or_else(|| epoch_seconds(now))?;
                 Some(Duration::from_secs(
                     u64::try_from(then.saturating_sub(now)).unwrap_or_default(),
                 ))
@@ -114,12 +128,12 @@ impl RateHeaders {
         Self {
             name: text("x-ratelimit-name").map(|name| name.chars().take(100).collect()),
             remaining: text("x-ratelimit-remaining").and_then(|text| text.trim().parse().ok()),
-            reset: reset.max(retry_after).map(|wait| wait.min(LONGEST_RESET)),
+            reset: reset.max(retry_after).map(|wait| wait.min(MAX_RESET)),
         }
     }
 }
 
-/// Seconds, whole or with decimals; a number as large as a date is one (epoch seconds).
+/// Parses seconds, whole or fractional. A number as large as a date is epoch seconds.
 fn seconds(text: &str, now: SystemTime) -> Option<Duration> {
     let number: f64 = text
         .trim()
@@ -131,7 +145,7 @@ fn seconds(text: &str, now: SystemTime) -> Option<Duration> {
     Duration::try_from_secs_f64(wait.max(0.0)).ok()
 }
 
-fn text_date(headers: &HeaderMap) -> Option<i64> {
+fn response_date(headers: &HeaderMap) -> Option<i64> {
     http_date(headers.get(header::DATE)?.to_str().ok()?)
 }
 
@@ -155,12 +169,12 @@ mod tests {
 
     const NOW: u64 = 1_790_000_000;
 
-    fn read(pairs: &[(&'static str, &str)]) -> RateHeaders {
+    fn read(pairs: &[(&'static str, &str)]) -> RateLimitHeaders {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.insert(*name, value.parse().unwrap());
         }
-        RateHeaders::read(&headers, UNIX_EPOCH + Duration::from_secs(NOW))
+        RateLimitHeaders::read(&headers, UNIX_EPOCH + Duration::from_secs(NOW))
     }
 
     #[rstest]
@@ -175,7 +189,7 @@ mod tests {
     #[case(&[("retry-after", "-3")], Some(0))]
     #[case(&[("retry-after", "soon"), ("x-ratelimit-reset", "NaN")], None)]
     #[case(&[("retry-after", "99999999")], Some(3_600_000))]
-    fn every_form_of_a_rate_limit_is_read(
+    fn reads_every_format_of_reset(
         #[case] headers: &[(&'static str, &str)],
         #[case] millis: Option<u64>,
     ) {
@@ -183,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bucket_and_what_is_left_are_read() {
+    fn reads_bucket_and_remaining_requests() {
         let headers = read(&[
             ("x-ratelimit-name", "llm_spans"),
             ("x-ratelimit-remaining", "0"),
@@ -193,33 +207,40 @@ mod tests {
     }
 
     #[test]
-    fn a_write_is_repeated_only_if_it_surely_did_not_execute() {
+    fn retries_write_only_if_surely_not_executed() {
         use OperationClass::{Idempotent, NonIdempotent, Read};
-        let timeout = TransportError::Timeout(Duration::from_secs(1));
-        let refused = TransportError::Connect("refused".into());
-        let status = |code| Failure::Status(StatusCode::from_u16(code).unwrap());
+        let status = |code: u16| {
+            let mut response = Response::new(Bytes::new());
+            *response.status_mut() = StatusCode::from_u16(code).unwrap();
+            AttemptFailure::Status(response)
+        };
+        let timeout = AttemptFailure::Transport(TransportError::Timeout(Duration::from_secs(1)));
+        let refused = AttemptFailure::Transport(TransportError::Connect("refused".into()));
         for class in [Idempotent, NonIdempotent] {
-            assert_eq!(class.judge(status(500)), Verdict::Unknown);
-            assert_eq!(class.judge(status(503)), Verdict::Unknown);
-            assert_eq!(class.judge(status(408)), Verdict::Unknown);
-            assert_eq!(class.judge(status(429)), Verdict::Again);
-            assert_eq!(class.judge(status(404)), Verdict::Failed);
-            assert_eq!(class.judge(Failure::Transport(&timeout)), Verdict::Unknown);
-            assert_eq!(class.judge(Failure::Transport(&refused)), Verdict::Again);
+            for code in [408, 500, 503] {
+                let action = class.action_after(&status(code));
+                assert_eq!(action, FailureAction::OutcomeUnknown, "{code}");
+            }
+            assert_eq!(class.action_after(&status(429)), FailureAction::Retry);
+            assert_eq!(class.action_after(&status(404)), FailureAction::Fail);
+            assert_eq!(class.action_after(&timeout), FailureAction::OutcomeUnknown);
+            assert_eq!(class.action_after(&refused), FailureAction::Retry);
         }
         for code in [408, 425, 429, 500, 502, 503, 504] {
-            assert_eq!(Read.judge(status(code)), Verdict::Again, "{code}");
+            let action = Read.action_after(&status(code));
+            assert_eq!(action, FailureAction::Retry, "{code}");
         }
         for code in [302, 400, 401, 403, 404, 409, 413, 422, 501] {
-            assert_eq!(Read.judge(status(code)), Verdict::Failed, "{code}");
+            let action = Read.action_after(&status(code));
+            assert_eq!(action, FailureAction::Fail, "{code}");
         }
-        assert_eq!(Read.judge(Failure::Transport(&timeout)), Verdict::Again);
-        let large = TransportError::BodyTooLarge { limit: 1 };
-        assert_eq!(Read.judge(Failure::Transport(&large)), Verdict::Failed);
+        assert_eq!(Read.action_after(&timeout), FailureAction::Retry);
+        let large = AttemptFailure::Transport(TransportError::BodyTooLarge { limit: 1 });
+        assert_eq!(Read.action_after(&large), FailureAction::Fail);
     }
 
     #[test]
-    fn the_wait_stays_under_a_ceiling_that_doubles() {
+    fn backoff_stays_below_doubling_ceiling() {
         let settings = HubSettings::default();
         for (attempt, ceiling) in [(1, 500), (2, 1_000), (3, 2_000), (9, 8_000), (80, 8_000)] {
             for _ in 0..50 {

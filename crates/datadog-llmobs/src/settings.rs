@@ -1,64 +1,66 @@
-//! The client's numbers: times, sizes, counts. One place, so that tests can be fast and a reader
-//! sees them together.
+//! The times, sizes and counts of the client, in one place so that tests can change them.
 
 use std::time::Duration;
 
-/// Settings of a [`Hub`](super::Hub). The defaults suit a Datadog site.
+/// Settings of a [`Hub`](super::Hub). The defaults are for a Datadog site.
 #[derive(Debug, Clone)]
 pub struct HubSettings {
-    /// Attempts per request, the first one included. Default: 3.
+    /// The maximum number of attempts per request. Default: 3.
     pub attempts: u32,
-    /// Longest wait after the first failed attempt; doubled for each further one. Default: 500 ms.
+    /// The maximum wait after the first failed attempt, doubled after each further one. Default: 500 ms.
     pub backoff_base: Duration,
-    /// Longest wait between attempts. Default: 8 s.
+    /// The maximum wait between attempts. Default: 8 s.
     pub backoff_cap: Duration,
-    /// Random extra wait after a 429, so that waiting calls do not start together. Default: 1 s.
+    /// The maximum of an additional random wait after a 429, so that waiting calls do not start
+    /// together. Default: 1 s.
     pub rate_jitter: Duration,
-    /// Time of one attempt. Default: 30 s.
+    /// The timeout of one attempt. Default: 30 s.
     pub attempt_timeout: Duration,
-    /// Time of a whole tool call. Default: 50 s, below the 60 s after which MCP clients give up.
+    /// The deadline of a tool call. Default: 50 s, below the 60 s after which MCP clients give up.
     pub call_deadline: Duration,
-    /// Time that filling a gap in a complete answer may take. Default: 10 s.
+    /// The timeout of filling a gap. Default: 10 s.
     pub gap_timeout: Duration,
-    /// Requests of one credential in flight at a time. Default: 4.
+    /// The maximum number of concurrent requests per credential. Default: 4.
     pub concurrency: usize,
-    /// Size of one decompressed answer, in bytes. Default: 64 MiB.
+    /// The maximum size of one decompressed response, in bytes. Default: 64 MiB.
     pub max_body_bytes: usize,
-    /// Spans asked for per page of a trace's structure. Default: 5,000, the API's maximum.
+    /// Spans per page of the structure of a trace. Default: 5,000, the maximum of the API.
     pub structure_page: usize,
-    /// Spans asked for per page of a trace's contents. Default: 1,000.
+    /// Spans per page of the contents of a trace. Default: 1,000.
     pub content_page: usize,
-    /// Largest page of a search. Default: 500.
+    /// The maximum number of spans per page of a search. Default: 500.
     pub search_page: usize,
-    /// Spans read for one aggregation before it counts as a sample. Default: 20,000.
+    /// The maximum number of spans read for one aggregation. Default: 20,000.
     pub aggregate_rows: usize,
-    /// Pages read for one trace. Default: 200.
+    /// The maximum number of pages read for one trace or experiment. Default: 200.
     pub max_pages: usize,
-    /// Bytes read for one trace's structure, or one reading of its contents. Default: 256 MiB.
+    /// The maximum size of all pages of one trace or experiment, in bytes. Default: 256 MiB.
     pub max_trace_bytes: usize,
-    /// How far back a trace is looked for when its id is given. Default: 90 days.
+    /// How far back a trace is searched by its id. Default: 90 days.
     pub lookback: Duration,
-    /// Life of a trace's structure (with its evaluations). Default: 20 s.
+    /// The lifetime of the cached structure of a trace, with its evaluations. Default: 20 s.
     pub structure_life: Duration,
-    /// Life of the contents of a young trace. Default: 20 s.
+    /// The lifetime of the cached contents of a young trace. Default: 20 s.
     pub young_content_life: Duration,
-    /// Life of the contents of an older trace. Default: 10 min.
+    /// The lifetime of the cached contents of an older trace. Default: 10 min.
     pub content_life: Duration,
-    /// Until when a trace is young, after its last span ended. Default: 5 min.
+    /// How long a trace is young after its last span ended. Default: 5 min.
     pub young_age: Duration,
-    /// Bytes of all cached traces, estimated by the size of the answers. Default: 256 MiB.
+    /// The maximum size of all cached traces in bytes, by the size of the responses. Default: 256 MiB.
     pub cache_bytes: u64,
-    /// Spans asked for per page of an experiment's events. Default: 5,000, the API's maximum.
+    /// Spans per page of the events of an experiment. Default: 5,000, the maximum of the API.
     pub experiment_page: usize,
-    /// Life of an experiment's events: metrics come after it is completed. Default: 30 s.
+    /// The lifetime of the cached events of an experiment. It is short because metrics are added after
+    /// an experiment is completed. Default: 30 s.
     pub experiment_life: Duration,
-    /// Bytes of all cached experiments, estimated by the size of the answers. Default: 128 MiB.
+    /// The maximum size of all cached experiments in bytes, by the size of the responses. Default:
+    /// 128 MiB.
     pub experiment_cache_bytes: u64,
-    /// How long a refused private endpoint is not asked again. Default: 1 min.
+    /// How long a private endpoint that rejected a credential is not called again. Default: 1 min.
     pub refusal_life: Duration,
-    /// Traces up to this many spans are read whole when contents are needed. Default: 64.
+    /// The maximum number of spans of a trace whose contents are read all at once. Default: 64.
     pub small_trace: usize,
-    /// Span ids named in one query. Default: 200.
+    /// The maximum number of span ids in one query. Default: 200.
     pub ids_per_query: usize,
 }
 

@@ -1,7 +1,7 @@
-//! Datadog's sites, and what the client talks to.
+//! Datadog's sites, and the upstream of a client.
 //!
-//! Credentials go only to hosts of this table or to a base that a flag named (design invariant 5),
-//! so the table is an allow-list: an unknown site is an error, never a host name to try.
+//! Invariant: credentials are sent only to hosts of the site table or to the URL of `--api-url`. The
+//! table is an allow-list: an unknown site is an error and never used as a host name.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,54 +11,54 @@ use url::{Host, Url};
 
 use super::text;
 
-/// One row of the site table.
+/// An entry of the site table.
 #[derive(Debug, PartialEq, Eq)]
-struct Row {
+struct SiteEntry {
     domain: &'static str,
     api: &'static str,
     app: &'static str,
     aliases: &'static [&'static str],
 }
 
-/// The sites that offer LLM Observability. The regional sites have no `app.` host.
-const SITES: [Row; 7] = [
-    Row {
+/// The sites that offer LLM Observability. Regional sites have no `app.` host.
+const SITES: [SiteEntry; 7] = [
+    SiteEntry {
         domain: "datadoghq.com",
         api: "https://api.datadoghq.com",
         app: "https://app.datadoghq.com",
         aliases: &["us1", "us"],
     },
-    Row {
+    SiteEntry {
         domain: "us3.datadoghq.com",
         api: "https://api.us3.datadoghq.com",
         app: "https://us3.datadoghq.com",
         aliases: &["us3"],
     },
-    Row {
+    SiteEntry {
         domain: "us5.datadoghq.com",
         api: "https://api.us5.datadoghq.com",
         app: "https://us5.datadoghq.com",
         aliases: &["us5"],
     },
-    Row {
+    SiteEntry {
         domain: "datadoghq.eu",
         api: "https://api.datadoghq.eu",
         app: "https://app.datadoghq.eu",
         aliases: &["eu", "eu1"],
     },
-    Row {
+    SiteEntry {
         domain: "ap1.datadoghq.com",
         api: "https://api.ap1.datadoghq.com",
         app: "https://ap1.datadoghq.com",
         aliases: &["ap1"],
     },
-    Row {
+    SiteEntry {
         domain: "ap2.datadoghq.com",
         api: "https://api.ap2.datadoghq.com",
         app: "https://ap2.datadoghq.com",
         aliases: &["ap2"],
     },
-    Row {
+    SiteEntry {
         domain: "uk1.datadoghq.com",
         api: "https://api.uk1.datadoghq.com",
         app: "https://uk1.datadoghq.com",
@@ -72,27 +72,27 @@ const GOVERNMENT_ALIASES: [&str; 7] = [
 
 /// A Datadog site that offers LLM Observability.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Site(&'static Row);
+pub struct Site(&'static SiteEntry);
 
-/// Why a text names no usable site.
+/// Why a text is not a supported site.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SiteError {
     /// A government site.
     #[error(
-        "Datadog does not offer LLM Observability on its government sites ({0}); use a commercial site such as datadoghq.com, or `--local` for the backend on this machine"
+        "Datadog does not offer LLM Observability on its government sites ({0}); use a commercial site such as datadoghq.com, or `--local` for the local backend"
     )]
     Government(String),
-    /// An organisation's own host below a site.
+    /// The subdomain of an organisation.
     #[error(
-        "`{host}` looks like an organisation's own address; give the regional site instead: DD_SITE={site}"
+        "`{host}` looks like the subdomain of an organisation; use the site instead: DD_SITE={site}"
     )]
     Organisation {
-        /// What was given.
+        /// The given host.
         host: String,
-        /// The site it lies below.
+        /// The site that it belongs to.
         site: &'static str,
     },
-    /// Anything else.
+    /// Any other text.
     #[error(
         "`{0}` is not a Datadog site; use one of datadoghq.com, us3.datadoghq.com, us5.datadoghq.com, datadoghq.eu, ap1.datadoghq.com, ap2.datadoghq.com, uk1.datadoghq.com, for example DD_SITE=datadoghq.eu, or `local`"
     )]
@@ -100,11 +100,11 @@ pub enum SiteError {
 }
 
 impl Site {
-    /// Reads a site as people write it: the domain, an alias (`us1`, `eu`), or the address of its
-    /// web page, API or MCP host, in any case.
+    /// Parses a site leniently: its domain, an alias (`us1`, `eu`), or the address of its web page,
+    /// API or MCP host, in upper or lower case.
     ///
     /// # Errors
-    /// Government sites, an organisation's own host, and anything that is not in the table.
+    /// Government sites, subdomains of organisations, and everything else that is not in the table.
     pub fn parse(text: &str) -> Result<Self, SiteError> {
         let lower = text.trim().to_ascii_lowercase();
         let mut host = lower.as_str();
@@ -125,20 +125,20 @@ impl Site {
         {
             return Err(SiteError::Government(text::excerpt(host, 60)));
         }
-        if let Some(row) = SITES
+        if let Some(entry) = SITES
             .iter()
-            .find(|row| row.domain == host || row.aliases.contains(&host))
+            .find(|entry| entry.domain == host || entry.aliases.contains(&host))
         {
-            return Ok(Site(row));
+            return Ok(Site(entry));
         }
-        let below = SITES
+        let parent = SITES
             .iter()
-            .filter(|row| host.ends_with(&format!(".{}", row.domain)))
-            .max_by_key(|row| row.domain.len());
-        Err(match below {
-            Some(row) => SiteError::Organisation {
+            .filter(|entry| host.ends_with(&format!(".{}", entry.domain)))
+            .max_by_key(|entry| entry.domain.len());
+        Err(match parent {
+            Some(entry) => SiteError::Organisation {
                 host: text::excerpt(host, 60),
-                site: row.domain,
+                site: entry.domain,
             },
             None => SiteError::Unknown(text::excerpt(text, 60)),
         })
@@ -154,12 +154,12 @@ impl Site {
         self.0.domain
     }
 
-    /// Where the API answers, without a trailing slash.
+    /// The base URL of the API, without a trailing slash.
     pub fn api_base(self) -> &'static str {
         self.0.api
     }
 
-    /// Where the web pages are, without a trailing slash.
+    /// The base URL of the web pages, without a trailing slash.
     pub fn app_base(self) -> &'static str {
         self.0.app
     }
@@ -185,18 +185,18 @@ impl std::str::FromStr for Site {
     }
 }
 
-/// What the client talks to.
+/// Where a client reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upstream {
-    /// The embedded backend of this machine.
+    /// The local backend in this process.
     Local,
     /// A Datadog site.
     Site(Site),
-    /// A base named by `--api-url`.
+    /// The base URL of `--api-url`.
     Url(Url),
 }
 
-/// Why `--api-url` was refused.
+/// Why the value of `--api-url` is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ApiUrlError {
     /// Not a URL.
@@ -204,27 +204,28 @@ pub enum ApiUrlError {
         "--api-url needs an absolute URL, for example --api-url https://api.datadoghq.eu or --api-url http://127.0.0.1:8126"
     )]
     NotAUrl,
-    /// Plain HTTP beyond this machine.
+    /// Plain HTTP to another machine.
     #[error(
-        "--api-url takes http only on this machine (127.0.0.1, [::1], localhost), because credentials would travel in clear; use https"
+        "--api-url accepts http only for this machine (127.0.0.1, [::1], localhost), because credentials would be sent unencrypted; use https, for example --api-url https://api.datadoghq.eu"
     )]
     Insecure,
     /// Neither http nor https.
-    #[error("--api-url takes https, or http on this machine")]
-    Scheme,
-    /// User name, query or fragment.
     #[error(
-        "--api-url takes a base only: no user name, no query and no fragment, for example --api-url https://proxy.example.com/datadog"
+        "--api-url accepts https, or http for this machine, for example --api-url https://api.datadoghq.eu"
+    )]
+    Scheme,
+    /// A URL with a user name, query or fragment.
+    #[error(
+        "--api-url accepts a base URL without user name, query and fragment, for example --api-url https://proxy.example.com/datadog"
     )]
     NotABase,
 }
 
 impl Upstream {
-    /// Reads the value of `--api-url`: https anywhere, http on loopback only. A path is kept as a
-    /// prefix.
+    /// Parses the value of `--api-url`: https, or http for this machine. A path is kept as a prefix.
     ///
     /// # Errors
-    /// Anything else, without echoing what was given: it might hold a secret.
+    /// Any other value. The error does not repeat it, because it may contain a secret.
     pub fn from_api_url(text: &str) -> Result<Self, ApiUrlError> {
         let url = Url::parse(text.trim()).map_err(|_| ApiUrlError::NotAUrl)?;
         match url.scheme() {
@@ -244,9 +245,9 @@ impl Upstream {
         Ok(Upstream::Url(url))
     }
 
-    /// The base of every request, without a trailing slash. For [`Upstream::Local`] it is the
-    /// address that a router in this process accepts; a program that reaches an owner over HTTP
-    /// uses [`Upstream::Url`].
+    /// The base URL of every request, without a trailing slash. For [`Upstream::Local`] it is the
+    /// address that a router in this process accepts; a program that reaches the owner over HTTP uses
+    /// [`Upstream::Url`].
     pub fn api_base(&self) -> Cow<'_, str> {
         match self {
             Upstream::Local => Cow::Borrowed("http://127.0.0.1:8126"),
@@ -255,7 +256,7 @@ impl Upstream {
         }
     }
 
-    /// Where the web pages of this upstream are; only a site has some.
+    /// The base URL of the web pages; only a site has one.
     pub fn app_base(&self) -> Option<&'static str> {
         match self {
             Upstream::Site(site) => Some(site.app_base()),
@@ -263,7 +264,7 @@ impl Upstream {
         }
     }
 
-    /// How messages call it: `datadoghq.eu`, `the local backend`, or the host of `--api-url`.
+    /// The name in messages: `datadoghq.eu`, `the local backend`, or the host of `--api-url`.
     pub fn name(&self) -> Cow<'_, str> {
         match self {
             Upstream::Local => Cow::Borrowed("the local backend"),
@@ -279,7 +280,7 @@ impl Upstream {
     }
 }
 
-/// Whether a URL's host is this machine.
+/// Whether the host of a URL is this machine.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -303,7 +304,7 @@ mod tests {
     #[case("eu", "datadoghq.eu")]
     #[case("https://us3.datadoghq.com/llm/traces?x=1", "us3.datadoghq.com")]
     #[case("uk1", "uk1.datadoghq.com")]
-    fn a_site_is_found_however_it_is_written(#[case] text: &str, #[case] domain: &str) {
+    fn parses_every_form_of_site(#[case] text: &str, #[case] domain: &str) {
         assert_eq!(Site::parse(text).unwrap().domain(), domain);
     }
 
@@ -313,14 +314,14 @@ mod tests {
     #[case("us2.ddog-gov.com")]
     #[case("us1-fed")]
     #[case("GOV")]
-    fn government_sites_are_refused_with_the_reason(#[case] text: &str) {
+    fn rejects_government_sites(#[case] text: &str) {
         let error = Site::parse(text).unwrap_err();
         assert!(matches!(error, SiteError::Government(_)), "{error:?}");
         assert!(error.to_string().contains("government"));
     }
 
     #[test]
-    fn an_unknown_host_is_an_error_and_never_a_host_to_try() {
+    fn rejects_unknown_hosts() {
         for text in [
             "",
             "datad0g.com",
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn an_api_url_is_https_or_this_machine() {
+    fn api_url_is_https_or_loopback() {
         let base = |text| Upstream::from_api_url(text).map(|u| u.api_base().into_owned());
         assert_eq!(base("http://127.0.0.1:9/").unwrap(), "http://127.0.0.1:9");
         assert_eq!(base("http://[::1]:9").unwrap(), "http://[::1]:9");

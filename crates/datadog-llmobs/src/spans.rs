@@ -1,17 +1,19 @@
-//! Spans: search, whole traces, contents, and the gaps of the documented API.
+//! Spans: search, traces, contents, aggregation, and the gaps of the documented API.
 //!
-//! Everything is read through the documented `POST /api/v2/llm-obs/v1/spans/events/search`. What
-//! it does not bring and a tool needs is asked for at the private endpoints behind the official
-//! tools, and if those refuse, the answer is given all the same with a [`Gap`] that says so.
+//! Spans are read through the documented `POST /api/v2/llm-obs/v1/spans/events/search`. Data that it
+//! does not return is requested from the private endpoints of the official tools. If those reject the
+//! request, the answer is returned with a [`Gap`].
 
 mod aggregate;
+mod content_size;
 mod contents;
 mod evaluation;
 mod gaps;
+mod pages;
 mod request;
 mod search;
 mod trace;
-pub(super) mod wire;
+mod wire;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,12 +21,11 @@ use std::sync::Arc;
 use http::Method;
 
 use super::call::{JSON_API, Operation};
+use super::loaded::Gap;
 use super::retry::OperationClass;
-use llmobs_core::analysis::tree::{NodeId, TraceTree};
-use llmobs_core::model::{Span, SpanId, TimeWindow, TraceId};
+use llmobs_core::model::{Span, SpanId, TimeWindow};
 use llmobs_core::query::combine::SpanFilters;
 
-pub(crate) use gaps::ErrorDetails;
 pub(super) use gaps::PrivateError;
 pub(crate) use gaps::{FIND_ERROR_SPANS, PRIVATE_SEARCH, SPAN_CONTENT};
 
@@ -37,95 +38,61 @@ pub(crate) static SEARCH: Operation = Operation {
     media: JSON_API,
 };
 
-/// A question for one page of spans.
+/// A search for one page of spans.
 #[derive(Debug, Clone)]
 pub struct SpanSearch {
-    /// The caller's query, in the span query language.
+    /// The query of the caller, in the span query language.
     pub query: Option<String>,
-    /// Structured filters; all of them hold, beside the query.
+    /// Structured filters, which apply in addition to the query.
     pub filters: SpanFilters,
-    /// The APM trace id, which is resolved to LLM Observability trace ids first.
+    /// An APM trace id, which is resolved to LLM Observability trace ids first.
     pub apm_trace_id: Option<String>,
-    /// The range of time, by span start.
+    /// The time window, by span start.
     pub window: TimeWindow,
-    /// Spans per page, 1 to 500.
+    /// The maximum number of spans, 1 to 500.
     pub limit: usize,
-    /// Where the last page ended, as that page gave it.
+    /// The page token of the previous page.
     pub cursor: Option<String>,
-    /// The newest first, or the oldest.
+    /// Whether the newest spans come first, or the oldest.
     pub newest_first: bool,
-    /// Whether inputs and outputs above 25 KB are wanted too.
+    /// Whether to include attachments: inputs and outputs above 25 KB.
     pub content: bool,
 }
 
 /// One page of spans.
 #[derive(Debug, Clone, Default)]
 pub struct SpanPage {
-    /// The spans, in the order asked for.
+    /// The spans, in the requested order.
     pub spans: Vec<Arc<Span>>,
-    /// Where to go on; `None` on the last page.
+    /// The token of the next page; `None` on the last page.
     pub next_cursor: Option<String>,
-    /// Whether the upstream ran out of time, or could not apply a filter: there may be more.
+    /// Whether spans may be missing, because the upstream timed out or a filter could not be
+    /// applied.
     pub partial: bool,
-    /// What the reader should know.
+    /// Notes for the reader.
     pub notes: Vec<String>,
 }
 
-/// Something that a complete answer would hold and this one does not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gap {
-    /// What is missing, for example `error messages and stacks`.
-    pub what: &'static str,
-    /// Why.
-    pub why: String,
-}
-
-impl std::fmt::Display for Gap {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} missing: {}", self.what, self.why)
-    }
-}
-
-/// The structure of a trace: all its spans with everything but large inputs and outputs.
-#[derive(Debug)]
-pub struct LoadedTrace {
-    /// The trace.
-    pub id: TraceId,
-    /// Its spans, linked once for all calls that read them; a span id may occur twice.
-    pub tree: TraceTree,
-    /// The spans whose content did not come whole, in order; of a span id that occurs twice the
-    /// first.
-    pub(crate) apart: Vec<NodeId>,
-    /// The range of time that was searched.
-    pub window: TimeWindow,
-    /// What the reader should know: that spans are missing, and why.
-    pub notes: Vec<String>,
-    /// Whether every span of the trace is here.
-    pub complete: bool,
-    /// Size of the answers it came in.
-    pub(crate) bytes: usize,
-}
-
-/// Which spans' contents are wanted.
+/// The spans whose contents are requested.
 #[derive(Debug, Clone, Copy)]
 pub enum SpanSelection<'a> {
-    /// Those of the whole trace.
+    /// All spans of the trace.
     All,
-    /// These; ids that the trace does not have are passed over.
+    /// The spans with these ids. Ids that the trace does not have are ignored.
     Spans(&'a [SpanId]),
 }
 
-/// The whole inputs and outputs of spans.
+/// The complete inputs and outputs of spans.
 #[derive(Debug, Clone, Default)]
 pub struct SpanContents {
-    /// By span id, the spans whose content had to be read apart from the structure.
+    /// By span id, the spans whose content was not complete in the structure.
     pub spans: HashMap<SpanId, Arc<Span>>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
 
 impl SpanContents {
-    /// A span of the structure with its content.
+    /// A span of the structure with its complete content.
     pub fn with_content<'a>(&'a self, structure: &'a Arc<Span>) -> &'a Arc<Span> {
         if self.spans.is_empty() {
             return structure;

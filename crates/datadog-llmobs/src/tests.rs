@@ -1,13 +1,13 @@
-//! Scenarios of the client against servers that behave, misbehave, and count.
+//! Tests of the client against servers that work, fail, and count requests.
 
 mod contents;
 mod evaluators;
-mod fake;
 mod faults;
 mod gaps;
 mod search;
 mod secrets;
 mod traces;
+mod upstream;
 mod wire;
 mod writes;
 
@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use super::*;
 
-/// A moment in September 2026, the "now" of these tests.
+/// The current time of these tests, in September 2026.
 const NOW_MS: i64 = 1_790_000_000_000;
 
-/// Defaults with waits that nobody notices.
+/// The default settings with short waits.
 fn fast() -> HubSettings {
     HubSettings {
         backoff_base: Duration::from_millis(1),
@@ -29,7 +29,7 @@ fn fast() -> HubSettings {
     }
 }
 
-/// A client over real HTTP to a server on this machine, with keys.
+/// A client with keys that sends over HTTP to a server on this machine.
 fn http_client(base: &str, settings: HubSettings) -> Client {
     let transport = HttpTransport::new(&HttpTransportOptions::default()).unwrap();
     let upstream = Upstream::from_api_url(base).unwrap();
@@ -40,7 +40,7 @@ fn keys() -> Credential {
     Credential::from_parts(Some("alpha-secret-key"), Some("beta-secret-key"), None).unwrap()
 }
 
-fn a_search() -> SpanSearch {
+fn search_request() -> SpanSearch {
     SpanSearch {
         query: None,
         filters: llmobs_core::query::combine::SpanFilters::default(),

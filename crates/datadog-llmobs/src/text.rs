@@ -1,10 +1,9 @@
-//! Text that others wrote, made fit to stand in a message: one line, no invisible characters,
-//! bounded.
+//! Untrusted text for messages: one line, without invisible characters, of bounded length.
 
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-/// Removes what could disturb a terminal or hide from a reader: control and format characters
-/// (bidirectional overrides, zero-width ones) become a space or nothing, runs of space shrink.
+/// Replaces control characters and runs of white space by one space, and removes format characters
+/// (bidirectional overrides, zero-width characters).
 pub(crate) fn clean(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len());
     for c in text.chars() {
@@ -23,23 +22,23 @@ pub(crate) fn clean(text: &str) -> String {
     cleaned
 }
 
-/// At most `bytes` bytes of a text, whole characters, with an ellipsis if some are gone.
-pub(crate) fn cut(text: &str, bytes: usize) -> String {
-    if text.len() <= bytes {
+/// Truncates a text to `max_bytes` bytes at a character boundary and marks the cut by an ellipsis.
+pub(crate) fn truncate(text: &str, max_bytes: usize) -> String {
+    if text.len() <= max_bytes {
         return text.to_owned();
     }
-    format!("{}…", head(text, bytes))
+    format!("{}…", prefix(text, max_bytes))
 }
 
-/// Cleaned and cut.
-pub(crate) fn excerpt(text: &str, bytes: usize) -> String {
-    // Cut first at a generous multiple, so that a huge text is not cleaned whole.
-    cut(&clean(head(text, bytes.saturating_mul(8))), bytes)
+/// Cleans and truncates a text.
+pub(crate) fn excerpt(text: &str, max_bytes: usize) -> String {
+    // Bounds the work on a huge text: cleaning rarely shortens a text to an eighth.
+    truncate(&clean(prefix(text, max_bytes.saturating_mul(8))), max_bytes)
 }
 
-/// The longest start of a text that has at most `bytes` bytes.
-fn head(text: &str, bytes: usize) -> &str {
-    let end = (0..=bytes.min(text.len()))
+/// The longest prefix of at most `max_bytes` bytes that ends at a character boundary.
+fn prefix(text: &str, max_bytes: usize) -> &str {
+    let end = (0..=max_bytes.min(text.len()))
         .rev()
         .find(|&end| text.is_char_boundary(end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
@@ -50,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_and_invisible_characters_go_and_lines_become_one() {
+    fn clean_removes_invisible_characters_and_line_breaks() {
         assert_eq!(
             clean("a\u{1b}[31m\r\n\tb\u{202e}c\u{200b}d \0"),
             "a [31m bcd"
@@ -58,8 +57,8 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_keeps_whole_characters() {
-        assert_eq!(cut("ééé", 3), "é…");
+    fn truncates_at_character_boundary() {
+        assert_eq!(truncate("ééé", 3), "é…");
         assert_eq!(excerpt("  abc  ", 10), "abc");
     }
 }

@@ -1,9 +1,9 @@
-//! The lowest layer of the client: a request in, a response out.
+//! The lowest layer of the client: it sends one request and returns the response.
 //!
-//! [`HttpTransport`] reaches a host; [`RouterTransport`] calls the local backend's router in this
-//! process, so that stdio, `call` and tests need no port. Both keep the same promises: the whole
-//! answer within the time given, at most so many bytes once decompressed, redirects never
-//! followed, and errors that say whether the request can have been executed.
+//! [`HttpTransport`] sends over the network; [`RouterTransport`] calls the router of the local backend
+//! in this process, so that stdio, `call` and tests need no port. Both guarantee the same: a timeout
+//! for the complete response, a limit on its decompressed size, no redirects, and errors that state
+//! whether the request can have been executed.
 
 mod http;
 mod router;
@@ -15,22 +15,24 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 
+use super::cause::ErrorCause;
+
 pub use http::{HttpTransport, HttpTransportError, HttpTransportOptions};
 pub use router::RouterTransport;
 
-/// What an answer may cost.
+/// Limits of one response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseLimits {
-    /// Time for the whole exchange: connecting, sending, and reading the body to its end.
+    /// The timeout of the exchange: connecting, sending, and reading the complete body.
     pub timeout: Duration,
-    /// Bytes of the body after decompression.
+    /// The maximum size of the body after decompression.
     pub max_body_bytes: usize,
 }
 
 /// Sends requests.
 pub trait Transport: Send + Sync {
-    /// Sends one request, once, and reads the whole answer, whatever its status. The URI is
-    /// absolute. Dropping the future gives up.
+    /// Sends one request once and reads the complete response, whatever its status. The URI is
+    /// absolute. Dropping the future cancels the request.
     fn send(
         &self,
         request: Request<Bytes>,
@@ -38,43 +40,43 @@ pub trait Transport: Send + Sync {
     ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>>;
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TransportError {
-    /// The name has no address.
+    /// The host name has no address.
     #[error("the host name could not be resolved")]
     Dns,
-    /// Nobody listens, or the way there is closed.
+    /// The connection was refused or the host is unreachable.
     #[error("no connection could be made ({0})")]
-    Connect(String),
-    /// Nobody answered the connection attempt in time.
+    Connect(#[source] ErrorCause),
+    /// The connection attempt timed out.
     #[error("no connection could be made in time")]
     ConnectTimeout,
-    /// The certificate is not trusted, or the two sides share no protocol.
+    /// The certificate is not trusted, or there is no common TLS protocol.
     #[error("no secure connection could be made ({0})")]
-    Tls(String),
-    /// The request may not leave as it is: plain HTTP to another machine, a broken URI.
+    Tls(#[source] ErrorCause),
+    /// The request may not be sent: plain HTTP to another machine, or a malformed URI.
     #[error("the request was not sent: {0}")]
     NotSent(&'static str),
-    /// The answer did not come whole in time.
-    #[error("no complete answer came within {0:?}")]
+    /// The response was not complete in time.
+    #[error("no complete response came within {0:?}")]
     Timeout(Duration),
-    /// The connection broke after it stood.
-    #[error("the connection broke before the whole answer had come ({0})")]
-    Interrupted(String),
-    /// The decompressed body is larger than allowed.
-    #[error("the answer is larger than {limit} bytes")]
+    /// The connection broke after it was established.
+    #[error("the connection broke before the response was complete ({0})")]
+    Interrupted(#[source] ErrorCause),
+    /// The decompressed body is too large.
+    #[error("the response is larger than {limit} bytes")]
     BodyTooLarge {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The body is not what its `Content-Encoding` says.
-    #[error("the answer could not be decompressed")]
+    /// The body does not match its `Content-Encoding`.
+    #[error("the response could not be decompressed")]
     BadEncoding,
 }
 
 impl TransportError {
-    /// Whether the request surely did not reach the other side.
+    /// Whether the request certainly did not reach the server.
     pub fn surely_not_executed(&self) -> bool {
         matches!(
             self,
@@ -82,7 +84,7 @@ impl TransportError {
         )
     }
 
-    /// Whether the same request may fare better a moment later.
+    /// Whether the same request may succeed a moment later.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Dns
@@ -96,11 +98,11 @@ impl TransportError {
     }
 }
 
-/// How much of the body of a failed request is read: its text is cut far below this.
+/// The part of an error body that is read. Messages are truncated far below this.
 const MAX_ERROR_BODY_BYTES: usize = 256 * 1024;
 
-/// Gathers a body. On a success status too many bytes are an error; on any other the rest is not
-/// needed.
+/// Collects a body up to a limit. On a success status a larger body is an error; on an error status
+/// the rest is dropped.
 struct BodyCollector {
     bytes: BytesMut,
     limit: usize,
@@ -121,22 +123,21 @@ impl BodyCollector {
         }
     }
 
-    /// Takes a piece; `false` when no more is wanted.
-    fn push(&mut self, piece: &[u8]) -> Result<bool, TransportError> {
-        if self.bytes.len().saturating_add(piece.len()) > self.limit {
+    /// Adds a chunk; `false` if no more chunks are needed.
+    fn push(&mut self, chunk: &[u8]) -> Result<bool, TransportError> {
+        if self.bytes.len().saturating_add(chunk.len()) > self.limit {
             return if self.success {
                 Err(TransportError::BodyTooLarge { limit: self.limit })
             } else {
                 Ok(false)
             };
         }
-        self.bytes.extend_from_slice(piece);
+        self.bytes.extend_from_slice(chunk);
         Ok(true)
     }
 
-    /// What to do when the body breaks off: an error status is worth more than the rest of its
-    /// words.
-    fn broken(&self, error: TransportError) -> Result<(), TransportError> {
+    /// Handles a body that breaks off: an error status is worth more than the rest of its body.
+    fn interrupted(&self, error: TransportError) -> Result<(), TransportError> {
         if self.success { Err(error) } else { Ok(()) }
     }
 

@@ -230,8 +230,8 @@ pub(crate) async fn store_logins(directory: &Path, logins: &[(&str, &str)]) {
         let profile = Login {
             target: LoginTarget::from_key(target).expect("a target"),
             client_id: "c".to_owned(),
-            access: "access-secret".into(),
-            refresh: None,
+            access_token: "access-secret".into(),
+            refresh_token: None,
             issued_at_ms: 0,
             expires_at_ms: 1,
             scope: String::new(),

@@ -1,33 +1,38 @@
-//! The bodies of failed requests, in every shape that has been seen: `{"errors": ["text"]}`,
-//! JSON:API error objects, both mixed, OAuth's `error` and `error_description`, `detail`,
-//! `reason`, an error inside `data.attributes`, HTML of a proxy, and nothing at all.
+//! Messages from the bodies of error responses.
+//!
+//! Bodies occur in many formats: `{"errors": ["text"]}`, JSON:API error objects, both mixed, OAuth's
+//! `error` and `error_description`, `detail`, `reason`, an error inside `data.attributes`, the HTML
+//! page of a proxy, and an empty body.
 
 use serde_json::Value;
 
 use super::super::credential::Credential;
 use super::super::{json, text};
 
-/// Length of the upstream's words that are kept, in bytes.
-const MAX_WORDS: usize = 2_048;
+/// The maximum length of a message in bytes.
+const MAX_MESSAGE_BYTES: usize = 2_048;
 
-/// What a failed request's body says: one line, without secrets, at most 2 KiB.
-pub(crate) fn upstream_words(body: &[u8], credential: &Credential) -> String {
-    let words = match json::parse(body) {
+/// The message of an error body: one line, without secrets, at most 2 KiB.
+pub(crate) fn upstream_message(body: &[u8], credential: &Credential) -> String {
+    let message = match json::parse(body) {
         Ok(value) => {
-            let mut found = Vec::new();
-            collect(&value, &mut found);
-            if found.is_empty() && !is_blank(&value) {
+            let mut messages = Vec::new();
+            collect_messages(&value, &mut messages);
+            if messages.is_empty() && !is_blank(&value) {
                 value.to_string()
             } else {
-                found.join("; ")
+                messages.join("; ")
             }
         }
         Err(json::JsonError::Empty) => String::new(),
-        Err(json::JsonError::Html) => html_words(&String::from_utf8_lossy(body)),
+        Err(json::JsonError::Html) => html_message(&String::from_utf8_lossy(body)),
         Err(_) => String::from_utf8_lossy(body).into_owned(),
     };
-    // Secrets go before anything is cut, or half of one could stay.
-    text::cut(&text::clean(&credential.redact(&words)), MAX_WORDS)
+    // Redacts before it truncates, so that no part of a secret remains.
+    text::truncate(
+        &text::clean(&credential.redact(&message)),
+        MAX_MESSAGE_BYTES,
+    )
 }
 
 fn is_blank(value: &Value) -> bool {
@@ -39,49 +44,49 @@ fn is_blank(value: &Value) -> bool {
     }
 }
 
-fn collect(value: &Value, found: &mut Vec<String>) {
+fn collect_messages(value: &Value, messages: &mut Vec<String>) {
     match value {
-        Value::String(text) => push(found, text.clone()),
-        Value::Array(items) => items.iter().for_each(|item| collect_entry(item, found)),
+        Value::String(text) => push_new(messages, text.clone()),
+        Value::Array(items) => items.iter().for_each(|item| collect_entry(item, messages)),
         Value::Object(map) => {
             match map.get("errors") {
                 Some(Value::Array(items)) => {
-                    items.iter().for_each(|item| collect_entry(item, found));
+                    items.iter().for_each(|item| collect_entry(item, messages));
                 }
                 Some(Value::Null) | None => {}
-                Some(other) => collect_entry(other, found),
+                Some(other) => collect_entry(other, messages),
             }
             if let Some(error) = map.get("error") {
-                collect_entry(error, found);
+                collect_entry(error, messages);
             }
             for key in ["error_description", "detail", "reason", "message", "title"] {
                 if let Some(text) = map.get(key).and_then(Value::as_str) {
-                    push(found, text.to_owned());
+                    push_new(messages, text.to_owned());
                 }
             }
             if let Some(error) = value.pointer("/data/attributes/error") {
-                collect_entry(error, found);
+                collect_entry(error, messages);
             }
         }
         _ => {}
     }
 }
 
-/// One entry of `errors`, or an `error`: text, or an object with any of the usual members.
-fn collect_entry(entry: &Value, found: &mut Vec<String>) {
+/// Collects from one entry of `errors`, or an `error`: text, or an object with the usual members.
+fn collect_entry(entry: &Value, messages: &mut Vec<String>) {
     match entry {
-        Value::String(text) => push(found, text.clone()),
+        Value::String(text) => push_new(messages, text.clone()),
         Value::Object(map) => {
-            let word = |key: &str| map.get(key).and_then(Value::as_str).map(str::trim);
+            let member = |key: &str| map.get(key).and_then(Value::as_str).map(str::trim);
             let parts: Vec<&str> = ["title", "detail", "message", "reason"]
                 .into_iter()
-                .filter_map(word)
-                .filter(|word| !word.is_empty())
+                .filter_map(member)
+                .filter(|text| !text.is_empty())
                 .collect();
             let mut line = if parts.is_empty() {
                 ["type", "code", "status"]
                     .into_iter()
-                    .find_map(word)
+                    .find_map(member)
                     .unwrap_or_default()
                     .to_owned()
             } else {
@@ -94,20 +99,20 @@ fn collect_entry(entry: &Value, found: &mut Vec<String>) {
             if let Some(source) = source {
                 line.push_str(&format!(" (at {source})"));
             }
-            push(found, line);
+            push_new(messages, line);
         }
         _ => {}
     }
 }
 
-fn push(found: &mut Vec<String>, line: String) {
-    if !line.trim().is_empty() && !found.contains(&line) {
-        found.push(line);
+fn push_new(messages: &mut Vec<String>, line: String) {
+    if !line.trim().is_empty() && !messages.contains(&line) {
+        messages.push(line);
     }
 }
 
-/// An HTML page is named by its title.
-fn html_words(page: &str) -> String {
+/// The title of an HTML page.
+fn html_message(page: &str) -> String {
     let lower = page.to_ascii_lowercase();
     let title = lower
         .find("<title")
@@ -117,7 +122,7 @@ fn html_words(page: &str) -> String {
         .map(text::clean)
         .filter(|title| !title.is_empty());
     match title {
-        Some(title) => format!("an HTML page titled \"{}\"", text::cut(&title, 200)),
+        Some(title) => format!("an HTML page titled \"{}\"", text::truncate(&title, 200)),
         None => "an HTML page".to_owned(),
     }
 }
@@ -155,19 +160,22 @@ mod tests {
     )]
     #[case("<html>", "an HTML page")]
     #[case(r#"{"errors":["cut"#, r#"{"errors":["cut"#)]
-    fn every_shape_is_read(#[case] body: &str, #[case] words: &str) {
-        assert_eq!(upstream_words(body.as_bytes(), &Credential::None), words);
+    fn reads_every_format(#[case] body: &str, #[case] message: &str) {
+        assert_eq!(
+            upstream_message(body.as_bytes(), &Credential::None),
+            message
+        );
     }
 
     #[test]
-    fn words_are_bounded_and_hold_no_secret() {
+    fn message_is_bounded_and_redacted() {
         let credential = Credential::from_parts(Some("alpha-key"), Some("beta-key"), None).unwrap();
         let body = format!(
             r#"{{"errors":["{} alpha-key bad, beta-\u006bey too"]}}"#,
             "x".repeat(2_030)
         );
-        let words = upstream_words(body.as_bytes(), &credential);
-        assert!(words.len() <= MAX_WORDS + 4, "{}", words.len());
-        assert!(!words.contains("alpha") && !words.contains("beta"));
+        let message = upstream_message(body.as_bytes(), &credential);
+        assert!(message.len() <= MAX_MESSAGE_BYTES + 4, "{}", message.len());
+        assert!(!message.contains("alpha") && !message.contains("beta"));
     }
 }

@@ -1,65 +1,76 @@
-//! Loading an experiment: what the list says of it, and all pages of its events.
+//! Loading of an experiment: its entry in the list, and all pages of its events.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use super::EVENTS;
 use super::list::{ExperimentFilter, PageQuery};
-use super::{EVENTS, LoadedExperiment, pages};
+use super::pages::{self, EventsPage};
 use crate::call::ApiCall;
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::pager::{CursorPager, PagerLimits, Step, Stop};
+use crate::loaded::LoadedExperiment;
+use crate::pager::{OutOfTime, PageSource, PagesRead};
 use llmobs_core::analysis::experiment::assemble_events;
-use llmobs_core::model::{Experiment, ExperimentMetric, ExperimentSpan};
+use llmobs_core::model::Experiment;
 
-/// What stands in the error when an answer is JSON but no events.
-const NO_EVENTS: &str = "JSON without the events (`data.attributes`)";
+/// The events of one experiment.
+struct EventPages<'a> {
+    client: &'a Client,
+    id: &'a str,
+}
 
-/// All that the events endpoint gave.
-#[derive(Default)]
-struct Walk {
-    spans: Vec<ExperimentSpan>,
-    summary: Vec<ExperimentMetric>,
-    unreadable_rows: usize,
-    bytes: usize,
-    stopped: Option<Stop>,
+impl PageSource for EventPages<'_> {
+    type Page = EventsPage;
+
+    async fn read_page(
+        &self,
+        limit: usize,
+        cursor: Option<&str>,
+    ) -> Result<(EventsPage, usize), ClientError> {
+        let query = PageQuery { limit, cursor };
+        let call = query.apply(ApiCall::with_ids(&EVENTS, &[self.id])?);
+        self.client.execute_into(call, pages::parse_page).await
+    }
 }
 
 impl Client {
-    /// An experiment with its events, as of now or at most `experiment_life` ago. Calls for the
-    /// same experiment share one load.
+    /// An experiment with its events, as of now or at most `experiment_life` ago. Parallel calls for
+    /// the same experiment share one load.
     ///
     /// # Errors
-    /// [`ClientError::ExperimentNotFound`], and everything that [`Client::execute`] gives.
+    /// [`ClientError::ExperimentNotFound`], and the errors of [`Client::execute`].
     pub async fn experiment(&self, id: &str) -> Result<Arc<LoadedExperiment>, ClientError> {
         let caches = &self.hub.caches;
         let entry = caches.experiment(self.fingerprint, id).await;
-        let life = self.hub.settings.experiment_life;
+        let lifetime = self.hub.settings.experiment_life;
         let out_of_time = || ClientError::Deadline {
             operation: EVENTS.name,
-            seconds: self.deadline.seconds(),
+            seconds: self.deadline.total_seconds(),
         };
         let loaded = entry
             .loaded
             .get(&self.deadline, out_of_time, || async {
                 let (loaded, complete) = self.load_experiment(id).await?;
-                // What is incomplete is shared with those who wait, and soon tried again.
-                let life = if complete { life } else { life / 4 };
-                Ok((Arc::new(loaded), life))
+                // An incomplete experiment is shared with waiting calls, and soon loaded again.
+                let lifetime = if complete { lifetime } else { lifetime / 4 };
+                Ok((Arc::new(loaded), lifetime))
             })
             .await?;
         caches
-            .weigh_experiment(self.fingerprint, id, &entry, loaded.bytes)
+            .set_experiment_bytes(self.fingerprint, id, &entry, loaded.bytes)
             .await;
         Ok(loaded)
     }
 
     /// The experiment, and whether all of its events were read.
     async fn load_experiment(&self, id: &str) -> Result<(LoadedExperiment, bool), ClientError> {
-        let (experiment, walk) = tokio::join!(self.known(id), self.walk_events(id));
+        let (experiment, events) =
+            tokio::join!(self.experiment_entry(id), self.experiment_events(id));
         let not_found = || ClientError::ExperimentNotFound(id.to_owned());
-        let walk = match walk {
-            Ok(walk) => walk,
-            Err(ClientError::Status(refusal)) if refusal.status == 404 => {
+        let (events, read) = match events {
+            Ok(events) => events,
+            Err(ClientError::Status(response)) if response.status == 404 => {
                 return Err(not_found());
             }
             Err(error) => return Err(error),
@@ -68,29 +79,28 @@ impl Client {
         let experiment = match experiment {
             Ok(experiment) => experiment,
             Err(error) => {
-                notes.push(format!("name, project and status are not known: {error}"));
+                notes.push(format!("name, project and status are unknown: {error}"));
                 None
             }
         };
-        let nothing = walk.spans.is_empty() && walk.summary.is_empty();
-        if nothing && experiment.is_none() && notes.is_empty() {
+        let is_empty = events.spans.is_empty() && events.summary.is_empty();
+        if is_empty && experiment.is_none() && notes.is_empty() {
             return Err(not_found());
         }
-        if let Some(stop) = walk.stopped {
+        if let Some(reason) = read.stopped {
             notes.push(format!(
                 "not all events were read: only the first {} spans, because {}",
-                walk.spans.len(),
-                stop.why()
+                events.spans.len(),
+                reason.clause()
             ));
         }
-        if walk.unreadable_rows > 0 {
+        if events.unreadable_rows > 0 {
             notes.push(format!(
-                "{} rows of the answer are not spans or metrics and are left out",
-                walk.unreadable_rows
+                "{} rows that are not spans or metrics were left out",
+                events.unreadable_rows
             ));
         }
-        let complete = walk.stopped.is_none();
-        let (spans, summary) = (walk.spans, walk.summary);
+        let (spans, summary) = (events.spans, events.summary);
         let assembled = tokio::task::spawn_blocking(move || assemble_events(spans, summary)).await;
         let Ok(data) = assembled else {
             return Err(self.unreadable(&EVENTS, 200, "events that cannot be read".to_owned()));
@@ -99,13 +109,13 @@ impl Client {
             experiment,
             data,
             notes,
-            bytes: walk.bytes,
+            bytes: read.bytes,
         };
-        Ok((loaded, complete))
+        Ok((loaded, read.stopped.is_none()))
     }
 
-    /// What the list says of one experiment.
-    async fn known(&self, id: &str) -> Result<Option<Experiment>, ClientError> {
+    /// The entry of an experiment in the list.
+    async fn experiment_entry(&self, id: &str) -> Result<Option<Experiment>, ClientError> {
         let filter = ExperimentFilter {
             ids: vec![id.to_owned()],
             ..ExperimentFilter::default()
@@ -114,56 +124,24 @@ impl Client {
         Ok(page.rows.into_iter().find(|row| row.id == id))
     }
 
-    /// Reads all pages. One that is too large is asked for again at half the size. When the time
-    /// is over after some pages, what was read stands.
-    async fn walk_events(&self, id: &str) -> Result<Walk, ClientError> {
-        let settings = &self.hub.settings;
-        let limits = PagerLimits {
-            max_pages: settings.max_pages,
-            max_bytes: settings.max_trace_bytes,
-        };
-        let mut pager = CursorPager::new(limits, self.deadline);
-        let mut walk = Walk::default();
-        let mut limit = settings.experiment_page.max(1);
-        let mut cursor: Option<String> = None;
-        loop {
-            let paging = PageQuery {
-                limit,
-                cursor: cursor.as_deref(),
-            };
-            let call = paging.of(ApiCall::with_ids(&EVENTS, &[id])?);
-            let (page, bytes) = match self.execute_into(call, pages::read, NO_EVENTS).await {
-                Ok(answer) => answer,
-                Err(error) if error.is_too_large() && limit > 1 => {
-                    limit /= 2;
-                    continue;
+    /// All events of an experiment.
+    async fn experiment_events(&self, id: &str) -> Result<(EventsPage, PagesRead), ClientError> {
+        let source = EventPages { client: self, id };
+        let page_size = self.hub.settings.experiment_page;
+        let mut events = EventsPage::default();
+        let read = self
+            .read_pages(&source, page_size, OutOfTime::KeepsPages, |page| {
+                events.spans.extend(page.spans);
+                // Some upstreams repeat the summary on each page.
+                for metric in page.summary {
+                    if !events.summary.contains(&metric) {
+                        events.summary.push(metric);
+                    }
                 }
-                Err(error) if error.is_out_of_time() && cursor.is_some() => {
-                    walk.stopped = Some(match error {
-                        ClientError::RateLimited { .. } => Stop::RateLimited,
-                        _ => Stop::OutOfTime,
-                    });
-                    return Ok(walk);
-                }
-                Err(error) => return Err(error),
-            };
-            walk.bytes = walk.bytes.saturating_add(bytes);
-            walk.spans.extend(page.spans);
-            // Some upstreams repeat them on each page.
-            for metric in page.summary {
-                if !walk.summary.contains(&metric) {
-                    walk.summary.push(metric);
-                }
-            }
-            walk.unreadable_rows += page.unreadable_rows;
-            match pager.advance(page.next_cursor, bytes) {
-                Step::Next(next) => cursor = Some(next),
-                Step::Complete => return Ok(walk),
-                Step::Stopped(stop) => {
-                    walk.stopped = Some(stop);
-                    return Ok(walk);
-                }
-            }
-        }
+                events.unreadable_rows += page.unreadable_rows;
+                ControlFlow::Continue(())
+            })
+            .await?;
+        Ok((events, read))
     }
 }

@@ -6,34 +6,35 @@ use super::{LIST, wire};
 use crate::call::{ApiCall, ApiResponse, Operation};
 use crate::client::Client;
 use crate::error::ClientError;
+use crate::fields::remove_nonempty_text;
 use crate::pager;
 use llmobs_core::model::Experiment;
 
 /// One page of a list.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ListPage<T> {
-    /// The rows, in the upstream's order.
+    /// The rows, in the order of the upstream.
     pub rows: Vec<T>,
-    /// Where to go on; `None` on the last page.
+    /// The token of the next page; `None` on the last page.
     pub next_cursor: Option<String>,
 }
 
-/// Which experiments are wanted; all that is given must hold.
+/// A filter of experiments. All given conditions apply.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExperimentFilter {
-    /// Of this project.
+    /// The id of the project.
     pub project_id: Option<String>,
-    /// Over this dataset.
+    /// The id of the dataset.
     pub dataset_id: Option<String>,
-    /// These experiments.
+    /// The ids of the experiments.
     pub ids: Vec<String>,
-    /// Of this name, as asked for when they were made.
+    /// The name that was requested at creation.
     pub experiment: Option<String>,
-    /// Re-runs of this experiment.
+    /// The id of the experiment that they repeat.
     pub parent_experiment_id: Option<String>,
 }
 
-/// How much of a list, and from where.
+/// The query parameters of one page.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PageQuery<'a> {
     pub(crate) limit: usize,
@@ -41,7 +42,7 @@ pub(crate) struct PageQuery<'a> {
 }
 
 impl PageQuery<'_> {
-    pub(crate) fn of(self, call: ApiCall) -> ApiCall {
+    pub(crate) fn apply(self, call: ApiCall) -> ApiCall {
         let call = call.query("page[limit]", self.limit.to_string());
         match self.cursor {
             Some(cursor) => call.query("page[cursor]", cursor),
@@ -51,17 +52,17 @@ impl PageQuery<'_> {
 }
 
 impl Client {
-    /// One page of experiments, the newest first. `limit` is 1 to 5,000.
+    /// One page of experiments, newest first. `limit` is 1 to 5,000.
     ///
     /// # Errors
-    /// Everything that [`Client::execute`] gives.
+    /// The errors of [`Client::execute`].
     pub async fn experiments(
         &self,
         filter: &ExperimentFilter,
         limit: usize,
         cursor: Option<&str>,
     ) -> Result<ListPage<Experiment>, ClientError> {
-        let mut call = PageQuery { limit, cursor }.of(ApiCall::new(&LIST));
+        let mut call = PageQuery { limit, cursor }.apply(ApiCall::new(&LIST));
         for (key, value) in [
             ("filter[project_id]", &filter.project_id),
             ("filter[dataset_id]", &filter.dataset_id),
@@ -75,20 +76,20 @@ impl Client {
         for id in &filter.ids {
             call = call.query("filter[id]", id);
         }
-        let answer = self.execute(call).await?;
-        read_list(self, &LIST, answer, wire::experiment)
+        let response = self.execute(call).await?;
+        read_list(self, &LIST, response, wire::experiment)
     }
 }
 
-/// Reads a list; rows without an id are passed over.
+/// Reads a list; rows without an id are skipped.
 pub(crate) fn read_list<T>(
     client: &Client,
     operation: &'static Operation,
-    mut answer: ApiResponse,
+    mut response: ApiResponse,
     read: impl Fn(String, Map<String, Value>) -> T,
 ) -> Result<ListPage<T>, ClientError> {
-    let next_cursor = next_cursor(&answer.value);
-    match answer.value.get_mut("data").map(Value::take) {
+    let next_cursor = pager::next_cursor(&response.value);
+    match response.value.get_mut("data").map(Value::take) {
         Some(Value::Array(rows)) => Ok(ListPage {
             rows: rows
                 .into_iter()
@@ -102,24 +103,24 @@ pub(crate) fn read_list<T>(
         }),
         _ => Err(client.unreadable(
             operation,
-            answer.status,
+            response.status,
             "JSON without the list (`data`)".to_owned(),
         )),
     }
 }
 
-/// Reads the one resource of an answer.
+/// Reads the single resource of a response.
 pub(crate) fn read_one<T>(
     client: &Client,
     operation: &'static Operation,
-    mut answer: ApiResponse,
+    mut response: ApiResponse,
     read: impl Fn(String, Map<String, Value>) -> T,
 ) -> Result<T, ClientError> {
-    let data = answer.value.get_mut("data").map(Value::take);
+    let data = response.value.get_mut("data").map(Value::take);
     data.and_then(|data| resource(data, &read)).ok_or_else(|| {
         client.unreadable(
             operation,
-            answer.status,
+            response.status,
             "JSON without an id (`data.id`)".to_owned(),
         )
     })
@@ -129,20 +130,11 @@ fn resource<T>(row: Value, read: &impl Fn(String, Map<String, Value>) -> T) -> O
     let Value::Object(mut row) = row else {
         return None;
     };
-    let id = wire::take_text(&mut row, "id")?;
-    // The documented model puts a record's fields beside its id.
+    let id = remove_nonempty_text(&mut row, "id")?;
+    // In the documented model of a record, the fields are beside its id.
     let attributes = match row.remove("attributes") {
         Some(Value::Object(attributes)) => attributes,
         _ => row,
     };
     Some(read(id, attributes))
-}
-
-/// The next cursor: `meta.after` here, `meta.page.after` on other routes.
-pub(super) fn next_cursor(body: &Value) -> Option<String> {
-    body.pointer("/meta/after")
-        .and_then(Value::as_str)
-        .filter(|cursor| !cursor.is_empty())
-        .map(str::to_owned)
-        .or_else(|| pager::next_cursor(body))
 }

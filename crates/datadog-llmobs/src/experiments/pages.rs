@@ -1,17 +1,15 @@
-//! Reads a page of events row by row.
-//!
-//! A page holds thousands of spans with ten metrics each. As one tree it takes several times the
-//! memory of its text; so each row becomes a tree, is read, and is gone before the next.
+//! Parsing of a page of experiment events.
 
-use std::fmt;
+use serde_json::Value;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
-
-use super::list::next_cursor;
 use super::wire;
-use crate::json::{self, JsonError};
+use crate::json::JsonError;
+use crate::page_body::{self, Container, PageRows};
+use crate::pager::{self, CursorPage};
 use llmobs_core::model::{ExperimentMetric, ExperimentSpan};
+
+const SPANS: &str = "data/attributes/spans";
+const SUMMARY_METRICS: &str = "data/attributes/summary_metrics";
 
 /// One page of events.
 #[derive(Debug, Default)]
@@ -19,135 +17,42 @@ pub(super) struct EventsPage {
     pub(super) spans: Vec<ExperimentSpan>,
     pub(super) summary: Vec<ExperimentMetric>,
     pub(super) unreadable_rows: usize,
-    pub(super) next_cursor: Option<String>,
+    next_cursor: Option<String>,
 }
 
-/// Reads `{data: {attributes: {spans, summary_metrics}}, meta: {after}}`; `None` if it is some
-/// other JSON.
-pub(super) fn read(text: &[u8]) -> Result<Option<EventsPage>, JsonError> {
-    let mut reading = Reading::default();
-    json::parse_into(text, &mut reading)?;
-    reading.page.next_cursor = next_cursor(&Value::Object(reading.beside));
-    Ok(reading.found.then_some(reading.page))
-}
+impl PageRows for EventsPage {
+    const CONTAINER: &'static str = "data/attributes";
+    const LISTS: &'static [&'static str] = &[SPANS, SUMMARY_METRICS];
 
-/// What was read so far.
-#[derive(Default)]
-struct Reading {
-    page: EventsPage,
-    /// What stands beside `data`: where the cursor is.
-    beside: Map<String, Value>,
-    /// Whether there were attributes.
-    found: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for &mut Reading {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        Level(self, Place::Body).deserialize(deserializer)
-    }
-}
-
-/// Where in the body a value stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Body,
-    Data,
-    Attributes,
-    Spans,
-    Summary,
-}
-
-/// Reads a value by its place. What is not of the expected form is passed over.
-struct Level<'r>(&'r mut Reading, Place);
-
-impl<'de> DeserializeSeed<'de> for Level<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Level<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        let Self(reading, place) = self;
-        reading.found |= place == Place::Attributes;
-        while let Some(key) = entries.next_key::<String>()? {
-            let inner = match (place, key.as_str()) {
-                (Place::Body, "data") => Place::Data,
-                (Place::Data, "attributes") => Place::Attributes,
-                (Place::Attributes, "spans") => Place::Spans,
-                (Place::Attributes, "summary_metrics") => Place::Summary,
-                (Place::Body, _) => {
-                    reading.beside.insert(key, entries.next_value()?);
-                    continue;
-                }
-                _ => {
-                    entries.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            entries.next_value_seed(Level(reading, inner))?;
+    fn push(&mut self, list: &'static str, row: Value) {
+        let is_read = if list == SPANS {
+            wire::span(row).map(|span| self.spans.push(span))
+        } else {
+            wire::metric(row).map(|metric| self.summary.push(metric))
+        };
+        if is_read.is_none() {
+            self.unreadable_rows += 1;
         }
-        Ok(())
     }
+}
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<(), A::Error> {
-        let Self(reading, place) = self;
-        let page = &mut reading.page;
-        match place {
-            Place::Spans => {
-                while let Some(row) = rows.next_element()? {
-                    match wire::span(row) {
-                        Some(span) => page.spans.push(span),
-                        None => page.unreadable_rows += 1,
-                    }
-                }
-            }
-            Place::Summary => {
-                while let Some(row) = rows.next_element()? {
-                    match wire::metric(row) {
-                        Some(metric) => page.summary.push(metric),
-                        None => page.unreadable_rows += 1,
-                    }
-                }
-            }
-            _ => while rows.next_element::<IgnoredAny>()?.is_some() {},
-        }
-        Ok(())
+impl CursorPage for EventsPage {
+    fn take_next_cursor(&mut self) -> Option<String> {
+        self.next_cursor.take()
     }
+}
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
-        Ok(())
+/// Parses `{data: {attributes: {spans, summary_metrics}}, meta: {after}}`.
+pub(super) fn parse_page(body: &[u8]) -> Result<EventsPage, JsonError> {
+    let page = page_body::parse::<EventsPage>(body)?;
+    if page.container != Container::Present {
+        return Err(JsonError::Unexpected(
+            "JSON without the events (`data.attributes`)",
+        ));
     }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
-    }
+    let mut events = page.rows;
+    events.next_cursor = pager::next_cursor(&Value::Object(page.envelope));
+    Ok(events)
 }
 
 #[cfg(test)]
@@ -156,8 +61,8 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_page_is_read_whatever_the_order_of_its_parts() {
-        let page = |text: &str| read(text.as_bytes()).unwrap().unwrap();
+    fn reads_members_in_any_order() {
+        let page = |text: &str| parse_page(text.as_bytes()).unwrap();
         let rows = r#""summary_metrics": [{"label": "m", "score_value": 1}, 7], "spans": [{"span_id": "1"}, {}]"#;
         for text in [
             format!(
@@ -177,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_events_is_not_read_as_none() {
+    fn rejects_other_json_and_truncated_pages() {
         for body in [
             json!({}),
             json!({"data": []}),
@@ -186,10 +91,11 @@ mod tests {
             json!({"data": {"id": "e"}}),
             json!({"data": {"attributes": []}}),
         ] {
-            assert!(read(body.to_string().as_bytes()).unwrap().is_none());
+            let error = parse_page(body.to_string().as_bytes()).unwrap_err();
+            assert!(matches!(error, JsonError::Unexpected(_)), "{body}");
         }
         assert_eq!(
-            read(br#"{"data": {"attributes": {"spans": [{"span_id""#).unwrap_err(),
+            parse_page(br#"{"data": {"attributes": {"spans": [{"span_id""#).unwrap_err(),
             JsonError::Truncated
         );
     }

@@ -1,81 +1,83 @@
-//! Experiments and their events on the wire, read with patience.
+//! Lenient parsing of experiments and their events.
 //!
-//! The documented answer, the SDK's spans as they came, and the copies that a re-run posts differ
-//! in where they put kind, error and record id; all are read. Inputs and outputs are any JSON and
-//! stay as they are, but only on spans that can be an event: what the task's own spans hold is read
+//! The documented response, the spans of the SDK, and the copies that a re-run posts differ in where
+//! they put kind, error and record id; all positions are read. Inputs and outputs are any JSON and are
+//! kept unchanged, but only on spans that can be an event: the content of a task's own spans is read
 //! through their trace.
 
 use serde_json::{Map, Value};
 
-use crate::spans::wire::{
-    integer, nanoseconds, read_metrics, read_tags, scalar_text, take_map, text_list,
+use crate::fields::{
+    metrics, remove_integer, remove_map, remove_nonempty_text, scalar_text, start_nanoseconds,
+    tags, text_list,
 };
 use llmobs_core::model::{
     Assessment, EvalStatus, Experiment, ExperimentMetric, ExperimentSpan, MetricType, SpanError,
     SpanId, SpanKind, Status, TraceId,
 };
 
-/// Reads a span; `None` if it is something else.
+/// Reads a span; `None` if the row is not one.
 pub(super) fn span(row: Value) -> Option<ExperimentSpan> {
     let Value::Object(mut top) = row else {
         return None;
     };
-    let mut meta = take_map(&mut top, "meta");
-    let span_id = take_text(&mut top, "span_id").or_else(|| take_text(&mut top, "id"))?;
+    let mut meta = remove_map(&mut top, "meta");
+    let span_id = remove_nonempty_text(&mut top, "span_id")
+        .or_else(|| remove_nonempty_text(&mut top, "id"))?;
     let kind = kind(&mut top, &mut meta);
     let error = error(&mut meta).or_else(|| error(&mut top));
-    let status = match take_text(&mut top, "status") {
+    let status = match remove_nonempty_text(&mut top, "status") {
         Some(text) if text.eq_ignore_ascii_case("error") => Status::Error,
         Some(_) => Status::Ok,
         None if error.is_some() => Status::Error,
         None => Status::Ok,
     };
-    let parent = take_text(&mut top, "parent_id");
+    let parent = remove_nonempty_text(&mut top, "parent_id");
     let may_be_event = kind.is_none() || kind == Some(SpanKind::Experiment);
     let mut content = |key: &str| {
         let found = meta.remove(key).or_else(|| top.remove(key));
         found
             .filter(|value| may_be_event && !value.is_null())
-            .map(unwrapped)
+            .map(unwrap_text)
     };
     let (input, output) = (content("input"), content("output"));
     let expected_output = content("expected_output");
-    let metrics = match top.remove("eval_metrics") {
+    let eval_metrics = match top.remove("eval_metrics") {
         Some(Value::Array(rows)) => rows.into_iter().filter_map(metric).collect(),
         _ => Vec::new(),
     };
     Some(ExperimentSpan {
-        trace_id: TraceId::from(take_text(&mut top, "trace_id").unwrap_or_default()),
+        trace_id: TraceId::from(remove_nonempty_text(&mut top, "trace_id").unwrap_or_default()),
         span_id: SpanId::from(span_id),
         parent_id: SpanId::parse_parent(parent.as_deref()),
-        name: take_text(&mut top, "name").unwrap_or_default(),
-        start_ns: nanoseconds(whole(&mut top, "start_ns").unwrap_or_default()),
-        duration_ns: whole(&mut top, "duration").unwrap_or_default(),
-        // The tags of a task's own spans repeat those of their root.
+        name: remove_nonempty_text(&mut top, "name").unwrap_or_default(),
+        start_ns: start_nanoseconds(remove_integer(&mut top, "start_ns").unwrap_or_default()),
+        duration_ns: remove_integer(&mut top, "duration").unwrap_or_default(),
+        // The tags of a task's own spans only repeat those of their root span.
         tags: if may_be_event {
-            read_tags(top.remove("tags"))
+            tags(top.remove("tags"))
         } else {
             Vec::new()
         },
-        dataset_record_id: take_text(&mut top, "dataset_record_id"),
+        dataset_record_id: remove_nonempty_text(&mut top, "dataset_record_id"),
         metadata: if may_be_event {
-            take_map(&mut meta, "metadata")
+            remove_map(&mut meta, "metadata")
         } else {
             Map::new()
         },
-        usage: read_metrics(take_map(&mut top, "metrics")),
+        usage: metrics(remove_map(&mut top, "metrics")),
         kind,
         status,
         input,
         output,
         expected_output,
         error,
-        metrics,
+        metrics: eval_metrics,
     })
 }
 
-/// Text is sometimes wrapped: `{"value": "…"}`.
-fn unwrapped(value: Value) -> Value {
+/// Unwraps text from `{"value": "…"}`.
+fn unwrap_text(value: Value) -> Value {
     match value {
         Value::Object(mut map)
             if map.len() == 1 && map.get("value").is_some_and(Value::is_string) =>
@@ -87,45 +89,45 @@ fn unwrapped(value: Value) -> Value {
 }
 
 fn kind(top: &mut Map<String, Value>, meta: &mut Map<String, Value>) -> Option<SpanKind> {
-    let nested = take_map(meta, "span");
+    let nested = remove_map(meta, "span");
     let text = nested
         .get("kind")
         .and_then(scalar_text)
-        .or_else(|| take_text(meta, "span.kind"))
-        .or_else(|| take_text(meta, "kind"))
-        .or_else(|| take_text(top, "span_kind"))
-        .or_else(|| take_text(top, "kind"))?;
+        .or_else(|| remove_nonempty_text(meta, "span.kind"))
+        .or_else(|| remove_nonempty_text(meta, "kind"))
+        .or_else(|| remove_nonempty_text(top, "span_kind"))
+        .or_else(|| remove_nonempty_text(top, "kind"))?;
     Some(SpanKind::from(text.to_lowercase()))
 }
 
-/// `error: {type, message, stack}`, which is empty when all is well, or flat keys.
+/// `error: {type, message, stack}`, which is empty without an error, or flat keys.
 fn error(fields: &mut Map<String, Value>) -> Option<SpanError> {
-    let mut nested = take_map(fields, "error");
-    let mut part = |name: &str| {
-        take_text(&mut nested, name)
-            .or_else(|| take_text(fields, &format!("error.{name}")))
+    let mut nested = remove_map(fields, "error");
+    let mut member = |name: &str| {
+        remove_nonempty_text(&mut nested, name)
+            .or_else(|| remove_nonempty_text(fields, &format!("error.{name}")))
             .unwrap_or_default()
     };
     let error = SpanError {
-        error_type: part("type"),
-        message: part("message"),
-        stack: part("stack"),
+        error_type: member("type"),
+        message: member("message"),
+        stack: member("stack"),
     };
     (!error.is_empty()).then_some(error)
 }
 
-/// Reads a metric; `None` if it is something else.
+/// Reads a metric; `None` if the row is not one.
 pub(super) fn metric(row: Value) -> Option<ExperimentMetric> {
     let Value::Object(mut row) = row else {
         return None;
     };
-    let label = take_text(&mut row, "label")?;
-    let named = take_text(&mut row, "metric_type")
+    let label = remove_nonempty_text(&mut row, "label")?;
+    let declared_type = remove_nonempty_text(&mut row, "metric_type")
         .and_then(|text| MetricType::from_wire(&text.to_lowercase()));
-    // Without a type, the key of the value says it.
-    let metric_type = named.or_else(|| {
-        MetricType::ALL.into_iter().find(|one| {
-            let key = format!("{}_value", one.as_str());
+    // Without a type, it is inferred from the key of the value.
+    let metric_type = declared_type.or_else(|| {
+        MetricType::ALL.into_iter().find(|candidate| {
+            let key = format!("{}_value", candidate.as_str());
             row.get(&key).is_some_and(|value| !value.is_null())
         })
     });
@@ -138,10 +140,10 @@ pub(super) fn metric(row: Value) -> Option<ExperimentMetric> {
         Value::Object(map) => !map.is_empty(),
         _ => true,
     });
-    let value = value.and_then(|value| valid(metric_type, value));
-    let status = take_text(&mut row, "status")
+    let value = value.and_then(|value| value_of_type(metric_type, value));
+    let status = remove_nonempty_text(&mut row, "status")
         .and_then(|text| EvalStatus::from_wire(&text.to_uppercase()))
-        // Summary metrics carry no status.
+        // Summary metrics have no status.
         .unwrap_or(if error.is_some() && value.is_none() {
             EvalStatus::Error
         } else {
@@ -152,18 +154,18 @@ pub(super) fn metric(row: Value) -> Option<ExperimentMetric> {
         metric_type,
         value,
         status,
-        assessment: take_text(&mut row, "assessment")
+        assessment: remove_nonempty_text(&mut row, "assessment")
             .and_then(|text| Assessment::from_wire(&text.to_lowercase())),
-        reasoning: take_text(&mut row, "reasoning"),
+        reasoning: remove_nonempty_text(&mut row, "reasoning"),
         error,
         tags: text_list(row.remove("tags")),
-        metadata: take_map(&mut row, "metadata"),
-        timestamp_ms: whole(&mut row, "timestamp_ms").unwrap_or_default(),
+        metadata: remove_map(&mut row, "metadata"),
+        timestamp_ms: remove_integer(&mut row, "timestamp_ms").unwrap_or_default(),
     })
 }
 
-/// The value, if it is of its type. A number that is not finite is no value.
-fn valid(metric_type: MetricType, value: Value) -> Option<Value> {
+/// The value, if it has this type. Numbers that are not finite are dropped.
+fn value_of_type(metric_type: MetricType, value: Value) -> Option<Value> {
     match (metric_type, value) {
         (_, Value::Null) => None,
         (MetricType::Score, Value::Number(number)) => number
@@ -192,38 +194,26 @@ fn valid(metric_type: MetricType, value: Value) -> Option<Value> {
 pub(super) fn experiment(id: String, mut row: Map<String, Value>) -> Experiment {
     Experiment {
         id,
-        name: take_text(&mut row, "name").unwrap_or_default(),
-        experiment: take_text(&mut row, "experiment"),
-        project_id: take_text(&mut row, "project_id"),
-        dataset_id: take_text(&mut row, "dataset_id"),
-        dataset_version: whole(&mut row, "dataset_version"),
-        description: take_text(&mut row, "description"),
-        config: take_map(&mut row, "config"),
-        metadata: take_map(&mut row, "metadata"),
-        run_count: whole(&mut row, "run_count"),
-        status: take_text(&mut row, "status").map(|text| text.to_lowercase()),
-        error: take_text(&mut row, "error"),
-        parent_experiment_id: take_text(&mut row, "parent_experiment_id"),
-        created_at: take_text(&mut row, "created_at"),
-        updated_at: take_text(&mut row, "updated_at"),
+        name: remove_nonempty_text(&mut row, "name").unwrap_or_default(),
+        experiment: remove_nonempty_text(&mut row, "experiment"),
+        project_id: remove_nonempty_text(&mut row, "project_id"),
+        dataset_id: remove_nonempty_text(&mut row, "dataset_id"),
+        dataset_version: remove_integer(&mut row, "dataset_version"),
+        description: remove_nonempty_text(&mut row, "description"),
+        config: remove_map(&mut row, "config"),
+        metadata: remove_map(&mut row, "metadata"),
+        run_count: remove_integer(&mut row, "run_count"),
+        status: remove_nonempty_text(&mut row, "status").map(|text| text.to_lowercase()),
+        error: remove_nonempty_text(&mut row, "error"),
+        parent_experiment_id: remove_nonempty_text(&mut row, "parent_experiment_id"),
+        created_at: remove_nonempty_text(&mut row, "created_at"),
+        updated_at: remove_nonempty_text(&mut row, "updated_at"),
     }
-}
-
-/// A text that is not empty.
-pub(crate) fn take_text(map: &mut Map<String, Value>, key: &str) -> Option<String> {
-    map.remove(key)
-        .as_ref()
-        .and_then(scalar_text)
-        .filter(|text| !text.is_empty())
-}
-
-pub(crate) fn whole(map: &mut Map<String, Value>, key: &str) -> Option<i64> {
-    map.remove(key).as_ref().and_then(integer)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::pages::{self, EventsPage};
+    use super::super::pages::{EventsPage, parse_page};
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
@@ -231,11 +221,11 @@ mod tests {
     fn page(spans: &Value, summary: &Value) -> EventsPage {
         let body = json!({"data": {"id": "e", "type": "experiment_events",
             "attributes": {"spans": spans, "summary_metrics": summary}}});
-        pages::read(body.to_string().as_bytes()).unwrap().unwrap()
+        parse_page(body.to_string().as_bytes()).unwrap()
     }
 
     #[test]
-    fn the_three_dialects_of_a_span_read_the_same() {
+    fn reads_all_dialects_of_span_alike() {
         let error = json!({"message": "m", "type": "T", "stack": "s"});
         let spans = page(
             &json!([
@@ -271,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_are_not_of_their_type_or_not_finite_are_none() {
+    fn drops_values_of_wrong_type_and_infinite_numbers() {
         let metrics = page(
             &Value::Null,
             &json!([
@@ -305,7 +295,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_values_in_any_field_are_read_without_a_panic(
+        fn never_panics_on_any_field_value(
             values in proptest::collection::vec(
                 prop_oneof![
                     Just(Value::Null), Just(json!({})), Just(json!([])), Just(json!([1, "a", null])),
@@ -323,8 +313,8 @@ mod tests {
             let mut row: Map<String, Value> = keys.into_iter().map(str::to_owned).zip(values).collect();
             row.insert("span_id".into(), json!("1"));
             row.insert("label".into(), json!("l"));
-            let read = page(&json!([row]), &json!([row]));
-            prop_assert_eq!(read.unreadable_rows, 0);
+            let page = page(&json!([row]), &json!([row]));
+            prop_assert_eq!(page.unreadable_rows, 0);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Making and changing experiments, and appending events to them.
+//! Creating and changing experiments, and appending events to them.
 
 use serde_json::{Map, Value};
 
@@ -9,18 +9,18 @@ use crate::client::Client;
 use crate::error::ClientError;
 use llmobs_core::model::Experiment;
 
-/// An experiment to be made.
+/// An experiment to create.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NewExperiment {
-    /// The name; the upstream makes a unique run name of it.
+    /// The name. The upstream derives a unique run name from it.
     pub name: String,
-    /// The project it belongs to.
+    /// The id of its project.
     pub project_id: String,
-    /// The dataset it runs over.
+    /// The id of its dataset.
     pub dataset_id: Option<String>,
     /// The version of that dataset.
     pub dataset_version: Option<i64>,
-    /// What it is about.
+    /// The description.
     pub description: Option<String>,
     /// Parameters of the task.
     pub config: Option<Map<String, Value>>,
@@ -30,14 +30,14 @@ pub struct NewExperiment {
     pub run_count: Option<i64>,
 }
 
-/// New values of an experiment's fields; what is `None` stays.
+/// New values of fields of an experiment. Fields that are `None` stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExperimentChange {
     /// The run name.
     pub name: Option<String>,
-    /// What it is about.
+    /// The description.
     pub description: Option<String>,
-    /// Free-form metadata; replaces all of it.
+    /// Free-form metadata, which replaces the previous metadata.
     pub metadata: Option<Map<String, Value>>,
     /// `running`, `completed`, `failed` or `interrupted`.
     pub status: Option<String>,
@@ -46,10 +46,10 @@ pub struct ExperimentChange {
 }
 
 impl Client {
-    /// Makes an experiment.
+    /// Creates an experiment.
     ///
     /// # Errors
-    /// Everything that [`Client::execute`] gives.
+    /// The errors of [`Client::execute`].
     pub async fn create_experiment(&self, new: &NewExperiment) -> Result<Experiment, ClientError> {
         let mut attributes = Map::new();
         put(&mut attributes, "name", Some(&new.name));
@@ -62,14 +62,14 @@ impl Client {
         put(&mut attributes, "run_count", new.run_count);
         put(&mut attributes, "ensure_unique", Some(true));
         let call = ApiCall::new(&CREATE).body(resource("experiments", attributes));
-        let answer = self.execute(call).await?;
-        read_one(self, &CREATE, answer, wire::experiment)
+        let response = self.execute(call).await?;
+        read_one(self, &CREATE, response, wire::experiment)
     }
 
     /// Changes an experiment.
     ///
     /// # Errors
-    /// [`ClientError::ExperimentNotFound`], and everything that [`Client::execute`] gives.
+    /// [`ClientError::ExperimentNotFound`], and the errors of [`Client::execute`].
     pub async fn update_experiment(
         &self,
         id: &str,
@@ -84,13 +84,13 @@ impl Client {
         let call = ApiCall::with_ids(&UPDATE, &[id])?
             .body(resource("experiments", attributes))
             .may_be_empty();
-        self.written(id, call).await
+        self.write_experiment(id, call).await
     }
 
-    /// Appends metrics to an experiment, each a wire object; `tags` go to all of them.
+    /// Appends metrics to an experiment, each a JSON object of the API. `tags` apply to all of them.
     ///
     /// # Errors
-    /// [`ClientError::ExperimentNotFound`], and everything that [`Client::execute`] gives.
+    /// [`ClientError::ExperimentNotFound`], and the errors of [`Client::execute`].
     pub async fn push_metrics(
         &self,
         id: &str,
@@ -105,19 +105,19 @@ impl Client {
         let call = ApiCall::with_ids(&PUSH, &[id])?
             .body(resource("events", attributes))
             .may_be_empty();
-        self.written(id, call).await
+        self.write_experiment(id, call).await
     }
 
-    /// Sends a write and forgets what was read of the experiment, whatever came of it.
-    async fn written(&self, id: &str, call: ApiCall) -> Result<(), ClientError> {
-        let sent = self.execute(call).await;
+    /// Sends a write, and removes the experiment from the cache whether it succeeds or not.
+    async fn write_experiment(&self, id: &str, call: ApiCall) -> Result<(), ClientError> {
+        let result = self.execute(call).await;
         self.hub
             .caches
-            .forget_experiment(self.fingerprint, id)
+            .invalidate_experiment(self.fingerprint, id)
             .await;
-        match sent {
+        match result {
             Ok(_) => Ok(()),
-            Err(ClientError::Status(refusal)) if refusal.status == 404 => {
+            Err(ClientError::Status(response)) if response.status == 404 => {
                 Err(ClientError::ExperimentNotFound(id.to_owned()))
             }
             Err(error) => Err(error),

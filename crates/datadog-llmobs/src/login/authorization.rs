@@ -1,5 +1,5 @@
-//! The two ends of the authorization code grant: the address for the browser, and the exchange of
-//! the code that it brings back. PKCE S256 and `state` always.
+//! Both ends of the authorization code grant: the URL for the browser, and the exchange of the code
+//! that it returns. PKCE S256 and `state` are always used.
 
 use oauth2::basic::BasicClient;
 use oauth2::{
@@ -12,83 +12,85 @@ use super::super::text;
 use super::super::transport::Transport;
 use super::error::LoginError;
 use super::register::register;
-use super::renewal::clock_note;
 use super::response::VerifiedResponse;
 use super::store::Login;
 use super::target::LoginTarget;
-use super::token::{self, Failure};
+use super::token::{self, TokenError, Tokens};
 
-/// A client of a target: whom it knows, and where it sends browsers back to.
+/// An OAuth client that is registered at a login target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientRegistration {
-    /// Who knows the client.
+    /// Where the client is registered.
     pub target: LoginTarget,
-    /// The client's id there.
+    /// The client id.
     pub client_id: String,
-    /// Where answers come back.
-    pub redirect: String,
+    /// The redirect URI.
+    pub redirect_uri: String,
 }
 
-/// An authorization request, before anybody has seen it.
+/// An authorization request.
 pub struct AuthorizationRequest {
-    /// What the browser has to open.
+    /// The URL that the browser has to open.
     pub url: Url,
-    /// What comes back with the answer.
+    /// The `state` that the response must repeat.
     pub state: SecretString,
-    /// What proves, at the exchange of the code, who asked.
+    /// The PKCE verifier for the exchange of the code.
     pub verifier: SecretString,
 }
 
 /// A sign-in that succeeded.
 pub struct CompletedSignIn {
-    /// What to keep.
-    pub profile: Login,
-    /// Remarks for the person: fewer scopes than asked for, a clock that is off.
+    /// The login to store.
+    pub login: Login,
+    /// Notes for the user: scopes that were not granted, a wrong clock.
     pub notes: Vec<String>,
 }
 
 impl AuthorizationRequest {
-    /// Whether these can be scopes.
+    /// Checks that these can be scopes.
     ///
     /// # Errors
-    /// One of them cannot.
-    pub(super) fn check(scopes: &[String]) -> Result<(), LoginError> {
-        let good = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'.' || b == b':';
+    /// [`LoginError::BadScope`] for the first that cannot.
+    pub(super) fn check_scopes(scopes: &[String]) -> Result<(), LoginError> {
+        let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'.' || b == b':';
         match scopes
             .iter()
-            .find(|scope| scope.is_empty() || !scope.bytes().all(good))
+            .find(|scope| scope.is_empty() || !scope.bytes().all(is_allowed))
         {
             Some(scope) => Err(LoginError::BadScope(text::excerpt(scope, 60))),
             None => Ok(()),
         }
     }
 
-    /// Makes a request for these scopes (none lets the other side decide) and, if one is named, for
-    /// an organisation by its id.
+    /// Builds a request for these scopes (if empty, the server decides) and, optionally, for an
+    /// organisation by its id.
     ///
     /// # Errors
-    /// A scope that is none, and a target or a redirect address that is no URL.
-    pub fn request(
+    /// An invalid scope, or a target or redirect URI that is not a URL.
+    pub fn new(
         registration: &ClientRegistration,
         scopes: &[String],
         org: Option<&str>,
     ) -> Result<Self, LoginError> {
-        Self::check(scopes)?;
-        let broken = |_| LoginError::UnsupportedTarget;
+        Self::check_scopes(scopes)?;
+        let not_a_url = |_| LoginError::UnsupportedTarget;
+        let authorize_url = AuthUrl::new(registration.target.authorize_url()).map_err(not_a_url)?;
+        let redirect_uri =
+            RedirectUrl::new(registration.redirect_uri.clone()).map_err(not_a_url)?;
         let client = BasicClient::new(ClientId::new(registration.client_id.clone()))
-            .set_auth_uri(AuthUrl::new(registration.target.authorize_url()).map_err(broken)?)
-            .set_redirect_uri(RedirectUrl::new(registration.redirect.clone()).map_err(broken)?);
+            .set_auth_uri(authorize_url)
+            .set_redirect_uri(redirect_uri);
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256_len(64);
         let mut scopes = scopes.to_vec();
         scopes.sort();
-        let mut ask = client
+        let mut request = client
             .authorize_url(|| CsrfToken::new_random_len(32))
             .add_scopes(scopes.into_iter().map(Scope::new))
             .set_pkce_challenge(challenge);
         if let Some(org) = org {
-            ask = ask.add_extra_param("dd_oid", org.to_owned());
+            request = request.add_extra_param("dd_oid", org.to_owned());
         }
-        let (url, state) = ask.url();
+        let (url, state) = request.url();
         Ok(Self {
             url,
             state: state.secret().as_str().into(),
@@ -101,89 +103,85 @@ impl ClientRegistration {
     /// Registers a client at a target.
     ///
     /// # Errors
-    /// It was refused, or there was no answer.
+    /// The registration was rejected, or there was no response.
     pub async fn new(
         transport: &dyn Transport,
         target: &LoginTarget,
         client_name: &str,
-        redirect: &str,
+        redirect_uri: &str,
     ) -> Result<Self, LoginError> {
         Ok(Self {
             target: target.clone(),
-            client_id: register(transport, target, client_name, redirect).await?,
-            redirect: redirect.to_owned(),
+            client_id: register(transport, target, client_name, redirect_uri).await?,
+            redirect_uri: redirect_uri.to_owned(),
         })
     }
 
-    /// Exchanges the code of an answer, where that answer says. `scopes` are those asked for.
+    /// Exchanges the code of a response at the target that it names. `scopes` are the requested
+    /// ones.
     ///
     /// # Errors
-    /// The code, the client or the scopes are refused, or there was no answer.
+    /// The code, the client or the scopes were rejected, or there was no response.
     pub async fn redeem(
         &self,
         transport: &dyn Transport,
-        accepted: VerifiedResponse,
+        response: VerifiedResponse,
         verifier: &SecretString,
         scopes: &[String],
     ) -> Result<CompletedSignIn, LoginError> {
-        let VerifiedResponse {
-            target,
-            code,
-            org_id,
-            org_name,
-        } = accepted;
+        let target = &response.target;
         let verifier = PkceCodeVerifier::new(verifier.expose_secret().to_owned());
         let tokens = token::exchange(
             transport,
-            &target,
+            target,
             &self.client_id,
-            &self.redirect,
-            &code,
+            &self.redirect_uri,
+            &response.code,
             verifier,
         )
         .await
-        .map_err(|failure| match failure {
-            Failure::Grant(words) => LoginError::CodeRefused {
-                target: target.name(),
-                words,
-            },
-            Failure::Client(words) => LoginError::ClientUnknown {
-                target: target.name(),
-                words,
-            },
-            Failure::Scope(words) => LoginError::ScopeRefused(words),
-            Failure::Other(error) => error,
-        })?;
+        .map_err(|error| exchange_error(error, target))?;
         let mut notes = Vec::new();
-        if let Some(granted) = &tokens.scope {
-            let granted: Vec<&str> = granted.split(' ').collect();
-            let missing: Vec<&str> = scopes
-                .iter()
-                .map(String::as_str)
-                .filter(|scope| !granted.contains(scope))
-                .collect();
-            if !missing.is_empty() {
-                notes.push(format!("not granted: {}", missing.join(", ")));
-            }
-        }
-        notes.extend(
-            tokens
-                .clock_ahead_ms
-                .map(|ahead| clock_note(ahead, &target)),
-        );
+        notes.extend(missing_scopes_note(&tokens, scopes));
+        notes.extend(tokens.clock_note(target));
         Ok(CompletedSignIn {
-            profile: Login {
-                target,
+            login: Login {
+                target: response.target,
                 client_id: self.client_id.clone(),
-                access: tokens.access,
-                refresh: tokens.refresh,
+                access_token: tokens.access_token,
+                refresh_token: tokens.refresh_token,
                 issued_at_ms: tokens.issued_at_ms,
                 expires_at_ms: tokens.expires_at_ms,
                 scope: tokens.scope.unwrap_or_else(|| scopes.join(" ")),
-                org_id,
-                org_name,
+                org_id: response.org_id,
+                org_name: response.org_name,
             },
             notes,
         })
     }
+}
+
+fn exchange_error(error: TokenError, target: &LoginTarget) -> LoginError {
+    match error {
+        TokenError::Grant(message) => LoginError::CodeRejected {
+            target: target.name(),
+            message,
+        },
+        TokenError::Client(message) => LoginError::UnknownClient {
+            target: target.name(),
+            message,
+        },
+        TokenError::Scope(message) => LoginError::ScopeRejected(message),
+        TokenError::Other(error) => error,
+    }
+}
+
+fn missing_scopes_note(tokens: &Tokens, requested: &[String]) -> Option<String> {
+    let granted: Vec<&str> = tokens.scope.as_deref()?.split(' ').collect();
+    let missing: Vec<&str> = requested
+        .iter()
+        .map(String::as_str)
+        .filter(|scope| !granted.contains(scope))
+        .collect();
+    (!missing.is_empty()).then(|| format!("not granted: {}", missing.join(", ")))
 }

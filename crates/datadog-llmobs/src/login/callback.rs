@@ -1,8 +1,8 @@
-//! The loopback listener that the browser comes back to.
+//! The loopback listener that receives the authorization response.
 //!
-//! It is bound before the browser opens, on 127.0.0.1 only, takes one answer and goes. A request
-//! with a wrong `state` is told so and does not end the wait: anybody's page can send one. The page
-//! says nothing that came with the request.
+//! It is bound before the browser opens, on 127.0.0.1 only, and stops after one response. A request
+//! with a wrong `state` gets an error page and does not stop it, because any web page can send one.
+//! The pages repeat nothing of the request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,85 +15,91 @@ use http::{HeaderValue, Method, StatusCode, header};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, oneshot};
 
+use super::super::cause::ErrorCause;
 use super::error::LoginError;
 use super::sign_in::PendingSignIn;
 
-/// The ports that Datadog's own programs come back on; the first free one is taken.
+/// The default ports, tried in order. Datadog's own programs use the same ones.
 pub const CALLBACK_PORTS: [u16; 4] = [8000, 8080, 8888, 9000];
 
-const PATH: &str = "/oauth/callback";
+const CALLBACK_PATH: &str = "/oauth/callback";
 
-/// How long the last page may take to leave.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// How long to wait until the last page is delivered.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A port that waits for the browser.
+/// A bound port that waits for the browser.
 pub struct CallbackListener {
     listener: TcpListener,
     port: u16,
 }
 
-struct Shared {
-    attempt: Arc<PendingSignIn>,
+struct CallbackState {
+    sign_in: Arc<PendingSignIn>,
     authority: String,
     wrong_states: AtomicU32,
-    answer: Mutex<Option<oneshot::Sender<String>>>,
+    response: Mutex<Option<oneshot::Sender<String>>>,
 }
 
 impl CallbackListener {
-    /// Binds the port that was named (0: any free one), or the first free one of [`CALLBACK_PORTS`].
+    /// Binds `port` (0: any free one) or, without a port, the first free one of
+    /// [`CALLBACK_PORTS`].
     ///
     /// # Errors
-    /// The port, or all of them, are taken.
-    pub async fn bind(named: Option<u16>) -> Result<Self, LoginError> {
-        let Some(port) = named else {
-            return Self::first_free(&CALLBACK_PORTS).await;
+    /// [`LoginError::PortInUse`] or [`LoginError::AllPortsInUse`].
+    pub async fn bind(port: Option<u16>) -> Result<Self, LoginError> {
+        let Some(port) = port else {
+            return Self::bind_first_free(&CALLBACK_PORTS).await;
         };
-        Self::at(port).await.map_err(|error| LoginError::PortTaken {
-            port,
-            reason: error.to_string(),
-        })
+        Self::bind_port(port)
+            .await
+            .map_err(|error| LoginError::PortInUse {
+                port,
+                source: ErrorCause::new(error),
+            })
     }
 
     /// Binds the first of these ports that is free.
-    pub(super) async fn first_free(ports: &[u16]) -> Result<Self, LoginError> {
+    pub(super) async fn bind_first_free(ports: &[u16]) -> Result<Self, LoginError> {
         for port in ports {
-            if let Ok(listener) = Self::at(*port).await {
+            if let Ok(listener) = Self::bind_port(*port).await {
                 return Ok(listener);
             }
         }
-        Err(LoginError::PortsTaken)
+        Err(LoginError::AllPortsInUse)
     }
 
-    async fn at(port: u16) -> std::io::Result<Self> {
+    async fn bind_port(port: u16) -> std::io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         let port = listener.local_addr()?.port();
         Ok(Self { listener, port })
     }
 
-    /// Where the browser is sent back to.
-    pub fn redirect(&self) -> String {
-        format!("http://127.0.0.1:{}{PATH}", self.port)
+    /// The redirect URI that leads here.
+    pub fn redirect_uri(&self) -> String {
+        format!("http://127.0.0.1:{}{CALLBACK_PATH}", self.port)
     }
 
-    /// Waits for the one answer that belongs to `attempt` and gives its query.
+    /// Waits for the response that belongs to `sign_in` and returns its query.
     ///
     /// # Errors
     /// [`LoginError::TimedOut`].
     pub async fn wait(
         self,
-        attempt: Arc<PendingSignIn>,
-        longest: Duration,
+        sign_in: Arc<PendingSignIn>,
+        timeout: Duration,
     ) -> Result<String, LoginError> {
         let (sender, receiver) = oneshot::channel();
-        let shared = Arc::new(Shared {
-            attempt,
+        let state = Arc::new(CallbackState {
+            sign_in,
             authority: format!("127.0.0.1:{}", self.port),
             wrong_states: AtomicU32::new(0),
-            answer: Mutex::new(Some(sender)),
+            response: Mutex::new(Some(sender)),
         });
-        let router = Router::new().fallback(take).with_state(shared.clone());
+        let router = Router::new()
+            .fallback(receive)
+            .with_state(Arc::clone(&state));
         let (stop, stopped) = oneshot::channel::<()>();
-        let mut serving = tokio::spawn(async move {
+        let mut server = tokio::spawn(async move {
             let stopped = async {
                 let _ = stopped.await;
             };
@@ -101,71 +107,74 @@ impl CallbackListener {
                 .with_graceful_shutdown(stopped)
                 .await
         });
-        let answer = tokio::time::timeout(longest, receiver).await;
+        let response = tokio::time::timeout(timeout, receiver).await;
         let _ = stop.send(());
-        // A browser may keep its connection open; the page itself is out by then.
-        if tokio::time::timeout(GOODBYE, &mut serving).await.is_err() {
-            serving.abort();
+        // A browser may keep its connection open after the page was delivered.
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, &mut server)
+            .await
+            .is_err()
+        {
+            server.abort();
         }
-        match answer {
+        match response {
             Ok(Ok(query)) => Ok(query),
             _ => Err(LoginError::TimedOut {
-                waited: longest,
-                wrong_states: shared.wrong_states.load(Ordering::Relaxed),
+                waited: timeout,
+                wrong_states: state.wrong_states.load(Ordering::Relaxed),
             }),
         }
     }
 }
 
-async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    // A name that leads here may have been made to: only the address itself is ours.
+async fn receive(State(state): State<Arc<CallbackState>>, request: Request) -> Response {
+    // Defends against DNS rebinding: only the address itself is accepted as host.
     let host = request.headers().get(header::HOST);
-    if host.is_none_or(|host| host.as_bytes() != shared.authority.as_bytes()) {
+    if host.is_none_or(|host| host.as_bytes() != state.authority.as_bytes()) {
         return page(
             StatusCode::FORBIDDEN,
-            "Not here",
-            "This address is not mine.",
+            "Wrong address",
+            "This server accepts requests to 127.0.0.1 only.",
         );
     }
-    if request.uri().path() != PATH {
+    if request.uri().path() != CALLBACK_PATH {
         return page(
             StatusCode::NOT_FOUND,
-            "Nothing here",
-            "Only the sign-in comes back here.",
+            "Not found",
+            "This server only receives the result of a sign-in.",
         );
     }
     if request.method() != Method::GET {
         return page(
             StatusCode::METHOD_NOT_ALLOWED,
-            "Not like this",
-            "Only a browser that comes back from the sign-in is answered here.",
+            "Method not allowed",
+            "This server only receives the result of a sign-in from a browser.",
         );
     }
     let query = request.uri().query().unwrap_or_default();
-    if !shared.attempt.recognises(query) {
-        shared.wrong_states.fetch_add(1, Ordering::Relaxed);
+    if !state.sign_in.matches_state(query) {
+        state.wrong_states.fetch_add(1, Ordering::Relaxed);
         return page(
             StatusCode::BAD_REQUEST,
-            "Not this sign-in",
-            "This answer belongs to another sign-in. Go back to the window that llmobs-mcp opened.",
+            "Another sign-in",
+            "This response belongs to another sign-in. Return to the window that llmobs-mcp opened.",
         );
     }
-    let Some(answer) = shared.answer.lock().await.take() else {
+    let Some(sender) = state.response.lock().await.take() else {
         return page(
             StatusCode::GONE,
-            "Already done",
-            "This sign-in has its answer.",
+            "Already received",
+            "This sign-in has already received its response.",
         );
     };
-    let _ = answer.send(query.to_owned());
+    let _ = sender.send(query.to_owned());
     page(
         StatusCode::OK,
-        "Back in the terminal",
-        "llmobs-mcp has your answer and tells in the terminal how it went. You can close this window.",
+        "Return to the terminal",
+        "llmobs-mcp received the response and shows the result in the terminal. You can close this window.",
     )
 }
 
-/// A small page. Its texts are ours: nothing in it came from a request.
+/// A small page of constant text.
 fn page(status: StatusCode, title: &'static str, text: &'static str) -> Response {
     let html = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>llmobs-mcp: {title}</title>\

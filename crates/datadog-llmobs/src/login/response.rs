@@ -1,7 +1,7 @@
-//! What the browser brings back from Datadog.
+//! The authorization response: the query that the browser returns from Datadog.
 //!
-//! It is looked at in one order: is it ours (`state`), did it fail, does it name places that may be
-//! named, is it the organisation asked for; only then there is a code that may be sent anywhere.
+//! The checks run in a fixed order: `state`, then errors, then the named hosts, then the
+//! organisation. Only after all of them passed may the code be sent.
 
 use std::collections::BTreeMap;
 
@@ -13,21 +13,20 @@ use super::super::text;
 use super::error::LoginError;
 use super::target::LoginTarget;
 
-/// The query of the address that the browser came back to.
+/// The query of the URL that the browser was redirected to.
 pub struct AuthorizationResponse(BTreeMap<String, String>);
 
-/// An answer in which everything is right, with the code that it brought.
+/// A response that passed every check, with its code.
 pub struct VerifiedResponse {
-    /// Where the account is.
+    /// Where the account is, and where the code is exchanged.
     pub target: LoginTarget,
-    /// To be exchanged there.
     pub(super) code: SecretString,
     pub(super) org_id: Option<String>,
     pub(super) org_name: Option<String>,
 }
 
 impl AuthorizationResponse {
-    /// Reads a query. A name that comes twice makes it none: whose values would count?
+    /// Parses a query. Returns `None` if a parameter occurs twice, because it is then ambiguous.
     pub fn parse(query: &str) -> Option<Self> {
         let mut values = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -41,50 +40,42 @@ impl AuthorizationResponse {
         Some(Self(values))
     }
 
-    /// What should be the `state` of the request.
+    /// The `state` parameter.
     pub fn state(&self) -> Option<&str> {
         self.get("state")
     }
 
-    /// Whether it is the answer to the request with this `state`.
+    /// Whether this is the response to the request with this `state`.
     pub(super) fn has_state(&self, state: &SecretString) -> bool {
         // Comparing hashes takes the same time wherever two texts differ.
         let hash = |text: &str| Sha256::digest(text.as_bytes());
         self.state()
-            .is_some_and(|given| hash(given) == hash(state.expose_secret()))
+            .is_some_and(|found| hash(found) == hash(state.expose_secret()))
     }
 
-    /// What it says, to a request that was made at `place`, for `org` if one must be signed in to.
-    /// Its `state` was compared before.
+    /// Checks the response to a request that was made at `target`, for `org` if one is required.
+    /// The caller has compared its `state` before.
     ///
     /// # Errors
-    /// An error instead of a code, a foreign target, another organisation, no code.
-    pub fn accept(
+    /// An OAuth error, a foreign host, another organisation, or a missing code.
+    pub fn verify(
         &self,
         target: &LoginTarget,
         org: Option<&str>,
     ) -> Result<VerifiedResponse, LoginError> {
         if let Some(code) = self.get("error") {
-            let words = text::excerpt(self.get("error_description").unwrap_or_default(), 300);
-            return Err(match code {
-                "access_denied" => LoginError::Denied(words),
-                "invalid_scope" => LoginError::ScopeRefused(words),
-                code => LoginError::Refused {
-                    code: text::excerpt(code, 60),
-                    words,
-                },
-            });
+            return Err(self.oauth_error(code));
         }
         target.check_site(self.get("site"))?;
-        let target = target.adopt(self.get("domain"))?;
+        let target = target.with_domain(self.get("domain"))?;
         let org_id = self
             .get("dd_oid")
             .filter(|id| uuid::Uuid::parse_str(id).is_ok())
             .map(str::to_ascii_lowercase);
-        if let Some(wanted) = org
+        if let Some(required) = org
             && !org_id
                 .as_ref()
-                .is_some_and(|id| id.eq_ignore_ascii_case(wanted))
+                .is_some_and(|id| id.eq_ignore_ascii_case(required))
         {
             return Err(LoginError::OtherOrganisation);
         }
@@ -101,6 +92,18 @@ impl AuthorizationResponse {
                 .map(|name| text::excerpt(name, 100))
                 .filter(|name| !name.is_empty()),
         })
+    }
+
+    fn oauth_error(&self, code: &str) -> LoginError {
+        let message = text::excerpt(self.get("error_description").unwrap_or_default(), 300);
+        match code {
+            "access_denied" => LoginError::Denied(message),
+            "invalid_scope" => LoginError::ScopeRejected(message),
+            code => LoginError::Failed {
+                code: text::excerpt(code, 60),
+                message,
+            },
+        }
     }
 
     fn get(&self, name: &str) -> Option<&str> {

@@ -1,4 +1,4 @@
-//! One sign-in of a person at a terminal, from the address for the browser to the tokens.
+//! One sign-in from a terminal, from the URL for the browser to the tokens.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use super::error::LoginError;
 use super::response::AuthorizationResponse;
 use super::target::LoginTarget;
 
-/// What somebody wants to sign in to.
+/// The arguments of a sign-in.
 #[derive(Debug, Clone)]
 pub struct SignInRequest {
-    /// Where.
+    /// Where to sign in.
     pub target: LoginTarget,
-    /// The scopes to ask for; none lets the other side decide.
+    /// The scopes to request; if empty, the server decides.
     pub scopes: Vec<String>,
-    /// The name to register under.
+    /// The client name to register.
     pub client_name: String,
-    /// The id of the organisation that must be signed in to.
+    /// The id of the required organisation.
     pub org: Option<String>,
 }
 
-/// A sign-in that waits for its answer.
+/// A sign-in that waits for the response of the browser.
 pub struct PendingSignIn {
     transport: Arc<dyn Transport>,
     request: SignInRequest,
@@ -35,27 +35,29 @@ pub struct PendingSignIn {
 }
 
 impl PendingSignIn {
-    /// Registers this program and makes the address that the browser has to open. `redirect` is
-    /// where its answer comes back, such as `http://127.0.0.1:8000/oauth/callback`.
+    /// Registers this program and builds the URL for the browser. `redirect_uri` receives the
+    /// response, for example `http://127.0.0.1:8000/oauth/callback`.
     ///
     /// # Errors
-    /// A refused registration, a scope that is none, no answer.
+    /// An invalid scope, a rejected registration, or no response.
     pub async fn start(
         transport: Arc<dyn Transport>,
         request: SignInRequest,
-        redirect: &str,
+        redirect_uri: &str,
     ) -> Result<Self, LoginError> {
-        AuthorizationRequest::check(&request.scopes)?;
-        let registration =
-            ClientRegistration::new(&*transport, &request.target, &request.client_name, redirect)
-                .await?;
-        let asked =
-            AuthorizationRequest::request(&registration, &request.scopes, request.org.as_deref())?;
+        AuthorizationRequest::check_scopes(&request.scopes)?;
+        let registration = ClientRegistration::new(
+            &*transport,
+            &request.target,
+            &request.client_name,
+            redirect_uri,
+        )
+        .await?;
         let AuthorizationRequest {
             url,
             state,
             verifier,
-        } = asked;
+        } = AuthorizationRequest::new(&registration, &request.scopes, request.org.as_deref())?;
         Ok(Self {
             transport,
             request,
@@ -66,34 +68,36 @@ impl PendingSignIn {
         })
     }
 
-    /// What the browser has to open.
+    /// The URL that the browser has to open.
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// Whether the query of an answer belongs to this sign-in.
-    pub(super) fn recognises(&self, query: &str) -> bool {
-        AuthorizationResponse::parse(query).is_some_and(|answer| answer.has_state(&self.state))
+    /// Whether a response with this query belongs to this sign-in.
+    pub(super) fn matches_state(&self, query: &str) -> bool {
+        AuthorizationResponse::parse(query).is_some_and(|response| response.has_state(&self.state))
     }
 
-    /// Takes the answer, as the query of the address that the browser came back to (or that whole
-    /// address), to its end: tokens.
+    /// Completes the sign-in. `response` is the URL that the browser was redirected to, or its
+    /// query.
     ///
     /// # Errors
-    /// Anything in [`LoginError`] that an answer can cause. The code is sent nowhere unless all
-    /// else is right.
-    pub async fn finish(&self, answer: &str) -> Result<CompletedSignIn, LoginError> {
-        let query = answer.split_once('?').map_or(answer, |(_, query)| query);
+    /// Every [`LoginError`] that a response can cause. The code is sent only after all other checks
+    /// have passed.
+    pub async fn finish(&self, response: &str) -> Result<CompletedSignIn, LoginError> {
+        let query = response
+            .split_once('?')
+            .map_or(response, |(_, query)| query);
         let query = query.split('#').next().unwrap_or_default().trim();
-        let answer = AuthorizationResponse::parse(query).ok_or(LoginError::NoCode)?;
-        if !answer.has_state(&self.state) {
+        let response = AuthorizationResponse::parse(query).ok_or(LoginError::NoCode)?;
+        if !response.has_state(&self.state) {
             return Err(LoginError::WrongState);
         }
-        let accepted = answer.accept(&self.registration.target, self.request.org.as_deref())?;
+        let verified = response.verify(&self.registration.target, self.request.org.as_deref())?;
         self.registration
             .redeem(
                 &*self.transport,
-                accepted,
+                verified,
                 &self.verifier,
                 &self.request.scopes,
             )

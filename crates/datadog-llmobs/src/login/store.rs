@@ -1,158 +1,101 @@
-//! Where logins are kept: one file for all profiles, readable by its owner alone.
+//! The stored logins: one file for all profiles, readable by its owner only.
 //!
-//! The file is `logins.json` (mode 0600) in a folder of its own (0700). It is written aside and
-//! renamed, so that a reader sees the old or the new and nothing between, and every change is made
-//! under a lock that other processes respect. A file that others could read or put there is not
-//! read at all. Where the system has a keyring and this build knows it, the tokens can live there
-//! instead; whenever it does not work, they stay in the file and the person is told.
+//! The file is `logins.json` (mode 0600) in a directory of its own (0700). It is replaced atomically,
+//! so a reader sees the old or the new version, and every change is made under a lock that other
+//! processes respect. A file that other users could have read or replaced is ignored. If the system
+//! has a keyring and this build supports it, the tokens can be stored there; if the keyring fails,
+//! they stay in the file and the user is told.
 
 mod keyring;
 mod secret_file;
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
+use super::super::cause::ErrorCause;
+use super::store_error::LoginStoreError;
 use super::target::LoginTarget;
 
-const FILE: &str = "logins.json";
-const LOCK: &str = "logins.lock";
+const FILE_NAME: &str = "logins.json";
+const LOCK_NAME: &str = "logins.lock";
 const VERSION: u32 = 1;
 
-/// How long another process's change is waited for: longer than a renewal takes.
-const LOCK_PATIENCE: Duration = Duration::from_secs(45);
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// How long to wait for the lock: longer than a renewal takes.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(45);
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A login.
 #[derive(Clone)]
 pub struct Login {
-    /// Where it is good.
+    /// Where it is valid.
     pub target: LoginTarget,
-    /// The registration that the tokens were given to.
+    /// The client id that the tokens were issued to.
     pub client_id: String,
     /// The access token.
-    pub access: SecretString,
-    /// What renews it.
-    pub refresh: Option<SecretString>,
-    /// When the access token came, by this machine's clock, in milliseconds since the Unix epoch.
+    pub access_token: SecretString,
+    /// The refresh token.
+    pub refresh_token: Option<SecretString>,
+    /// When the access token was received, by this machine's clock, in milliseconds since the Unix
+    /// epoch.
     pub issued_at_ms: i64,
-    /// When the access token ends, likewise.
+    /// When the access token expires, likewise.
     pub expires_at_ms: i64,
     /// The granted scopes, separated by spaces.
     pub scope: String,
-    /// The organisation's id, if the answer named it.
+    /// The id of the organisation, if the response named it.
     pub org_id: Option<String>,
-    /// Its name, cleaned.
+    /// The name of the organisation, cleaned.
     pub org_name: Option<String>,
 }
 
-/// Where the tokens of a login are.
+/// Where the tokens of a login are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenStorage {
     /// In the file.
     File,
-    /// In the system's keyring.
+    /// In the system keyring.
     Keyring,
 }
 
-/// What is known of a login without its tokens.
+/// A stored login without its tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoginSummary {
     /// The name of the profile.
     pub name: String,
-    /// The target, by [`LoginTarget::key`].
+    /// The target, as [`LoginTarget::key`].
     pub target: String,
     /// The granted scopes.
     pub scope: String,
-    /// The organisation: its name, or its id.
+    /// The name of the organisation, or its id.
     pub org: Option<String>,
-    /// When the access token ends, in milliseconds since the Unix epoch.
+    /// When the access token expires, in milliseconds since the Unix epoch.
     pub expires_at_ms: i64,
-    /// Whether it can be renewed.
+    /// Whether there is a refresh token.
     pub renewable: bool,
-    /// Where its tokens are.
+    /// Where the tokens are stored.
     pub storage: TokenStorage,
-    /// Whether it is the one that counts when nobody names one.
+    /// Whether this is the default profile.
     pub current: bool,
 }
 
-/// Why logins cannot be read or kept.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum LoginStoreError {
-    /// The file or its folder.
-    #[error("the file of logins {path} cannot be {verb}: {why}", path = path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// `read` or `written`.
-        verb: &'static str,
-        /// What the system said.
-        why: String,
-    },
-    /// Others could read it, or could have put it there.
-    #[error("the file of logins {path} is not used, because {why}", path = path.display())]
-    Exposed {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// Not ours, or damaged.
-    #[error("the file of logins {path} is damaged, or of a newer version", path = .0.display())]
-    Damaged(PathBuf),
-    /// Another process does not let go of the lock.
-    #[error("another process has held the lock {path} for {seconds} seconds", path = path.display())]
-    Locked {
-        /// The lock.
-        path: PathBuf,
-        /// How long was waited.
-        seconds: u64,
-    },
-    /// The tokens are in the keyring, and it does not give them.
-    #[error("the system's keyring did not give the login: {0}")]
-    Keyring(String),
-}
-
-impl LoginStoreError {
-    /// What to do next.
-    pub fn hint(&self) -> String {
-        match self {
-            Self::File { .. } => {
-                "check the folder, or name another one in LLMOBS_MCP_STATE_DIR".to_owned()
-            }
-            Self::Exposed { path, .. } => format!(
-                "if it is yours: chmod 700 {folder} && chmod 600 {path}, then sign in again: whoever read it has the login",
-                folder = path.parent().unwrap_or(Path::new(".")).display(),
-                path = path.display(),
-            ),
-            Self::Damaged(path) => format!("remove {} and sign in again", path.display()),
-            Self::Locked { .. } => "end the llmobs-mcp process that hangs, then try again".to_owned(),
-            Self::Keyring(_) => {
-                "unlock the keyring, or sign in again with the tokens in a file: llmobs-mcp login --storage file"
-                    .to_owned()
-            }
-        }
-    }
-}
-
-/// The file as it stands on disk.
+/// The contents of the file.
 #[derive(Serialize, Deserialize)]
-struct Document {
+struct LoginFile {
     version: u32,
     #[serde(default)]
     current: Option<String>,
     #[serde(default)]
-    profiles: BTreeMap<String, Entry>,
+    profiles: BTreeMap<String, LoginEntry>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry {
+struct LoginEntry {
     #[serde(rename = "place")]
     target: String,
     client_id: String,
@@ -166,12 +109,12 @@ struct Entry {
     #[serde(rename = "safe")]
     storage: TokenStorage,
     renewable: bool,
-    /// Absent when they are in the keyring.
+    /// Absent if they are in the keyring.
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<TokenPair>,
 }
 
-/// The secrets of an entry.
+/// The tokens of an entry.
 #[derive(Clone, Serialize, Deserialize)]
 struct TokenPair {
     access: String,
@@ -182,35 +125,35 @@ struct TokenPair {
 /// The logins of this user. Its methods block for the time of a small file.
 #[derive(Debug, Clone)]
 pub struct LoginStore {
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
-/// Held while logins change; let go when dropped, or when the process ends.
+/// The lock of the store, released on drop or when the process ends.
 pub struct LoginStoreLock {
     _file: File,
 }
 
 impl LoginStore {
-    /// The logins in this folder, which need not be there.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
+    /// The logins in this directory, which need not exist.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
-            folder: folder.into(),
+            directory: directory.into(),
         }
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> PathBuf {
-        self.folder.join(FILE)
+        self.directory.join(FILE_NAME)
     }
 
     /// All logins without their tokens, by name.
     ///
     /// # Errors
-    /// A file that cannot be read or must not be.
+    /// The file cannot be read, or is ignored.
     pub fn list(&self) -> Result<Vec<LoginSummary>, LoginStoreError> {
-        let document = self.read()?;
-        let current = document.current;
-        Ok(document
+        let file = self.read()?;
+        let current = file.current;
+        Ok(file
             .profiles
             .into_iter()
             .map(|(name, entry)| LoginSummary {
@@ -226,10 +169,10 @@ impl LoginStore {
             .collect())
     }
 
-    /// A login with its tokens, and where they are.
+    /// A login with its tokens, and where they are stored.
     ///
     /// # Errors
-    /// A file that cannot be read or must not be, or a keyring that does not give them.
+    /// The file cannot be read or is ignored, or the keyring does not return the tokens.
     pub fn get(&self, name: &str) -> Result<Option<(Login, TokenStorage)>, LoginStoreError> {
         let Some(entry) = self.read()?.profiles.remove(name) else {
             return Ok(None);
@@ -243,150 +186,150 @@ impl LoginStore {
                 serde_json::from_str(&text).map_err(|_| damaged())?
             }
         };
-        let profile = Login {
+        let login = Login {
             target: LoginTarget::from_key(&entry.target).ok_or_else(damaged)?,
             client_id: entry.client_id,
-            access: tokens.access.into(),
-            refresh: tokens.refresh.map(Into::into),
+            access_token: tokens.access.into(),
+            refresh_token: tokens.refresh.map(Into::into),
             issued_at_ms: entry.issued_at_ms,
             expires_at_ms: entry.expires_at_ms,
             scope: entry.scope,
             org_id: entry.org_id,
             org_name: entry.org_name,
         };
-        Ok(Some((profile, entry.storage)))
+        Ok(Some((login, entry.storage)))
     }
 
-    /// Waits until no other process changes logins.
+    /// Waits for the lock.
     ///
     /// # Errors
-    /// [`LoginStoreError::Locked`] after a long time, and a folder that cannot be used.
+    /// [`LoginStoreError::Locked`] after a timeout, or a directory that cannot be used.
     pub async fn lock(&self) -> Result<LoginStoreLock, LoginStoreError> {
-        secret_file::create_folder(&self.folder)?;
-        let path = self.folder.join(LOCK);
-        let failed = |error: std::io::Error| LoginStoreError::File {
+        secret_file::create_directory(&self.directory)?;
+        let path = self.directory.join(LOCK_NAME);
+        let lock_error = |error: std::io::Error| LoginStoreError::File {
             path: path.clone(),
             verb: "locked",
-            why: error.to_string(),
+            source: ErrorCause::new(error),
         };
-        let lock = secret_file::open_lock(&path).map_err(failed)?;
+        let file = secret_file::open_lock(&path).map_err(lock_error)?;
         let started = Instant::now();
         loop {
-            match lock.try_lock() {
-                Ok(()) => return Ok(LoginStoreLock { _file: lock }),
-                Err(TryLockError::Error(error)) => return Err(failed(error)),
-                Err(TryLockError::WouldBlock) if started.elapsed() > LOCK_PATIENCE => {
+            match file.try_lock() {
+                Ok(()) => return Ok(LoginStoreLock { _file: file }),
+                Err(TryLockError::Error(error)) => return Err(lock_error(error)),
+                Err(TryLockError::WouldBlock) if started.elapsed() > LOCK_TIMEOUT => {
                     return Err(LoginStoreError::Locked {
                         path,
-                        seconds: LOCK_PATIENCE.as_secs(),
+                        seconds: LOCK_TIMEOUT.as_secs(),
                     });
                 }
-                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_POLL_INTERVAL).await,
             }
         }
     }
 
-    /// Keeps a login under a name, in target of the one that had it. `current` makes it the one that
-    /// counts when nobody names one. If the keyring was wished for and does not work, the tokens go
-    /// into the file and the answer says why.
+    /// Stores a login under a name and replaces the previous one. `current` makes it the default
+    /// profile. If the keyring was requested and fails, the tokens are stored in the file and the
+    /// returned note says why.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// The file cannot be written.
     pub fn put(
         &self,
         _lock: &LoginStoreLock,
         name: &str,
-        profile: &Login,
+        login: &Login,
         storage: TokenStorage,
         current: bool,
     ) -> Result<Option<String>, LoginStoreError> {
-        let mut document = self.read()?;
-        let pair = TokenPair {
-            access: profile.access.expose_secret().to_owned(),
-            refresh: profile
-                .refresh
+        let mut file = self.read()?;
+        let tokens = TokenPair {
+            access: login.access_token.expose_secret().to_owned(),
+            refresh: login
+                .refresh_token
                 .as_ref()
                 .map(|token| token.expose_secret().to_owned()),
         };
-        let refused = match storage {
+        let keyring_error = match storage {
             TokenStorage::File => None,
-            TokenStorage::Keyring => serde_json::to_string(&pair)
+            TokenStorage::Keyring => serde_json::to_string(&tokens)
                 .map_err(|error| error.to_string())
                 .and_then(|text| keyring::set(name, &text))
                 .err(),
         };
-        let in_file = storage == TokenStorage::File || refused.is_some();
-        if current || document.current.is_none() {
-            document.current = Some(name.to_owned());
+        let in_file = storage == TokenStorage::File || keyring_error.is_some();
+        if current || file.current.is_none() {
+            file.current = Some(name.to_owned());
         }
-        let entry = Entry {
-            target: profile.target.key(),
-            client_id: profile.client_id.clone(),
-            issued_at_ms: profile.issued_at_ms,
-            expires_at_ms: profile.expires_at_ms,
-            scope: profile.scope.clone(),
-            org_id: profile.org_id.clone(),
-            org_name: profile.org_name.clone(),
+        let entry = LoginEntry {
+            target: login.target.key(),
+            client_id: login.client_id.clone(),
+            issued_at_ms: login.issued_at_ms,
+            expires_at_ms: login.expires_at_ms,
+            scope: login.scope.clone(),
+            org_id: login.org_id.clone(),
+            org_name: login.org_name.clone(),
             storage: if in_file {
                 TokenStorage::File
             } else {
                 TokenStorage::Keyring
             },
-            renewable: pair.refresh.is_some(),
-            tokens: in_file.then_some(pair),
+            renewable: tokens.refresh.is_some(),
+            tokens: in_file.then_some(tokens),
         };
-        let before = document.profiles.insert(name.to_owned(), entry);
-        self.write(&document)?;
-        if in_file && before.is_some_and(|before| before.storage == TokenStorage::Keyring) {
-            // Old tokens must not stay behind; where there is no keyring, there are none.
+        let previous = file.profiles.insert(name.to_owned(), entry);
+        self.write(&file)?;
+        if in_file && previous.is_some_and(|previous| previous.storage == TokenStorage::Keyring) {
+            // Removes the old tokens. Fails where there is no keyring, and thus nothing to remove.
             let _ = keyring::delete(name);
         }
-        Ok(refused.map(|why| {
+        Ok(keyring_error.map(|error| {
             format!(
-                "the system's keyring cannot be used ({why}); the tokens are in the file {} instead, readable by you alone",
+                "the system keyring cannot be used ({error}); the tokens are in the file {} instead, which only you can read",
                 self.path().display()
             )
         }))
     }
 
-    /// Forgets a login. Says whether there was one.
+    /// Removes a login. Returns whether it existed.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// The file cannot be written.
     pub fn remove(&self, _lock: &LoginStoreLock, name: &str) -> Result<bool, LoginStoreError> {
-        let mut document = self.read()?;
-        let Some(entry) = document.profiles.remove(name) else {
+        let mut file = self.read()?;
+        let Some(entry) = file.profiles.remove(name) else {
             return Ok(false);
         };
         if entry.storage == TokenStorage::Keyring
-            && let Err(why) = keyring::delete(name)
+            && let Err(error) = keyring::delete(name)
         {
-            tracing::warn!("the system's keyring still holds the login: {why}");
+            tracing::warn!("the system keyring still holds the login: {error}");
         }
-        if document.current.as_deref() == Some(name) {
-            document.current = document.profiles.keys().next().cloned();
+        if file.current.as_deref() == Some(name) {
+            file.current = file.profiles.keys().next().cloned();
         }
-        self.write(&document)?;
+        self.write(&file)?;
         Ok(true)
     }
 
-    fn read(&self) -> Result<Document, LoginStoreError> {
+    fn read(&self) -> Result<LoginFile, LoginStoreError> {
         let Some(text) = secret_file::read(&self.path())? else {
-            return Ok(Document {
+            return Ok(LoginFile {
                 version: VERSION,
                 current: None,
                 profiles: BTreeMap::new(),
             });
         };
-        // The library's own error could quote a token.
-        match serde_json::from_str::<Document>(&text) {
-            Ok(document) if document.version == VERSION => Ok(document),
+        // The error of the JSON library is dropped: it could quote a token.
+        match serde_json::from_str::<LoginFile>(&text) {
+            Ok(file) if file.version == VERSION => Ok(file),
             _ => Err(LoginStoreError::Damaged(self.path())),
         }
     }
 
-    fn write(&self, document: &Document) -> Result<(), LoginStoreError> {
-        let text = serde_json::to_string_pretty(document)
+    fn write(&self, file: &LoginFile) -> Result<(), LoginStoreError> {
+        let text = serde_json::to_string_pretty(file)
             .map_err(|_| LoginStoreError::Damaged(self.path()))?;
         secret_file::write(&self.path(), &text)
     }
@@ -396,14 +339,15 @@ impl LoginStore {
 mod tests {
     use super::*;
     use crate::{Site, Upstream};
+    use std::path::Path;
 
-    fn profile(site: &str, token: &str) -> Login {
+    fn login(site: &str, token: &str) -> Login {
         Login {
             target: LoginTarget::from_upstream(&Upstream::Site(Site::parse(site).unwrap()))
                 .unwrap(),
             client_id: "c".into(),
-            access: token.into(),
-            refresh: Some(format!("{token}-r").into()),
+            access_token: token.into(),
+            refresh_token: Some(format!("{token}-r").into()),
             issued_at_ms: 1,
             expires_at_ms: 2,
             scope: "llm_observability_read".into(),
@@ -413,26 +357,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn profiles_are_kept_by_name_and_the_last_sign_in_counts() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = LoginStore::new(folder.path().join("state"));
+    async fn lists_profiles_by_name_and_marks_last_sign_in_current() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LoginStore::new(directory.path().join("state"));
         assert_eq!(store.list().unwrap(), []);
         let lock = store.lock().await.unwrap();
         for (name, site) in [("default", "us1"), ("work", "eu")] {
             let note = store
-                .put(&lock, name, &profile(site, name), TokenStorage::File, true)
+                .put(&lock, name, &login(site, name), TokenStorage::File, true)
                 .unwrap();
             assert_eq!(note, None);
         }
         let listed = store.list().unwrap();
-        let line = |kept: &LoginSummary| format!("{} {} {}", kept.name, kept.target, kept.current);
+        let line =
+            |login: &LoginSummary| format!("{} {} {}", login.name, login.target, login.current);
         let lines: Vec<String> = listed.iter().map(line).collect();
         assert_eq!(
             lines,
             ["default datadoghq.com false", "work datadoghq.eu true"]
         );
         let (work, storage) = store.get("work").unwrap().unwrap();
-        assert_eq!(work.access.expose_secret(), "work");
+        assert_eq!(work.access_token.expose_secret(), "work");
         assert_eq!(storage, TokenStorage::File);
         assert!(store.remove(&lock, "work").unwrap());
         assert!(!store.remove(&lock, "work").unwrap());
@@ -442,16 +387,16 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn the_file_is_its_owners_alone_and_one_that_is_not_is_not_read() {
+    async fn file_is_private_and_exposed_file_is_ignored() {
         use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let store = LoginStore::new(folder.path().join("state"));
+        let directory = tempfile::tempdir().unwrap();
+        let store = LoginStore::new(directory.path().join("state"));
         let lock = store.lock().await.unwrap();
         let put = || {
             store.put(
                 &lock,
                 "default",
-                &profile("eu", "t"),
+                &login("eu", "t"),
                 TokenStorage::File,
                 true,
             )
@@ -459,14 +404,10 @@ mod tests {
         put().unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&store.path()), 0o600);
-        assert_eq!(mode(&store.folder), 0o700);
-        assert_eq!(mode(&store.folder.join(LOCK)), 0o600);
-        let left: Vec<_> = std::fs::read_dir(&store.folder).unwrap().collect();
-        assert_eq!(
-            left.len(),
-            2,
-            "nothing is left beside the file and the lock"
-        );
+        assert_eq!(mode(&store.directory), 0o700);
+        assert_eq!(mode(&store.directory.join(LOCK_NAME)), 0o600);
+        let remaining: Vec<_> = std::fs::read_dir(&store.directory).unwrap().collect();
+        assert_eq!(remaining.len(), 2, "only the file and the lock remain");
 
         let set = |path: &Path, mode: u32| {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -475,23 +416,23 @@ mod tests {
         let error = store.get("default").err().unwrap();
         assert!(matches!(error, LoginStoreError::Exposed { .. }), "{error}");
         assert!(error.hint().contains("chmod 600"));
-        assert!(put().is_err(), "nor is it written over unseen");
+        assert!(put().is_err(), "an exposed file is not overwritten");
         set(&store.path(), 0o600);
-        set(&store.folder, 0o777);
+        set(&store.directory, 0o777);
         assert!(matches!(store.list(), Err(LoginStoreError::Exposed { .. })));
-        set(&store.folder, 0o700);
+        set(&store.directory, 0o700);
 
-        let elsewhere = folder.path().join("planted.json");
-        std::fs::rename(store.path(), &elsewhere).unwrap();
-        std::os::unix::fs::symlink(&elsewhere, store.path()).unwrap();
+        let planted = directory.path().join("planted.json");
+        std::fs::rename(store.path(), &planted).unwrap();
+        std::os::unix::fs::symlink(&planted, store.path()).unwrap();
         let error = store.list().err().unwrap();
         assert!(error.to_string().contains("a link"), "{error}");
     }
 
     #[tokio::test]
-    async fn a_damaged_file_is_said_without_its_contents() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = LoginStore::new(folder.path().join("state"));
+    async fn damaged_file_is_reported_without_its_contents() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LoginStore::new(directory.path().join("state"));
         let _lock = store.lock().await.unwrap();
         for text in [
             "{\"version\":1,\"profiles\":{\"x\":\"hunter2\"}}",
@@ -505,38 +446,41 @@ mod tests {
         }
     }
 
-    /// Set in the process that is killed while it writes.
-    const WRITES: &str = "LLMOBS_MCP_TEST_WRITES_LOGINS_TO";
+    /// Set in the process that the test kills while it writes.
+    const WRITER_DIRECTORY: &str = "LLMOBS_MCP_TEST_WRITES_LOGINS_TO";
 
     #[tokio::test]
-    async fn a_process_that_is_killed_while_it_writes_leaves_a_whole_file() {
-        if let Some(folder) = std::env::var_os(WRITES) {
-            let store = LoginStore::new(folder);
+    async fn killed_writer_leaves_complete_file() {
+        if let Some(directory) = std::env::var_os(WRITER_DIRECTORY) {
+            let store = LoginStore::new(directory);
             let lock = store.lock().await.unwrap();
             for round in 0.. {
-                // Long, so that a write takes a while.
+                // A long token makes a write take longer.
                 let token = format!("{round}-{}", "t".repeat(200_000));
-                let profile = profile("eu", &token);
+                let login = login("eu", &token);
                 store
-                    .put(&lock, "default", &profile, TokenStorage::File, true)
+                    .put(&lock, "default", &login, TokenStorage::File, true)
                     .unwrap();
             }
         }
         let name = std::thread::current().name().unwrap().to_owned();
-        let folder = tempfile::tempdir().unwrap();
-        let store = LoginStore::new(folder.path().join("state"));
+        let directory = tempfile::tempdir().unwrap();
+        let store = LoginStore::new(directory.path().join("state"));
         let mut before = None;
         for round in 0..12 {
             let mut writer = std::process::Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", &name, "--nocapture"])
-                .env(WRITES, &store.folder)
+                .env(WRITER_DIRECTORY, &store.directory)
                 .stdout(std::process::Stdio::null())
                 .spawn()
                 .unwrap();
             let access = |store: &LoginStore| {
-                let (kept, _) = store.get("default").unwrap()?;
-                let access = kept.access.expose_secret().to_owned();
-                assert_eq!(kept.refresh.unwrap().expose_secret(), format!("{access}-r"));
+                let (stored, _) = store.get("default").unwrap()?;
+                let access = stored.access_token.expose_secret().to_owned();
+                assert_eq!(
+                    stored.refresh_token.unwrap().expose_secret(),
+                    format!("{access}-r")
+                );
                 Some(access)
             };
             while access(&store) == before {
@@ -547,7 +491,7 @@ mod tests {
             writer.wait().unwrap();
             before = access(&store);
         }
-        // The lock of the killed is free, and nothing of theirs stays.
+        // The lock of the killed process is free, and its temporary file is removed.
         let lock = store.lock().await.unwrap();
         std::fs::write(store.path().with_extension("json.new"), "half of a file").unwrap();
         assert!(store.get("default").unwrap().is_some());
@@ -555,19 +499,19 @@ mod tests {
             .put(
                 &lock,
                 "default",
-                &profile("eu", "t"),
+                &login("eu", "t"),
                 TokenStorage::File,
                 true,
             )
             .unwrap();
-        let left: Vec<_> = std::fs::read_dir(&store.folder).unwrap().collect();
-        assert_eq!(left.len(), 2, "the file and the lock: {left:?}");
+        let remaining: Vec<_> = std::fs::read_dir(&store.directory).unwrap().collect();
+        assert_eq!(remaining.len(), 2, "the file and the lock: {remaining:?}");
     }
 
     #[tokio::test]
-    async fn one_holds_the_lock_at_a_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = LoginStore::new(folder.path());
+    async fn lock_is_exclusive() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LoginStore::new(directory.path());
         let first = store.lock().await.unwrap();
         let second = tokio::time::timeout(Duration::from_millis(200), store.lock()).await;
         assert!(second.is_err());
@@ -576,11 +520,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_keyring_that_does_not_work_is_said_loudly_and_the_file_takes_the_tokens() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = LoginStore::new(folder.path().join("state"));
+    async fn broken_keyring_falls_back_to_file_with_note() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LoginStore::new(directory.path().join("state"));
         let lock = store.lock().await.unwrap();
-        // Without a keyring in the build, or without a session that has one.
+        // Skipped where the build and the session have a working keyring.
         if keyring::set("llmobs-mcp-test", "x").is_ok() {
             let _ = keyring::delete("llmobs-mcp-test");
             return;
@@ -589,17 +533,17 @@ mod tests {
             .put(
                 &lock,
                 "default",
-                &profile("eu", "t"),
+                &login("eu", "t"),
                 TokenStorage::Keyring,
                 true,
             )
             .unwrap()
-            .expect("it is said");
+            .expect("a note");
         assert!(note.contains("keyring cannot be used"), "{note}");
         assert!(note.contains("logins.json"), "{note}");
-        let (kept, storage) = store.get("default").unwrap().unwrap();
+        let (stored, storage) = store.get("default").unwrap().unwrap();
         assert_eq!(
-            (kept.access.expose_secret(), storage),
+            (stored.access_token.expose_secret(), storage),
             ("t", TokenStorage::File)
         );
     }

@@ -1,254 +1,289 @@
-//! A kept login that renews itself.
+//! A login of the [`LoginStore`] that renews itself.
 //!
-//! Renewal happens five minutes before the end, and once when the upstream refuses a token. In one
-//! process one renewal runs at a time; between processes a file lock says whose turn it is, and who
-//! gets it looks first whether the other one has done the work. A renewal is never dropped half way:
-//! the old refresh token may be spent the moment the request is out.
+//! It is renewed five minutes before its access token expires, and once when the upstream rejects
+//! the token. The claim on a renewal is the lock of the login file.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::OwnedMutexGuard;
 
 use super::super::client::RenewCredential;
 use super::super::credential::Credential;
 use super::super::transport::Transport;
 use super::error::LoginError;
 use super::now_ms;
-use super::renewal::{RenewalError, Times, renew};
-use super::store::{Login, LoginStore, LoginStoreError, TokenStorage};
+use super::renewal::{
+    Claimed, RenewalFailure, RenewalOutcome, RenewalStore, TokenLifetime, renew_login,
+};
+use super::store::{Login, LoginStore, LoginStoreLock, TokenStorage};
+use super::store_error::LoginStoreError;
 use super::target::LoginTarget;
 
-/// A token that was renewed so recently and is refused is not refused for its age.
-const FRESH: Duration = Duration::from_secs(60);
+/// A token that was renewed within this time is not rejected for its age.
+const JUST_RENEWED: Duration = Duration::from_secs(60);
 
-/// A login of the store, in use. Clones share one renewal.
+const OPERATION: &str = "the renewal of the login";
+
+/// A stored login in use. Clones share its renewals.
 #[derive(Clone)]
 pub struct StoredLogin {
-    inner: Arc<Inner>,
+    inner: Arc<StoredLoginInner>,
+    transport: Arc<dyn Transport>,
 }
 
-struct Inner {
+struct StoredLoginInner {
     store: LoginStore,
     name: String,
     target: LoginTarget,
-    transport: Arc<dyn Transport>,
-    held: Mutex<Held>,
-    /// Held through a renewal.
-    flight: tokio::sync::Mutex<()>,
+    tokens: Mutex<CachedTokens>,
+    /// Held through a renewal, so that tasks of this process do not poll the file lock.
+    renewal: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What this process knows of the login.
-struct Held {
-    access: SecretString,
-    times: Times,
-    /// When this process last renewed it.
-    renewed: Option<Instant>,
-    /// A refresh token that was refused; asking again with the same one is useless.
-    refused: Option<SecretString>,
+/// The tokens as this process knows them.
+struct CachedTokens {
+    access_token: SecretString,
+    lifetime: TokenLifetime,
+    /// When this process last renewed them.
+    renewed_at: Option<Instant>,
+    /// A refresh token that was rejected; it is not sent again.
+    rejected_refresh_token: Option<SecretString>,
 }
 
-/// What can be told of a login in use.
+/// What is shown of a login in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoginState {
     /// The profile.
     pub name: String,
-    /// When the access token ends, in milliseconds since the Unix epoch.
+    /// When the access token expires, in milliseconds since the Unix epoch.
     pub expires_at_ms: i64,
 }
 
 impl StoredLogin {
-    /// Takes a login of the store into use at this target.
+    /// Opens a stored login for use at this target.
     ///
     /// # Errors
-    /// There is none of that name for that target, or it cannot be read.
+    /// There is no login of that name for that target, or it cannot be read.
     pub fn open(
         store: LoginStore,
         name: &str,
         target: &LoginTarget,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, LoginError> {
-        let (profile, _) = store
+        let (login, _) = store
             .get(name)?
-            .filter(|(profile, _)| profile.target == *target)
+            .filter(|(login, _)| login.target == *target)
             .ok_or_else(|| LoginError::NotLoggedIn(name.to_owned()))?;
+        let tokens = CachedTokens {
+            access_token: login.access_token.clone(),
+            lifetime: TokenLifetime::from_login(&login),
+            renewed_at: None,
+            rejected_refresh_token: None,
+        };
+        let inner = StoredLoginInner {
+            store,
+            name: name.to_owned(),
+            target: login.target,
+            tokens: Mutex::new(tokens),
+            renewal: Arc::default(),
+        };
         Ok(Self {
-            inner: Arc::new(Inner {
-                store,
-                name: name.to_owned(),
-                transport,
-                held: Mutex::new(Held {
-                    access: profile.access.clone(),
-                    times: Times::of(&profile),
-                    renewed: None,
-                    refused: None,
-                }),
-                target: profile.target,
-                flight: tokio::sync::Mutex::new(()),
-            }),
+            inner: Arc::new(inner),
+            transport,
         })
     }
 
-    /// The credential as it is, which may have ended.
+    /// The current credential, which may have expired.
     pub fn current(&self) -> Credential {
-        Credential::Bearer(self.inner.held().access.clone())
+        Credential::Bearer(self.inner.tokens().access_token.clone())
     }
 
-    /// What can be told of it.
+    /// The profile and the expiry.
     pub fn state(&self) -> LoginState {
         LoginState {
             name: self.inner.name.clone(),
-            expires_at_ms: self.inner.held().times.expires_at_ms,
+            expires_at_ms: self.inner.tokens().lifetime.expires_at_ms,
         }
     }
 
-    /// The credential for a call that begins now, renewed first if it is about to end. When the
-    /// renewal fails for a passing reason and the token still lives, the token it is.
+    /// The credential for a call that starts now, renewed first if it is about to expire. If the
+    /// renewal fails for a transient reason, a token that is still valid is returned unchanged.
     ///
     /// # Errors
     /// There is no usable token any more.
     pub async fn ready(&self) -> Result<Credential, LoginError> {
-        let (access, times) = {
-            let held = self.inner.held();
-            (held.access.clone(), held.times)
+        let (access_token, lifetime) = {
+            let tokens = self.inner.tokens();
+            (tokens.access_token.clone(), tokens.lifetime)
         };
         let now = now_ms();
-        if times.are_good(now) {
-            return Ok(Credential::Bearer(access));
+        if lifetime.is_fresh(now) {
+            return Ok(Credential::Bearer(access_token));
         }
-        match self.renewed(None).await {
-            Ok(access) => Ok(Credential::Bearer(access.unwrap_or_else(|| {
-                // Renewed a moment ago; nothing better can be had.
-                self.inner.held().access.clone()
-            }))),
-            Err(error) if now < times.expires_at_ms && is_passing(&error) => {
+        match self.renew_tokens(None).await {
+            Ok(Some(renewed)) => Ok(Credential::Bearer(renewed)),
+            Ok(None) => Ok(self.current()),
+            Err(error) if now < lifetime.expires_at_ms && is_transient(&error) => {
                 tracing::warn!("the login could not be renewed yet: {error}");
-                Ok(Credential::Bearer(access))
+                Ok(Credential::Bearer(access_token))
             }
             Err(error) => Err(error),
         }
     }
 
-    /// A good access token in target of `refused`, or of one that is about to end. `None` when a
-    /// token that this process just received is refused: another one would fare no better.
-    async fn renewed(
+    /// A usable access token in place of `rejected`, or of one that is about to expire. `None` if
+    /// the upstream rejects a token that this process just received.
+    async fn renew_tokens(
         &self,
-        refused: Option<SecretString>,
+        rejected: Option<&SecretString>,
     ) -> Result<Option<SecretString>, LoginError> {
-        let inner = self.inner.clone();
-        // A task of its own: the caller may go away, the work must be done.
-        let work = tokio::spawn(async move { inner.renew(refused).await });
-        work.await.unwrap_or_else(|_| {
-            Err(LoginError::NoAnswer {
-                target: self.inner.target.name(),
-                what: WHAT,
-                why: "this program is ending".to_owned(),
-            })
-        })
+        let inner = &self.inner;
+        match renew_login(inner, &self.transport, rejected).await {
+            Ok(RenewalOutcome::Token(token)) => Ok(Some(token)),
+            Ok(RenewalOutcome::JustRenewed) => Ok(None),
+            Err(RenewalFailure::Ended) => Err(LoginError::NotLoggedIn(inner.name.clone())),
+            Err(RenewalFailure::NoRefreshToken) => Err(LoginError::Expired(inner.name.clone())),
+            Err(RenewalFailure::Rejected) => Err(LoginError::Revoked {
+                profile: inner.name.clone(),
+                target: inner.target.name(),
+            }),
+            Err(RenewalFailure::Request(error)) => Err(error),
+            Err(RenewalFailure::Store(error)) => Err(LoginError::Store(error)),
+            Err(failure @ (RenewalFailure::Busy | RenewalFailure::ShuttingDown)) => {
+                Err(LoginError::NoResponse {
+                    target: inner.target.name(),
+                    operation: OPERATION,
+                    source: failure.to_string().as_str().into(),
+                })
+            }
+        }
     }
 }
 
-const WHAT: &str = "the renewal of the login";
-
 /// Whether the same renewal may succeed a moment later.
-fn is_passing(error: &LoginError) -> bool {
+fn is_transient(error: &LoginError) -> bool {
     matches!(
         error,
-        LoginError::NoAnswer { .. }
+        LoginError::NoResponse { .. }
             | LoginError::Status { .. }
             | LoginError::Unreadable { .. }
             | LoginError::Store(LoginStoreError::Locked { .. } | LoginStoreError::File { .. })
     )
 }
 
-impl Inner {
-    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+impl StoredLoginInner {
+    fn tokens(&self) -> MutexGuard<'_, CachedTokens> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn renew(
-        &self,
-        refused: Option<SecretString>,
-    ) -> Result<Option<SecretString>, LoginError> {
-        let _flight = self.flight.lock().await;
-        let lock = self.store.lock().await?;
-        let (profile, storage) = self.load().await?;
-        let is_refused = refused
-            .as_ref()
-            .is_some_and(|refused| refused.expose_secret() == profile.access.expose_secret());
-        if !is_refused && profile.is_good(now_ms()) {
-            // Somebody else did the work, here or in another process.
-            return Ok(Some(self.hold(&profile, None)));
+    fn cache_tokens(&self, login: &Login) {
+        let mut tokens = self.tokens();
+        if tokens.access_token.expose_secret() != login.access_token.expose_secret() {
+            tokens.renewed_at = None;
         }
-        let over = || LoginError::Revoked {
-            profile: self.name.clone(),
-            target: self.target.name(),
-        };
-        if let Some(refresh) = &profile.refresh {
-            let held = self.held();
-            if held
-                .refused
-                .as_ref()
-                .is_some_and(|other| other.expose_secret() == refresh.expose_secret())
-            {
-                return Err(over());
-            }
-            if is_refused && held.renewed.is_some_and(|at| at.elapsed() < FRESH) {
-                return Ok(None);
-            }
-        }
-        let profile = match renew(&*self.transport, &profile).await {
-            Ok(profile) => profile,
-            Err(RenewalError::NoRefreshToken) => {
-                return Err(LoginError::Expired(self.name.clone()));
-            }
-            Err(RenewalError::Refused) => {
-                self.held().refused = profile.refresh;
-                return Err(over());
-            }
-            Err(RenewalError::Failed(error)) => return Err(error),
-        };
-        let access = self.hold(&profile, Some(Instant::now()));
-        let (store, name) = (self.store.clone(), self.name.clone());
-        let kept = blocking(move || store.put(&lock, &name, &profile, storage, false)).await;
-        match kept {
-            Ok(None) => {}
-            Ok(Some(note)) => tracing::warn!("{note}"),
-            // The token is good; only the next process will have to sign in.
-            Err(error) => tracing::warn!("the renewed login could not be kept: {error}"),
-        }
-        tracing::info!(profile = self.name, "the stored login was renewed");
-        Ok(Some(access))
-    }
-
-    async fn load(&self) -> Result<(Login, TokenStorage), LoginError> {
-        let (store, name) = (self.store.clone(), self.name.clone());
-        let found = blocking(move || store.get(&name)).await?;
-        match found {
-            // Tokens of one target are not sent to another, whatever the file says now.
-            Some((profile, storage)) if profile.target == self.target => Ok((profile, storage)),
-            _ => Err(LoginError::NotLoggedIn(self.name.clone())),
-        }
-    }
-
-    fn hold(&self, profile: &Login, renewed: Option<Instant>) -> SecretString {
-        let mut held = self.held();
-        held.access = profile.access.clone();
-        held.times = Times::of(profile);
-        held.renewed = renewed;
-        profile.access.clone()
+        tokens.access_token = login.access_token.clone();
+        tokens.lifetime = TokenLifetime::from_login(login);
     }
 }
 
-/// Runs what may wait for a disk or a keyring where waiting is fine.
+impl RenewalStore for Arc<StoredLoginInner> {
+    type Context = TokenStorage;
+    type Claim = (OwnedMutexGuard<()>, LoginStoreLock);
+    type Error = LoginStoreError;
+
+    fn now_ms(&self) -> i64 {
+        now_ms()
+    }
+
+    async fn load(&self) -> Result<Option<(Login, TokenStorage)>, LoginStoreError> {
+        let (store, name) = (self.store.clone(), self.name.clone());
+        let stored = blocking(move || store.get(&name)).await?;
+        // Tokens of one target are not sent to another, even if the file has changed.
+        let stored = stored.filter(|(login, _)| login.target == self.target);
+        if let Some((login, _)) = &stored
+            && login.is_fresh(now_ms())
+        {
+            self.cache_tokens(login);
+        }
+        Ok(stored)
+    }
+
+    async fn claim(
+        &self,
+        _login: &Login,
+        _storage: &TokenStorage,
+        _urgent: bool,
+    ) -> Result<Option<Claimed<Self>>, LoginStoreError> {
+        let guard = Arc::clone(&self.renewal).lock_owned().await;
+        let claim = (guard, self.store.lock().await?);
+        let stored = self.load().await?;
+        Ok(stored.map(|(login, context)| Claimed {
+            claim,
+            login,
+            context,
+        }))
+    }
+
+    async fn save(
+        &self,
+        claim: Self::Claim,
+        storage: &TokenStorage,
+        login: &Login,
+    ) -> Result<bool, LoginStoreError> {
+        self.cache_tokens(login);
+        self.tokens().renewed_at = Some(Instant::now());
+        let (store, name) = (self.store.clone(), self.name.clone());
+        let (login, storage) = (login.clone(), *storage);
+        let saved = blocking(move || store.put(&claim.1, &name, &login, storage, false)).await;
+        match saved {
+            Ok(None) => {}
+            Ok(Some(note)) => tracing::warn!("{note}"),
+            // This process can use the token; only the next one has to sign in.
+            Err(error) => tracing::warn!("the renewed login could not be saved: {error}"),
+        }
+        tracing::info!(profile = self.name, "renewed the stored login");
+        Ok(true)
+    }
+
+    async fn reject(
+        &self,
+        _claim: Self::Claim,
+        _storage: &TokenStorage,
+        login: Login,
+    ) -> Result<(), LoginStoreError> {
+        self.tokens().rejected_refresh_token = login.refresh_token;
+        Ok(())
+    }
+
+    async fn release(&self, _claim: Self::Claim) -> Result<(), LoginStoreError> {
+        Ok(())
+    }
+
+    fn is_rejected(&self, login: &Login) -> bool {
+        let tokens = self.tokens();
+        match (&tokens.rejected_refresh_token, &login.refresh_token) {
+            (Some(rejected), Some(current)) => rejected.expose_secret() == current.expose_secret(),
+            _ => false,
+        }
+    }
+
+    fn is_just_renewed(&self, _login: &Login) -> bool {
+        let renewed_at = self.tokens().renewed_at;
+        renewed_at.is_some_and(|renewed_at| renewed_at.elapsed() < JUST_RENEWED)
+    }
+}
+
+/// Runs work that may wait for a disk or a keyring on a thread that may block.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LoginStoreError> + Send + 'static,
 ) -> Result<T, LoginStoreError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
         Err(LoginStoreError::Keyring(
-            "the work on the store was given up".to_owned(),
+            "the program is shutting down".to_owned(),
         ))
     })
 }
@@ -256,14 +291,14 @@ async fn blocking<T: Send + 'static>(
 impl RenewCredential for StoredLogin {
     fn renew<'a>(
         &'a self,
-        refused: &'a Credential,
+        rejected: &'a Credential,
     ) -> BoxFuture<'a, Result<Option<Credential>, String>> {
         async move {
-            let Credential::Bearer(refused) = refused else {
+            let Credential::Bearer(rejected) = rejected else {
                 return Ok(None);
             };
-            match self.renewed(Some(refused.clone())).await {
-                Ok(access) => Ok(access.map(Credential::Bearer)),
+            match self.renew_tokens(Some(rejected)).await {
+                Ok(token) => Ok(token.map(Credential::Bearer)),
                 Err(error) => Err(format!("{error}; {}", error.hint())),
             }
         }

@@ -1,8 +1,8 @@
-//! The hosts of a sign-in: where it registers, where the browser goes, where tokens come from.
+//! The hosts of a sign-in: for registration, for the browser and for tokens.
 //!
-//! An answer from the browser may move a sign-in to another Datadog site, because accounts live on
-//! sites; it may never move it anywhere else. A server of this machine is its own target: its
-//! sign-ins stay at exactly that authority.
+//! A response may move a sign-in to another Datadog site, because each account belongs to a site; it
+//! can never move it to another host. A sign-in at a server on this machine stays at exactly that
+//! authority.
 
 use url::Url;
 
@@ -10,12 +10,12 @@ use super::super::site::{Site, Upstream, is_loopback};
 use super::super::text;
 use super::error::LoginError;
 
-const REGISTER: &str = "/api/v2/oauth2/register";
-const AUTHORIZE: &str = "/oauth2/v1/authorize";
-const TOKEN: &str = "/oauth2/v1/token";
-const REVOKE: &str = "/oauth2/v1/revoke";
+const REGISTER_PATH: &str = "/api/v2/oauth2/register";
+const AUTHORIZE_PATH: &str = "/oauth2/v1/authorize";
+const TOKEN_PATH: &str = "/oauth2/v1/token";
+const REVOKE_PATH: &str = "/oauth2/v1/revoke";
 
-/// Where a login lives: a Datadog site, or a server of this machine.
+/// Where a login is valid: a Datadog site, or a server on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoginTarget(Upstream);
 
@@ -23,8 +23,8 @@ impl LoginTarget {
     /// The target of an upstream.
     ///
     /// # Errors
-    /// [`LoginError::UnsupportedTarget`] for a base that is neither a site nor of this machine: which
-    /// hosts belong to it is not known.
+    /// [`LoginError::UnsupportedTarget`] for a URL that is neither a site nor on this machine: its
+    /// hosts are unknown.
     pub fn from_upstream(upstream: &Upstream) -> Result<Self, LoginError> {
         match upstream {
             Upstream::Site(_) => Ok(Self(upstream.clone())),
@@ -33,17 +33,17 @@ impl LoginTarget {
         }
     }
 
-    /// The target that [`LoginTarget::key`] names, if it still is one.
+    /// Parses a [`LoginTarget::key`]; `None` if it is no longer a valid target.
     pub fn from_key(key: &str) -> Option<Self> {
         let upstream = if key.starts_with("http") {
             Upstream::from_api_url(key).ok()?
         } else {
-            Upstream::Site(Self::site(key)?)
+            Upstream::Site(site_by_domain(key)?)
         };
         Self::from_upstream(&upstream).ok()
     }
 
-    /// What the target is called where logins are kept: the site, or the base of `--api-url`.
+    /// The key of the target in stores: the site, or the base URL of `--api-url`.
     pub fn key(&self) -> String {
         match &self.0 {
             Upstream::Site(site) => site.domain().to_owned(),
@@ -51,41 +51,40 @@ impl LoginTarget {
         }
     }
 
-    /// The upstream whose API takes the tokens.
+    /// The upstream whose API accepts the tokens.
     pub fn upstream(&self) -> &Upstream {
         &self.0
     }
 
-    /// How messages call it.
+    /// The name in messages.
     pub fn name(&self) -> String {
         text::excerpt(&self.0.name(), 100)
     }
 
     pub(super) fn register_url(&self) -> String {
-        format!("{}{REGISTER}", self.0.api_base())
+        format!("{}{REGISTER_PATH}", self.0.api_base())
     }
 
     pub(super) fn token_url(&self) -> String {
-        format!("{}{TOKEN}", self.0.api_base())
+        format!("{}{TOKEN_PATH}", self.0.api_base())
     }
 
     pub(super) fn revoke_url(&self) -> String {
-        format!("{}{REVOKE}", self.0.api_base())
+        format!("{}{REVOKE_PATH}", self.0.api_base())
     }
 
-    /// Where the browser goes.
+    /// The authorization endpoint, which the browser opens.
     pub fn authorize_url(&self) -> String {
         let base = match &self.0 {
             Upstream::Site(site) => site.app_base().to_owned(),
             other => other.api_base().into_owned(),
         };
-        format!("{base}{AUTHORIZE}")
+        format!("{base}{AUTHORIZE_PATH}")
     }
 
-    /// The target that an answer's `domain` names.
-    pub(super) fn adopt(&self, domain: Option<&str>) -> Result<Self, LoginError> {
+    /// The target that the `domain` of a response names; this one if there is no `domain`.
+    pub(super) fn with_domain(&self, domain: Option<&str>) -> Result<Self, LoginError> {
         let Some(domain) = domain else {
-            // Nothing named, nobody moved.
             return Ok(self.clone());
         };
         match &self.0 {
@@ -100,15 +99,15 @@ impl LoginTarget {
                     })
                 }
             }
-            _ => Self::site(domain)
+            _ => site_by_domain(domain)
                 .map(|site| Self(Upstream::Site(site)))
                 .ok_or_else(|| LoginError::ForeignDomain(text::excerpt(domain, 80))),
         }
     }
 
-    /// Whether an answer's `site`, the address of the account's web pages, is Datadog's. Nothing is
-    /// ever sent there; an answer that names another host is not to be believed in the rest either.
-    /// Organisations may have a name of their own below a site.
+    /// Checks that the `site` of a response, the address of the account's web pages, is Datadog's.
+    /// Nothing is sent there, but a response that names another host is not trusted. Organisations
+    /// can have a subdomain below a site.
     pub(super) fn check_site(&self, site: Option<&str>) -> Result<(), LoginError> {
         let Some(site) = site else {
             return Ok(());
@@ -127,30 +126,27 @@ impl LoginTarget {
                     }),
                 }
             }
-            _ => {
-                let host = url
-                    .as_ref()
-                    .filter(|url| url.scheme() == "https" && url.port().is_none())
-                    .and_then(Url::host_str);
-                let known = host.is_some_and(|host| {
-                    Site::all().any(|site| {
-                        host.strip_suffix(site.domain())
-                            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-                    })
-                });
-                if known {
-                    Ok(())
-                } else {
-                    Err(LoginError::ForeignDomain(text::excerpt(site, 80)))
-                }
-            }
+            _ if url.as_ref().is_some_and(is_site_page) => Ok(()),
+            _ => Err(LoginError::ForeignDomain(text::excerpt(site, 80))),
         }
     }
+}
 
-    /// A site by its exact domain. Not [`Site::parse`], which understands people.
-    fn site(domain: &str) -> Option<Site> {
-        Site::all().find(|site| site.domain() == domain)
-    }
+/// Whether this is an https URL on a Datadog site or below one.
+fn is_site_page(url: &Url) -> bool {
+    let Some(host) = url.host_str() else {
+        return false;
+    };
+    let is_site = Site::all().any(|site| {
+        host.strip_suffix(site.domain())
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    });
+    is_site && url.scheme() == "https" && url.port().is_none()
+}
+
+/// A site by its exact domain. [`Site::parse`] is too lenient here: it accepts aliases.
+fn site_by_domain(domain: &str) -> Option<Site> {
+    Site::all().find(|site| site.domain() == domain)
 }
 
 /// `host:port` as a browser writes it.
@@ -171,19 +167,19 @@ mod tests {
         LoginTarget::from_upstream(&Upstream::Site(Site::parse("eu").unwrap())).unwrap()
     }
 
-    fn here() -> LoginTarget {
+    fn local() -> LoginTarget {
         LoginTarget::from_upstream(&Upstream::from_api_url("http://127.0.0.1:9/").unwrap()).unwrap()
     }
 
     #[test]
-    fn the_browser_goes_to_the_web_host_and_tokens_come_from_the_api_host() {
+    fn authorize_url_is_on_web_host_and_token_url_on_api_host() {
         assert_eq!(
             eu().authorize_url(),
             "https://app.datadoghq.eu/oauth2/v1/authorize"
         );
         assert_eq!(eu().token_url(), "https://api.datadoghq.eu/oauth2/v1/token");
         assert_eq!(
-            here().authorize_url(),
+            local().authorize_url(),
             "http://127.0.0.1:9/oauth2/v1/authorize"
         );
     }
@@ -203,18 +199,18 @@ mod tests {
     #[case("ddog-gov.com", false)]
     #[case("127.0.0.1:9", false)]
     #[case("", false)]
-    fn a_domain_is_one_of_the_sites_to_the_letter(#[case] domain: &str, #[case] fine: bool) {
-        match eu().adopt(Some(domain)) {
+    fn accepts_exact_site_domains_only(#[case] domain: &str, #[case] accepted: bool) {
+        match eu().with_domain(Some(domain)) {
             Ok(target) => {
-                assert!(fine, "{domain}");
+                assert!(accepted, "{domain}");
                 assert_eq!(target.key(), domain);
             }
             Err(error) => {
-                assert!(!fine, "{domain}");
+                assert!(!accepted, "{domain}");
                 assert!(matches!(error, LoginError::ForeignDomain(_)));
             }
         }
-        assert_eq!(eu().adopt(None).unwrap(), eu());
+        assert_eq!(eu().with_domain(None).unwrap(), eu());
     }
 
     #[rstest]
@@ -224,8 +220,12 @@ mod tests {
     #[case("127.0.0.1", false)]
     #[case("datadoghq.com", false)]
     #[case("127.0.0.1:9@evil.example", false)]
-    fn on_this_machine_a_domain_is_that_authority(#[case] domain: &str, #[case] fine: bool) {
-        assert_eq!(here().adopt(Some(domain)).is_ok(), fine, "{domain}");
+    fn local_target_accepts_its_authority_as_domain(#[case] domain: &str, #[case] accepted: bool) {
+        assert_eq!(
+            local().with_domain(Some(domain)).is_ok(),
+            accepted,
+            "{domain}"
+        );
     }
 
     #[rstest]
@@ -241,8 +241,8 @@ mod tests {
     #[case("https://datadoghq.com:8443", false)]
     #[case("datadoghq.com", false)]
     #[case("", false)]
-    fn a_site_is_a_web_address_of_datadogs(#[case] site: &str, #[case] fine: bool) {
-        assert_eq!(eu().check_site(Some(site)).is_ok(), fine, "{site}");
+    fn accepts_pages_of_datadog_sites_only(#[case] site: &str, #[case] accepted: bool) {
+        assert_eq!(eu().check_site(Some(site)).is_ok(), accepted, "{site}");
         assert_eq!(eu().check_site(None), Ok(()));
     }
 
@@ -251,12 +251,12 @@ mod tests {
     #[case("http://127.0.0.1:10", false)]
     #[case("http://127.0.0.1:9@evil.example", false)]
     #[case("https://app.datadoghq.eu", false)]
-    fn on_this_machine_a_site_is_that_authority_too(#[case] site: &str, #[case] fine: bool) {
-        assert_eq!(here().check_site(Some(site)).is_ok(), fine, "{site}");
+    fn local_target_accepts_its_authority_as_site(#[case] site: &str, #[case] accepted: bool) {
+        assert_eq!(local().check_site(Some(site)).is_ok(), accepted, "{site}");
     }
 
     #[test]
-    fn another_base_is_no_place_to_sign_in() {
+    fn rejects_other_urls_as_target() {
         let proxy = Upstream::from_api_url("https://proxy.example.com").unwrap();
         assert_eq!(
             LoginTarget::from_upstream(&proxy),
@@ -264,7 +264,7 @@ mod tests {
         );
         assert_eq!(LoginTarget::from_key("https://proxy.example.com"), None);
         assert_eq!(LoginTarget::from_key("evil.example"), None);
-        assert_eq!(LoginTarget::from_key(&here().key()), Some(here()));
+        assert_eq!(LoginTarget::from_key(&local().key()), Some(local()));
         assert_eq!(LoginTarget::from_key(&eu().key()), Some(eu()));
     }
 }

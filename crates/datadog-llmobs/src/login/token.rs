@@ -1,11 +1,11 @@
-//! The token endpoint: code exchange, refresh, revocation.
+//! The token endpoint: code exchange, refresh and revocation.
 //!
-//! The forms and the answers are the `oauth2` crate's; the requests travel by our [`Transport`],
-//! and errors are read by us, because Datadog gives them in two shapes: OAuth's `error`, and
-//! `{"errors": ["invalid_grant - words"]}`, which no library reads. Revocation is ours as well: the
-//! crate does it over https only, and a server of this machine has none.
+//! The `oauth2` crate writes the forms and reads the success responses; requests go through our
+//! [`Transport`]. Errors are read here, because Datadog returns them in two formats: OAuth's `error`,
+//! and `{"errors": ["invalid_grant - message"]}`, which no library reads. Revocation is implemented
+//! here too: the crate requires https for it, which a server on this machine does not have.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,8 +19,9 @@ use oauth2::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
+use super::super::cause::ErrorCause;
 use super::super::credential::Credential;
-use super::super::error::upstream_words;
+use super::super::error::upstream_message;
 use super::super::text;
 use super::super::transport::{Transport, TransportError};
 use super::error::LoginError;
@@ -28,126 +29,143 @@ use super::store::Login;
 use super::target::LoginTarget;
 use super::{RESPONSE_LIMITS, now_ms};
 
-/// The life of an access token that came without one, as documented.
-const USUAL_LIFE: Duration = Duration::from_secs(3_600);
+/// The documented lifetime of an access token, for responses that do not state it.
+const DEFAULT_TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
 
-/// No token is believed to live longer.
-const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3_600);
+/// Longer stated lifetimes are reduced to this.
+const MAX_TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
-/// Clocks that differ by more are worth a remark.
-const SKEW_MS: i64 = 120_000;
+/// Clocks that differ by more are reported.
+const MAX_CLOCK_SKEW_MS: i64 = 120_000;
 
-/// What a token endpoint gave.
+const MAX_MESSAGE_BYTES: usize = 300;
+
+/// The tokens of a success response.
 pub(super) struct Tokens {
-    pub(super) access: SecretString,
-    pub(super) refresh: Option<SecretString>,
-    /// When it was received, by this machine's clock.
+    pub(super) access_token: SecretString,
+    pub(super) refresh_token: Option<SecretString>,
+    /// When they were received, by this machine's clock.
     pub(super) issued_at_ms: i64,
-    /// When the access token ends, by this machine's clock.
+    /// When the access token expires, by this machine's clock.
     pub(super) expires_at_ms: i64,
-    /// What was granted, if the answer said.
+    /// The granted scopes, if the response states them.
     pub(super) scope: Option<String>,
-    /// How far this machine's clock is ahead of the server's, if by much.
-    pub(super) clock_ahead_ms: Option<i64>,
+    /// How far this machine's clock is ahead of the server's, if by more than
+    /// [`MAX_CLOCK_SKEW_MS`].
+    clock_ahead_ms: Option<i64>,
 }
 
-/// Why a token endpoint gave nothing.
-pub(super) enum Failure {
-    /// The grant (code or refresh token) is not accepted.
+impl Tokens {
+    /// A note for the user if this machine's clock is wrong.
+    pub(super) fn clock_note(&self, target: &LoginTarget) -> Option<String> {
+        let ahead_ms = self.clock_ahead_ms?;
+        let minutes = ahead_ms.saturating_abs() / 60_000;
+        let direction = if ahead_ms > 0 { "ahead of" } else { "behind" };
+        Some(format!(
+            "the clock of this machine is {minutes} minutes {direction} that of {}; correct it, or logins expire too early or too late",
+            target.name()
+        ))
+    }
+}
+
+/// Why a token endpoint returned no tokens.
+pub(super) enum TokenError {
+    /// The code or refresh token was rejected.
     Grant(String),
-    /// The client id is not known.
+    /// The client id is unknown.
     Client(String),
-    /// The scopes are not.
+    /// The scopes were rejected.
     Scope(String),
-    /// Anything else.
+    /// Any other error.
     Other(LoginError),
 }
 
-/// Exchanges a code.
+/// Exchanges a code for tokens.
 pub(super) async fn exchange(
     transport: &dyn Transport,
     target: &LoginTarget,
     client_id: &str,
-    redirect: &str,
+    redirect_uri: &str,
     code: &SecretString,
     verifier: PkceCodeVerifier,
-) -> Result<Tokens, Failure> {
-    let call = TokenCall::new(transport, target, "the code exchange");
-    let client = call.client(client_id)?;
-    let redirect = RedirectUrl::new(redirect.to_owned()).map_err(|_| call.broken("redirect"))?;
-    // Both leave every text that comes back.
+) -> Result<Tokens, TokenError> {
+    let request = TokenRequest::new(transport, target, "the code exchange");
+    let client = request.client(client_id)?;
+    let redirect_uri = RedirectUrl::new(redirect_uri.to_owned())
+        .map_err(|_| request.not_a_url("the redirect URI is not a URL"))?;
+    // Both are redacted from error messages.
     let secrets = Credential::KeyPair {
         api_key: code.clone(),
         app_key: verifier.secret().as_str().into(),
     };
-    let client = client.set_redirect_uri(redirect);
-    let http = Http {
-        call: &call,
+    let client = client.set_redirect_uri(redirect_uri);
+    let http = HttpAdapter {
+        request: &request,
         secrets: &secrets,
     };
-    let answer = client
+    let response = client
         .exchange_code(AuthorizationCode::new(code.expose_secret().to_owned()))
         .set_pkce_verifier(verifier)
         .request_async(&http)
         .await;
-    call.read(answer)
+    request.read(response)
 }
 
-/// Takes new tokens for a refresh token.
+/// Exchanges a refresh token for new tokens.
 pub(super) async fn refresh(
     transport: &dyn Transport,
     target: &LoginTarget,
     client_id: &str,
-    refresh: &SecretString,
-) -> Result<Tokens, Failure> {
-    let call = TokenCall::new(transport, target, "the renewal of the login");
-    let client = call.client(client_id)?;
-    let secrets = Credential::Bearer(refresh.clone());
-    let token = RefreshToken::new(refresh.expose_secret().to_owned());
-    let http = Http {
-        call: &call,
+    refresh_token: &SecretString,
+) -> Result<Tokens, TokenError> {
+    let request = TokenRequest::new(transport, target, "the renewal of the login");
+    let client = request.client(client_id)?;
+    let secrets = Credential::Bearer(refresh_token.clone());
+    let token = RefreshToken::new(refresh_token.expose_secret().to_owned());
+    let http = HttpAdapter {
+        request: &request,
         secrets: &secrets,
     };
-    let answer = client
+    let response = client
         .exchange_refresh_token(&token)
         .request_async(&http)
         .await;
-    call.read(answer)
+    request.read(response)
 }
 
-/// Revokes the tokens of a profile at its target: the refresh token first, which ends the grant.
+/// Revokes the tokens of a login: first the refresh token, which ends the grant.
 ///
 /// # Errors
-/// When the target did not take it. The profile should be forgotten all the same.
-pub async fn revoke(transport: &dyn Transport, profile: &Login) -> Result<(), LoginError> {
+/// The server did not accept the revocation. The login should be removed nevertheless.
+pub async fn revoke(transport: &dyn Transport, login: &Login) -> Result<(), LoginError> {
     let tokens = [
-        profile
-            .refresh
+        login
+            .refresh_token
             .as_ref()
             .map(|token| (token, "refresh_token")),
-        Some((&profile.access, "access_token")),
+        Some((&login.access_token, "access_token")),
     ];
     for (token, hint) in tokens.into_iter().flatten() {
-        revoke_one(transport, profile, token, hint).await?;
+        revoke_token(transport, login, token, hint).await?;
     }
     Ok(())
 }
 
-async fn revoke_one(
+async fn revoke_token(
     transport: &dyn Transport,
-    profile: &Login,
+    login: &Login,
     token: &SecretString,
     hint: &str,
 ) -> Result<(), LoginError> {
-    const WHAT: &str = "the revocation";
-    let target = &profile.target;
-    let no_answer = |why: String| LoginError::NoAnswer {
+    const OPERATION: &str = "the revocation";
+    let target = &login.target;
+    let no_response = |source: ErrorCause| LoginError::NoResponse {
         target: target.name(),
-        what: WHAT,
-        why,
+        operation: OPERATION,
+        source,
     };
     let form = url::form_urlencoded::Serializer::new(String::new())
-        .append_pair("client_id", &profile.client_id)
+        .append_pair("client_id", &login.client_id)
         .append_pair("token", token.expose_secret())
         .append_pair("token_type_hint", hint)
         .finish();
@@ -156,64 +174,64 @@ async fn revoke_one(
     *request.uri_mut() = target
         .revoke_url()
         .parse()
-        .map_err(|_| no_answer("its address is not a URL".to_owned()))?;
+        .map_err(|error: http::uri::InvalidUri| no_response(ErrorCause::new(error)))?;
     request.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/x-www-form-urlencoded"),
     );
-    Credential::Bearer(profile.access.clone()).apply(request.headers_mut());
-    let answer = transport
+    Credential::Bearer(login.access_token.clone()).apply(request.headers_mut());
+    let response = transport
         .send(request, RESPONSE_LIMITS)
         .await
-        .map_err(|error| no_answer(error.to_string()))?;
-    match answer.status().as_u16() {
+        .map_err(|error| no_response(ErrorCause::new(error)))?;
+    match response.status().as_u16() {
         200..=299 => Ok(()),
-        // An access token that ended or went with its refresh token.
+        // The access token has expired, or ended with its refresh token.
         401 if hint == "access_token" => Ok(()),
         status => Err(LoginError::Status {
             target: target.name(),
-            what: WHAT,
+            operation: OPERATION,
             status,
-            words: words(answer.body(), &Credential::Bearer(token.clone())),
+            message: error_message(response.body(), &Credential::Bearer(token.clone())),
         }),
     }
 }
 
-fn words(body: &[u8], secrets: &Credential) -> String {
-    text::cut(&upstream_words(body, secrets), 300)
+fn error_message(body: &[u8], secrets: &Credential) -> String {
+    text::truncate(&upstream_message(body, secrets), MAX_MESSAGE_BYTES)
 }
 
-/// What was seen of an answer beside what the library reads.
+/// The parts of a response that the library does not read.
 #[derive(Default)]
-struct Seen {
-    refused: Option<(u16, String)>,
+struct ResponseDetails {
+    error: Option<(u16, String)>,
     server_time_ms: Option<i64>,
 }
 
-/// One call of a token endpoint.
-struct TokenCall<'a> {
+/// One request to a token endpoint.
+struct TokenRequest<'a> {
     transport: &'a dyn Transport,
     target: &'a LoginTarget,
-    what: &'static str,
-    seen: Mutex<Seen>,
+    operation: &'static str,
+    details: Mutex<ResponseDetails>,
 }
 
-/// The library's way to send.
-struct Http<'a> {
-    call: &'a TokenCall<'a>,
+/// Sends the library's requests through our transport.
+struct HttpAdapter<'a> {
+    request: &'a TokenRequest<'a>,
     secrets: &'a Credential,
 }
 
-impl<'c> AsyncHttpClient<'c> for Http<'_> {
+impl<'c> AsyncHttpClient<'c> for HttpAdapter<'_> {
     type Error = TransportError;
     type Future = BoxFuture<'c, Result<HttpResponse, TransportError>>;
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
-        self.call.send(request, self.secrets).boxed()
+        self.request.send(request, self.secrets).boxed()
     }
 }
 
-type Client = BasicClient<
+type TokenClient = BasicClient<
     oauth2::EndpointNotSet,
     oauth2::EndpointNotSet,
     oauth2::EndpointNotSet,
@@ -221,28 +239,41 @@ type Client = BasicClient<
     oauth2::EndpointSet,
 >;
 
-impl<'a> TokenCall<'a> {
-    fn new(transport: &'a dyn Transport, target: &'a LoginTarget, what: &'static str) -> Self {
+impl<'a> TokenRequest<'a> {
+    fn new(transport: &'a dyn Transport, target: &'a LoginTarget, operation: &'static str) -> Self {
         Self {
             transport,
             target,
-            what,
-            seen: Mutex::default(),
+            operation,
+            details: Mutex::default(),
         }
     }
 
-    fn client(&self, client_id: &str) -> Result<Client, Failure> {
-        let url = TokenUrl::new(self.target.token_url()).map_err(|_| self.broken("token"))?;
+    fn client(&self, client_id: &str) -> Result<TokenClient, TokenError> {
+        let url = TokenUrl::new(self.target.token_url())
+            .map_err(|_| self.not_a_url("the token address is not a URL"))?;
         Ok(BasicClient::new(ClientId::new(client_id.to_owned()))
             .set_auth_type(AuthType::RequestBody)
             .set_token_uri(url))
     }
 
-    fn broken(&self, which: &str) -> Failure {
-        Failure::Other(LoginError::NoAnswer {
+    fn not_a_url(&self, message: &str) -> TokenError {
+        TokenError::Other(self.no_response(message.into()))
+    }
+
+    fn no_response(&self, source: ErrorCause) -> LoginError {
+        LoginError::NoResponse {
             target: self.target.name(),
-            what: self.what,
-            why: format!("the {which} address is not a URL"),
+            operation: self.operation,
+            source,
+        }
+    }
+
+    fn unreadable(&self, reason: &'static str) -> TokenError {
+        TokenError::Other(LoginError::Unreadable {
+            target: self.target.name(),
+            operation: self.operation,
+            reason,
         })
     }
 
@@ -251,96 +282,89 @@ impl<'a> TokenCall<'a> {
         request: HttpRequest,
         secrets: &Credential,
     ) -> Result<HttpResponse, TransportError> {
-        let answer = self
+        let response = self
             .transport
             .send(request.map(Bytes::from), RESPONSE_LIMITS)
             .await?;
-        let date = answer
+        let date = response
             .headers()
             .get(header::DATE)
             .and_then(|date| date.to_str().ok())
             .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
             .map(|date| date.timestamp().as_millisecond());
-        let mut seen = self
-            .seen
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        seen.server_time_ms = date;
-        if !answer.status().is_success() {
-            seen.refused = Some((answer.status().as_u16(), words(answer.body(), secrets)));
+        let mut details = self.details.lock().unwrap_or_else(PoisonError::into_inner);
+        details.server_time_ms = date;
+        if !response.status().is_success() {
+            let message = error_message(response.body(), secrets);
+            details.error = Some((response.status().as_u16(), message));
         }
-        Ok(answer.map(Vec::from))
+        Ok(response.map(Vec::from))
     }
 
     fn read<E: oauth2::ErrorResponse>(
         self,
-        answer: Result<BasicTokenResponse, RequestTokenError<TransportError, E>>,
-    ) -> Result<Tokens, Failure> {
-        let seen = self
-            .seen
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let target = self.target.name();
-        let what = self.what;
-        let unreadable = |why| {
-            Failure::Other(LoginError::Unreadable {
-                target: target.clone(),
-                what,
-                why,
-            })
-        };
-        if let Some((status, words)) = seen.refused {
-            // `invalid_grant; words` or `invalid_grant - words`.
-            let code = words.split([' ', ';', ',', ':']).next().unwrap_or_default();
-            let unknown_client = code == "invalid_client" || words.contains("client_id");
-            return Err(match code {
-                "invalid_grant" => Failure::Grant(words),
-                "invalid_scope" => Failure::Scope(words),
-                _ if unknown_client => Failure::Client(words),
-                _ => Failure::Other(LoginError::Status {
-                    target,
-                    what,
-                    status,
-                    words,
-                }),
-            });
+        response: Result<BasicTokenResponse, RequestTokenError<TransportError, E>>,
+    ) -> Result<Tokens, TokenError> {
+        let details =
+            std::mem::take(&mut *self.details.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some((status, message)) = details.error {
+            return Err(self.status_error(status, message));
         }
-        let tokens = match answer {
+        let tokens = match response {
             Ok(tokens) => tokens,
             Err(RequestTokenError::Request(error)) => {
-                return Err(Failure::Other(LoginError::NoAnswer {
-                    target,
-                    what,
-                    why: error.to_string(),
-                }));
+                return Err(TokenError::Other(self.no_response(ErrorCause::new(error))));
             }
-            // The library's own words may quote the body, and the body may hold tokens.
-            Err(_) => return Err(unreadable("it is not the promised JSON")),
+            // The library's message may quote the body, and the body may hold tokens.
+            Err(_) => return Err(self.unreadable("it is not the expected JSON")),
         };
         if *tokens.token_type() != BasicTokenType::Bearer {
-            return Err(unreadable("the token is no bearer token"));
+            return Err(self.unreadable("the token is not a bearer token"));
         }
-        let good = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
-        let access = tokens.access_token().secret();
-        let refresh = tokens.refresh_token().map(|token| token.secret().as_str());
-        if !good(access) || !refresh.is_none_or(good) {
-            return Err(unreadable("a token is empty or holds odd characters"));
+        let is_valid = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        let access_token = tokens.access_token().secret();
+        let refresh_token = tokens.refresh_token().map(|token| token.secret().as_str());
+        if !is_valid(access_token) || !refresh_token.is_none_or(is_valid) {
+            return Err(self.unreadable("a token is empty or has invalid characters"));
         }
         let now = now_ms();
-        let life = tokens.expires_in().unwrap_or(USUAL_LIFE).min(LONGEST_LIFE);
+        let lifetime = tokens
+            .expires_in()
+            .unwrap_or(DEFAULT_TOKEN_LIFETIME)
+            .min(MAX_TOKEN_LIFETIME);
         Ok(Tokens {
-            access: access.as_str().into(),
-            refresh: refresh.map(Into::into),
+            access_token: access_token.as_str().into(),
+            refresh_token: refresh_token.map(Into::into),
             issued_at_ms: now,
-            expires_at_ms: now.saturating_add(i64::try_from(life.as_millis()).unwrap_or(0)),
+            expires_at_ms: now.saturating_add(i64::try_from(lifetime.as_millis()).unwrap_or(0)),
             scope: tokens.scopes().map(|scopes| {
                 let names: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
                 text::excerpt(&names.join(" "), 1_000)
             }),
-            clock_ahead_ms: seen
+            clock_ahead_ms: details
                 .server_time_ms
                 .map(|server| now.saturating_sub(server))
-                .filter(|ahead| ahead.saturating_abs() > SKEW_MS),
+                .filter(|ahead| ahead.saturating_abs() > MAX_CLOCK_SKEW_MS),
         })
+    }
+
+    fn status_error(&self, status: u16, message: String) -> TokenError {
+        // `invalid_grant; description` or `invalid_grant - description`.
+        let code = message
+            .split([' ', ';', ',', ':'])
+            .next()
+            .unwrap_or_default();
+        let is_unknown_client = code == "invalid_client" || message.contains("client_id");
+        match code {
+            "invalid_grant" => TokenError::Grant(message),
+            "invalid_scope" => TokenError::Scope(message),
+            _ if is_unknown_client => TokenError::Client(message),
+            _ => TokenError::Other(LoginError::Status {
+                target: self.target.name(),
+                operation: self.operation,
+                status,
+                message,
+            }),
+        }
     }
 }

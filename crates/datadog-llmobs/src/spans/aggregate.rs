@@ -1,21 +1,22 @@
-//! Aggregation: asked of a backend that does it, else worked out here from pages of spans.
+//! Aggregation of spans and traces, by the backend where it supports it, or else in the client.
 //!
-//! Datadog documents no aggregation over LLM spans. So its spans are paged, up to a number that a
-//! tool call has time for; past it the answer is a sample and says so. Queries of buckets are
-//! always searched for and never judged here: the site knows attributes (errors, documents,
-//! prompts, rollups) that the documented answer does not bring.
+//! Datadog documents no aggregation of LLM spans. The client therefore reads pages of spans, up to a
+//! number that fits into a tool call; beyond that the result is a sample, and a note says so. Queries of
+//! buckets are always sent to the search and never evaluated here: the site has attributes (errors,
+//! documents, prompts, rollups) that the documented response lacks.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
 use http::Method;
 use serde_json::json;
 
-use super::request::{Filter, PageRequest};
-use super::search::unreadable_rows;
+use super::pages::{SpanPages, unreadable_rows_note};
+use super::request::Filter;
 use crate::call::{ApiCall, JSON, Operation};
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::pager::{CursorPager, PagerLimits, Step};
+use crate::pager::OutOfTime;
 use crate::retry::OperationClass;
 use crate::site::Upstream;
 use llmobs_core::analysis::aggregate::{
@@ -32,55 +33,51 @@ pub(crate) static AGGREGATE: Operation = Operation {
     media: JSON,
 };
 
-/// Parts of the window that are sampled evenly when a question is about change over time.
+/// The maximum number of parts of the time window that a time series samples evenly.
 const MAX_SLICES: i64 = 12;
 
-type Ids = HashSet<(TraceId, SpanId)>;
+type SpanKeys = HashSet<(TraceId, SpanId)>;
 
 impl Client {
-    /// Groups and figures over spans or traces. On a backend that aggregates by itself they are of
-    /// all spans; elsewhere of at most [`aggregate_rows`](super::super::HubSettings) of them.
+    /// Groups and measures of spans or traces. A backend that supports aggregation covers all spans;
+    /// otherwise at most [`aggregate_rows`](super::super::HubSettings) of them are read.
     ///
     /// # Errors
-    /// [`ClientError::BadQuery`] for a query or facet that cannot be sent, and everything that
-    /// [`Client::execute`] gives, if it comes before the first spans.
-    pub async fn aggregate(&self, question: &AggregateRequest) -> Result<Aggregation, ClientError> {
-        let queries = question.buckets().iter().map(|bucket| &bucket.query);
-        for text in question.query.iter().chain(queries) {
+    /// [`ClientError::BadQuery`] for a query or facet that cannot be sent, and the errors of
+    /// [`Client::execute`] before the first spans were read.
+    pub async fn aggregate(&self, request: &AggregateRequest) -> Result<Aggregation, ClientError> {
+        let queries = request.buckets().iter().map(|bucket| &bucket.query);
+        for text in request.query.iter().chain(queries) {
             query::check_balance(text)?;
         }
-        if let Some(answer) = self.aggregated_there(question).await? {
-            return Ok(answer);
+        if let Some(aggregation) = self.upstream_aggregation(request).await? {
+            return Ok(aggregation);
         }
-        PagedAggregation::new(self, question)?.run().await
+        PagedAggregation::new(self, request)?.run().await
     }
 
-    /// The upstream's own aggregation; `None` where it has none. A Datadog site is not even asked.
-    async fn aggregated_there(
+    /// The aggregation of the upstream; `None` if it does not support one, as Datadog sites.
+    async fn upstream_aggregation(
         &self,
-        question: &AggregateRequest,
+        request: &AggregateRequest,
     ) -> Result<Option<Aggregation>, ClientError> {
         if matches!(self.upstream(), Upstream::Site(_)) {
             return Ok(None);
         }
-        let refusals = &self.hub.caches.refusals;
+        let rejections = &self.hub.caches.rejections;
         let key = (self.fingerprint, AGGREGATE.route);
-        if refusals.get(&key).await.is_some() {
+        if rejections.get(&key).await.is_some() {
             return Ok(None);
         }
-        let asked = self.execute(ApiCall::new(&AGGREGATE).body(json!(question)));
-        match asked.await {
-            Ok(answer) => {
-                let status = answer.status;
-                let read = serde_json::from_value(answer.value);
-                let read =
-                    read.map_err(|_| self.unreadable(&AGGREGATE, status, "other JSON".into()));
-                read.map(Some)
-            }
-            Err(ClientError::Status(refusal))
-                if matches!(refusal.status, 401 | 403 | 404 | 405 | 501) =>
+        let call = ApiCall::new(&AGGREGATE).body(json!(request));
+        match self.execute(call).await {
+            Ok(response) => serde_json::from_value(response.value)
+                .map(Some)
+                .map_err(|_| self.unreadable(&AGGREGATE, response.status, "other JSON".into())),
+            Err(ClientError::Status(response))
+                if matches!(response.status, 401 | 403 | 404 | 405 | 501) =>
             {
-                refusals.insert(key, refusal.words).await;
+                rejections.insert(key, response.message).await;
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -88,19 +85,11 @@ impl Client {
     }
 }
 
-/// How a walk over pages went.
-#[derive(Default)]
-struct Walk {
-    /// Start of the oldest span read, when there may be more behind it.
-    cut_at_ms: Option<i64>,
-    rows: u64,
-}
-
-/// An aggregation from pages.
+/// An aggregation of pages of spans.
 struct PagedAggregation<'a> {
     client: &'a Client,
-    question: &'a AggregateRequest,
-    tally: SpanAggregator,
+    request: &'a AggregateRequest,
+    aggregator: SpanAggregator,
     rows: u64,
     sampled: bool,
     covered_from_ms: i64,
@@ -108,81 +97,80 @@ struct PagedAggregation<'a> {
 }
 
 impl<'a> PagedAggregation<'a> {
-    fn new(client: &'a Client, question: &'a AggregateRequest) -> Result<Self, ClientError> {
+    fn new(client: &'a Client, request: &'a AggregateRequest) -> Result<Self, ClientError> {
         Ok(Self {
             client,
-            question,
-            tally: SpanAggregator::new(question)?,
+            request,
+            aggregator: SpanAggregator::new(request)?,
             rows: 0,
             sampled: false,
-            covered_from_ms: question.window.from_ms,
+            covered_from_ms: request.window.from_ms,
             notes: Vec::new(),
         })
     }
 
     async fn run(mut self) -> Result<Aggregation, ClientError> {
-        let slices = slices(self.question);
+        let slices = slices(self.request);
         let quota = (self.client.hub.settings.aggregate_rows / slices.len().max(1)).max(1);
-        let several = slices.len() > 1;
-        match self.question.selection_query() {
-            Some(selection) if self.question.unit == Unit::Trace => {
-                self.selected_traces(&selection, slices, quota).await?;
+        let has_slices = slices.len() > 1;
+        match self.request.selection_query() {
+            Some(selection) if self.request.unit == Unit::Trace => {
+                self.aggregate_matching_traces(&selection, slices, quota)
+                    .await?;
             }
             selection => {
                 for slice in slices {
-                    self.slice(selection.as_deref(), slice, quota).await?;
+                    self.aggregate_slice(selection.as_deref(), slice, quota)
+                        .await?;
                 }
             }
         }
-        let mut answer = self.tally.finish(self.rows, self.sampled);
+        let mut aggregation = self.aggregator.finish(self.rows, self.sampled);
         if self.sampled {
-            let which = if several {
-                "the newest spans of each part of the window".to_owned()
+            let which = if has_slices {
+                "the newest spans of each part of the time window".to_owned()
             } else {
                 let from = time::format_rfc3339(self.covered_from_ms);
                 format!("the newest spans, back to {from}")
             };
-            answer.notes.push(format!(
-                "a sample: {} aggregates nothing by itself, so {which} were read; traces at its edges may lack spans; narrow the window or the query for all of them",
+            aggregation.notes.push(format!(
+                "a sample: {} does not support aggregation, so {which} were read; traces at the edges of the sample may lack spans; narrow the time window or the query to cover all spans",
                 self.client.upstream_name()
             ));
         }
-        answer.notes.append(&mut self.notes);
-        Ok(answer)
+        aggregation.notes.append(&mut self.notes);
+        Ok(aggregation)
     }
 
-    /// Reads one part of the window, each span of which counts.
-    async fn slice(
+    /// Reads one part of the time window and counts each of its spans.
+    async fn aggregate_slice(
         &mut self,
         selection: Option<&str>,
         slice: TimeWindow,
         quota: usize,
     ) -> Result<(), ClientError> {
-        let scope = self.question.span_filters();
-        let content = self.question.groups_by_content();
+        let scope = self.request.span_filters();
+        let content = self.request.groups_by_content();
         let mut spans: Vec<Span> = Vec::new();
         let filter = Filter::search(selection, &scope, None);
-        let walk = self.walk(&filter, slice, quota, content, |span| {
-            spans.push(slim(span, content));
-        });
+        let oldest_read_ms = self
+            .read_newest(&filter, slice, quota, content, |span| {
+                spans.push(without_unread_content(span, content));
+            })
+            .await?;
         let window = TimeWindow {
-            from_ms: walk.await?.cut_at_ms.unwrap_or(slice.from_ms),
+            from_ms: oldest_read_ms.unwrap_or(slice.from_ms),
             ..slice
         };
         self.covered_from_ms = window.from_ms;
         let mut members = Vec::new();
-        for bucket in self.question.buckets() {
+        for bucket in self.request.buckets() {
             let text = match selection {
                 Some(all) => format!("({}) AND ({all})", bucket.query),
                 None => bucket.query.clone(),
             };
             let filter = Filter::search(Some(&text), &scope, None);
-            let mut ids = Ids::new();
-            let walk = self.walk(&filter, window, quota, false, |span| {
-                ids.insert(id_of(&span));
-            });
-            walk.await?;
-            members.push(ids);
+            members.push(self.matching_keys(&filter, window, quota).await?);
         }
         for span in &spans {
             self.count(span, true, &members);
@@ -190,147 +178,145 @@ impl<'a> PagedAggregation<'a> {
         Ok(())
     }
 
-    /// Reads which traces have a span that is asked for, then all spans of these.
-    async fn selected_traces(
+    /// Finds the traces with a matching span, and counts all their spans.
+    async fn aggregate_matching_traces(
         &mut self,
         selection: &str,
         slices: Vec<TimeWindow>,
         quota: usize,
     ) -> Result<(), ClientError> {
-        let scope = self.question.span_filters();
-        let content = self.question.groups_by_content();
-        let wanted = Filter::search(Some(selection), &scope, None);
-        let mut selected = Ids::new();
+        let scope = self.request.span_filters();
+        let content = self.request.groups_by_content();
+        let filter = Filter::search(Some(selection), &scope, None);
+        let mut matching = SpanKeys::new();
         for slice in slices {
-            let walk = self.walk(&wanted, slice, quota, false, |span| {
-                selected.insert(id_of(&span));
-            });
-            let cut_at = walk.await?.cut_at_ms;
-            self.covered_from_ms = cut_at.unwrap_or(slice.from_ms);
+            let oldest_read_ms = self
+                .read_newest(&filter, slice, quota, false, |span| {
+                    matching.insert(span_key(&span));
+                })
+                .await?;
+            self.covered_from_ms = oldest_read_ms.unwrap_or(slice.from_ms);
         }
-        let traces = distinct(selected.iter().map(|(trace, _)| trace));
+        let traces = distinct(matching.iter().map(|(trace, _)| trace));
         let batch = self.client.hub.settings.ids_per_query.max(1);
-        let mut left = self.client.hub.settings.aggregate_rows;
+        let mut remaining = self.client.hub.settings.aggregate_rows;
         for traces in traces.chunks(batch) {
-            if left == 0 {
+            if remaining == 0 {
                 self.sampled = true;
                 break;
             }
             let filter = Filter::search(None, &scope, Some(traces));
             let mut spans: Vec<Span> = Vec::new();
-            let walk = self.walk(&filter, self.question.window, left, content, |span| {
-                spans.push(slim(span, content));
-            });
-            walk.await?;
-            left = left.saturating_sub(spans.len());
+            self.read_newest(&filter, self.request.window, remaining, content, |span| {
+                spans.push(without_unread_content(span, content));
+            })
+            .await?;
+            remaining = remaining.saturating_sub(spans.len());
             let mut members = Vec::new();
-            for bucket in self.question.buckets() {
+            for bucket in self.request.buckets() {
                 let filter = Filter::search(Some(&bucket.query), &scope, Some(traces));
-                let mut ids = Ids::new();
-                let walk = self.walk(&filter, self.question.window, quota, false, |span| {
-                    ids.insert(id_of(&span));
-                });
-                walk.await?;
-                members.push(ids);
+                let window = self.request.window;
+                members.push(self.matching_keys(&filter, window, quota).await?);
             }
             for span in &spans {
-                self.count(span, selected.contains(&id_of(span)), &members);
+                self.count(span, matching.contains(&span_key(span)), &members);
             }
         }
         Ok(())
     }
 
-    fn count(&mut self, span: &Span, selected: bool, members: &[Ids]) {
-        let id = id_of(span);
-        let inside = members
+    /// The spans that match a filter.
+    async fn matching_keys(
+        &mut self,
+        filter: &Filter,
+        window: TimeWindow,
+        quota: usize,
+    ) -> Result<SpanKeys, ClientError> {
+        let mut keys = SpanKeys::new();
+        self.read_newest(filter, window, quota, false, |span| {
+            keys.insert(span_key(&span));
+        })
+        .await?;
+        Ok(keys)
+    }
+
+    fn count(&mut self, span: &Span, selected: bool, members: &[SpanKeys]) {
+        let key = span_key(span);
+        let containing = members
             .iter()
             .enumerate()
-            .filter(|(_, ids)| ids.contains(&id));
-        let buckets = inside.fold(0, |bits, (at, _)| bits | 1 << at);
-        self.tally.add(ScannedSpan {
+            .filter(|(_, keys)| keys.contains(&key));
+        let buckets = containing.fold(0, |bits, (index, _)| bits | 1 << index);
+        self.aggregator.add(ScannedSpan {
             span,
             selected,
             buckets,
         });
     }
 
-    /// Reads the newest spans of a filter, up to `quota`.
-    async fn walk(
+    /// Reads the newest spans that match a filter, up to `quota`. Returns the start of the oldest span
+    /// read if older ones may exist.
+    async fn read_newest(
         &mut self,
         filter: &Filter,
         window: TimeWindow,
         quota: usize,
         content: bool,
-        mut each: impl FnMut(Span),
-    ) -> Result<Walk, ClientError> {
+        mut consume: impl FnMut(Span) + Send,
+    ) -> Result<Option<i64>, ClientError> {
         let settings = &self.client.hub.settings;
-        let most = if content {
+        let max_page_size = if content {
             settings.content_page
         } else {
             settings.structure_page
         };
-        let mut page_size = most.min(quota).max(1);
-        let mut pager = CursorPager::new(
-            PagerLimits {
-                max_pages: settings.max_pages,
-                max_bytes: settings.max_trace_bytes,
-            },
-            self.client.deadline,
-        );
-        let mut done = Walk::default();
-        let mut cursor: Option<String> = None;
-        let mut oldest = window.to_ms;
-        loop {
-            let request = PageRequest {
-                filter,
-                window,
-                limit: page_size,
-                cursor: cursor.as_deref(),
-                newest_first: true,
-                attachments: content,
-            };
-            let (page, bytes) = match self.client.search_page(&request).await {
-                Ok(page) => page,
-                Err(error) if error.is_too_large() && page_size > 1 => {
-                    page_size /= 2;
-                    continue;
+        let source = SpanPages {
+            client: self.client,
+            filter,
+            window,
+            newest_first: true,
+            attachments: content,
+        };
+        let out_of_time = if self.rows > 0 {
+            OutOfTime::KeepsEarlierData
+        } else {
+            OutOfTime::KeepsPages
+        };
+        let mut rows = 0;
+        let mut oldest_ms = window.to_ms;
+        let mut notes = Vec::new();
+        let mut timed_out = false;
+        let read = self
+            .client
+            .read_pages(&source, max_page_size.min(quota), out_of_time, |page| {
+                notes.extend(unreadable_rows_note(page.unreadable_rows));
+                timed_out = page.timed_out;
+                rows += page.spans.len();
+                for span in page.spans {
+                    oldest_ms = oldest_ms.min(span.start_ms());
+                    consume(span);
                 }
-                // What was read until then is a sample.
-                Err(error) if error.is_out_of_time() && self.rows > 0 => {
-                    done.cut_at_ms = Some(oldest);
-                    break;
+                if rows < quota {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
                 }
-                Err(error) => return Err(error),
-            };
-            let note = unreadable_rows(page.unreadable_rows);
-            self.notes.extend(note);
-            self.sampled |= page.timed_out && page.next_cursor.is_none();
-            done.rows += page.spans.len() as u64;
-            self.rows += page.spans.len() as u64;
-            for span in page.spans {
-                oldest = oldest.min(span.start_ms());
-                each(span);
-            }
-            match pager.advance(page.next_cursor, bytes) {
-                Step::Next(next) if done.rows < quota as u64 => cursor = Some(next),
-                Step::Complete => break,
-                Step::Next(_) | Step::Stopped(_) => {
-                    done.cut_at_ms = Some(oldest);
-                    break;
-                }
-            }
-        }
-        self.sampled |= done.cut_at_ms.is_some();
-        Ok(done)
+            })
+            .await?;
+        self.notes.append(&mut notes);
+        self.rows += rows as u64;
+        // A timeout on the last page means that older spans may exist, but not where they start.
+        self.sampled |= read.stopped.is_some() || timed_out;
+        Ok(read.stopped.map(|_| oldest_ms))
     }
 }
 
-fn id_of(span: &Span) -> (TraceId, SpanId) {
+fn span_key(span: &Span) -> (TraceId, SpanId) {
     (span.trace_id.clone(), span.span_id.clone())
 }
 
-/// A span without what no group or measure of the question reads: many at a time are held.
-fn slim(mut span: Span, content: bool) -> Span {
+/// A span without content, unless the aggregation reads it, because many spans are in memory at once.
+fn without_unread_content(mut span: Span, content: bool) -> Span {
     if !content {
         span.input = Io::default();
         span.output = Io::default();
@@ -346,12 +332,12 @@ fn distinct<'a>(ids: impl Iterator<Item = &'a TraceId>) -> Vec<TraceId> {
     ids
 }
 
-/// The parts of the window that are read one by one, so that a sample is spread over all of a
-/// question about change over time.
-fn slices(question: &AggregateRequest) -> Vec<TimeWindow> {
-    let TimeWindow { from_ms, to_ms } = question.window;
+/// The parts of the time window that are read one after the other, so that the sample of a time series
+/// covers its entire window.
+fn slices(request: &AggregateRequest) -> Vec<TimeWindow> {
+    let TimeWindow { from_ms, to_ms } = request.window;
     let length = to_ms.saturating_sub(from_ms).max(1);
-    let parts = match question.interval_ms {
+    let parts = match request.interval_ms {
         Some(interval) if interval > 0 => (length / interval).clamp(1, MAX_SLICES),
         _ => 1,
     };

@@ -1,13 +1,13 @@
-//! The `evaluation` and `feedback` maps of a span on the wire.
+//! Parsing of the `evaluation` and `feedback` maps of a span.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::wire::{integer, take_map, take_text, text_list};
+use crate::fields::{remove_integer, remove_map, remove_nonempty_text, remove_text, text_list};
 use llmobs_core::model::{Assessment, EvalStatus, Evaluation, EventKind, MetricType};
 
-/// Reads a map from label to judgement. An entry may be a list: then the newest counts.
+/// Reads a map from label to evaluation. If an entry is a list, its newest evaluation is used.
 pub(super) fn read_map(map: Option<Value>, event_kind: EventKind) -> BTreeMap<String, Evaluation> {
     let Some(Value::Object(map)) = map else {
         return BTreeMap::new();
@@ -37,32 +37,29 @@ fn read(label: &str, event_kind: EventKind, mut fields: Map<String, Value>) -> E
         }
     }
     let value = fields.remove("value").filter(|value| !value.is_null());
-    let named = take_text(&mut fields, "eval_metric_type")
-        .or_else(|| take_text(&mut fields, "metric_type"))
+    let metric_type = remove_text(&mut fields, "eval_metric_type")
+        .or_else(|| remove_text(&mut fields, "metric_type"))
         .and_then(|text| MetricType::from_wire(&text.to_lowercase()));
     Evaluation {
         label: label.to_owned(),
         event_kind,
-        metric_type: named.unwrap_or_else(|| inferred(value.as_ref())),
+        metric_type: metric_type.unwrap_or_else(|| infer_metric_type(value.as_ref())),
         value,
-        assessment: take_text(&mut fields, "assessment")
+        assessment: remove_text(&mut fields, "assessment")
             .and_then(|text| Assessment::from_wire(&text.to_lowercase())),
-        reasoning: take_text(&mut fields, "reasoning").filter(|text| !text.is_empty()),
-        status: take_text(&mut fields, "status")
+        reasoning: remove_nonempty_text(&mut fields, "reasoning"),
+        status: remove_text(&mut fields, "status")
             .and_then(|text| EvalStatus::from_wire(&text.to_uppercase()))
             .unwrap_or_default(),
         error: fields.remove("error").filter(|error| !error.is_null()),
         tags: text_list(fields.remove("tags")),
-        metadata: take_map(&mut fields, "eval_metric_metadata"),
-        timestamp_ms: fields
-            .remove("timestamp_ms")
-            .and_then(|value| integer(&value))
-            .unwrap_or_default(),
+        metadata: remove_map(&mut fields, "eval_metric_metadata"),
+        timestamp_ms: remove_integer(&mut fields, "timestamp_ms").unwrap_or_default(),
         extra: fields,
     }
 }
 
-fn inferred(value: Option<&Value>) -> MetricType {
+fn infer_metric_type(value: Option<&Value>) -> MetricType {
     match value {
         Some(Value::Bool(_)) => MetricType::Boolean,
         Some(Value::String(_)) => MetricType::Categorical,
@@ -77,7 +74,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn an_evaluation_is_read_whole_and_the_rest_is_kept() {
+    fn reads_all_fields_and_keeps_unknown_ones() {
         let map = read_map(
             Some(json!({"faithful": {
                 "eval_metric_type":"boolean","value":false,"assessment":"fail","reasoning":"no source",
@@ -99,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_entry_is_read_by_its_value_and_a_list_by_its_newest() {
+    fn infers_metric_type_and_uses_newest_of_list() {
         let map = read_map(
             Some(json!({
                 "a":{"value":"good"},"b":{"value":{"x":1}},"c":{"value":0.5},"d":7,

@@ -1,7 +1,7 @@
-//! Filling the gaps of the documented API from the private endpoints behind the official tools.
+//! Fills gaps of the documented API from the private endpoints of the official tools.
 //!
-//! A gap never spoils an answer: whatever goes wrong here becomes a [`Gap`] that the answer
-//! carries. An endpoint that refuses a credential is not asked again for a minute.
+//! Errors of these endpoints do not fail an answer; they become a [`Gap`] in it. An endpoint that
+//! rejects a credential is not called again for a minute.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,12 +10,14 @@ use http::Method;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::wire::{read_error_object, scalar_text};
-use super::{Gap, LoadedTrace, SpanSearch, SpanSelection};
-use crate::cache::FieldShelf;
+use super::wire::read_error_object;
+use super::{SpanSearch, SpanSelection};
+use crate::cache::CachedField;
 use crate::call::{ApiCall, JSON, Operation};
 use crate::client::Client;
 use crate::error::ClientError;
+use crate::fields::scalar_text;
+use crate::loaded::{ErrorDetails, Gap, LoadedTrace};
 use crate::retry::OperationClass;
 use llmobs_core::model::{Span, SpanError, SpanId, TimeWindow, TraceId};
 
@@ -45,47 +47,40 @@ pub(crate) static PRIVATE_SEARCH: Operation = Operation {
 
 const ERROR_DETAILS: &str = "error messages and stacks";
 
-/// Spans of one APM trace that are looked at to find its LLM Observability traces.
-const APM_SPANS: usize = 100;
+/// The spans of one APM trace that are read to find its LLM Observability traces.
+const MAX_APM_SPANS: usize = 100;
 
-/// Tokens of a field that are asked for at most.
-const FIELD_TOKENS: usize = 100_000;
-
-/// Error details by span, and what is missing of them.
-#[derive(Debug, Default)]
-pub(crate) struct ErrorDetails {
-    by_span: HashMap<SpanId, SpanError>,
-    gaps: Vec<Gap>,
-}
+/// The maximum size of a field in tokens.
+const MAX_FIELD_TOKENS: usize = 100_000;
 
 impl Client {
-    /// Type, message and stack of every error span that has some. The private endpoint is asked,
-    /// once per trace, only if an error span came without.
+    /// The type, message and stack of each error span that has them. The private endpoint is called,
+    /// once per trace, only if the search returned an error span without them.
     ///
     /// # Errors
-    /// [`ClientError::Deadline`] if the call's time is over; anything else becomes a gap.
+    /// [`ClientError::Deadline`] after the deadline of the call; other errors become a gap.
     pub async fn error_details(
         &self,
         trace: &LoadedTrace,
     ) -> Result<(HashMap<SpanId, SpanError>, Vec<Gap>), ClientError> {
         let mut details: HashMap<SpanId, SpanError> = HashMap::new();
-        let mut lacking: Vec<&Arc<Span>> = Vec::new();
+        let mut without_details: Vec<&Arc<Span>> = Vec::new();
         for node in trace.tree.errors() {
             let span = trace.tree.span(*node);
             match &span.error {
                 Some(error) if !error.is_empty() => {
                     details.insert(span.span_id.clone(), error.clone());
                 }
-                _ => lacking.push(span),
+                _ => without_details.push(span),
             }
         }
-        if lacking.is_empty() {
+        if without_details.is_empty() {
             return Ok((details, Vec::new()));
         }
-        let entry = self.hub.caches.entry(self.fingerprint, &trace.id).await;
+        let entry = self.hub.caches.trace(self.fingerprint, &trace.id).await;
         let out_of_time = || ClientError::Deadline {
             operation: FIND_ERROR_SPANS.name,
-            seconds: self.deadline.seconds(),
+            seconds: self.deadline.total_seconds(),
         };
         let found = entry
             .errors
@@ -94,7 +89,7 @@ impl Client {
                 Ok((Arc::new(found), self.hub.settings.structure_life))
             })
             .await?;
-        for span in lacking {
+        for span in without_details {
             if let Some(error) = found.by_span.get(&span.span_id) {
                 details.insert(span.span_id.clone(), error.clone());
             }
@@ -105,18 +100,18 @@ impl Client {
     async fn find_error_spans(&self, trace: &LoadedTrace) -> ErrorDetails {
         let mut body = window_arguments(trace.window);
         body.insert("trace_id".to_owned(), json!(trace.id));
-        let answer = match self.private(&FIND_ERROR_SPANS, body).await {
-            Ok(answer) => answer,
-            Err(failed) => {
+        let response = match self.call_private(&FIND_ERROR_SPANS, body).await {
+            Ok(response) => response,
+            Err(error) => {
                 return ErrorDetails {
-                    gaps: failed.into_gap(ERROR_DETAILS),
+                    gaps: error.into_gaps(ERROR_DETAILS),
                     ..ErrorDetails::default()
                 };
             }
         };
-        let Some(Value::Array(rows)) = answer.get("error_spans") else {
+        let Some(Value::Array(rows)) = response.get("error_spans") else {
             let why = format!(
-                "{} answered {} without error_spans",
+                "{} returned {} without error_spans",
                 self.upstream_name(),
                 FIND_ERROR_SPANS.name
             );
@@ -141,12 +136,12 @@ impl Client {
         }
     }
 
-    /// One of the fields that the documented API leaves out: `documents` or `expected_output`.
-    /// `None` without a gap means that the span has none.
+    /// A field that the documented API does not return: `documents` or `expected_output`. `None`
+    /// without a gap means that the span does not have it.
     ///
     /// # Errors
-    /// [`ClientError::SpanNotFound`], and what [`Client::contents`] gives. That the private
-    /// endpoint refuses is a gap.
+    /// [`ClientError::SpanNotFound`], and the errors of [`Client::contents`]. Errors of the private
+    /// endpoint become a gap.
     pub async fn field(
         &self,
         trace: &LoadedTrace,
@@ -171,23 +166,26 @@ impl Client {
             "expected_output" => "expected output",
             _ => return Ok((None, contents.gaps)),
         };
-        let entry = self.hub.caches.entry(self.fingerprint, &trace.id).await;
-        let Some(mut shelf) = self.deadline.limit(entry.fields.lock()).await else {
+        let entry = self.hub.caches.trace(self.fingerprint, &trace.id).await;
+        let Some(mut cache) = self.deadline.limit(entry.fields.lock()).await else {
             return Err(ClientError::Deadline {
                 operation: SPAN_CONTENT.name,
-                seconds: self.deadline.seconds(),
+                seconds: self.deadline.total_seconds(),
             });
         };
         let now = Instant::now();
-        shelf.retain(|_, (fresh_until, _, _)| *fresh_until > now);
+        cache.retain(|_, field| field.fresh_until > now);
         let key = (id.clone(), field.to_owned());
-        if let Some((_, value, gaps)) = shelf.get(&key) {
-            return Ok((value.clone(), gaps.clone()));
+        if let Some(field) = cache.get(&key) {
+            return Ok((field.value.clone(), field.gaps.clone()));
         }
         let (value, gaps) = self.span_content(trace, id, field, what).await;
-        let fresh_until = Instant::now() + self.hub.settings.structure_life;
-        let shelf: &mut FieldShelf = &mut shelf;
-        shelf.insert(key, (fresh_until, value.clone(), gaps.clone()));
+        let cached = CachedField {
+            fresh_until: Instant::now() + self.hub.settings.structure_life,
+            value: value.clone(),
+            gaps: gaps.clone(),
+        };
+        cache.insert(key, cached);
         Ok((value, gaps))
     }
 
@@ -202,23 +200,26 @@ impl Client {
         body.insert("trace_id".to_owned(), json!(trace.id));
         body.insert("span_id".to_owned(), json!(id));
         body.insert("field".to_owned(), json!(field));
-        body.insert("max_tokens".to_owned(), json!(FIELD_TOKENS));
-        let mut answer = match self.private(&SPAN_CONTENT, body).await {
-            Ok(answer) => answer,
-            Err(failed) => return (None, failed.into_gap(what)),
+        body.insert("max_tokens".to_owned(), json!(MAX_FIELD_TOKENS));
+        let mut response = match self.call_private(&SPAN_CONTENT, body).await {
+            Ok(response) => response,
+            Err(error) => return (None, error.into_gaps(what)),
         };
         let mut gaps = Vec::new();
-        if answer.get("truncated").and_then(Value::as_bool) == Some(true) {
+        if response.get("truncated").and_then(Value::as_bool) == Some(true) {
             gaps.push(Gap {
                 what,
-                why: format!("{} gave only a part of it", self.upstream_name()),
+                why: format!("{} returned only a part of it", self.upstream_name()),
             });
         }
-        let content = answer.get_mut("content").map(Value::take);
-        (content.and_then(|content| present(content, field)), gaps)
+        let content = response.get_mut("content").map(Value::take);
+        (
+            content.and_then(|content| field_value(content, field)),
+            gaps,
+        )
     }
 
-    /// The LLM Observability traces of an APM trace within a window.
+    /// The LLM Observability traces of an APM trace within a time window.
     pub(super) async fn resolve_apm(
         &self,
         apm: &str,
@@ -231,10 +232,10 @@ impl Client {
         }
         let mut body = window_arguments(search.window);
         body.insert("apm_trace_id".to_owned(), json!(apm));
-        body.insert("limit".to_owned(), json!(APM_SPANS));
-        let answer = match self.private(&PRIVATE_SEARCH, body).await {
-            Ok(answer) => answer,
-            Err(PrivateError::NoSuchThing) => return Ok(Vec::new()),
+        body.insert("limit".to_owned(), json!(MAX_APM_SPANS));
+        let response = match self.call_private(&PRIVATE_SEARCH, body).await {
+            Ok(response) => response,
+            Err(PrivateError::NotFound) => return Ok(Vec::new()),
             Err(PrivateError::Failed(why)) => {
                 return Err(Gap {
                     what: "spans of this apm_trace_id are",
@@ -242,7 +243,7 @@ impl Client {
                 });
             }
         };
-        let rows = answer.get("spans").and_then(Value::as_array);
+        let rows = response.get("spans").and_then(Value::as_array);
         let mut traces: Vec<TraceId> = rows
             .into_iter()
             .flatten()
@@ -250,7 +251,7 @@ impl Client {
             .collect();
         traces.sort_unstable();
         traces.dedup();
-        // What is not there yet may come any moment; only what was found is remembered.
+        // Spans may arrive at any time, so an empty result is not cached.
         if !traces.is_empty() {
             self.hub
                 .caches
@@ -261,46 +262,46 @@ impl Client {
         Ok(traces)
     }
 
-    /// Asks a private endpoint, for a part of the call's time only.
-    pub(crate) async fn private(
+    /// Calls a private endpoint, within a part of the remaining time.
+    pub(crate) async fn call_private(
         &self,
         operation: &'static Operation,
         body: Map<String, Value>,
     ) -> Result<Value, PrivateError> {
-        let refusals = &self.hub.caches.refusals;
+        let rejections = &self.hub.caches.rejections;
         let key = (self.fingerprint, operation.route);
-        if let Some(why) = refusals.get(&key).await {
+        if let Some(why) = rejections.get(&key).await {
             return Err(PrivateError::Failed(why));
         }
-        let deadline = self.deadline.sooner(
+        let deadline = self.deadline.min_after(
             self.hub
                 .settings
                 .gap_timeout
                 .min(self.deadline.remaining() / 2),
         );
-        let asked = self
+        let result = self
             .with_deadline(deadline)
             .execute(ApiCall::new(operation).body(Value::Object(body)))
             .await;
-        let error = match asked {
-            Ok(answer) if answer.value.is_object() => return Ok(answer.value),
-            Ok(answer) => self.unreadable(operation, answer.status, "other JSON".to_owned()),
+        let error = match result {
+            Ok(response) if response.value.is_object() => return Ok(response.value),
+            Ok(response) => self.unreadable(operation, response.status, "other JSON".to_owned()),
             Err(error) => error,
         };
-        if let ClientError::Status(refusal) = &error {
-            let words = refusal.words.to_lowercase();
-            let about_the_thing = ["span not found", "no spans found", "field", "evaluat"]
+        if let ClientError::Status(response) = &error {
+            let message = response.message.to_lowercase();
+            let names_entity = ["span not found", "no spans found", "field", "evaluat"]
                 .into_iter()
-                .any(|known| words.contains(known));
-            if refusal.status == 404 && about_the_thing {
-                return Err(PrivateError::NoSuchThing);
+                .any(|part| message.contains(part));
+            if response.status == 404 && names_entity {
+                return Err(PrivateError::NotFound);
             }
-            if matches!(refusal.status, 401 | 403 | 404 | 405 | 501) {
+            if matches!(response.status, 401 | 403 | 404 | 405 | 501) {
                 let why = format!(
-                    "the documented API does not give it, and {} answered {} to the private endpoint that does",
-                    refusal.upstream, refusal.status
+                    "the documented API does not return it, and {} returned {} to the private endpoint that does",
+                    response.upstream, response.status
                 );
-                refusals.insert(key, why.clone()).await;
+                rejections.insert(key, why.clone()).await;
                 return Err(PrivateError::Failed(why));
             }
         }
@@ -308,24 +309,24 @@ impl Client {
     }
 }
 
-/// Why a private endpoint gave nothing.
+/// Why a private endpoint returned nothing.
 pub(crate) enum PrivateError {
-    /// It works, and has no such span or field.
-    NoSuchThing,
-    /// It does not work.
+    /// The endpoint works, but there is no such span, field or evaluation.
+    NotFound,
+    /// The call failed, for this reason.
     Failed(String),
 }
 
 impl PrivateError {
-    fn into_gap(self, what: &'static str) -> Vec<Gap> {
+    fn into_gaps(self, what: &'static str) -> Vec<Gap> {
         match self {
-            Self::NoSuchThing => Vec::new(),
+            Self::NotFound => Vec::new(),
             Self::Failed(why) => vec![Gap { what, why }],
         }
     }
 }
 
-/// `from` and `to` as the private endpoints take them: milliseconds as text.
+/// `from` and `to` in the format of the private endpoints: milliseconds as text.
 fn window_arguments(window: TimeWindow) -> Map<String, Value> {
     Map::from_iter([
         ("from".to_owned(), json!(window.from_ms.to_string())),
@@ -333,14 +334,14 @@ fn window_arguments(window: TimeWindow) -> Map<String, Value> {
     ])
 }
 
-/// A field's value, if there is one. Documents may come as the text of their JSON.
-fn present(content: Value, field: &str) -> Option<Value> {
+/// The value of a field, unless it is empty. Documents may be returned as the text of their JSON.
+fn field_value(content: Value, field: &str) -> Option<Value> {
     match content {
         Value::Null => None,
         Value::String(text) if text.is_empty() => None,
         Value::Array(items) if items.is_empty() => None,
         Value::String(text) if field == "documents" => match crate::json::parse(text.as_bytes()) {
-            Ok(list @ Value::Array(_)) => present(list, field),
+            Ok(list @ Value::Array(_)) => field_value(list, field),
             _ => Some(Value::String(text)),
         },
         other => Some(other),

@@ -1,14 +1,14 @@
 //! The body of a span search.
 //!
-//! The API drops every structured filter as soon as there is a query, so either the structured
-//! fields go as they are, or everything goes into one query (design, "Combining filters").
+//! The API ignores the structured filters if there is a query. So either the structured filters are
+//! sent alone, or everything is combined into one query.
 
 use serde_json::{Map, Value, json};
 
 use llmobs_core::model::{SpanId, TimeWindow, TraceId};
 use llmobs_core::query::combine::{SpanFilters, combine};
 
-/// What a search asks for.
+/// The filter of a search.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Filter {
     fields: Map<String, Value>,
@@ -31,7 +31,7 @@ impl Filter {
         ))
     }
 
-    /// All spans of a trace but these.
+    /// All spans of a trace except these.
     pub(super) fn all_but<'a>(trace: &TraceId, ids: impl Iterator<Item = &'a SpanId>) -> Self {
         Self::query(format!(
             "@trace_id:{} -@span_id:({})",
@@ -40,7 +40,7 @@ impl Filter {
         ))
     }
 
-    /// A caller's query and filters. With several `traces` (of one APM trace), any of them.
+    /// The query and filters of a caller, optionally within `traces` (of one APM trace).
     pub(super) fn search(
         query: Option<&str>,
         filters: &SpanFilters,
@@ -48,7 +48,7 @@ impl Filter {
     ) -> Self {
         let query = query.map(str::trim).filter(|query| !query.is_empty());
         let mut filters = filters.clone();
-        let mut user = query.map(str::to_owned);
+        let mut text = query.map(str::to_owned);
         match traces {
             None => {}
             Some([one]) => filters.trace_id = Some(one.as_str().to_owned()),
@@ -57,16 +57,16 @@ impl Filter {
                     "@trace_id:({})",
                     any_of(several.iter().map(TraceId::as_str))
                 );
-                user = Some(user.map_or(any.clone(), |user| format!("({user}) AND {any}")));
+                text = Some(text.map_or(any.clone(), |text| format!("({text}) AND {any}")));
             }
         }
-        let combined = user.is_some()
+        let needs_query = text.is_some()
             || filters.root_spans_only
             || filters.session_id.is_some()
             || traces.is_some()
             || repeats_a_tag(&filters);
-        if combined {
-            return Self::query(combine(user.as_deref(), &filters));
+        if needs_query {
+            return Self::query(combine(text.as_deref(), &filters));
         }
         let mut fields = Map::new();
         for (key, value) in [
@@ -94,7 +94,8 @@ impl Filter {
     }
 }
 
-/// An object holds a key once; two values of one tag need a query.
+/// Whether two filters have the same tag key, which needs a query because an object cannot repeat a
+/// key.
 fn repeats_a_tag(filters: &SpanFilters) -> bool {
     let keys: std::collections::HashSet<&str> =
         filters.tags.iter().map(|(key, _)| key.as_str()).collect();
@@ -105,7 +106,7 @@ fn any_of<'a>(values: impl Iterator<Item = &'a str>) -> String {
     values.map(term).collect::<Vec<_>>().join(" OR ")
 }
 
-/// A value as the query language takes it: bare if it is plain, else quoted.
+/// A value in the query language: bare if it is plain, else quoted.
 fn term(value: &str) -> String {
     let plain = value.starts_with(|c: char| c.is_ascii_alphanumeric())
         && value
@@ -130,7 +131,7 @@ pub(super) struct PageRequest<'a> {
 }
 
 impl PageRequest<'_> {
-    /// The JSON that the API documents.
+    /// The documented request body.
     pub(super) fn body(&self) -> Value {
         let mut filter = Map::new();
         filter.insert("from".to_owned(), json!(rfc3339(self.window.from_ms)));
@@ -149,8 +150,8 @@ impl PageRequest<'_> {
     }
 }
 
-/// `2026-07-01T10:00:00.000Z`; a time that no calendar has is cut to the nearest that it has.
-pub(super) fn rfc3339(ms: i64) -> String {
+/// `2026-07-01T10:00:00.000Z`. A time that the calendar does not contain becomes the nearest one.
+fn rfc3339(ms: i64) -> String {
     let timestamp = jiff::Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 {
         jiff::Timestamp::MIN
     } else {
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_query_the_structured_fields_go_as_they_are() {
+    fn sends_structured_filters_without_query() {
         let filter = Filter::search(Some("  "), &filters(), None);
         assert_eq!(
             Value::Object(filter.fields),
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_query_nothing_stands_beside_it() {
+    fn combines_everything_into_query() {
         let query = Filter::search(Some("@status:error"), &filters(), None);
         let text = query_of(&query);
         assert!(text.contains("(@status:error)") && text.contains("shop") && text.contains("prod"));
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_apm_trace_becomes_its_trace_or_any_of_its_traces() {
+    fn apm_trace_filters_by_its_traces() {
         let one = Filter::search(None, &filters(), Some(&["t1".into()]));
         assert!(query_of(&one).contains("@trace_id:t1"));
         let two = Filter::search(Some("x"), &filters(), Some(&["t1".into(), "t2".into()]));
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_are_not_plain_are_quoted() {
+    fn quotes_special_ids() {
         let ids: [SpanId; 3] = ["17".into(), "a b".into(), "-\"\\".into()];
         let filter = Filter::spans(&"t:1".into(), ids.iter());
         assert_eq!(
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_body_is_the_documented_one() {
+    fn builds_documented_body() {
         let body = PageRequest {
             filter: &Filter::trace(&"t".into()),
             window: TimeWindow {

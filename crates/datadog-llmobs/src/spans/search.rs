@@ -1,22 +1,22 @@
-//! One page of spans for a caller.
+//! The search for one page of spans.
 
 use std::sync::Arc;
 
+use super::pages::unreadable_rows_note;
 use super::request::{Filter, PageRequest};
-use super::wire::{self, WirePage};
-use super::{SEARCH, SpanPage, SpanSearch};
-use crate::call::ApiCall;
+use super::wire::WirePage;
+use super::{SpanPage, SpanSearch};
 use crate::client::Client;
 use crate::error::ClientError;
 use llmobs_core::model::TraceId;
 use llmobs_core::query;
 
 impl Client {
-    /// Searches spans, one page at a time. Every filter and the query hold together.
+    /// Searches one page of spans, which match the query and every filter.
     ///
     /// # Errors
-    /// [`ClientError::BadQuery`] for unbalanced quotes or brackets, before anything is sent, and
-    /// everything that [`Client::execute`] gives.
+    /// [`ClientError::BadQuery`] for unbalanced quotes or brackets, before anything is sent, and the
+    /// errors of [`Client::execute`].
     pub async fn search_spans(&self, search: &SpanSearch) -> Result<SpanPage, ClientError> {
         if let Some(text) = &search.query {
             query::check_balance(text)?;
@@ -26,10 +26,10 @@ impl Client {
             None => None,
             Some(apm) => match self.resolve_apm(apm, search).await {
                 Ok(traces) => {
-                    let traces = narrowed(traces, search.filters.trace_id.as_deref());
+                    let traces = retain_trace(traces, search.filters.trace_id.as_deref());
                     if traces.is_empty() {
                         page.notes.push(
-                            "no LLM Observability trace with this apm_trace_id lies in the window"
+                            "the time window contains no LLM Observability trace with this apm_trace_id"
                                 .to_owned(),
                         );
                         return Ok(page);
@@ -37,7 +37,7 @@ impl Client {
                     Some(traces)
                 }
                 Err(gap) => {
-                    // Spans that ignore the filter would be wrong, so there are none.
+                    // Spans that do not match the filter would be wrong.
                     page.partial = true;
                     page.notes.push(gap.to_string());
                     return Ok(page);
@@ -45,10 +45,39 @@ impl Client {
             },
         };
         let filter = Filter::search(search.query.as_deref(), &search.filters, traces.as_deref());
+        let (found, limit) = self.read_search_page(search, &filter).await?;
+        if limit < search.limit && found.next_cursor.is_some() {
+            page.notes.push(format!(
+                "this page has at most {limit} spans; continue with next_cursor"
+            ));
+        }
+        // A page token that does not change would return the same page for ever.
+        page.next_cursor = found
+            .next_cursor
+            .filter(|next| Some(next) != search.cursor.as_ref());
+        if found.timed_out {
+            page.partial = true;
+            page.notes.push(format!(
+                "the search timed out at {}: this page is partial; a narrower time window finds more",
+                self.upstream_name()
+            ));
+        }
+        page.notes
+            .extend(unreadable_rows_note(found.unreadable_rows));
+        page.spans = found.spans.into_iter().map(Arc::new).collect();
+        Ok(page)
+    }
+
+    /// Reads the page of a search, smaller if it is too large. Also returns its limit.
+    async fn read_search_page(
+        &self,
+        search: &SpanSearch,
+        filter: &Filter,
+    ) -> Result<(WirePage, usize), ClientError> {
         let mut limit = search.limit.clamp(1, self.hub.settings.search_page.max(1));
-        let answer = loop {
+        loop {
             let request = PageRequest {
-                filter: &filter,
+                filter,
                 window: search.window,
                 limit,
                 cursor: search.cursor.as_deref(),
@@ -57,53 +86,16 @@ impl Client {
             };
             match self.search_page(&request).await {
                 Err(error) if error.is_too_large() && limit > 1 => limit /= 2,
-                other => break other?.0,
+                result => return Ok((result?.0, limit)),
             }
-        };
-        if limit < search.limit && answer.next_cursor.is_some() {
-            page.notes.push(format!(
-                "this page holds at most {limit} spans; next_cursor goes on"
-            ));
         }
-        // A cursor that does not move would be asked for again and again.
-        page.next_cursor = answer
-            .next_cursor
-            .filter(|next| Some(next) != search.cursor.as_ref());
-        if answer.timed_out {
-            page.partial = true;
-            page.notes.push(format!(
-                "{} ran out of time: this page is partial; a narrower window finds more",
-                self.upstream_name()
-            ));
-        }
-        page.notes.extend(unreadable_rows(answer.unreadable_rows));
-        page.spans = answer.spans.into_iter().map(Arc::new).collect();
-        Ok(page)
-    }
-
-    /// Asks for one page; gives it with its size in bytes.
-    pub(super) async fn search_page(
-        &self,
-        request: &PageRequest<'_>,
-    ) -> Result<(WirePage, usize), ClientError> {
-        let answer = self
-            .execute(ApiCall::new(&SEARCH).body(request.body()))
-            .await?;
-        let page = wire::read_page(answer.value)
-            .map_err(|what| self.unreadable(&SEARCH, answer.status, what.to_owned()))?;
-        Ok((page, answer.bytes))
     }
 }
 
-/// A note on rows that were no spans.
-pub(super) fn unreadable_rows(count: usize) -> Option<String> {
-    (count > 0).then(|| format!("{count} rows without a span id were left out"))
-}
-
-/// The traces that an explicit trace id leaves.
-fn narrowed(mut traces: Vec<TraceId>, trace_id: Option<&str>) -> Vec<TraceId> {
-    if let Some(wanted) = trace_id {
-        traces.retain(|trace| trace.as_str() == wanted);
+/// The traces that match an explicit trace id.
+fn retain_trace(mut traces: Vec<TraceId>, trace_id: Option<&str>) -> Vec<TraceId> {
+    if let Some(trace_id) = trace_id {
+        traces.retain(|trace| trace.as_str() == trace_id);
     }
     traces
 }

@@ -1,87 +1,65 @@
-//! Loading a whole trace: its structure, by paging the documented search.
+//! Loading the structure of a trace.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::contents::apart;
-use super::request::{Filter, PageRequest};
-use super::search::unreadable_rows;
-use super::{LoadedTrace, SEARCH};
+use super::SEARCH;
+use super::content_size::deferred_content;
+use super::pages::{SpanPagesRead, unreadable_rows_note};
+use super::request::Filter;
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::pager::{CursorPager, PagerLimits, Step, Stop};
+use crate::loaded::LoadedTrace;
 use llmobs_core::analysis::tree::TraceTree;
 use llmobs_core::model::{Span, SpanId, TimeWindow, TraceId};
 
-/// How far a walk over pages came.
-#[derive(Debug, Default)]
-pub(super) struct Walk {
-    pub(super) bytes: usize,
-    /// Why it is not everything.
-    pub(super) stopped: Option<Stop>,
-    pub(super) timed_out: bool,
-    pub(super) unreadable_rows: usize,
-}
-
 impl Client {
-    /// The structure of a trace, whatever its age, with its evaluations as of now or at most a
-    /// few seconds ago. Kept for a short while; calls for the same trace share one load.
+    /// The structure of a trace of any age. Its evaluations are current or a few seconds old. It is
+    /// cached for a short time, and parallel calls for the same trace share one load.
     ///
     /// # Errors
-    /// [`ClientError::TraceNotFound`] if there is no span of it, and everything that
-    /// [`Client::execute`] gives.
+    /// [`ClientError::TraceNotFound`] if it has no spans, and the errors of [`Client::execute`].
     pub async fn trace(&self, id: &TraceId, now_ms: i64) -> Result<Arc<LoadedTrace>, ClientError> {
         let caches = &self.hub.caches;
-        let entry = caches.entry(self.fingerprint, id).await;
-        let life = self.hub.settings.structure_life;
+        let entry = caches.trace(self.fingerprint, id).await;
+        let lifetime = self.hub.settings.structure_life;
         let out_of_time = || ClientError::Deadline {
             operation: SEARCH.name,
-            seconds: self.deadline.seconds(),
+            seconds: self.deadline.total_seconds(),
         };
         let trace = entry
             .structure
             .get(&self.deadline, out_of_time, || async {
                 let trace = self.load_structure(id, now_ms).await?;
-                // What is incomplete is shared with those who wait, and soon tried again.
-                let life = if trace.complete { life } else { life / 4 };
-                Ok((Arc::new(trace), life))
+                // An incomplete trace is shared with waiting calls, and soon loaded again.
+                let lifetime = if trace.complete {
+                    lifetime
+                } else {
+                    lifetime / 4
+                };
+                Ok((Arc::new(trace), lifetime))
             })
             .await?;
         caches
-            .weigh(self.fingerprint, id, &entry, trace.bytes)
+            .set_structure_bytes(self.fingerprint, id, &entry, trace.bytes)
             .await;
         Ok(trace)
     }
 
     async fn load_structure(&self, id: &TraceId, now_ms: i64) -> Result<LoadedTrace, ClientError> {
         let settings = &self.hub.settings;
-        let window = lookback(now_ms, settings.lookback);
-        let mut spans: Vec<Arc<Span>> = Vec::new();
-        let mut seen: HashMap<SpanId, usize> = HashMap::new();
-        let walk = self
-            .walk(
-                &Filter::trace(id),
-                window,
-                settings.structure_page,
-                false,
-                |page| {
-                    for span in page {
-                        // A row that moved between two pages while the trace grew comes twice.
-                        let repeated = seen
-                            .get(&span.span_id)
-                            .and_then(|at| spans.get(*at))
-                            .is_some_and(|known| **known == span);
-                        if !repeated {
-                            seen.insert(span.span_id.clone(), spans.len());
-                            spans.push(Arc::new(span));
-                        }
-                    }
-                },
-            )
+        let window = lookback_window(now_ms, settings.lookback);
+        let filter = Filter::trace(id);
+        let mut spans = UniqueSpans::default();
+        let read = self
+            .read_spans(&filter, window, settings.structure_page, false, |page| {
+                spans.extend(page);
+            })
             .await?;
+        let spans = spans.spans;
         if spans.is_empty() {
-            return Err(if walk.timed_out {
+            return Err(if read.timed_out {
                 ClientError::SearchTimedOut {
                     operation: SEARCH.name,
                     upstream: self.upstream_name(),
@@ -90,95 +68,64 @@ impl Client {
                 ClientError::TraceNotFound(id.clone())
             });
         }
-        let mut notes = Vec::new();
-        if let Some(stop) = walk.stopped {
-            notes.push(format!(
-                "the trace is not complete: only its first {} spans were read, because {}",
-                spans.len(),
-                stop.why()
-            ));
-        }
-        if walk.timed_out {
-            notes.push(format!(
-                "the trace may not be complete: {} ran out of time while searching",
-                self.upstream_name()
-            ));
-        }
-        notes.extend(unreadable_rows(walk.unreadable_rows));
+        let notes = self.completeness_notes(&read, spans.len());
         let tree = TraceTree::build(&spans);
         Ok(LoadedTrace {
             id: id.clone(),
-            complete: walk.stopped.is_none() && !walk.timed_out,
-            apart: apart(&tree),
+            complete: read.stopped.is_none() && !read.timed_out,
+            deferred_content: deferred_content(&tree),
             tree,
             window,
             notes,
-            bytes: walk.bytes,
+            bytes: read.bytes,
         })
     }
 
-    /// Reads all pages of a filter, oldest first, each given to `take`. A page that is too large
-    /// is asked for again at half the size. When the time is over after some pages, what was read
-    /// stands.
-    pub(super) async fn walk(
-        &self,
-        filter: &Filter,
-        window: TimeWindow,
-        page_size: usize,
-        attachments: bool,
-        mut take: impl FnMut(Vec<Span>),
-    ) -> Result<Walk, ClientError> {
-        let settings = &self.hub.settings;
-        let limits = PagerLimits {
-            max_pages: settings.max_pages,
-            max_bytes: settings.max_trace_bytes,
-        };
-        let mut pager = CursorPager::new(limits, self.deadline);
-        let mut walk = Walk::default();
-        let mut limit = page_size.max(1);
-        let mut cursor: Option<String> = None;
-        loop {
-            let request = PageRequest {
-                filter,
-                window,
-                limit,
-                cursor: cursor.as_deref(),
-                newest_first: false,
-                attachments,
-            };
-            let (page, bytes) = match self.search_page(&request).await {
-                Ok(answer) => answer,
-                Err(error) if error.is_too_large() && limit > 1 => {
-                    limit /= 2;
-                    continue;
-                }
-                Err(error) if error.is_out_of_time() && cursor.is_some() => {
-                    walk.stopped = Some(match error {
-                        ClientError::RateLimited { .. } => Stop::RateLimited,
-                        _ => Stop::OutOfTime,
-                    });
-                    return Ok(walk);
-                }
-                Err(error) => return Err(error),
-            };
-            walk.bytes = walk.bytes.saturating_add(bytes);
-            walk.timed_out |= page.timed_out;
-            walk.unreadable_rows += page.unreadable_rows;
-            take(page.spans);
-            match pager.advance(page.next_cursor, bytes) {
-                Step::Next(next) => cursor = Some(next),
-                Step::Complete => return Ok(walk),
-                Step::Stopped(stop) => {
-                    walk.stopped = Some(stop);
-                    return Ok(walk);
-                }
+    fn completeness_notes(&self, read: &SpanPagesRead, count: usize) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(reason) = read.stopped {
+            notes.push(format!(
+                "the trace is not complete: only its first {count} spans were read, because {}",
+                reason.clause()
+            ));
+        }
+        if read.timed_out {
+            notes.push(format!(
+                "the trace may not be complete: the search timed out at {}",
+                self.upstream_name()
+            ));
+        }
+        notes.extend(unreadable_rows_note(read.unreadable_rows));
+        notes
+    }
+}
+
+/// Spans without repetitions: a row that moved between two pages while the trace grew is returned
+/// twice.
+#[derive(Default)]
+struct UniqueSpans {
+    spans: Vec<Arc<Span>>,
+    index_of: HashMap<SpanId, usize>,
+}
+
+impl UniqueSpans {
+    fn extend(&mut self, page: Vec<Span>) {
+        for span in page {
+            let is_repeated = self
+                .index_of
+                .get(&span.span_id)
+                .and_then(|index| self.spans.get(*index))
+                .is_some_and(|known| **known == span);
+            if !is_repeated {
+                self.index_of.insert(span.span_id.clone(), self.spans.len());
+                self.spans.push(Arc::new(span));
             }
         }
     }
 }
 
-/// The range in which a trace is looked for when its id is known.
-fn lookback(now_ms: i64, lookback: Duration) -> TimeWindow {
+/// The time window of the search for a trace by its id.
+fn lookback_window(now_ms: i64, lookback: Duration) -> TimeWindow {
     let back = i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX);
     TimeWindow {
         from_ms: now_ms.saturating_sub(back),

@@ -1,59 +1,87 @@
-//! A page of spans on the wire, read with patience.
+//! Lenient parsing of a page of spans.
 //!
-//! The documented attributes are read where the documentation puts them; the undocumented ones
-//! that come along (errors, sessions, documents, links …) are read wherever a dialect puts them:
-//! beside the others, below `meta`, or as flat keys with a dot. What has no field is kept. A row
-//! that is no span is counted, never a reason to lose the page.
-
-use std::collections::BTreeMap;
+//! Documented attributes are read from their documented position. Undocumented ones (errors, sessions,
+//! documents, links …) are read from every position that a dialect uses: beside the others, below
+//! `meta`, or as flat keys with a dot. Unknown attributes are kept. A row that is not a span is
+//! counted and skipped.
 
 use serde_json::{Map, Value};
 
 use super::evaluation;
+use crate::fields::{
+    integer, metrics, remove_map, remove_text, scalar_text, start_nanoseconds, tags, text_list,
+};
+use crate::json::JsonError;
+use crate::page_body::{self, Container, PageRows};
 use crate::pager;
 use llmobs_core::model::{
     AgentAttribution, EventKind, Io, Message, Span, SpanError, SpanId, SpanKind, SpanLink, Status,
     TraceId,
 };
 
-/// One page, read.
+/// A parsed page.
 #[derive(Debug, Default)]
 pub(super) struct WirePage {
     pub(super) spans: Vec<Span>,
-    /// Rows that had no span id.
+    /// The number of rows without a span id.
     pub(super) unreadable_rows: usize,
     pub(super) next_cursor: Option<String>,
-    /// `meta.status` is `timeout`: the page holds what was found until then.
+    /// Whether `meta.status` is `timeout`: the page has only the spans found until then.
     pub(super) timed_out: bool,
 }
 
-/// Reads an answer of the search; the error says what came instead.
-pub(super) fn read_page(mut body: Value) -> Result<WirePage, &'static str> {
-    let next_cursor = pager::next_cursor(&body);
-    let timed_out = body
-        .pointer("/meta/status")
-        .and_then(Value::as_str)
-        .is_some_and(|status| status.eq_ignore_ascii_case("timeout"));
-    let rows = match body.get_mut("data").map(Value::take) {
-        Some(Value::Array(rows)) => rows,
-        Some(Value::Null) if body.get("meta").is_some() => Vec::new(),
-        _ => return Err("JSON without the list of spans (`data`)"),
+/// The rows of a page: spans.
+#[derive(Debug, Default)]
+struct SpanRows {
+    spans: Vec<Span>,
+    unreadable: usize,
+}
+
+impl PageRows for SpanRows {
+    const CONTAINER: &'static str = "data";
+    const LISTS: &'static [&'static str] = &["data"];
+
+    fn push(&mut self, _list: &'static str, row: Value) {
+        match read_row(row) {
+            Some(span) => self.spans.push(span),
+            None => self.unreadable += 1,
+        }
+    }
+}
+
+/// Parses a response of the search.
+pub(super) fn parse_page(body: &[u8]) -> Result<WirePage, JsonError> {
+    let page = page_body::parse::<SpanRows>(body)?;
+    let envelope = Value::Object(page.envelope);
+    let is_list = match page.container {
+        Container::Present => true,
+        Container::Null => envelope.get("meta").is_some(),
+        Container::Missing => false,
     };
-    let total = rows.len();
-    let spans: Vec<Span> = rows.into_iter().filter_map(read_row).collect();
-    if spans.is_empty() && total > 0 {
-        return Err("JSON whose rows (`data`) are not spans");
+    if !is_list {
+        return Err(JsonError::Unexpected(
+            "JSON without the list of spans (`data`)",
+        ));
+    }
+    let SpanRows { spans, unreadable } = page.rows;
+    if spans.is_empty() && unreadable > 0 {
+        return Err(JsonError::Unexpected(
+            "JSON whose rows (`data`) are not spans",
+        ));
     }
     Ok(WirePage {
-        unreadable_rows: total - spans.len(),
         spans,
-        next_cursor,
-        timed_out,
+        unreadable_rows: unreadable,
+        next_cursor: pager::next_cursor(&envelope),
+        timed_out: envelope
+            .pointer("/meta/status")
+            .and_then(Value::as_str)
+            .is_some_and(|status| status.eq_ignore_ascii_case("timeout")),
     })
 }
 
 /// Reads one row: `{id, type, attributes}`, or the attributes alone.
-pub(super) fn read_row(row: Value) -> Option<Span> {
+fn read_row(row: Value) -> Option<Span> {
     let Value::Object(mut row) = row else {
         return None;
     };
@@ -70,38 +98,38 @@ pub(super) fn read_row(row: Value) -> Option<Span> {
     }
 }
 
-/// The attributes and, below them, `meta`: a key may stand in either.
-struct Fields {
+/// The attributes and their `meta` object. A field may be in either.
+struct SpanFields {
     top: Map<String, Value>,
     meta: Map<String, Value>,
 }
 
-impl Fields {
-    fn take(&mut self, key: &str) -> Option<Value> {
+impl SpanFields {
+    fn remove(&mut self, key: &str) -> Option<Value> {
         let top = self.top.remove(key).filter(|value| !value.is_null());
         let meta = self.meta.remove(key).filter(|value| !value.is_null());
         top.or(meta)
     }
 
     fn text(&mut self, key: &str) -> Option<String> {
-        self.take(key)
+        self.remove(key)
             .and_then(|value| scalar_text(&value))
             .filter(|text| !text.is_empty())
     }
 
     fn integer(&mut self, key: &str) -> Option<i64> {
-        self.take(key).and_then(|value| integer(&value))
+        self.remove(key).and_then(|value| integer(&value))
     }
 
     fn list(&mut self, key: &str) -> Vec<Value> {
-        match self.take(key) {
+        match self.remove(key) {
             Some(Value::Array(items)) => items,
             _ => Vec::new(),
         }
     }
 
     fn map(&mut self, key: &str) -> Map<String, Value> {
-        match self.take(key) {
+        match self.remove(key) {
             Some(Value::Object(map)) => map,
             _ => Map::new(),
         }
@@ -109,10 +137,10 @@ impl Fields {
 }
 
 fn read_span(mut top: Map<String, Value>) -> Option<Span> {
-    let meta = take_map(&mut top, "meta");
-    let mut fields = Fields { top, meta };
+    let meta = remove_map(&mut top, "meta");
+    let mut fields = SpanFields { top, meta };
     let span_id = fields.text("span_id")?;
-    let tags = read_tags(fields.take("tags"));
+    let tags = tags(fields.remove("tags"));
     let error = read_error(&mut fields);
     let status = match fields.text("status") {
         Some(text) if text.eq_ignore_ascii_case("error") => Status::Error,
@@ -131,22 +159,22 @@ fn read_span(mut top: Map<String, Value>) -> Option<Span> {
             .text("apm_trace_id")
             .or_else(|| dd.get("apm_trace_id").and_then(scalar_text)),
         name: fields.text("name").unwrap_or_default(),
-        input: read_io(fields.take("input"), &kind),
-        output: read_io(fields.take("output"), &kind),
+        input: read_io(fields.remove("input"), &kind),
+        output: read_io(fields.remove("output"), &kind),
         kind,
         ml_app: fields.text("ml_app").unwrap_or_default(),
         service: fields.text("service"),
         session_id: fields.text("session_id"),
         status,
-        start_ns: nanoseconds(fields.integer("start_ns").unwrap_or_default()),
+        start_ns: start_nanoseconds(fields.integer("start_ns").unwrap_or_default()),
         duration_ns: fields.integer("duration").unwrap_or_default(),
         tags,
-        metrics: read_metrics(fields.map("metrics")),
+        metrics: metrics(fields.map("metrics")),
         model_name: fields.text("model_name"),
         model_provider: fields.text("model_provider"),
         model_version: fields.text("model_version"),
         error,
-        expected_output: fields.take("expected_output"),
+        expected_output: fields.remove("expected_output"),
         metadata: fields.map("metadata"),
         tool_definitions: fields.list("tool_definitions"),
         intent: fields.text("intent"),
@@ -156,28 +184,18 @@ fn read_span(mut top: Map<String, Value>) -> Option<Span> {
             .into_iter()
             .filter_map(read_link)
             .collect(),
-        collection_errors: text_list(fields.take("collection_errors")),
+        collection_errors: text_list(fields.remove("collection_errors")),
         scope: fields
             .text("scope")
             .or_else(|| dd.get("scope").and_then(scalar_text)),
         evaluations: evaluation::read_map(
-            first(&mut fields, ["evaluation", "evaluations"]),
+            first_present(&mut fields, ["evaluation", "evaluations"]),
             EventKind::Evaluation,
         ),
-        feedback: evaluation::read_map(fields.take("feedback"), EventKind::Feedback),
+        feedback: evaluation::read_map(fields.remove("feedback"), EventKind::Feedback),
         ..Span::default()
     };
-    // What the tags know and the attributes do not say.
-    let from_tag = |span: &Span, key: &str| span.tag(key).map(str::to_owned);
-    if span.service.is_none() {
-        span.service = from_tag(&span, "service");
-    }
-    if span.session_id.is_none() {
-        span.session_id = from_tag(&span, "session_id");
-    }
-    if span.ml_app.is_empty() {
-        span.ml_app = from_tag(&span, "ml_app").unwrap_or_default();
-    }
+    fill_from_tags(&mut span);
     span.extra = fields.map("extra");
     span.meta_extra = fields.map("meta_extra");
     if !dd.is_empty() {
@@ -188,13 +206,24 @@ fn read_span(mut top: Map<String, Value>) -> Option<Span> {
     Some(span)
 }
 
-fn first<const N: usize>(fields: &mut Fields, keys: [&str; N]) -> Option<Value> {
+/// Sets fields without an attribute from the tags.
+fn fill_from_tags(span: &mut Span) {
+    let tag = |key: &str| span.tag(key).map(str::to_owned);
+    let (service, session_id, ml_app) = (tag("service"), tag("session_id"), tag("ml_app"));
+    span.service = span.service.take().or(service);
+    span.session_id = span.session_id.take().or(session_id);
+    if span.ml_app.is_empty() {
+        span.ml_app = ml_app.unwrap_or_default();
+    }
+}
+
+fn first_present<const N: usize>(fields: &mut SpanFields, keys: [&str; N]) -> Option<Value> {
     keys.into_iter()
-        .filter_map(|key| fields.take(key))
+        .filter_map(|key| fields.remove(key))
         .reduce(|first, _| first)
 }
 
-fn read_kind(fields: &mut Fields) -> SpanKind {
+fn read_kind(fields: &mut SpanFields) -> SpanKind {
     let nested = fields
         .meta
         .remove("span")
@@ -211,14 +240,14 @@ fn read_kind(fields: &mut Fields) -> SpanKind {
         .unwrap_or_default()
 }
 
-/// `error: {message, type, stack}`, the same below `meta`, or flat keys. A bare `error: 1` says
-/// nothing that the status does not.
-fn read_error(fields: &mut Fields) -> Option<SpanError> {
-    let mut error = match fields.take("error") {
+/// `error: {message, type, stack}`, the same below `meta`, or flat keys. A bare `error: 1` only
+/// repeats the status.
+fn read_error(fields: &mut SpanFields) -> Option<SpanError> {
+    let mut error = match fields.remove("error") {
         Some(Value::Object(mut map)) => SpanError {
-            error_type: take_text(&mut map, "type").unwrap_or_default(),
-            message: take_text(&mut map, "message").unwrap_or_default(),
-            stack: take_text(&mut map, "stack").unwrap_or_default(),
+            error_type: remove_text(&mut map, "type").unwrap_or_default(),
+            message: remove_text(&mut map, "message").unwrap_or_default(),
+            stack: remove_text(&mut map, "stack").unwrap_or_default(),
         },
         Some(Value::String(message)) => SpanError {
             message,
@@ -240,9 +269,9 @@ fn read_error(fields: &mut Fields) -> Option<SpanError> {
     (!error.is_empty()).then_some(error)
 }
 
-/// The error of a row of another endpoint.
+/// The error of a row of the private endpoint.
 pub(super) fn read_error_object(value: Value) -> Option<SpanError> {
-    let mut fields = Fields {
+    let mut fields = SpanFields {
         top: Map::from_iter([("error".to_owned(), value)]),
         meta: Map::new(),
     };
@@ -271,9 +300,9 @@ fn read_io(value: Option<Value>, kind: &SpanKind) -> Io {
             };
         }
     };
-    // An experiment's input is any JSON, without the wrapper.
-    let wrapped = map.is_empty() || map.keys().any(|key| IO_KEYS.contains(&key.as_str()));
-    if *kind == SpanKind::Experiment && !wrapped {
+    // The input of an experiment is any JSON, without a wrapper.
+    let is_wrapped = map.is_empty() || map.keys().any(|key| IO_KEYS.contains(&key.as_str()));
+    if *kind == SpanKind::Experiment && !is_wrapped {
         return Io {
             value: Some(Value::Object(map)),
             ..Io::default()
@@ -286,7 +315,7 @@ fn read_io(value: Option<Value>, kind: &SpanKind) -> Io {
     };
     let messages = list("messages").into_iter().map(Message).collect();
     let documents = list("documents");
-    // The documented value is text; what it was before it became text may stand beside it.
+    // The documented value is text; `raw_value` is the original JSON.
     let text = map.remove("value").filter(|value| !value.is_null());
     let raw = map.remove("raw_value").filter(|value| !value.is_null());
     Io {
@@ -298,32 +327,9 @@ fn read_io(value: Option<Value>, kind: &SpanKind) -> Io {
     }
 }
 
-pub(crate) fn read_tags(value: Option<Value>) -> Vec<String> {
-    match value {
-        Some(Value::Object(map)) => map
-            .into_iter()
-            .filter_map(|(key, value)| Some(format!("{key}:{}", scalar_text(&value)?)))
-            .collect(),
-        other => text_list(other),
-    }
-}
-
-pub(crate) fn read_metrics(map: Map<String, Value>) -> BTreeMap<String, f64> {
-    map.into_iter()
-        .filter_map(|(name, value)| {
-            let number = match &value {
-                Value::Number(number) => number.as_f64(),
-                Value::String(text) => text.trim().parse().ok(),
-                _ => None,
-            };
-            Some((name, number.filter(|number| number.is_finite())?))
-        })
-        .collect()
-}
-
 fn read_agent(mut map: Map<String, Value>) -> Option<AgentAttribution> {
-    let name = take_text(&mut map, "pagent_name").unwrap_or_default();
-    let span_id = take_text(&mut map, "pagent_span_id");
+    let name = remove_text(&mut map, "pagent_name").unwrap_or_default();
+    let span_id = remove_text(&mut map, "pagent_span_id");
     let span_id = SpanId::parse_parent(span_id.as_deref());
     (!name.is_empty() || span_id.is_some()).then_some(AgentAttribution { name, span_id })
 }
@@ -333,70 +339,10 @@ fn read_link(value: Value) -> Option<SpanLink> {
         return None;
     };
     Some(SpanLink {
-        span_id: take_text(&mut map, "span_id").unwrap_or_default(),
-        trace_id: take_text(&mut map, "trace_id").unwrap_or_default(),
-        attributes: take_map(&mut map, "attributes"),
+        span_id: remove_text(&mut map, "span_id").unwrap_or_default(),
+        trace_id: remove_text(&mut map, "trace_id").unwrap_or_default(),
+        attributes: remove_map(&mut map, "attributes"),
     })
-}
-
-/// `start_ns` as nanoseconds: the documentation's own example has milliseconds (13 digits) there.
-pub(crate) fn nanoseconds(value: i64) -> i64 {
-    if (1_000_000_000_000..10_000_000_000_000).contains(&value) {
-        value.saturating_mul(1_000_000)
-    } else {
-        value
-    }
-}
-
-/// Text, or a number in all its digits.
-pub(crate) fn scalar_text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-/// A whole number, however it is written; fractions are cut off.
-pub(crate) fn integer(value: &Value) -> Option<i64> {
-    match value {
-        // A float's cast saturates, which is what an absurd time deserves.
-        Value::Number(number) => number
-            .as_i64()
-            .or_else(|| number.as_f64().map(|float| float as i64)),
-        Value::String(text) => {
-            let text = text.trim();
-            text.parse()
-                .ok()
-                .or_else(|| text.parse::<f64>().ok().map(|float| float as i64))
-        }
-        _ => None,
-    }
-}
-
-pub(super) fn take_text(map: &mut Map<String, Value>, key: &str) -> Option<String> {
-    map.remove(key).as_ref().and_then(scalar_text)
-}
-
-pub(crate) fn take_map(map: &mut Map<String, Value>, key: &str) -> Map<String, Value> {
-    match map.remove(key) {
-        Some(Value::Object(inner)) => inner,
-        _ => Map::new(),
-    }
-}
-
-pub(crate) fn text_list(value: Option<Value>) -> Vec<String> {
-    match value {
-        Some(Value::Array(items)) => items
-            .into_iter()
-            .filter_map(|item| match item {
-                Value::String(text) => Some(text),
-                other => scalar_text(&other),
-            })
-            .collect(),
-        _ => Vec::new(),
-    }
 }
 
 #[cfg(test)]
@@ -405,13 +351,17 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    fn parse(body: &Value) -> Result<WirePage, JsonError> {
+        parse_page(body.to_string().as_bytes())
+    }
+
     fn span(attributes: Value) -> Span {
         let row = [("attributes".to_owned(), attributes)];
         read_row(Value::Object(Map::from_iter(row))).unwrap()
     }
 
     #[test]
-    fn the_documented_attributes_are_read() {
+    fn reads_documented_attributes() {
         let span = span(json!({
             "span_id":"17","trace_id":"ab","parent_id":"undefined","name":"chat","span_kind":"llm","status":"error",
             "ml_app":"shop","start_ns":1_790_000_000_123_456_789_i64,"duration":1500.7,"tags":["env:prod"],
@@ -441,13 +391,13 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_along_undocumented_is_kept() {
+    fn reads_undocumented_attributes_and_keeps_unknown_ones() {
         let span = span(json!({
             "span_id":"1","trace_id":"ab","error":{"message":"m","type":"T","stack":"s"},"session_id":"c","service":"svc",
             "apm_trace_id":"apm","expected_output":{"any":1},"input":{"documents":[{"text":"d"}],"embedding":[1]},
             "collection_errors":["dropped_io"],"span_links":[{"span_id":"2","trace_id":"t","attributes":{"from":"output"}}],
             "agent_attribution":{"pagent_name":"planner","pagent_span_id":9},"model_version":"v","scope":"experiments",
-            "extra":{"config":{"a":1}},"meta_extra":{"z":2},"surprise":[1],"meta":{"odd":true}}));
+            "extra":{"config":{"a":1}},"meta_extra":{"z":2},"unknown":[1],"meta":{"odd":true}}));
         let error = span.error.unwrap();
         assert_eq!(
             (&*error.error_type, &*error.message, &*error.stack),
@@ -464,13 +414,13 @@ mod tests {
         assert_eq!(span.collection_errors, ["dropped_io"]);
         assert_eq!(
             Value::Object(span.extra),
-            json!({"config":{"a":1},"surprise":[1]})
+            json!({"config":{"a":1},"unknown":[1]})
         );
         assert_eq!(Value::Object(span.meta_extra), json!({"z":2,"odd":true}));
     }
 
     #[test]
-    fn the_dialects_of_kind_and_error() {
+    fn reads_kind_and_error_of_each_dialect() {
         let python =
             span(json!({"span_id":"1","meta":{"span":{"kind":"tool"},"error":{"message":"m"}}}));
         let js = span(json!({"span_id":"1","meta":{"span.kind":"tool","error.message":"m"}}));
@@ -487,20 +437,20 @@ mod tests {
     }
 
     #[test]
-    fn ids_keep_every_digit_and_thirteen_digits_are_milliseconds() {
+    fn keeps_digits_of_ids_and_converts_milliseconds() {
         let text = r#"{"attributes":{"span_id":18446744073709551615,"trace_id":"t","parent_id":9223372036854775809,"start_ns":1790000000123}}"#;
         let span = read_row(serde_json::from_str(text).unwrap()).unwrap();
         assert_eq!(span.span_id.as_str(), "18446744073709551615");
         assert_eq!(span.parent_id, Some("9223372036854775809".into()));
         assert_eq!(span.start_ns, 1_790_000_000_123_000_000);
         assert_eq!(
-            nanoseconds(1_790_000_000_123_000_001),
+            start_nanoseconds(1_790_000_000_123_000_001),
             1_790_000_000_123_000_001
         );
     }
 
     #[test]
-    fn tags_fill_in_what_the_attributes_leave_out() {
+    fn tags_replace_missing_attributes() {
         let span =
             span(json!({"span_id":"1","tags":["service:a","session_id:s:1","ml_app:shop",7,null]}));
         assert_eq!(span.service.as_deref(), Some("a"));
@@ -510,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn an_experiments_raw_input_is_its_value() {
+    fn input_of_experiment_is_its_value() {
         let raw = |kind: &str, input: Value| {
             span(json!({"span_id":"1","span_kind":kind,"input":input})).input
         };
@@ -532,16 +482,16 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_more_than_its_rows() {
-        let page = read_page(
-            json!({"data":[{"attributes":{"span_id":"1"}},{"attributes":{}},5],
+    fn reads_status_and_cursor_of_page() {
+        let page = parse(
+            &json!({"data":[{"attributes":{"span_id":"1"}},{"attributes":{}},5],
             "meta":{"status":"timeout","page":{"after":"c"}}}),
         )
         .unwrap();
         assert_eq!((page.spans.len(), page.unreadable_rows), (1, 2));
         assert!(page.timed_out);
         assert_eq!(page.next_cursor.as_deref(), Some("c"));
-        let empty = read_page(json!({"data":[],"meta":{"status":"done","page":null}})).unwrap();
+        let empty = parse(&json!({"data":[],"meta":{"status":"done","page":null}})).unwrap();
         assert!(empty.spans.is_empty() && !empty.timed_out && empty.next_cursor.is_none());
         for bad in [
             json!({}),
@@ -550,13 +500,13 @@ mod tests {
             json!({"data":[1]}),
             json!("x"),
         ] {
-            assert!(read_page(bad.clone()).is_err(), "{bad}");
+            assert!(parse(&bad).is_err(), "{bad}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_values_in_any_field_are_read_without_a_panic(
+        fn never_panics_on_any_field_value(
             values in proptest::collection::vec(
                 prop_oneof![
                     Just(Value::Null), Just(json!({})), Just(json!([])), Just(json!([1, "a", null])),

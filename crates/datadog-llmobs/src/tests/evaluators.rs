@@ -1,4 +1,4 @@
-//! Writing evaluators to sites that take one spelling of the schema, and to sites in trouble.
+//! Evaluators at sites that accept one schema format, and at failing sites.
 
 use std::sync::{Arc, Mutex};
 
@@ -31,9 +31,9 @@ fn evaluator() -> Evaluator {
     .unwrap()
 }
 
-/// Answers the outcomes in turn, and remembers the schemas that were sent.
+/// Returns the given responses in turn, and records the received schemas.
 async fn put_to(
-    outcomes: Vec<(u16, &'static str)>,
+    responses: Vec<(u16, &'static str)>,
 ) -> (Result<EvaluatorWriteResult, ClientError>, Vec<Value>) {
     let sent = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&sent);
@@ -43,33 +43,33 @@ async fn put_to(
         assert_eq!(attributes.get("created_at"), None, "{body}");
         let mut seen = seen.lock().unwrap();
         seen.push(attributes["llm_judge_config"]["output_schema"].clone());
-        let (status, text) = outcomes[seen.len() - 1];
+        let (status, text) = responses[seen.len() - 1];
         (StatusCode::from_u16(status).unwrap(), text).into_response()
     });
-    let outcome = client(vec![(NAMED, handler)])
+    let result = client(vec![(NAMED, handler)])
         .put_evaluator(&evaluator())
         .await;
     let sent = sent.lock().unwrap().clone();
-    (outcome, sent)
+    (result, sent)
 }
 
-const REFUSED: &str = r#"{"errors":["Invalid BYOP output schema"]}"#;
+const WRONG_FORMAT: &str = r#"{"errors":["Invalid BYOP output schema"]}"#;
 
 #[tokio::test(start_paused = true)]
-async fn the_bare_schema_is_sent_once_after_the_wrapper_was_refused() {
-    let (outcome, sent) = put_to(vec![(400, REFUSED), (200, "{}")]).await;
-    assert!(outcome.unwrap().bare_schema);
+async fn sends_schema_without_wrapper_once_after_rejection() {
+    let (result, sent) = put_to(vec![(400, WRONG_FORMAT), (200, "{}")]).await;
+    assert!(result.unwrap().bare_schema);
     assert_eq!(sent[0]["name"], "boolean_eval");
     assert_eq!(sent[1], json!({"type": "object"}));
-    let (outcome, sent) = put_to(vec![(400, REFUSED), (400, REFUSED)]).await;
-    assert_eq!(outcome.unwrap_err().status(), Some(400));
+    let (result, sent) = put_to(vec![(400, WRONG_FORMAT), (400, WRONG_FORMAT)]).await;
+    assert_eq!(result.unwrap_err().status(), Some(400));
     assert_eq!(sent.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_is_not_repeated_unless_it_was_surely_refused_for_the_spelling() {
+async fn resends_only_after_rejected_schema_format() {
     for (status, words, unknown) in [
-        (500, REFUSED, true),
+        (500, WRONG_FORMAT, true),
         (503, "", true),
         (
             400,
@@ -78,17 +78,17 @@ async fn a_write_is_not_repeated_unless_it_was_surely_refused_for_the_spelling()
         ),
         (403, r#"{"errors":["forbidden"]}"#, false),
     ] {
-        let (outcome, sent) = put_to(vec![(status, words)]).await;
-        let error = outcome.unwrap_err();
+        let (result, sent) = put_to(vec![(status, words)]).await;
+        let error = result.unwrap_err();
         assert_eq!(error.outcome_unknown(), unknown, "{error}");
         assert_eq!(sent.len(), 1);
     }
 }
 
 #[tokio::test]
-async fn a_write_may_be_answered_by_its_status_alone() {
-    let (outcome, sent) = put_to(vec![(200, "")]).await;
-    assert!(!outcome.unwrap().bare_schema);
+async fn write_accepts_empty_body() {
+    let (result, sent) = put_to(vec![(200, "")]).await;
+    assert!(!result.unwrap().bare_schema);
     assert_eq!(sent.len(), 1);
     let handler = axum::routing::delete(|| async { StatusCode::NO_CONTENT });
     let client = client(vec![(NAMED, handler)]);
@@ -96,7 +96,7 @@ async fn a_write_may_be_answered_by_its_status_alone() {
 }
 
 #[tokio::test]
-async fn without_the_private_list_the_documented_one_is_given_with_a_gap() {
+async fn falls_back_to_documented_list_with_gap() {
     let data = json!({"data": [
         {"id": "tone", "type": "evaluator_config", "attributes": evaluator().to_attributes()},
         {"id": "odd", "type": "evaluator_config", "attributes": {"target": 7}},
@@ -119,7 +119,7 @@ async fn without_the_private_list_the_documented_one_is_given_with_a_gap() {
 }
 
 #[tokio::test]
-async fn statistics_of_an_unknown_evaluation_are_a_gap_and_the_endpoint_is_asked_again() {
+async fn unknown_evaluation_is_a_gap_and_not_cached() {
     let calls = Arc::new(Mutex::new(0));
     let counted = Arc::clone(&calls);
     let handler = post(move || async move {

@@ -1,5 +1,6 @@
-//! Everything that can go wrong on the way, over real HTTP.
+//! Failures of HTTP, over real connections.
 
+use std::error::Error;
 use std::time::Duration;
 
 use rstest::rstest;
@@ -9,11 +10,11 @@ use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::super::*;
-use super::{a_search, fast, http_client};
+use super::{fast, http_client, search_request};
 
 const GOOD: &str = r#"{"data":[{"attributes":{"span_id":"1"}}],"meta":{"status":"done"}}"#;
 
-/// A server that gives some answers first, then good ones.
+/// A server that returns `first` the given number of times, then success responses.
 async fn server(first: ResponseTemplate, times: u64) -> MockServer {
     let server = MockServer::start().await;
     Mock::given(any())
@@ -34,7 +35,7 @@ async fn requests(server: &MockServer) -> usize {
 
 async fn failed_search(server: &MockServer) -> ClientError {
     http_client(&server.uri(), fast())
-        .search_spans(&a_search())
+        .search_spans(&search_request())
         .await
         .unwrap_err()
 }
@@ -58,11 +59,7 @@ async fn failed_search(server: &MockServer) -> ClientError {
     "limit must be positive"
 )]
 #[tokio::test]
-async fn a_refusal_is_not_repeated_and_says_why(
-    #[case] status: u16,
-    #[case] body: &str,
-    #[case] words: &str,
-) {
+async fn client_error_is_not_retried(#[case] status: u16, #[case] body: &str, #[case] words: &str) {
     let server = server(ResponseTemplate::new(status).set_body_string(body), 9).await;
     let error = failed_search(&server).await;
     assert_eq!(error.status(), Some(status));
@@ -72,10 +69,10 @@ async fn a_refusal_is_not_repeated_and_says_why(
 }
 
 #[tokio::test]
-async fn a_search_page_that_is_too_large_is_asked_for_at_half_the_size() {
+async fn halves_too_large_search_page() {
     let server = server(ResponseTemplate::new(413), 2).await;
     let page = http_client(&server.uri(), fast())
-        .search_spans(&a_search())
+        .search_spans(&search_request())
         .await
         .unwrap();
     assert_eq!(page.spans.len(), 1);
@@ -88,18 +85,27 @@ async fn a_search_page_that_is_too_large_is_asked_for_at_half_the_size() {
 #[case(503, "")]
 #[case(408, "")]
 #[tokio::test]
-async fn trouble_of_the_server_is_tried_three_times(#[case] status: u16, #[case] body: &str) {
+async fn server_error_is_tried_three_times(#[case] status: u16, #[case] body: &str) {
     let answer = ResponseTemplate::new(status).set_body_string(body);
-    let healed = server(answer.clone(), 2).await;
-    let client = http_client(&healed.uri(), fast());
+    let recovering = server(answer.clone(), 2).await;
+    let client = http_client(&recovering.uri(), fast());
     assert_eq!(
-        client.search_spans(&a_search()).await.unwrap().spans.len(),
+        client
+            .search_spans(&search_request())
+            .await
+            .unwrap()
+            .spans
+            .len(),
         1
     );
     let broken = server(answer, 9).await;
     let error = failed_search(&broken).await;
     assert_eq!(error.status(), Some(status));
     assert_eq!(requests(&broken).await, 3);
+    assert!(
+        error.to_string().contains("after 3 attempts in 0.0 s"),
+        "{error}"
+    );
     if status == 502 {
         assert!(
             error.to_string().contains("titled \"502 Bad Gateway\""),
@@ -113,20 +119,20 @@ async fn trouble_of_the_server_is_tried_three_times(#[case] status: u16, #[case]
 #[case("retry-after", "120")]
 #[case("retry-after", "Tue, 19 Jan 2038 03:14:07 GMT")]
 #[tokio::test]
-async fn a_limit_that_outlasts_the_call_is_told_at_once(#[case] name: &str, #[case] value: &str) {
+async fn rate_limit_beyond_deadline_fails_at_once(#[case] name: &str, #[case] value: &str) {
     let answer = ResponseTemplate::new(429)
         .insert_header(name, value)
         .set_body_string(r#"{"errors":["Too many requests"]}"#);
     let server = server(answer, 9).await;
     let client = http_client(&server.uri(), fast());
-    let error = client.search_spans(&a_search()).await.unwrap_err();
+    let error = client.search_spans(&search_request()).await.unwrap_err();
     assert!(error.to_string().contains("rate_limited"), "{error}");
     assert_eq!(error.status(), Some(429));
     assert!(error.retry_after_seconds().unwrap() >= 119);
-    // The gate is shut for the next call too, which does not even knock.
+    // The bucket is blocked for the next call too, which sends no request.
     let error = client
         .for_call()
-        .search_spans(&a_search())
+        .search_spans(&search_request())
         .await
         .unwrap_err();
     assert!(error.retry_after_seconds().unwrap() >= 100);
@@ -138,19 +144,19 @@ async fn a_limit_that_outlasts_the_call_is_told_at_once(#[case] name: &str, #[ca
 #[case(Some(("retry-after", "0")))]
 #[case(None)]
 #[tokio::test]
-async fn a_limit_that_is_soon_over_is_waited_for(#[case] header: Option<(&str, &str)>) {
+async fn waits_for_short_rate_limit(#[case] header: Option<(&str, &str)>) {
     let mut answer = ResponseTemplate::new(429);
     if let Some((name, value)) = header {
         answer = answer.insert_header(name, value);
     }
     let server = server(answer, 2).await;
     let client = http_client(&server.uri(), fast());
-    assert!(client.search_spans(&a_search()).await.is_ok());
+    assert!(client.search_spans(&search_request()).await.is_ok());
     assert_eq!(requests(&server).await, 3);
 }
 
 #[tokio::test]
-async fn an_answer_that_leaves_nothing_shuts_the_gate_behind_it() {
+async fn exhausted_bucket_blocks_next_call() {
     let answer = ResponseTemplate::new(200)
         .insert_header("x-ratelimit-remaining", "0")
         .insert_header("x-ratelimit-reset", "100")
@@ -158,8 +164,8 @@ async fn an_answer_that_leaves_nothing_shuts_the_gate_behind_it() {
         .set_body_string(GOOD);
     let server = server(answer, 1).await;
     let client = http_client(&server.uri(), fast());
-    assert!(client.search_spans(&a_search()).await.is_ok());
-    let error = client.search_spans(&a_search()).await.unwrap_err();
+    assert!(client.search_spans(&search_request()).await.is_ok());
+    let error = client.search_spans(&search_request()).await.unwrap_err();
     assert!(error.retry_after_seconds().unwrap() > 90, "{error}");
     assert_eq!(requests(&server).await, 1);
 }
@@ -167,14 +173,11 @@ async fn an_answer_that_leaves_nothing_shuts_the_gate_behind_it() {
 #[rstest]
 #[case("", "an empty body")]
 #[case("<!DOCTYPE html><html><body>Sign in</body></html>", "an HTML page")]
-#[case(
-    r#"{"data":[{"attributes":{"span_id":"1"#,
-    "JSON that stops in the middle"
-)]
-#[case("pong", "something that is not JSON")]
+#[case(r#"{"data":[{"attributes":{"span_id":"1"#, "truncated JSON")]
+#[case("pong", "a body that is not JSON")]
 #[case(r#"{"ok":true}"#, "JSON without the list of spans")]
 #[tokio::test]
-async fn a_success_without_the_promised_json_is_an_error(#[case] body: &str, #[case] what: &str) {
+async fn success_without_expected_json_is_an_error(#[case] body: &str, #[case] what: &str) {
     let server = server(ResponseTemplate::new(200).set_body_string(body), 9).await;
     let error = failed_search(&server).await;
     assert!(matches!(error, ClientError::Unreadable { .. }), "{error:?}");
@@ -183,7 +186,7 @@ async fn a_success_without_the_promised_json_is_an_error(#[case] body: &str, #[c
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed_and_no_key_reaches_the_other_host() {
+async fn redirect_is_not_followed() {
     let elsewhere = server(ResponseTemplate::new(200), 1).await;
     let redirect = ResponseTemplate::new(307).insert_header("location", elsewhere.uri().as_str());
     let server = server(redirect, 9).await;
@@ -194,7 +197,7 @@ async fn a_redirect_is_not_followed_and_no_key_reaches_the_other_host() {
 }
 
 #[tokio::test]
-async fn a_slow_body_ends_with_the_attempts_time() {
+async fn slow_body_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let dripping = tokio::spawn(async move {
@@ -214,12 +217,12 @@ async fn a_slow_body_ends_with_the_attempts_time() {
         ..fast()
     };
     let error = http_client(&base, settings)
-        .search_spans(&a_search())
+        .search_spans(&search_request())
         .await
         .unwrap_err();
     let limit = Duration::from_millis(50);
     assert!(
-        matches!(&error, ClientError::Transport { error: TransportError::Timeout(t), .. } if *t == limit),
+        matches!(&error, ClientError::Transport { source: TransportError::Timeout(t), .. } if *t == limit),
         "{error:?}"
     );
     let settings = HubSettings {
@@ -227,14 +230,14 @@ async fn a_slow_body_ends_with_the_attempts_time() {
         ..fast()
     };
     let error = http_client(&base, settings)
-        .search_spans(&a_search())
+        .search_spans(&search_request())
         .await
         .unwrap_err();
     assert!(matches!(error, ClientError::Deadline { .. }), "{error:?}");
     dripping.abort();
 }
 
-/// Accepts connections and drops each after reading something, `times` times; then answers well.
+/// Resets the first `times` connections after it has read something, then responds.
 async fn resetting(times: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -244,7 +247,7 @@ async fn resetting(times: usize) -> String {
             let mut request = [0; 4_096];
             let _ = stream.read(&mut request).await;
             if n < times {
-                // Unread data or not: closing with linger zero resets.
+                // Closing with linger zero sends a reset.
                 let _ = stream.set_zero_linger();
                 continue;
             }
@@ -259,21 +262,26 @@ async fn resetting(times: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_reset_connection_is_tried_again_for_a_read() {
+async fn retries_read_after_connection_reset() {
     let client = http_client(&resetting(2).await, fast());
     assert_eq!(
-        client.search_spans(&a_search()).await.unwrap().spans.len(),
+        client
+            .search_spans(&search_request())
+            .await
+            .unwrap()
+            .spans
+            .len(),
         1
     );
     let error = http_client(&resetting(9).await, fast())
-        .search_spans(&a_search())
+        .search_spans(&search_request())
         .await
         .unwrap_err();
     assert!(
         matches!(
             &error,
             ClientError::Transport {
-                error: TransportError::Interrupted(_),
+                source: TransportError::Interrupted(_),
                 ..
             }
         ),
@@ -282,23 +290,24 @@ async fn a_reset_connection_is_tried_again_for_a_read() {
 }
 
 #[tokio::test]
-async fn nobody_listening_is_told_as_such() {
+async fn refused_connection_keeps_its_source() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let error = http_client(&base, fast())
-        .search_spans(&a_search())
+        .search_spans(&search_request())
         .await
         .unwrap_err();
-    let ClientError::Transport { error, .. } = &error else {
+    let ClientError::Transport { source, .. } = &error else {
         panic!("{error:?}");
     };
-    assert!(matches!(error, TransportError::Connect(_)), "{error:?}");
-    assert!(error.surely_not_executed());
+    assert!(matches!(source, TransportError::Connect(_)), "{source:?}");
+    assert!(source.surely_not_executed());
+    assert!(source.source().is_some(), "the library error is kept");
 }
 
 #[tokio::test]
-async fn plain_http_to_another_machine_is_never_sent() {
+async fn plain_http_to_another_machine_is_not_sent() {
     let transport = HttpTransport::new(&HttpTransportOptions::default()).unwrap();
     let request = http::Request::get("http://192.0.2.1/x")
         .body(bytes::Bytes::new())
@@ -312,7 +321,7 @@ async fn plain_http_to_another_machine_is_never_sent() {
 }
 
 #[test]
-fn a_ca_file_must_hold_certificates() {
+fn ca_file_must_contain_certificates() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "nothing").unwrap();
     for (path, words) in [

@@ -1,29 +1,29 @@
-//! Searching: filters, cursors, and the APM trace id.
+//! The span search: filters, page tokens and APM trace ids.
 
 use serde_json::{Value, json};
 
 use super::super::*;
-use super::a_search;
-use super::fake::{Fake, span};
+use super::search_request;
+use super::upstream::{TestUpstream, span};
 use llmobs_core::query::combine::SpanFilters;
 
 #[tokio::test(start_paused = true)]
-async fn structured_fields_go_alone_and_a_query_takes_them_in() {
-    let fake = Fake::with(vec![span(1, 60, 10)]);
-    let client = fake.client();
+async fn query_includes_structured_filters() {
+    let upstream = TestUpstream::with_spans(vec![span(1, 60, 10)]);
+    let client = upstream.client();
     let filters = SpanFilters {
         ml_app: Some("shop".into()),
         ..SpanFilters::default()
     };
     let mut search = SpanSearch {
         filters,
-        ..a_search()
+        ..search_request()
     };
     let page = client.search_spans(&search).await.unwrap();
     assert_eq!(page.spans.len(), 1);
     search.query = Some("@status:error".into());
     client.search_spans(&search).await.unwrap();
-    let filters = fake.filters();
+    let filters = upstream.filters();
     assert_eq!(filters[0]["ml_app"], "shop");
     assert_eq!(filters[0].get("query"), None);
     assert_eq!(filters[1].get("ml_app"), None);
@@ -35,24 +35,24 @@ async fn structured_fields_go_alone_and_a_query_takes_them_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_query_with_an_open_quote_is_refused_before_anything_is_sent() {
-    let fake = Fake::default();
+async fn unbalanced_query_is_not_sent() {
+    let upstream = TestUpstream::default();
     let search = SpanSearch {
         query: Some("@name:\"open".into()),
-        ..a_search()
+        ..search_request()
     };
-    let error = fake.client().search_spans(&search).await.unwrap_err();
+    let error = upstream.client().search_spans(&search).await.unwrap_err();
     assert!(matches!(error, ClientError::BadQuery(_)), "{error}");
-    assert!(fake.world().searches.is_empty());
+    assert!(upstream.state().searches.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn pages_follow_the_cursor_and_the_limit_is_kept_in_bounds() {
-    let fake = Fake::with((0..5).map(|id| span(id, 60, 10)).collect());
-    let client = fake.client();
+async fn follows_cursor_and_clamps_limit() {
+    let upstream = TestUpstream::with_spans((0..5).map(|id| span(id, 60, 10)).collect());
+    let client = upstream.client();
     let mut search = SpanSearch {
         limit: 3,
-        ..a_search()
+        ..search_request()
     };
     let first = client.search_spans(&search).await.unwrap();
     assert_eq!((first.spans.len(), first.partial), (3, false));
@@ -63,79 +63,85 @@ async fn pages_follow_the_cursor_and_the_limit_is_kept_in_bounds() {
     client.search_spans(&search).await.unwrap();
     search.limit = 9_999;
     client.search_spans(&search).await.unwrap();
-    let limit = |n: usize| fake.world().searches[n]["data"]["attributes"]["page"]["limit"].clone();
+    let limit =
+        |n: usize| upstream.state().searches[n]["data"]["attributes"]["page"]["limit"].clone();
     assert_eq!((limit(2), limit(3)), (json!(1), json!(500)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cursor_that_does_not_move_is_not_passed_on() {
-    let fake = Fake::with(vec![span(1, 60, 10)]);
-    fake.world().stuck_cursor = Some("same");
+async fn drops_repeated_cursor() {
+    let upstream = TestUpstream::with_spans(vec![span(1, 60, 10)]);
+    upstream.state().stuck_cursor = Some("same");
     let search = SpanSearch {
         cursor: Some("same".into()),
-        ..a_search()
+        ..search_request()
     };
-    let page = fake.client().search_spans(&search).await.unwrap();
+    let page = upstream.client().search_spans(&search).await.unwrap();
     assert_eq!(page.next_cursor, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_that_timed_out_is_partial_and_says_so() {
-    let fake = Fake::with(vec![span(1, 60, 10)]);
-    fake.world().meta_status = Some("timeout");
-    let page = fake.client().search_spans(&a_search()).await.unwrap();
+async fn timed_out_page_is_partial() {
+    let upstream = TestUpstream::with_spans(vec![span(1, 60, 10)]);
+    upstream.state().meta_status = Some("timeout");
+    let page = upstream
+        .client()
+        .search_spans(&search_request())
+        .await
+        .unwrap();
     assert!(page.partial);
     assert!(page.notes[0].contains("partial"), "{:?}", page.notes);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_apm_trace_id_is_resolved_first_and_once() {
-    let fake = Fake::with(vec![span(1, 60, 10)]);
-    fake.world().private.insert(
+async fn resolves_apm_trace_id_once() {
+    let upstream = TestUpstream::with_spans(vec![span(1, 60, 10)]);
+    upstream.state().private.insert(
         "search-spans",
         (
             200,
             json!({"spans": [{"trace_id": "t2"}, {"trace_id": "t1"}, {"trace_id": "t2"}]}),
         ),
     );
-    let client = fake.client();
+    let client = upstream.client();
     let search = SpanSearch {
         apm_trace_id: Some("apm".into()),
         query: Some("x".into()),
-        ..a_search()
+        ..search_request()
     };
     client.search_spans(&search).await.unwrap();
     client.search_spans(&search).await.unwrap();
-    let query = fake.filters()[0]["query"].clone();
+    let query = upstream.filters()[0]["query"].clone();
     assert!(
         query.as_str().unwrap().contains("@trace_id:(t1 OR t2)"),
         "{query}"
     );
-    let world = fake.world();
-    assert_eq!(world.private_calls.len(), 1);
-    assert_eq!(world.private_calls[0].1["apm_trace_id"], "apm");
+    let state = upstream.state();
+    assert_eq!(state.private_calls.len(), 1);
+    assert_eq!(state.private_calls[0].1["apm_trace_id"], "apm");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_apm_trace_id_that_cannot_be_resolved_finds_nothing_and_says_why() {
+async fn unresolved_apm_trace_id_returns_no_spans() {
     let with = |status: u16, answer: Value| {
-        let fake = Fake::with(vec![span(1, 60, 10)]);
-        fake.world()
+        let upstream = TestUpstream::with_spans(vec![span(1, 60, 10)]);
+        upstream
+            .state()
             .private
             .insert("search-spans", (status, answer));
-        fake
+        upstream
     };
     let search = SpanSearch {
         apm_trace_id: Some("apm".into()),
-        ..a_search()
+        ..search_request()
     };
     let refused = with(404, json!({"errors": ["Not Found"]}));
     let page = refused.client().search_spans(&search).await.unwrap();
     assert!(page.spans.is_empty() && page.partial);
-    assert!(page.notes[0].contains("answered 404"), "{:?}", page.notes);
+    assert!(page.notes[0].contains("returned 404"), "{:?}", page.notes);
     let unknown = with(200, json!({"spans": []}));
     let page = unknown.client().search_spans(&search).await.unwrap();
     assert!(page.spans.is_empty() && !page.partial);
     assert_eq!(page.notes.len(), 1);
-    assert!(refused.world().searches.is_empty() && unknown.world().searches.is_empty());
+    assert!(refused.state().searches.is_empty() && unknown.state().searches.is_empty());
 }

@@ -1,4 +1,4 @@
-//! No credential in any output at any log level.
+//! No output contains a credential, at any log level; and the spans of upstream requests.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -9,12 +9,12 @@ use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::super::*;
-use super::{a_search, fast};
+use super::{fast, search_request};
 
 #[derive(Clone, Default)]
-struct Buffer(Arc<Mutex<Vec<u8>>>);
+struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Buffer {
+impl Write for LogBuffer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -26,15 +26,17 @@ impl Write for Buffer {
 }
 
 #[tokio::test]
-async fn a_server_that_echoes_the_keys_gets_them_into_no_log_and_no_message() {
-    let log = Buffer::default();
+async fn echoed_secrets_are_in_no_log_and_no_message() {
+    let log = LogBuffer::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(LevelFilter::TRACE)
+        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::CLOSE)
+        .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    // While only one dispatcher lives, whether a log line is wanted is asked of the thread that
-    // meets it first, and the other tests' threads want none. With two, it is asked of all.
+    // With a single dispatcher, the interest in a callsite is cached for the thread that reaches it
+    // first, and other tests have no subscriber. With two dispatchers, it is not cached.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(subscriber);
     let secrets = ["alpha-secret-key", "beta-secret-key", "gamma-secret-token"];
@@ -60,21 +62,24 @@ async fn a_server_that_echoes_the_keys_gets_them_into_no_log_and_no_message() {
         let credential = Credential::from_parts(api, app, bearer).unwrap();
         shown.push_str(&format!("{credential:?} {credential}"));
         let client = hub.client(credential, "test");
-        let error = client.search_spans(&a_search()).await.unwrap_err();
-        let told = format!("{client:?} {error} {error:?} {}", error.hint());
-        // Only what is not this caller's own may be seen, as in any text of a stranger.
+        let error = client.search_spans(&search_request()).await.unwrap_err();
+        let messages = format!("{client:?} {error} {error:?} {}", error.hint());
+        // Secrets of others may occur, as in any untrusted text.
         let own = secrets
             .iter()
             .filter(|secret| [api, app, bearer].contains(&Some(**secret)));
         for secret in own {
-            assert!(!told.contains(secret), "{told}");
+            assert!(!messages.contains(secret), "{messages}");
         }
-        assert!(told.contains(visible));
+        assert!(messages.contains(visible));
         let probed = format!("{:?}", client.probe().await);
         assert!(!probed.contains(api.or(bearer).unwrap()), "{probed}");
     }
     let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(logged.contains("span search"), "the log was captured");
+    let span = "upstream_request{operation=\"span search\" attempt=2 elapsed_ms=";
+    assert!(logged.contains(span), "{logged}");
+    assert!(logged.contains("status=500"), "{logged}");
     for secret in secrets {
         assert!(!logged.contains(secret), "{secret} was logged");
         assert!(!shown.contains(secret));

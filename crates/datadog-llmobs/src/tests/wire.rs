@@ -1,20 +1,20 @@
-//! Bodies that a stranger wrote, through the whole client.
+//! Untrusted bodies, through all layers of the client.
 
 use serde_json::Value;
 use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::super::*;
-use super::{a_search, fast, http_client};
+use super::{fast, http_client, search_request};
 
-async fn search_answered(answer: ResponseTemplate) -> Result<SpanPage, ClientError> {
+async fn search_with_response(response: ResponseTemplate) -> Result<SpanPage, ClientError> {
     let server = MockServer::start().await;
     Mock::given(method("POST"))
-        .respond_with(answer)
+        .respond_with(response)
         .mount(&server)
         .await;
     http_client(&server.uri(), fast())
-        .search_spans(&a_search())
+        .search_spans(&search_request())
         .await
 }
 
@@ -22,36 +22,36 @@ const BODY: &str = r#"{"data":[{"attributes":{"span_id":18446744073709551615,"tr
     "metadata":{"deep":DEEP}}}],"meta":{"page":null}}"#;
 
 #[tokio::test]
-async fn ids_of_sixty_four_bits_keep_every_digit() {
-    let answer = ResponseTemplate::new(200).set_body_string(BODY.replace("DEEP", "1"));
-    let page = search_answered(answer).await.unwrap();
+async fn keeps_digits_of_64_bit_ids() {
+    let response = ResponseTemplate::new(200).set_body_string(BODY.replace("DEEP", "1"));
+    let page = search_with_response(response).await.unwrap();
     assert_eq!(page.spans[0].span_id.as_str(), "18446744073709551615");
     assert_eq!(page.spans[0].start_ns, 1_790_000_000_123_000_000);
 }
 
 #[tokio::test]
-async fn ten_thousand_levels_of_nesting_are_read() {
+async fn reads_ten_thousand_levels() {
     let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
-    let answer = ResponseTemplate::new(200).set_body_string(BODY.replace("DEEP", &deep));
-    let page = search_answered(answer).await.unwrap();
+    let response = ResponseTemplate::new(200).set_body_string(BODY.replace("DEEP", &deep));
+    let page = search_with_response(response).await.unwrap();
     let deep = &page.spans[0].metadata["deep"];
     assert!(deep.is_array());
     assert!(serde_json::to_string(deep).unwrap().len() > 20_000);
 }
 
 #[tokio::test]
-async fn gzip_and_zstd_are_decompressed() {
+async fn decompresses_gzip_and_zstd() {
     let body = BODY.replace("DEEP", "1");
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut gzip, body.as_bytes()).unwrap();
     let gzip = gzip.finish().unwrap();
     let zstd = zstd::encode_all(body.as_bytes(), 1).unwrap();
     for (encoding, bytes) in [("gzip", gzip), ("zstd", zstd)] {
-        let answer = ResponseTemplate::new(200)
+        let response = ResponseTemplate::new(200)
             .insert_header("content-encoding", encoding)
             .set_body_bytes(bytes);
         assert_eq!(
-            search_answered(answer).await.unwrap().spans.len(),
+            search_with_response(response).await.unwrap().spans.len(),
             1,
             "{encoding}"
         );
@@ -59,16 +59,16 @@ async fn gzip_and_zstd_are_decompressed() {
 }
 
 #[tokio::test]
-async fn the_size_limit_counts_decompressed_bytes() {
+async fn body_limit_counts_decompressed_bytes() {
     let body = format!(r#"{{"data":[],"x":"{}"}}"#, "y".repeat(1_000_000));
     let zstd = zstd::encode_all(body.as_bytes(), 1).unwrap();
     assert!(zstd.len() < 1_000);
     let server = MockServer::start().await;
-    let answer = ResponseTemplate::new(200)
+    let response = ResponseTemplate::new(200)
         .insert_header("content-encoding", "zstd")
         .set_body_bytes(zstd);
     Mock::given(method("POST"))
-        .respond_with(answer)
+        .respond_with(response)
         .mount(&server)
         .await;
     let settings = HubSettings {
@@ -78,7 +78,7 @@ async fn the_size_limit_counts_decompressed_bytes() {
     let error = http_client(&server.uri(), settings)
         .search_spans(&SpanSearch {
             limit: 1,
-            ..a_search()
+            ..search_request()
         })
         .await
         .unwrap_err();
@@ -86,7 +86,7 @@ async fn the_size_limit_counts_decompressed_bytes() {
         matches!(
             error,
             ClientError::Transport {
-                error: TransportError::BodyTooLarge { limit: 100_000 },
+                source: TransportError::BodyTooLarge { limit: 100_000 },
                 ..
             }
         ),
@@ -95,16 +95,16 @@ async fn the_size_limit_counts_decompressed_bytes() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_what_its_encoding_says_is_an_error() {
-    let answer = ResponseTemplate::new(200)
+async fn wrong_content_encoding_is_an_error() {
+    let response = ResponseTemplate::new(200)
         .insert_header("content-encoding", "gzip")
         .set_body_string("plain");
-    let error = search_answered(answer).await.unwrap_err();
+    let error = search_with_response(response).await.unwrap_err();
     assert!(
         matches!(
             error,
             ClientError::Transport {
-                error: TransportError::BadEncoding,
+                source: TransportError::BadEncoding,
                 ..
             }
         ),
@@ -113,14 +113,14 @@ async fn a_body_that_is_not_what_its_encoding_says_is_an_error() {
 }
 
 #[tokio::test]
-async fn the_request_is_as_the_api_wants_it() {
+async fn sends_headers_and_body_of_api() {
     let server = MockServer::start().await;
     Mock::given(method("POST"))
         .respond_with(ResponseTemplate::new(200).set_body_string(r#"{"data":[]}"#))
         .mount(&server)
         .await;
     http_client(&server.uri(), fast())
-        .search_spans(&a_search())
+        .search_spans(&search_request())
         .await
         .unwrap();
     let request = &server.received_requests().await.unwrap()[0];

@@ -1,4 +1,4 @@
-//! A write is never repeated unless the first attempt surely did not execute.
+//! A write is repeated only if the first attempt certainly was not executed.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,42 +13,42 @@ use super::super::*;
 use super::{fast, keys};
 
 static CREATE: Operation = Operation {
-    name: "creation of a thing",
+    name: "creation of an entry",
     class: OperationClass::NonIdempotent,
     method: Method::POST,
-    route: "/things",
+    route: "/entries",
     media: "application/json",
 };
 
 static REPLACE: Operation = Operation {
     class: OperationClass::Idempotent,
     method: Method::PUT,
-    name: "replacement of a thing",
+    name: "replacement of an entry",
     ..CREATE
 };
 
-type Outcome = Result<(u16, &'static str), TransportError>;
+type ScriptedResult = Result<(u16, &'static str), TransportError>;
 
-/// Gives outcomes in turn, the last one for ever.
-struct Script {
-    outcomes: Mutex<Vec<Outcome>>,
+/// Returns the given results in turn, and the last one repeatedly.
+struct ScriptedTransport {
+    results: Mutex<Vec<ScriptedResult>>,
     sent: AtomicUsize,
 }
 
-impl Transport for Script {
+impl Transport for ScriptedTransport {
     fn send(
         &self,
         _: Request<Bytes>,
         _: ResponseLimits,
     ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
         self.sent.fetch_add(1, Ordering::SeqCst);
-        let mut outcomes = self.outcomes.lock().unwrap();
-        let outcome = if outcomes.len() > 1 {
-            outcomes.remove(0)
+        let mut results = self.results.lock().unwrap();
+        let result = if results.len() > 1 {
+            results.remove(0)
         } else {
-            outcomes[0].clone()
+            results[0].clone()
         };
-        let answer = outcome.map(|(status, body)| {
+        let answer = result.map(|(status, body)| {
             let mut response = Response::new(Bytes::from_static(body.as_bytes()));
             *response.status_mut() = status.try_into().unwrap();
             response
@@ -59,10 +59,10 @@ impl Transport for Script {
 
 async fn execute(
     operation: &'static Operation,
-    outcomes: Vec<Outcome>,
+    results: Vec<ScriptedResult>,
 ) -> (Result<ApiResponse, ClientError>, usize) {
-    let script = std::sync::Arc::new(Script {
-        outcomes: Mutex::new(outcomes),
+    let script = std::sync::Arc::new(ScriptedTransport {
+        results: Mutex::new(results),
         sent: AtomicUsize::new(0),
     });
     let client = Hub::new(Upstream::Local, script.clone(), fast()).client(keys(), "test");
@@ -71,9 +71,9 @@ async fn execute(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_that_may_have_happened_is_not_repeated() {
+async fn possibly_executed_write_is_not_repeated() {
     let broken = || TransportError::Interrupted("reset".into());
-    let outcomes: [Outcome; 6] = [
+    let results: [ScriptedResult; 6] = [
         Ok((500, "{}")),
         Ok((503, "")),
         Err(TransportError::Timeout(Duration::from_secs(30))),
@@ -81,35 +81,34 @@ async fn a_write_that_may_have_happened_is_not_repeated() {
         Err(TransportError::BodyTooLarge { limit: 1 }),
         Ok((200, "<html>")),
     ];
-    for outcome in outcomes {
+    for result in results {
         for (operation, safe) in [(&CREATE, false), (&REPLACE, true)] {
-            let (answer, sent) = execute(operation, vec![outcome.clone()]).await;
+            let (answer, sent) = execute(operation, vec![result.clone()]).await;
             let error = answer.unwrap_err();
-            assert!(error.outcome_unknown(), "{outcome:?}: {error}");
+            assert!(error.outcome_unknown(), "{result:?}: {error}");
             assert_eq!(error.hint().contains("is safe"), safe);
-            assert_eq!(sent, 1, "{outcome:?}");
+            assert_eq!(sent, 1, "{result:?}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_that_surely_did_not_happen_is_repeated() {
-    let outcomes: [Outcome; 4] = [
+async fn surely_not_executed_write_is_repeated() {
+    let results: [ScriptedResult; 4] = [
         Err(TransportError::Connect("refused".into())),
         Err(TransportError::Dns),
         Err(TransportError::ConnectTimeout),
         Ok((429, "")),
     ];
-    for outcome in outcomes {
-        let (answer, sent) =
-            execute(&CREATE, vec![outcome.clone(), outcome, Ok((201, "{}"))]).await;
+    for result in results {
+        let (answer, sent) = execute(&CREATE, vec![result.clone(), result, Ok((201, "{}"))]).await;
         assert_eq!(answer.unwrap().status, 201);
         assert_eq!(sent, 3);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_that_was_refused_failed_for_sure() {
+async fn rejected_write_has_known_outcome() {
     for status in [400, 401, 403, 404, 409, 422] {
         let (answer, sent) = execute(&CREATE, vec![Ok((status, "{}"))]).await;
         let error = answer.unwrap_err();

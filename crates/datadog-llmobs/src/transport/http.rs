@@ -1,9 +1,8 @@
-//! HTTP over the network, by reqwest.
+//! HTTP over the network, with reqwest.
 //!
-//! Redirects are off: a redirect would carry `DD-API-KEY` to another host, because HTTP libraries
-//! strip only the standard credential headers. Two connection pools: one for this machine (no
-//! proxy, plain HTTP allowed) and one for everything else (https only, proxies from the
-//! environment).
+//! Redirects are disabled: HTTP libraries strip only the standard credential headers, so a redirect
+//! would send `DD-API-KEY` to another host. There are two connection pools: one for this machine (no
+//! proxy, plain HTTP allowed) and one for all other hosts (https only, proxies from the environment).
 
 use std::error::Error as StdError;
 use std::path::PathBuf;
@@ -18,15 +17,16 @@ use thiserror::Error;
 use url::Url;
 
 use super::{BodyCollector, ResponseLimits, Transport, TransportError};
+use crate::cause::ErrorCause;
 use crate::site::is_loopback;
 use crate::text;
 
-/// How to reach hosts.
+/// Settings of an [`HttpTransport`].
 #[derive(Debug, Clone)]
 pub struct HttpTransportOptions {
-    /// Time to establish a connection. Default: 5 s.
+    /// The timeout of connecting. Default: 5 s.
     pub connect_timeout: Duration,
-    /// A PEM file with certificates to trust besides the system's.
+    /// A PEM file of trusted certificates, in addition to those of the system.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -39,7 +39,7 @@ impl Default for HttpTransportOptions {
     }
 }
 
-/// Why no HTTP client could be set up.
+/// Why an HTTP client could not be created.
 #[derive(Debug, Error)]
 pub enum HttpTransportError {
     /// The CA file cannot be read.
@@ -47,36 +47,35 @@ pub enum HttpTransportError {
     CaFile {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// The CA file holds no certificate.
     #[error(
-        "the CA file {path} holds no PEM certificate; it must hold blocks that begin with `-----BEGIN CERTIFICATE-----`",
+        "the CA file {path} holds no PEM certificate; a certificate starts with `-----BEGIN CERTIFICATE-----`",
         path = .0.display()
     )]
     NoCertificate(PathBuf),
-    /// TLS cannot start, most often because the system has no trusted certificates.
+    /// TLS cannot be initialised, mostly because the system has no trusted certificates.
     #[error(
-        "TLS could not be set up ({0}); install the system's CA certificates (package ca-certificates), or name a bundle in SSL_CERT_FILE"
+        "TLS could not be initialised ({0}); install the system's CA certificates (package ca-certificates), or name a bundle in SSL_CERT_FILE"
     )]
-    Tls(String),
+    Tls(#[source] ErrorCause),
 }
 
 /// Sends requests over the network.
 pub struct HttpTransport {
-    outside: reqwest::Client,
+    remote: reqwest::Client,
     loopback: reqwest::Client,
 }
 
 impl HttpTransport {
-    /// Sets up the connection pools. Proxies are those of `HTTPS_PROXY`, `ALL_PROXY` and
-    /// `NO_PROXY`, as they are now.
+    /// Creates the connection pools. Reads `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` once.
     ///
     /// # Errors
     /// An unreadable CA file, or a system without trusted certificates.
     pub fn new(options: &HttpTransportOptions) -> Result<Self, HttpTransportError> {
-        let extra = match &options.ca_file {
+        let extra_certificates = match &options.ca_file {
             Some(path) => read_certificates(path)?,
             None => Vec::new(),
         };
@@ -85,15 +84,15 @@ impl HttpTransport {
                 .redirect(redirect::Policy::none())
                 .referer(false)
                 .connect_timeout(options.connect_timeout)
-                .tls_certs_merge(extra.clone())
+                .tls_certs_merge(extra_certificates.clone())
         };
         let build = |builder: reqwest::ClientBuilder| {
             builder
                 .build()
-                .map_err(|error| HttpTransportError::Tls(root_cause(&error)))
+                .map_err(|error| HttpTransportError::Tls(root_cause(error)))
         };
         Ok(Self {
-            outside: build(builder().https_only(true))?,
+            remote: build(builder().https_only(true))?,
             loopback: build(builder().no_proxy())?,
         })
     }
@@ -108,37 +107,37 @@ impl HttpTransport {
         let client = if is_loopback(&url) {
             &self.loopback
         } else if url.scheme() == "https" {
-            &self.outside
+            &self.remote
         } else {
             return Err(TransportError::NotSent(
-                "plain HTTP is for this machine only",
+                "plain HTTP is allowed to this machine only",
             ));
         };
         let request = reqwest::Request::try_from(request)
-            .map_err(|_| TransportError::NotSent("it is not well formed"))?;
-        let mut answer = client
+            .map_err(|_| TransportError::NotSent("it is malformed"))?;
+        let mut response = client
             .execute(request)
             .await
             .map_err(|error| classify(error, limits))?;
-        let mut body = BodyCollector::new(answer.status().is_success(), limits);
+        let mut body = BodyCollector::new(response.status().is_success(), limits);
         loop {
-            match answer.chunk().await {
-                Ok(Some(piece)) => {
-                    if !body.push(&piece)? {
+            match response.chunk().await {
+                Ok(Some(chunk)) => {
+                    if !body.push(&chunk)? {
                         break;
                     }
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    body.broken(classify(error, limits))?;
+                    body.interrupted(classify(error, limits))?;
                     break;
                 }
             }
         }
-        let mut response = Response::new(body.finish());
-        *response.status_mut() = answer.status();
-        *response.headers_mut() = std::mem::take(answer.headers_mut());
-        Ok(response)
+        let mut complete = Response::new(body.finish());
+        *complete.status_mut() = response.status();
+        *complete.headers_mut() = std::mem::take(response.headers_mut());
+        Ok(complete)
     }
 }
 
@@ -174,27 +173,27 @@ fn read_certificates(path: &PathBuf) -> Result<Vec<reqwest::Certificate>, HttpTr
     }
 }
 
-/// Sorts an error by whether the request can have been executed.
+/// Classifies an error by whether the request can have been executed.
 fn classify(error: reqwest::Error, limits: ResponseLimits) -> TransportError {
     let error = error.without_url();
     if error.is_builder() {
-        TransportError::NotSent("it is not well formed")
+        TransportError::NotSent("it is malformed")
     } else if error.is_dns() {
         TransportError::Dns
     } else if error.is_connect() {
         if error.is_timeout() {
             TransportError::ConnectTimeout
         } else if is_tls(&error) {
-            TransportError::Tls(root_cause(&error))
+            TransportError::Tls(root_cause(error))
         } else {
-            TransportError::Connect(root_cause(&error))
+            TransportError::Connect(root_cause(error))
         }
     } else if error.is_timeout() {
         TransportError::Timeout(limits.timeout)
     } else if error.is_decode() && !is_io(&error) {
         TransportError::BadEncoding
     } else {
-        TransportError::Interrupted(root_cause(&error))
+        TransportError::Interrupted(root_cause(error))
     }
 }
 
@@ -202,7 +201,7 @@ fn causes<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
-        // An I/O error that wraps another one names as its source what is behind that one.
+        // An I/O error that wraps an error returns the source of that error as its own, and so skips it.
         match error
             .downcast_ref::<std::io::Error>()
             .map(std::io::Error::get_ref)
@@ -213,12 +212,13 @@ fn causes<'a>(
     })
 }
 
-fn root_cause(error: &(dyn StdError + 'static)) -> String {
-    let last = causes(error).last().map(ToString::to_string);
-    text::excerpt(&last.unwrap_or_default(), 200)
+/// The error, with the message of its root cause.
+fn root_cause(error: reqwest::Error) -> ErrorCause {
+    let message = causes(&error).last().map(ToString::to_string);
+    ErrorCause::with_message(text::excerpt(&message.unwrap_or_default(), 200), error)
 }
 
-/// Certificate and protocol errors come wrapped in I/O errors of this kind.
+/// rustls reports certificate and protocol errors as I/O errors of this kind.
 fn is_tls(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|cause| {
         cause
@@ -227,7 +227,7 @@ fn is_tls(error: &(dyn StdError + 'static)) -> bool {
     })
 }
 
-/// Whether a body that could not be decoded simply stopped coming.
+/// Whether an undecodable body was interrupted rather than damaged.
 fn is_io(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|cause| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|io| {

@@ -1,4 +1,4 @@
-//! A router in this process in the place of a host: no port, the same meaning.
+//! Calls a router in this process as if it were a remote host, without a port.
 
 use ::http::{HeaderValue, Request, Response, header};
 use axum::Router;
@@ -8,6 +8,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
+
+use crate::cause::ErrorCause;
 
 use super::{BodyCollector, ResponseLimits, Transport, TransportError};
 
@@ -21,30 +23,30 @@ impl RouterTransport {
         mut request: Request<Bytes>,
         limits: ResponseLimits,
     ) -> Result<Response<Bytes>, TransportError> {
-        // What an HTTP client would send: a server decides by it whom it speaks to.
+        // An HTTP client sends it, and the host check of the server needs it.
         if !request.headers().contains_key(header::HOST)
             && let Some(authority) = request.uri().authority()
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
             request.headers_mut().insert(header::HOST, host);
         }
-        let answer = match self.0.clone().oneshot(request.map(Body::from)).await {
-            Ok(answer) => answer,
+        let response = match self.0.clone().oneshot(request.map(Body::from)).await {
+            Ok(response) => response,
             Err(never) => match never {},
         };
-        let (parts, mut body) = answer.into_parts();
+        let (parts, mut body) = response.into_parts();
         let mut collector = BodyCollector::new(parts.status.is_success(), limits);
         while let Some(frame) = body.frame().await {
             match frame {
                 Ok(frame) => {
-                    if let Some(piece) = frame.data_ref()
-                        && !collector.push(piece)?
+                    if let Some(chunk) = frame.data_ref()
+                        && !collector.push(chunk)?
                     {
                         break;
                     }
                 }
                 Err(error) => {
-                    collector.broken(TransportError::Interrupted(error.to_string()))?;
+                    collector.interrupted(TransportError::Interrupted(ErrorCause::new(error)))?;
                     break;
                 }
             }
@@ -102,15 +104,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_size_limit_is_exact() {
-        let answer = transport().send(request("/ten"), limits()).await.unwrap();
-        assert_eq!(answer.body().as_ref(), b"0123456789");
+    async fn body_limit_is_exact() {
+        let response = transport().send(request("/ten"), limits()).await.unwrap();
+        assert_eq!(response.body().as_ref(), b"0123456789");
         let error = transport().send(request("/eleven"), limits()).await.err();
         assert_eq!(error, Some(TransportError::BodyTooLarge { limit: 10 }));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_limit_holds_for_a_handler_that_never_answers() {
+    async fn pending_handler_times_out() {
         let error = transport().send(request("/never"), limits()).await;
         assert_eq!(
             error.err(),
@@ -119,18 +121,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unknown_route_is_an_answer() {
-        let answer = transport().send(request("/nope"), limits()).await.unwrap();
-        assert_eq!(answer.status(), 404);
+    async fn unknown_route_returns_404() {
+        let response = transport().send(request("/nope"), limits()).await.unwrap();
+        assert_eq!(response.status(), 404);
     }
 
     #[tokio::test]
-    async fn the_host_is_sent_as_over_http() {
-        let big = ResponseLimits {
+    async fn sends_host_header() {
+        let larger_body = ResponseLimits {
             max_body_bytes: 100,
             ..limits()
         };
-        let answer = transport().send(request("/host"), big).await.unwrap();
-        assert_eq!(answer.body().as_ref(), b"Some(\"127.0.0.1:8126\")");
+        let response = transport()
+            .send(request("/host"), larger_body)
+            .await
+            .unwrap();
+        assert_eq!(response.body().as_ref(), b"Some(\"127.0.0.1:8126\")");
     }
 }

@@ -20,5 +20,5 @@ mod revocation;
 mod start;
 
 pub(super) use callback::callback;
-pub(super) use renewal::Renewing;
+pub(super) use renewal::GrantLogin;
 pub(super) use start::redirect_to_datadog;

@@ -41,7 +41,7 @@ impl DatadogSignIn {
         ClientRegistration {
             target: self.target.clone(),
             client_id,
-            redirect,
+            redirect_uri: redirect,
         }
     }
 

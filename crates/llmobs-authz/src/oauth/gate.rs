@@ -24,7 +24,7 @@ use crate::public_url::PublicUrl;
 use crate::refusal::refusal;
 use datadog_llmobs::{Credential, Hub, RenewCredential};
 
-use super::broker::{self, Renewing};
+use super::broker::{self, GrantLogin};
 use super::clock::Clock;
 use super::datadog_sign_in::DatadogSignIn;
 use super::documents::{DocumentCache, DocumentFetcher};
@@ -238,8 +238,8 @@ impl ServerState {
                 Some((credential, Arc::new(EnteredCredential)))
             }
             Ok(StoredCredential::Login(login)) if self.is_upstream(&login.target) => {
-                let renewing = Renewing::new(self, grant);
-                Some((renewing.ready(&login).await, Arc::new(renewing)))
+                let grant_login = GrantLogin::new(self, grant);
+                Some((grant_login.ready(&login).await, Arc::new(grant_login)))
             }
             Ok(StoredCredential::Login(_)) => {
                 // The server now has another upstream, which must not receive this login.

@@ -307,8 +307,8 @@ mod tests {
         StoredCredential::Login(Box::new(Login {
             target: LoginTarget::from_upstream(&upstream).unwrap(),
             client_id: "client-a".into(),
-            access: "access-a".into(),
-            refresh: Some("refresh-a".into()),
+            access_token: "access-a".into(),
+            refresh_token: Some("refresh-a".into()),
             issued_at_ms: 1,
             expires_at_ms: 2,
             scope: "llm_observability_read".into(),
@@ -328,8 +328,8 @@ mod tests {
             }
             StoredCredential::Entered(Credential::None) => panic!("an empty credential was sealed"),
             StoredCredential::Login(login) => {
-                let mut all = vec![expose(&login.access)];
-                all.extend(login.refresh.as_ref().map(expose));
+                let mut all = vec![expose(&login.access_token)];
+                all.extend(login.refresh_token.as_ref().map(expose));
                 all.extend([login.target.key(), login.client_id.clone()]);
                 all.push(format!("{}-{}", login.issued_at_ms, login.expires_at_ms));
                 all.push(login.scope.clone());

@@ -1,33 +1,36 @@
-//! A small secret file: read only if nobody else can have written or read it, written whole.
+//! A small file with secrets: it is ignored if other users can have read or replaced it, and it is
+//! replaced atomically.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 
-use super::LoginStoreError;
+use super::super::super::cause::ErrorCause;
+use super::super::store_error::LoginStoreError;
 
-/// No file of logins is larger.
-const MOST_BYTES: u64 = 1 << 20;
-/// How often a file that others write at this moment is looked at.
-const MOST_LOOKS: usize = 1_000;
+/// The largest file that is read.
+const MAX_BYTES: u64 = 1 << 20;
 
-fn failed(path: &Path, verb: &'static str, error: &std::io::Error) -> LoginStoreError {
+/// How often to retry while other processes replace the file.
+const MAX_OPEN_ATTEMPTS: usize = 1_000;
+
+fn file_error(path: &Path, verb: &'static str, error: std::io::Error) -> LoginStoreError {
     LoginStoreError::File {
         path: path.to_owned(),
         verb,
-        why: error.to_string(),
+        source: ErrorCause::new(error),
     }
 }
 
-/// Makes the folder for its owner alone.
-pub(super) fn create_folder(folder: &Path) -> Result<(), LoginStoreError> {
+/// Creates the directory, accessible by its owner only.
+pub(super) fn create_directory(directory: &Path) -> Result<(), LoginStoreError> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder
-        .create(folder)
-        .map_err(|error| failed(folder, "written", &error))
+        .create(directory)
+        .map_err(|error| file_error(directory, "written", error))
 }
 
 /// Opens the lock file.
@@ -39,86 +42,87 @@ pub(super) fn open_lock(path: &Path) -> Result<File, std::io::Error> {
     options.open(path)
 }
 
-/// The text of the file; `None` if there is no such file.
+/// The text of the file; `None` if it does not exist.
 pub(super) fn read(path: &Path) -> Result<Option<String>, LoginStoreError> {
-    let unreadable = |error: &std::io::Error| failed(path, "read", error);
-    let exposed = |why| LoginStoreError::Exposed {
+    let read_error = |error| file_error(path, "read", error);
+    let exposed = |reason| LoginStoreError::Exposed {
         path: path.to_owned(),
-        why,
+        reason,
     };
-    for _ in 0..MOST_LOOKS {
-        let seen = match std::fs::symlink_metadata(path) {
-            Ok(seen) => seen,
+    for _ in 0..MAX_OPEN_ATTEMPTS {
+        let metadata = match std::fs::symlink_metadata(path) {
+            Ok(metadata) => metadata,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(unreadable(&error)),
+            Err(error) => return Err(read_error(error)),
         };
-        if !seen.is_file() {
-            return Err(exposed("it is a link or something else that is no file"));
+        if !metadata.is_file() {
+            return Err(exposed("it is a link or another kind of special file"));
         }
-        let file = File::open(path).map_err(|error| unreadable(&error))?;
-        if !is_the_same(&seen, &file).map_err(|error| unreadable(&error))? {
-            // Another process wrote it meanwhile, so it is looked at as it is now.
+        let file = File::open(path).map_err(read_error)?;
+        if !is_same_file(&metadata, &file).map_err(read_error)? {
+            // Another process replaced it in the meantime.
             continue;
         }
         #[cfg(unix)]
-        check(&file, path)?;
+        check_permissions(&file, path)?;
         let mut text = String::new();
-        file.take(MOST_BYTES)
+        file.take(MAX_BYTES)
             .read_to_string(&mut text)
-            .map_err(|error| unreadable(&error))?;
+            .map_err(read_error)?;
         return Ok(Some(text));
     }
     Err(exposed("it was replaced each time it was opened"))
 }
 
-/// Whether the file that was opened is the one that was looked at, as far as the system tells.
+/// Whether the opened file is the one that the metadata describe. Always true where the system
+/// does not report it.
 #[cfg(not(unix))]
-fn is_the_same(_seen: &std::fs::Metadata, _file: &File) -> std::io::Result<bool> {
+fn is_same_file(_metadata: &std::fs::Metadata, _file: &File) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Whether the file that was opened is the one that was looked at.
+/// Whether the opened file is the one that the metadata describe.
 #[cfg(unix)]
-fn is_the_same(seen: &std::fs::Metadata, file: &File) -> std::io::Result<bool> {
+fn is_same_file(metadata: &std::fs::Metadata, file: &File) -> std::io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
     let opened = file.metadata()?;
-    Ok((opened.dev(), opened.ino()) == (seen.dev(), seen.ino()))
+    Ok((opened.dev(), opened.ino()) == (metadata.dev(), metadata.ino()))
 }
 
-/// Whether it is its owner's alone, in a folder that only the same owner writes to.
+/// Checks that only its owner can access the file, and only the same owner can write to its
+/// directory.
 #[cfg(unix)]
-fn check(file: &File, path: &Path) -> Result<(), LoginStoreError> {
+fn check_permissions(file: &File, path: &Path) -> Result<(), LoginStoreError> {
     use std::os::unix::fs::MetadataExt;
-    let exposed = |why| {
+    let read_error = |error| file_error(path, "read", error);
+    let exposed = |reason| {
         Err(LoginStoreError::Exposed {
             path: path.to_owned(),
-            why,
+            reason,
         })
     };
-    let opened = file
-        .metadata()
-        .map_err(|error| failed(path, "read", &error))?;
-    if opened.mode() & 0o077 != 0 {
+    let file = file.metadata().map_err(read_error)?;
+    if file.mode() & 0o077 != 0 {
         return exposed("other users can read or write it");
     }
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let folder = std::fs::metadata(folder).map_err(|error| failed(path, "read", &error))?;
-    if folder.mode() & 0o022 != 0 {
-        return exposed("other users can write to its folder");
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = std::fs::metadata(directory).map_err(read_error)?;
+    if directory.mode() & 0o022 != 0 {
+        return exposed("other users can write to its directory");
     }
-    if folder.uid() != opened.uid() {
-        return exposed("it belongs to another user than its folder");
+    if directory.uid() != file.uid() {
+        return exposed("it belongs to another user than its directory");
     }
     Ok(())
 }
 
-/// Writes aside, to the disk, and renames. One at a time: whoever calls holds the lock, so what lies
-/// aside before is what a process left that was killed, with secrets in it.
+/// Writes a temporary file, syncs it and renames it. The caller holds the lock, so an existing
+/// temporary file is the rest of a killed process; it may hold secrets and is removed.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), LoginStoreError> {
-    let unwritable = |error: std::io::Error| failed(path, "written", &error);
-    let aside = path.with_extension("json.new");
-    match std::fs::remove_file(&aside) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(unwritable(error)),
+    let write_error = |error| file_error(path, "written", error);
+    let temporary = path.with_extension("json.new");
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(write_error(error)),
         _ => {}
     }
     let mut options = OpenOptions::new();
@@ -126,22 +130,22 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), LoginStoreError> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let written = options
-        .open(&aside)
+        .open(&temporary)
         .and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             file.sync_all()
         })
-        .and_then(|()| std::fs::rename(&aside, path));
+        .and_then(|()| std::fs::rename(&temporary, path));
     if let Err(error) = written {
-        let _ = std::fs::remove_file(&aside);
-        return Err(unwritable(error));
+        let _ = std::fs::remove_file(&temporary);
+        return Err(write_error(error));
     }
-    // The name is safe once the folder is.
+    // The rename is durable after the directory is synced.
     #[cfg(unix)]
-    if let Some(folder) = path.parent() {
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(unwritable)?;
+    if let Some(directory) = path.parent() {
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(write_error)?;
     }
     Ok(())
 }

@@ -142,7 +142,7 @@ async fn log_in(
         Err(RedeemError::OtherSite(message)) => return Ok(Err(message)),
         Err(RedeemError::Login(error)) => {
             tracing::warn!(%error, "a sign-in at Datadog failed");
-            if let LoginError::ClientUnknown { .. } = error {
+            if let LoginError::UnknownClient { .. } = error {
                 server
                     .forget_registration(&returned.sign_in.client_id)
                     .await?;
@@ -153,8 +153,8 @@ async fn log_in(
     for note in &outcome.notes {
         tracing::info!("sign-in at Datadog: {note}");
     }
-    let login = server.dated(outcome.profile);
-    let credential = Credential::Bearer(login.access.clone());
+    let login = server.dated(outcome.login);
+    let credential = Credential::Bearer(login.access_token.clone());
     let client = server.hub.client(credential, "oauth consent");
     match client.check_access().await {
         Ok(()) => Ok(Ok(login)),
@@ -181,7 +181,7 @@ async fn redeem(
 ) -> Result<CompletedSignIn, RedeemError> {
     let accepted = returned
         .response
-        .accept(&at_datadog.target, None)
+        .verify(&at_datadog.target, None)
         .map_err(RedeemError::Login)?;
     if accepted.target != at_datadog.target {
         return Err(RedeemError::OtherSite(format!(
@@ -232,7 +232,7 @@ fn describe_login_error(error: &LoginError) -> &'static str {
             "Access was denied at Datadog. Allow it there, enter an access token or a pair of keys, or deny \
              here."
         }
-        LoginError::ScopeRefused(_) => {
+        LoginError::ScopeRejected(_) => {
             "Datadog does not allow the access that this server requests: the organisation may not have LLM \
              Observability, or may not allow this program to request it. Enter an access token or a pair of \
              keys."
@@ -241,10 +241,10 @@ fn describe_login_error(error: &LoginError) -> &'static str {
             "The response names a host that does not belong to Datadog, so it was not used. Deny, and report \
              it if it happens again."
         }
-        LoginError::CodeRefused { .. } | LoginError::ClientUnknown { .. } => {
+        LoginError::CodeRejected { .. } | LoginError::UnknownClient { .. } => {
             "Datadog did not accept its own code, perhaps because it had expired. Sign in there again."
         }
-        LoginError::Refused { .. } | LoginError::NoCode => {
+        LoginError::Failed { .. } | LoginError::NoCode => {
             "The sign-in at Datadog ended with an error (see this server's log). Try again, or enter an \
              access token or a pair of keys."
         }

@@ -31,7 +31,7 @@ pub(in crate::oauth) async fn redirect_to_datadog(
     let request = match server.registration(sign_in).await? {
         Ok(registration) => {
             let scopes = DatadogSignIn::scopes(may_write);
-            AuthorizationRequest::request(&registration, &scopes, None)
+            AuthorizationRequest::new(&registration, &scopes, None)
                 .map(|authorization| (authorization, registration.client_id))
         }
         Err(error) => Err(error),
@@ -101,7 +101,7 @@ fn add_cookie(
 /// The message for a user when the sign-in at Datadog could not start.
 fn describe_error(error: &LoginError) -> &'static str {
     match error {
-        LoginError::RegistrationRefused { .. } => {
+        LoginError::RegistrationRejected { .. } => {
             "Datadog does not accept sign-ins from this server (see the server's log). Enter an access \
              token or a pair of keys instead."
         }

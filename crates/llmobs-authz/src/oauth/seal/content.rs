@@ -89,8 +89,8 @@ impl StoredCredential {
             Self::Login(login) => SerializedCredential::Login {
                 place: login.target.key().into(),
                 client_id: Cow::Borrowed(&login.client_id),
-                access: borrow_secret(&login.access),
-                refresh: login.refresh.as_ref().map(borrow_secret),
+                access: borrow_secret(&login.access_token),
+                refresh: login.refresh_token.as_ref().map(borrow_secret),
                 issued_at_ms: login.issued_at_ms,
                 expires_at_ms: login.expires_at_ms,
                 scope: Cow::Borrowed(&login.scope),
@@ -125,8 +125,8 @@ impl StoredCredential {
             } => Self::Login(Box::new(Login {
                 target: LoginTarget::from_key(&place).ok_or(SealError)?,
                 client_id: client_id.into_owned(),
-                access: into_secret(access),
-                refresh: refresh.map(into_secret),
+                access_token: into_secret(access),
+                refresh_token: refresh.map(into_secret),
                 issued_at_ms,
                 expires_at_ms,
                 scope: scope.into_owned(),

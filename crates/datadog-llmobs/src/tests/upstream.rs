@@ -1,4 +1,4 @@
-//! A small upstream in this process that pages, counts, and can be told to misbehave.
+//! A test double of an upstream, in this process. It pages, counts requests, and fails on request.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,45 +15,45 @@ use super::super::*;
 use super::{NOW_MS, fast, keys};
 use llmobs_core::model::TraceId;
 
-/// Sides of a span above this are attachments.
+/// Larger inputs and outputs are attachments.
 const ATTACHMENT_BYTES: usize = 25_000;
 
 #[derive(Default)]
-pub(super) struct World {
-    /// Attributes of every span, contents included.
+pub(super) struct UpstreamState {
+    /// The attributes of every span, including contents.
     pub(super) spans: Vec<Value>,
-    /// The bodies of all searches.
+    /// The bodies of the searches.
     pub(super) searches: Vec<Value>,
-    /// How often each span was given with attachments.
+    /// How often each span was returned with attachments.
     pub(super) content_reads: HashMap<String, usize>,
-    /// Pages of more rows are refused with 413.
-    pub(super) most_rows: Option<usize>,
-    /// What every search answers instead of spans.
-    pub(super) search_fails: Option<(u16, Value)>,
-    /// What `meta.status` says.
+    /// Larger pages are rejected with 413.
+    pub(super) max_rows: Option<usize>,
+    /// The response of every search in place of spans.
+    pub(super) search_error: Option<(u16, Value)>,
+    /// The value of `meta.status`.
     pub(super) meta_status: Option<&'static str>,
-    /// The cursor of every page.
+    /// The page token of every page.
     pub(super) stuck_cursor: Option<&'static str>,
-    /// What the private endpoints answer, by the last part of their path.
+    /// The responses of the private endpoints, by the last segment of their path.
     pub(super) private: HashMap<&'static str, (u16, Value)>,
-    /// The private calls: the last part of the path, and the body.
+    /// The private calls: the last segment of the path, and the body.
     pub(super) private_calls: Vec<(&'static str, Value)>,
-    /// Time that a search takes.
+    /// The duration of a search.
     pub(super) delay: Duration,
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Fake(Arc<Mutex<World>>);
+pub(super) struct TestUpstream(Arc<Mutex<UpstreamState>>);
 
-impl Fake {
-    pub(super) fn with(spans: Vec<Value>) -> Self {
-        let fake = Self::default();
-        fake.world().spans = spans;
-        fake.world().delay = Duration::from_millis(100);
-        fake
+impl TestUpstream {
+    pub(super) fn with_spans(spans: Vec<Value>) -> Self {
+        let upstream = Self::default();
+        upstream.state().spans = spans;
+        upstream.state().delay = Duration::from_millis(100);
+        upstream
     }
 
-    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+    pub(super) fn state(&self) -> MutexGuard<'_, UpstreamState> {
         self.0.lock().unwrap()
     }
 
@@ -69,28 +69,29 @@ impl Fake {
         self.hub(fast()).client(keys(), "test")
     }
 
-    /// How many searches asked for structure, and how many for contents.
+    /// The number of searches without and with attachments.
     pub(super) fn search_counts(&self) -> (usize, usize) {
-        let world = self.world();
-        let with = |attachments: bool| {
+        let state = self.state();
+        let count = |attachments: bool| {
             let path = "/data/attributes/options/include_attachments";
-            let asked = |body: &&Value| body.pointer(path) == Some(&json!(attachments));
-            world.searches.iter().filter(asked).count()
+            let matches = |body: &&Value| body.pointer(path) == Some(&json!(attachments));
+            state.searches.iter().filter(matches).count()
         };
-        (with(false), with(true))
+        (count(false), count(true))
     }
 
     pub(super) fn filters(&self) -> Vec<Value> {
-        let world = self.world();
-        world
+        let state = self.state();
+        state
             .searches
             .iter()
             .map(|body| body.pointer("/data/attributes/filter").unwrap().clone())
             .collect()
     }
 
-    pub(super) fn most_content_reads(&self) -> usize {
-        self.world()
+    /// How often the most frequently read span was returned with attachments.
+    pub(super) fn max_content_reads(&self) -> usize {
+        self.state()
             .content_reads
             .values()
             .copied()
@@ -99,7 +100,7 @@ impl Fake {
     }
 }
 
-/// A span of trace `t`, `seconds_ago` before now, with an output of so many bytes.
+/// A span of trace `t` that started `seconds_ago`, with an output of `output_bytes` bytes.
 pub(super) fn span(id: usize, seconds_ago: i64, output_bytes: usize) -> Value {
     json!({"span_id": id.to_string(), "trace_id": "t", "parent_id": "undefined", "name": format!("span {id}"),
         "span_kind": "tool", "status": "ok", "ml_app": "shop", "duration": 1_000_000,
@@ -111,20 +112,23 @@ pub(super) fn trace_id() -> TraceId {
     "t".into()
 }
 
-async fn search(State(fake): State<Fake>, axum::Json(body): axum::Json<Value>) -> Response {
+async fn search(
+    State(upstream): State<TestUpstream>,
+    axum::Json(body): axum::Json<Value>,
+) -> Response {
     let delay = {
-        let mut world = fake.world();
-        world.searches.push(body.clone());
-        world.delay
+        let mut state = upstream.state();
+        state.searches.push(body.clone());
+        state.delay
     };
     tokio::time::sleep(delay).await;
-    let mut world = fake.world();
-    if let Some((status, answer)) = &world.search_fails {
+    let mut state = upstream.state();
+    if let Some((status, answer)) = &state.search_error {
         let status = StatusCode::from_u16(*status).unwrap();
         return (status, axum::Json(answer.clone())).into_response();
     }
     let attributes = &body["data"]["attributes"];
-    let matching: Vec<Value> = world
+    let matching: Vec<Value> = state
         .spans
         .iter()
         .filter(|span| matches(span, &attributes["filter"]))
@@ -136,14 +140,14 @@ async fn search(State(fake): State<Fake>, axum::Json(body): axum::Json<Value>) -
         .and_then(|cursor| cursor.parse().ok())
         .unwrap_or(0);
     let mut rows: Vec<Value> = matching.iter().skip(start).take(limit).cloned().collect();
-    if world.most_rows.is_some_and(|most| rows.len() > most) {
+    if state.max_rows.is_some_and(|max| rows.len() > max) {
         return (StatusCode::PAYLOAD_TOO_LARGE, "").into_response();
     }
     let attachments = attributes["options"]["include_attachments"] == json!(true);
     for row in &mut rows {
         if attachments {
             let id = row["span_id"].as_str().unwrap().to_owned();
-            *world.content_reads.entry(id).or_default() += 1;
+            *state.content_reads.entry(id).or_default() += 1;
             continue;
         }
         for side in ["input", "output"] {
@@ -153,7 +157,7 @@ async fn search(State(fake): State<Fake>, axum::Json(body): axum::Json<Value>) -
         }
     }
     let end = start + rows.len();
-    let after = match world.stuck_cursor {
+    let after = match state.stuck_cursor {
         Some(cursor) => Some(cursor.to_owned()),
         None => (end < matching.len()).then(|| end.to_string()),
     };
@@ -163,38 +167,38 @@ async fn search(State(fake): State<Fake>, axum::Json(body): axum::Json<Value>) -
         .collect();
     let page = after.map_or(Value::Null, |after| json!({"after": after}));
     axum::Json(json!({"data": data,
-        "meta": {"status": world.meta_status.unwrap_or("done"), "page": page}}))
+        "meta": {"status": state.meta_status.unwrap_or("done"), "page": page}}))
     .into_response()
 }
 
-/// The structured trace id, or the two forms of query that the client makes for contents.
+/// Evaluates structured filters, and the two forms of query that the client sends for contents.
 fn matches(span: &Value, filter: &Value) -> bool {
     let Some(query) = filter["query"].as_str() else {
         return ["trace_id", "span_id", "ml_app"]
             .into_iter()
-            .all(|key| filter.get(key).is_none_or(|wanted| *wanted == span[key]));
+            .all(|key| filter.get(key).is_none_or(|value| *value == span[key]));
     };
     let Some((before, ids)) = query.split_once("@span_id:(") else {
         return true;
     };
-    let named = ids
+    let is_listed = ids
         .trim_end_matches(')')
         .split(" OR ")
         .any(|id| span["span_id"] == *id);
     assert!(before.starts_with("@trace_id:t "), "{query}");
-    named != before.ends_with('-')
+    is_listed != before.ends_with('-')
 }
 
 async fn private(
-    State(fake): State<Fake>,
+    State(upstream): State<TestUpstream>,
     axum::extract::Path(call): axum::extract::Path<String>,
     axum::Json(body): axum::Json<Value>,
 ) -> Response {
-    let mut world = fake.world();
+    let mut state = upstream.state();
     let known = ["find-error-spans", "span-content", "search-spans"];
     let call = known.into_iter().find(|known| *known == call).unwrap();
-    world.private_calls.push((call, body));
-    let (status, answer) = world
+    state.private_calls.push((call, body));
+    let (status, answer) = state
         .private
         .get(call)
         .cloned()
