@@ -474,7 +474,7 @@ async fn reports_port_in_use_and_timeout() {
         .unwrap();
     assert_eq!(output.code, 1);
     assert!(
-        output.err.contains("no answer came from the browser"),
+        output.err.contains("no response came from the browser"),
         "{output:?}"
     );
 }
@@ -487,7 +487,7 @@ async fn warns_of_missing_keyring() {
     assert!(
         output
             .err
-            .contains("warning: the system's keyring cannot be used"),
+            .contains("warning: the system keyring cannot be used"),
         "{output:?}"
     );
     assert!(output.err.contains("logins.json"), "{output:?}");

@@ -243,7 +243,7 @@ async fn a_login_that_datadog_no_longer_renews_is_an_error_of_the_tool_that_says
         assert!(failed, "{text}");
         for words in [
             "401",
-            "sign-in at Datadog is over",
+            "sign-in at Datadog has ended",
             "sign in to this server again",
         ] {
             assert!(text.contains(words), "{words}: {text}");
