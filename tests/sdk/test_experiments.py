@@ -174,8 +174,8 @@ def test_lists(ran, told, ask, api):
     assert (baseline["status"], baseline["run_count"], baseline["dataset_version"], baseline["description"]) == ("failed", 2, 2, "baseline")
     assert baseline["config"] == {"model": "gpt-4o", "temperature": 0, "prompt_version": 3, "nested": {"top_p": 1}}
     assert sorted(baseline["error"].split("; ")) == [
-        "broken-judge (NO_MODEL): the local backend has no model to judge with", "builtins.TimeoutError: model timed out",
-        "crashy (ZeroDivisionError): division by zero in evaluator", "goal-completeness (NO_MODEL): the local backend has no model to judge with"]
+        "broken-judge (NO_MODEL): the local backend has no model to evaluate with", "builtins.TimeoutError: model timed out",
+        "crashy (ZeroDivisionError): division by zero in evaluator", "goal-completeness (NO_MODEL): the local backend has no model to evaluate with"]
     assert (candidate["status"], candidate["run_count"], candidate["dataset_version"]) == ("completed", 1, 1)
     assert (rerun["status"], rerun["parent_experiment_id"], rerun["config"]) == ("completed", baseline["id"], {"evaluators": ["exact_match", "verdict"]})
     [tagged] = get(api, f"{V2}/v1/experiments", **{"filter[experiment]": "capitals-baseline", "filter[metadata]": '{"tags":["branch:main"]}'})["data"]

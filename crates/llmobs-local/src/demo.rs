@@ -8,7 +8,7 @@
 use serde_json::Value;
 
 use super::LocalBackend;
-use super::api::control::{self, Body, Call, Given};
+use super::api::control::{self, Call, CallBody, RecordedIds};
 use super::intake::{Dialect, ingest_json};
 
 /// The recorded requests, in the order of their replay.
@@ -51,7 +51,7 @@ enum Route {
         method: String,
         path: String,
         at_ms: i64,
-        given: Given,
+        recorded_ids: RecordedIds,
     },
 }
 
@@ -133,9 +133,10 @@ impl Recording {
                     method,
                     path,
                     at_ms,
-                    given,
+                    recorded_ids,
                 } => {
-                    let call = Call::replayed(&method, &path, Body::Json(body), at_ms, given);
+                    let call =
+                        Call::replayed(&method, &path, CallBody::Json(body), at_ms, recorded_ids);
                     control::perform(&backend.inner, call)
                         .map_err(|error| DemoError(error.detail))?;
                     continue;
@@ -171,7 +172,7 @@ fn request_of(mut record: Value) -> Option<RecordedRequest> {
         // A replay needs the time of the request and the generated ids.
         None if control::has_operation(&method, &path) => Route::Control {
             at_ms: record.get("at_ms")?.as_i64()?,
-            given: Given::of_answer(record.get("answer")?),
+            recorded_ids: RecordedIds::from_response(record.get("answer")?),
             method,
             path,
         },

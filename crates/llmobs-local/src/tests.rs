@@ -1,4 +1,4 @@
-//! The backend as its clients see it: requests in, answers out, through the router.
+//! Black-box tests of the backend through its router.
 
 mod control;
 mod hostile;
@@ -26,7 +26,7 @@ struct Local {
     backend: LocalBackend,
 }
 
-/// An answer, read to its end.
+/// A complete response.
 #[derive(Debug)]
 struct Answer {
     status: StatusCode,
@@ -41,7 +41,7 @@ impl Answer {
         })
     }
 
-    /// The spans of a page: their attributes.
+    /// The attributes of the spans of a page.
     fn spans(&self) -> Vec<Value> {
         assert_eq!(self.status, StatusCode::OK, "{:?}", self.body);
         let data = self.json()["data"].as_array().unwrap().clone();
@@ -56,7 +56,7 @@ impl Answer {
         names.map(str::to_owned).collect()
     }
 
-    /// The words of a refusal, in Datadog's shape.
+    /// The message of an error in Datadog's format.
     fn detail(&self) -> String {
         let body = self.json();
         assert_eq!(self.headers["content-type"], "application/vnd.api+json");
@@ -111,7 +111,7 @@ impl Local {
         self.raw(Method::GET, path, &[], Vec::new()).await
     }
 
-    /// A search over all time, `attributes` completed.
+    /// Searches all time.
     async fn search(&self, filter: Value, page: Value) -> Answer {
         let mut filter = filter;
         let times = filter.as_object_mut().unwrap();
@@ -129,7 +129,7 @@ impl Local {
         self.search(filter, json!({"limit": 5000})).await
     }
 
-    /// Sends spans as the HTTP API takes them, for the application `shop`.
+    /// Sends spans of the application `shop` in the HTTP API dialect.
     async fn ingest(&self, spans: Value) {
         let attributes = json!({"ml_app": "shop", "spans": spans});
         let body = json!({"data": {"type": "span", "attributes": attributes}});
@@ -144,7 +144,7 @@ impl Local {
         self.post("/api/intake/llm-obs/v2/eval-metric", &body).await
     }
 
-    /// Replays a capture as it was sent, JSON as JSON.
+    /// Replays a capture, as JSON.
     async fn replay(&self, capture: &str) {
         for record in capture_records(capture) {
             let path = record["path"].as_str().unwrap();
@@ -174,7 +174,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     packed
 }
 
-/// A span in the HTTP API's form; `more` is merged in.
+/// A span in the HTTP API dialect, with the entries of `more`.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "callers write `json!` in place"

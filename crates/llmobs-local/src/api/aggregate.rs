@@ -87,7 +87,7 @@ fn run(backend: &Backend, mut request: AggregateRequest) -> Result<Aggregation, 
     let invalid = |error| ApiError::bad_request(format!("invalid `group_by`: {error}"));
     let columns = ColumnAggregator::new(&request).map_err(invalid)?;
     let mut spans = SpanAggregator::new(&request).map_err(invalid)?;
-    let mut scan = AggregationScan {
+    let scan = AggregationScan {
         backend,
         request: &request,
         started,
@@ -119,40 +119,7 @@ fn run(backend: &Backend, mut request: AggregateRequest) -> Result<Aggregation, 
     } else if let Some(rows) = scan.gather(selection.clone(), &bucket_queries, &mut spans)? {
         return Ok(spans.finish(rows, false));
     }
-    let mut buckets = Vec::new();
-    for query in bucket_queries {
-        buckets.push(scan.matcher(query)?);
-    }
-    let mut rows = 0;
-    let mut add = |span: &Span, selected: bool| {
-        rows += 1;
-        let in_buckets = buckets.iter().enumerate().filter(|(_, b)| b.matches(span));
-        let buckets = in_buckets.fold(0, |bits, (at, _)| bits | 1 << at);
-        spans.add(ScannedSpan {
-            span,
-            selected,
-            buckets,
-        });
-    };
-    match request.unit {
-        Unit::Span => scan.search(selection, |span| add(span, true))?,
-        Unit::Trace => {
-            let selected = selection.map(|query| scan.matcher(query)).transpose()?;
-            scan.search(None, |span| {
-                let selected = selected.as_ref();
-                add(span, selected.is_none_or(|matcher| matcher.matches(span)));
-            })?;
-        }
-    }
-    let partial = scan.partial;
-    let mut aggregation = spans.finish(rows, partial);
-    if partial {
-        aggregation.notes.push(
-            "the search ran out of time and covers only the newest spans; use a shorter time window"
-                .to_owned(),
-        );
-    }
-    Ok(aggregation)
+    scan.aggregate_spans(spans, selection, bucket_queries)
 }
 
 /// The searches of one aggregation, which share a time budget.
@@ -164,6 +131,48 @@ struct AggregationScan<'a> {
 }
 
 impl AggregationScan<'_> {
+    /// Aggregates the spans that searches return.
+    fn aggregate_spans(
+        mut self,
+        mut spans: SpanAggregator,
+        selection: Option<Query>,
+        bucket_queries: Vec<Query>,
+    ) -> Result<Aggregation, ApiError> {
+        let buckets = bucket_queries
+            .into_iter()
+            .map(|query| self.matcher(query))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut rows = 0;
+        let mut add = |span: &Span, selected: bool| {
+            rows += 1;
+            let in_buckets = buckets.iter().enumerate().filter(|(_, b)| b.matches(span));
+            let buckets = in_buckets.fold(0, |bits, (at, _)| bits | 1 << at);
+            spans.add(ScannedSpan {
+                span,
+                selected,
+                buckets,
+            });
+        };
+        match self.request.unit {
+            Unit::Span => self.search(selection, |span| add(span, true))?,
+            Unit::Trace => {
+                let selected = selection.map(|query| self.matcher(query)).transpose()?;
+                self.search(None, |span| {
+                    let selected = selected.as_ref();
+                    add(span, selected.is_none_or(|matcher| matcher.matches(span)));
+                })?;
+            }
+        }
+        let mut aggregation = spans.finish(rows, self.partial);
+        if self.partial {
+            aggregation.notes.push(
+                "the search ran out of time and covers only the newest spans; use a shorter time window"
+                    .to_owned(),
+            );
+        }
+        Ok(aggregation)
+    }
+
     fn search(
         &mut self,
         query: Option<Query>,

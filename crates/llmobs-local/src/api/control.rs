@@ -1,12 +1,11 @@
-//! The control plane of experiments, one file per family.
+//! The control plane of experiments, one file per API family.
 //!
 //! The SDK calls some operations on the unstable path and some on v2, directly or through the
-//! Agent's proxy: all stand under all. An operation is a plain function from a [`Call`] to a
-//! [`Reply`], named in [`OPERATIONS`]; this file does what they share. Sample data is replayed
-//! through the same functions.
+//! Agent's proxy, so every operation is served on all of them. An operation is a plain function
+//! from a [`Call`] to a [`Reply`], listed in [`OPERATIONS`]. Sample data is replayed through the
+//! same functions.
 
 mod call;
-mod csv;
 mod datasets;
 mod events;
 mod experiments;
@@ -14,6 +13,7 @@ mod inference;
 mod projects;
 mod prompts;
 mod read_events;
+mod record_csv;
 mod records;
 mod upload;
 
@@ -30,12 +30,12 @@ use http::{Method, StatusCode};
 use crate::http::{ApiError, decompress, json_api, json_api_bytes, run_blocking};
 use crate::{Backend, PROXY_PREFIXES, intake, now_ms};
 
-pub(crate) use call::{Body, Call, Given, Reply};
+pub(crate) use call::{Call, CallBody, RecordedIds, Reply};
 
 /// One operation of the control plane.
 type Operation = fn(&Backend, &Call) -> Result<Reply, ApiError>;
 
-/// Where the operations stand; `events` of versions 2 and 3 and the upload are named beside them.
+/// The path prefixes of [`OPERATIONS`].
 const BASES: [&str; 2] = ["/api/unstable/llm-obs/v1", "/api/v2/llm-obs/v1"];
 
 const GET: &str = "GET";
@@ -43,7 +43,7 @@ const POST: &str = "POST";
 const PATCH: &str = "PATCH";
 const DELETE: &str = "DELETE";
 
-/// The operations under both bases.
+/// The operations under both prefixes.
 const OPERATIONS: [(&str, &str, Operation); 39] = [
     (GET, "/projects", projects::list),
     (POST, "/projects", projects::create),
@@ -146,8 +146,8 @@ const OPERATIONS: [(&str, &str, Operation); 39] = [
     (POST, "/prompts/{prompt_id}/resolve", prompts::resolve),
 ];
 
-/// The operations under a path of their own.
-const ELSEWHERE: [(&str, &str, Operation); 4] = [
+/// The operations with complete paths.
+const OTHER_OPERATIONS: [(&str, &str, Operation); 4] = [
     (
         GET,
         "/api/v2/llm-obs/v2/experiments/{experiment_id}/events",
@@ -175,8 +175,8 @@ fn operations() -> impl Iterator<Item = (&'static str, String, Operation)> {
         let full = move |(method, path, operation)| (method, format!("{base}{path}"), operation);
         OPERATIONS.into_iter().map(full)
     });
-    let elsewhere = ELSEWHERE.into_iter();
-    under_bases.chain(elsewhere.map(|(method, path, work)| (method, path.to_owned(), work)))
+    let others = OTHER_OPERATIONS.into_iter();
+    under_bases.chain(others.map(|(method, path, operation)| (method, path.to_owned(), operation)))
 }
 
 /// All routes of the control plane, also under the Agent's proxy prefixes.
@@ -195,7 +195,7 @@ pub(super) fn routes(backend: &Arc<Backend>) -> Router {
     router
 }
 
-/// Whether a request as an SDK wrote it is for the control plane.
+/// Whether a request is for the control plane.
 pub(crate) fn has_operation(method: &str, path: &str) -> bool {
     find(method, path).is_some()
 }
@@ -203,39 +203,42 @@ pub(crate) fn has_operation(method: &str, path: &str) -> bool {
 /// Performs a recorded request. Blocks.
 pub(crate) fn perform(backend: &Backend, call: Call) -> Result<Reply, ApiError> {
     let (operation, parameters) = find(&call.method, &call.path).ok_or_else(|| {
-        ApiError::new(StatusCode::NOT_FOUND, "the local backend has no such path")
+        ApiError::new(
+            StatusCode::NOT_FOUND,
+            "the local backend does not serve this path",
+        )
     })?;
     operation(backend, &Call { parameters, ..call })
 }
 
-type Parameters = Vec<(String, String)>;
+type PathParameters = Vec<(String, String)>;
 
-/// The operation of a path and the values of its parameters; a literal segment goes before a
-/// parameter, as in the router.
-fn find(method: &str, path: &str) -> Option<(Operation, Parameters)> {
+/// The operation of a path and the values of its parameters. As in the router, a literal segment
+/// precedes a parameter.
+fn find(method: &str, path: &str) -> Option<(Operation, PathParameters)> {
     let prefix = PROXY_PREFIXES
         .iter()
         .find_map(|prefix| path.strip_prefix(prefix));
     let path = prefix.unwrap_or(path);
-    let fits = |pattern: &str| {
-        let mut parameters = Parameters::new();
-        let mut given = path.split('/');
-        for wanted in pattern.split('/') {
-            let segment = given.next()?;
-            match wanted
+    let match_pattern = |pattern: &str| {
+        let mut parameters = PathParameters::new();
+        let mut segments = path.split('/');
+        for expected in pattern.split('/') {
+            let segment = segments.next()?;
+            match expected
                 .strip_prefix('{')
                 .and_then(|name| name.strip_suffix('}'))
             {
                 Some(name) => parameters.push((name.to_owned(), segment.to_owned())),
-                None if wanted == segment => {}
+                None if expected == segment => {}
                 None => return None,
             }
         }
-        given.next().is_none().then_some(parameters)
+        segments.next().is_none().then_some(parameters)
     };
     operations()
-        .filter(|(known, _, _)| *known == method)
-        .filter_map(|(_, pattern, operation)| Some((operation, fits(&pattern)?)))
+        .filter(|(operation_method, _, _)| *operation_method == method)
+        .filter_map(|(_, pattern, operation)| Some((operation, match_pattern(&pattern)?)))
         .min_by_key(|(_, parameters)| parameters.len())
 }
 
@@ -250,7 +253,7 @@ async fn serve(
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     match receive(backend, operation, parameters, request).await {
-        Ok(reply) => answer(reply),
+        Ok(reply) => respond(reply),
         Err(error) => error.into_response(),
     }
 }
@@ -258,14 +261,14 @@ async fn serve(
 async fn receive(
     backend: Arc<Backend>,
     operation: Operation,
-    parameters: Parameters,
+    parameters: PathParameters,
     request: Request,
 ) -> Result<Reply, ApiError> {
     let (parts, body) = request.into_parts();
     if parts.method == Method::GET {
-        // Reading does not wait behind what is taken in.
+        // Reads bypass the limits of the intake.
         return run_blocking(move || {
-            let call = Call::of_request(&parts, Bytes::new(), parameters, now_ms())?;
+            let call = Call::from_request(&parts, Bytes::new(), parameters, now_ms())?;
             operation(&backend, &call)
         })
         .await;
@@ -274,21 +277,21 @@ async fn receive(
     let worker = backend.clone();
     intake::run_admitted(&backend, request, move |headers, body| {
         let body = decompress(headers, body, worker.options.body_limits)?;
-        let call = Call::of_request(&parts, body, parameters, now_ms())?;
+        let call = Call::from_request(&parts, body, parameters, now_ms())?;
         operation(&worker, &call)
     })
     .await
 }
 
-fn answer(reply: Reply) -> Response {
+fn respond(reply: Reply) -> Response {
     match reply {
         Reply::Json(body) => json_api(StatusCode::OK, &body),
-        Reply::Written(body) => json_api_bytes(StatusCode::OK, body),
+        Reply::JsonBytes(body) => json_api_bytes(StatusCode::OK, body),
         Reply::Status(status, body) => json_api(status, &body),
         Reply::Empty(status) => status.into_response(),
-        Reply::Csv(text) => {
+        Reply::Csv(csv) => {
             let content_type = http::HeaderValue::from_static("text/csv; charset=utf-8");
-            ([(http::header::CONTENT_TYPE, content_type)], text).into_response()
+            ([(http::header::CONTENT_TYPE, content_type)], csv).into_response()
         }
     }
 }

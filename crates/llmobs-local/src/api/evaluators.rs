@@ -314,8 +314,8 @@ async fn private_put(State(backend): State<Arc<Backend>>, request: Request) -> R
             ))));
         }
         let mut evaluator = draft.evaluator;
-        if let Some(kept) = backend.control.evaluators().get(&evaluator.eval_name)? {
-            evaluator = keep_unlisted_fields(evaluator, &kept);
+        if let Some(stored) = backend.control.evaluators().get(&evaluator.eval_name)? {
+            evaluator = keep_unlisted_fields(evaluator, &stored);
         }
         let name = evaluator.eval_name.clone();
         save(backend, Value::Object(evaluator.to_attributes()))?;

@@ -7,6 +7,7 @@
 //! another store may be served at an address by now.
 
 mod exchange;
+mod request;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,12 +18,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http::StatusCode;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use self::request::{TargetStore, read_request};
 use crate::Backend;
-use crate::http::{ApiError, json_plain, read_small_json, run_blocking};
-use crate::retention::{Purge, RemovedCounts, SpaceRelease};
+use crate::http::{ApiError, json_plain, run_blocking};
+use crate::retention::{GiveBack, Purge, Removed};
 use crate::store::{CheckStep, IndexProgress};
 
 /// Prefix of the paths.
@@ -46,40 +47,6 @@ pub(super) fn routes(backend: &Arc<Backend>) -> Router {
         router = router.route(&format!("{PREFIX}/{name}"), methods);
     }
     router
-}
-
-/// The store that a request is for. Every request contains it.
-#[derive(Deserialize)]
-struct TargetStore {
-    store_id: String,
-}
-
-/// Reads a request for this store.
-async fn read_request<T: DeserializeOwned>(
-    backend: &Backend,
-    request: Request,
-) -> Result<T, ApiError> {
-    let body = read_small_json(request.into_body()).await?;
-    let invalid = |_| {
-        ApiError::bad_request(
-            "invalid maintenance request; use the same version of llmobs-mcp for the command and for the process that serves the data",
-        )
-    };
-    let target: TargetStore = serde_json::from_value(body.clone()).map_err(invalid)?;
-    backend.require_store(&target.store_id)?;
-    serde_json::from_value(body).map_err(invalid)
-}
-
-impl Backend {
-    fn require_store(&self, store_id: &str) -> Result<(), ApiError> {
-        if store_id == self.store_id {
-            return Ok(());
-        }
-        Err(ApiError::new(
-            StatusCode::CONFLICT,
-            "this backend now serves another store; run the command again",
-        ))
-    }
 }
 
 fn respond(result: Result<Value, ApiError>) -> Response {

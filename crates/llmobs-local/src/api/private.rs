@@ -186,7 +186,8 @@ pub(super) async fn search_spans(
     respond(backend, request, find_spans).await
 }
 
-fn find_spans(backend: &Backend, arguments: &Arguments) -> PrivateResult {
+/// The filters that the arguments name.
+fn read_filters(arguments: &Arguments) -> Result<SpanFilters, ApiError> {
     let mut filters = SpanFilters {
         ml_app: arguments.text("ml_app"),
         span_kind: arguments.text("span_kind"),
@@ -203,6 +204,11 @@ fn find_spans(backend: &Backend, arguments: &Arguments) -> PrivateResult {
         })?;
         filters.tags.push((key.clone(), value.to_owned()));
     }
+    Ok(filters)
+}
+
+fn find_spans(backend: &Backend, arguments: &Arguments) -> PrivateResult {
+    let filters = read_filters(arguments)?;
     let apm_trace_id = arguments.text("apm_trace_id");
     let query_text = arguments.text("query");
     let has_id = filters.trace_id.is_some() || filters.span_id.is_some() || apm_trace_id.is_some();

@@ -13,7 +13,7 @@ use super::span_json::{JsonDetail, SpanItem};
 use super::span_request::SpanRequest;
 use crate::cursor::SearchCursor;
 use crate::http::{ApiError, json_api_bytes, read_small_json, run_blocking};
-use crate::store::Search;
+use crate::store::{Cursor, Outcome, Search};
 use crate::{Backend, now_ms};
 use llmobs_core::query;
 
@@ -76,16 +76,52 @@ fn page(backend: &Backend, request: &SpanRequest, base_url: &str) -> Result<Vec<
         budget: backend.options.search_budget,
         ..Search::within(window)
     };
+    let mut body = Vec::from(b"{\"data\":[");
+    let outcome = write_spans(backend, request, &search, &mut body)?;
+    let next = outcome.next.map(|after| {
+        let cursor = Cursor {
+            after,
+            window,
+            question: request.question(),
+        };
+        cursor.encode()
+    });
+    // Absent on the last page: the models of clients expect text here, not null.
+    let mut page = Map::new();
+    let mut links = Map::new();
+    if let Some(next) = next {
+        let link = format!("{base_url}{PATH}?{}", request.query_string(&next));
+        links.insert("next".to_owned(), json!(link));
+        page.insert("after".to_owned(), json!(next));
+    }
+    let elapsed = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let meta = json!({
+        "elapsed": elapsed,
+        "request_id": uuid::Uuid::new_v4().to_string(),
+        "status": if outcome.partial { "timeout" } else { "done" },
+        "page": page,
+    });
+    let links = Value::Object(links);
+    body.extend_from_slice(format!("],\"links\":{links},\"meta\":{meta}}}").as_bytes());
+    Ok(body)
+}
+
+/// Writes the matching spans as JSON, separated by commas.
+fn write_spans(
+    backend: &Backend,
+    request: &SpanRequest,
+    search: &Search,
+    body: &mut Vec<u8>,
+) -> Result<Outcome, ApiError> {
     let detail = JsonDetail {
         documented_only: backend.options.documented_only,
         attachments: request.attachments,
     };
     let max_bytes = backend.options.page_bytes;
-    let mut body = Vec::from(b"{\"data\":[");
     let mut count = 0;
     let mut too_large = false;
     let mut write_error = None;
-    let outcome = backend.store.search(&search, &mut |span| {
+    let outcome = backend.store.search(search, &mut |span| {
         if count > 0 {
             body.push(b',');
         }
@@ -93,7 +129,7 @@ fn page(backend: &Backend, request: &SpanRequest, base_url: &str) -> Result<Vec<
             span: &span,
             detail,
         };
-        if let Err(error) = serde_json::to_writer(&mut body, &item) {
+        if let Err(error) = serde_json::to_writer(&mut *body, &item) {
             write_error = Some(error);
             return ControlFlow::Break(());
         }
@@ -122,28 +158,7 @@ fn page(backend: &Backend, request: &SpanRequest, base_url: &str) -> Result<Vec<
             ),
         ));
     }
-    let next = match outcome.next {
-        Some(after) => Some(SearchCursor { after, window }.encode(&request.cursor_request())?),
-        None => None,
-    };
-    // Absent on the last page: the models of clients expect text here, not null.
-    let mut page = Map::new();
-    let mut links = Map::new();
-    if let Some(next) = next {
-        let link = format!("{base_url}{PATH}?{}", request.query_string(&next));
-        links.insert("next".to_owned(), json!(link));
-        page.insert("after".to_owned(), json!(next));
-    }
-    let elapsed = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let meta = json!({
-        "elapsed": elapsed,
-        "request_id": uuid::Uuid::new_v4().to_string(),
-        "status": if outcome.partial { "timeout" } else { "done" },
-        "page": page,
-    });
-    let links = Value::Object(links);
-    body.extend_from_slice(format!("],\"links\":{links},\"meta\":{meta}}}").as_bytes());
-    Ok(body)
+    Ok(outcome)
 }
 
 /// Parses a query. The error names the position. The hosted API returns an empty page instead, which

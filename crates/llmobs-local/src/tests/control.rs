@@ -1,4 +1,4 @@
-//! The control plane of experiments as the SDK and the documented API use it.
+//! The control plane, as the SDK and the documented API use it.
 
 mod changes;
 
@@ -23,8 +23,8 @@ impl Local {
         self.raw(method, path, &headers, bytes).await
     }
 
-    /// Sends attributes and returns `data` of the answer, which must be a success.
-    async fn made(&self, path: &str, attributes: Value) -> Value {
+    /// Creates an object and returns `data` of the response.
+    async fn create(&self, path: &str, attributes: Value) -> Value {
         let answer = self.post(path, &body(&attributes)).await;
         assert_eq!(answer.status, 200, "{path}: {:?}", answer.body);
         answer.json()["data"].clone()
@@ -38,13 +38,13 @@ impl Local {
 
     async fn project(&self) -> String {
         id(&self
-            .made(&format!("{V1}/projects"), json!({"name": "p"}))
+            .create(&format!("{V1}/projects"), json!({"name": "p"}))
             .await)
     }
 
     async fn dataset(&self, project: &str) -> String {
         let path = format!("{V1}/{project}/datasets");
-        id(&self.made(&path, json!({"name": "d"})).await)
+        id(&self.create(&path, json!({"name": "d"})).await)
     }
 }
 
@@ -59,8 +59,8 @@ fn texts(items: &Value, key: &str) -> Vec<String> {
         .collect()
 }
 
-/// Puts the ids that this backend chose where the recorded ones were.
-fn renamed(text: &str, ids: &HashMap<String, String>) -> String {
+/// Replaces recorded ids by the ids of this backend.
+fn replace_ids(text: &str, ids: &HashMap<String, String>) -> String {
     let mut text = text.to_owned();
     for (recorded, own) in ids {
         text = text.replace(recorded, own);
@@ -68,29 +68,29 @@ fn renamed(text: &str, ids: &HashMap<String, String>) -> String {
     text
 }
 
-/// All requests of the SDK in order; each answer is held against what the SDK needs of it.
+/// Replays all requests of the SDK and checks the keys that the SDK reads.
 #[tokio::test]
-async fn the_requests_of_an_sdk_session_are_all_answered() {
+async fn answers_all_requests_of_sdk_session() {
     let local = Local::new();
     let mut ids: HashMap<String, String> = HashMap::new();
     let mut listed = 0;
     for record in capture_records("20-experiments-all-requests") {
-        let path = renamed(record["path"].as_str().unwrap(), &ids);
+        let path = replace_ids(record["path"].as_str().unwrap(), &ids);
         if path.contains("/config/evaluators/") {
             continue;
         }
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         for (key, values) in record["query"].as_object().unwrap() {
             for value in values.as_array().unwrap() {
-                // The stub's cursors are its own.
+                // Recorded page tokens are not valid here.
                 if key != "page[cursor]" {
-                    query.append_pair(key, &renamed(value.as_str().unwrap(), &ids));
+                    query.append_pair(key, &replace_ids(value.as_str().unwrap(), &ids));
                 }
             }
         }
         let full = format!("{path}?{}", query.finish());
         let method: Method = record["method"].as_str().unwrap().parse().unwrap();
-        let sent = renamed(&record["body"].to_string(), &ids);
+        let sent = replace_ids(&record["body"].to_string(), &ids);
         let answer = local
             .ask(method.clone(), &full, &serde_json::from_str(&sent).unwrap())
             .await;
@@ -131,7 +131,7 @@ async fn the_requests_of_an_sdk_session_are_all_answered() {
         if method == Method::GET && path.ends_with("/events") && path.starts_with(SDK) {
             compare_events(
                 &data,
-                &serde_json::from_str(&renamed(&recorded.to_string(), &ids)).unwrap(),
+                &serde_json::from_str(&replace_ids(&recorded.to_string(), &ids)).unwrap(),
             );
             listed += 1;
         }
@@ -143,7 +143,7 @@ async fn the_requests_of_an_sdk_session_are_all_answered() {
     assert_eq!(names, ["completed", "completed", "failed"]);
 }
 
-/// The events of the baseline: the spans with everything the SDK reads, metrics with their tags.
+/// Compares the events of the baseline: spans with the keys that the SDK reads, and metrics.
 fn compare_events(own: &Value, recorded: &Value) {
     let by_span = |events: &Value| -> HashMap<String, Value> {
         let spans = events["attributes"]["spans"].as_array().unwrap().iter();
@@ -180,20 +180,20 @@ fn compare_events(own: &Value, recorded: &Value) {
 }
 
 #[tokio::test]
-async fn a_project_is_made_once_and_found_by_name() {
+async fn project_is_created_once_per_name() {
     let local = Local::new();
     let path = format!("{SDK}/projects");
     let first = local
-        .made(&path, json!({"name": "a", "description": "x"}))
+        .create(&path, json!({"name": "a", "description": "x"}))
         .await;
     let again = local
-        .made(
+        .create(
             "/evp_proxy/v2/api/unstable/llm-obs/v1/projects",
             json!({"name": "a"}),
         )
         .await;
     assert_eq!(first, again);
-    local.made(&path, json!({"name": "b"})).await;
+    local.create(&path, json!({"name": "b"})).await;
     let all = local.data(&format!("{V1}/projects?filter[name]=b")).await;
     assert_eq!(texts(&all, "name"), ["b"]);
     let changed = local
@@ -215,7 +215,7 @@ async fn a_project_is_made_once_and_found_by_name() {
     assert_eq!(texts(&last.json()["data"], "name"), ["a"]);
     assert_eq!(last.json()["meta"]["after"], "");
     local
-        .made(
+        .create(
             &format!("{V1}/projects/delete"),
             json!({"project_ids": [id(&first)]}),
         )
@@ -230,7 +230,7 @@ async fn a_project_is_made_once_and_found_by_name() {
 }
 
 #[tokio::test]
-async fn a_dataset_keeps_its_versions() {
+async fn dataset_keeps_versions() {
     let local = Local::new();
     let project = local.project().await;
     let dataset = local.dataset(&project).await;
@@ -241,11 +241,11 @@ async fn a_dataset_keeps_its_versions() {
         {"id": "copy", "input": {"q": 2}},
     ], "tags": ["batch:1"]});
     let made = local
-        .made(&format!("{path}/batch_update"), insert.clone())
+        .create(&format!("{path}/batch_update"), insert.clone())
         .await;
     assert_eq!(made.as_array().unwrap().len(), 2, "a duplicate is left out");
     assert_eq!(made[0]["records"][0]["id"], "r1");
-    let again = local.made(&format!("{path}/batch_update"), insert).await;
+    let again = local.create(&format!("{path}/batch_update"), insert).await;
     assert_eq!(again, json!([]), "sent again after a lost answer");
     let update = json!({
         "update_records": [
@@ -253,7 +253,7 @@ async fn a_dataset_keeps_its_versions() {
              "tag_operations": {"remove": ["x:1"], "add": ["y:2", "lang:de"]}},
             {"id": "r2", "tag_operations": {"add": ["z:1"], "set": ["only:this"]}}],
         "delete_records": ["never-there"]});
-    let updated = local.made(&format!("{path}/batch_update"), update).await;
+    let updated = local.create(&format!("{path}/batch_update"), update).await;
     assert_eq!(updated[0]["attributes"]["version"], 2);
     assert_eq!(
         updated[0]["attributes"]["tags"],
@@ -268,7 +268,9 @@ async fn a_dataset_keeps_its_versions() {
         made[0]["attributes"]["canonical_id"]
     );
     let delete = json!({"record_ids": ["r2"]});
-    local.made(&format!("{path}/records/delete"), delete).await;
+    local
+        .create(&format!("{path}/records/delete"), delete)
+        .await;
     let ids = async |query: &str| -> Vec<String> {
         let data = local.data(&format!("{path}/records?{query}")).await;
         data.as_array().unwrap().iter().map(id).collect()
@@ -289,14 +291,14 @@ async fn a_dataset_keeps_its_versions() {
         "invalid version: version is greater than the current version or negative"
     );
     local
-        .made(&format!("{path}/restore"), json!({"dataset_version": 1}))
+        .create(&format!("{path}/restore"), json!({"dataset_version": 1}))
         .await;
     assert_eq!(ids("").await, ["r1", "r2"]);
     assert_eq!(ids("filter[tags]=x:1").await, ["r1"]);
     let versions = local.data(&format!("{path}/versions")).await;
     assert_eq!(versions[0]["attributes"]["version_number"], 4);
     let copy = local
-        .made(&format!("{path}/clone"), json!({"name": "copy"}))
+        .create(&format!("{path}/clone"), json!({"name": "copy"}))
         .await;
     let copied = local
         .data(&format!("{V1}/{project}/datasets/{}/records", id(&copy)))
@@ -323,19 +325,19 @@ async fn a_dataset_keeps_its_versions() {
 }
 
 #[tokio::test]
-async fn pages_of_records_are_of_one_version() {
+async fn record_pages_show_one_version() {
     let local = Local::new();
     let project = local.project().await;
     let dataset = local.dataset(&project).await;
     let path = format!("{V1}/{project}/datasets/{dataset}");
     let records: Vec<Value> = (0..1_200).map(|n| json!({"input": n})).collect();
     local
-        .made(&format!("{path}/records"), json!({"records": records}))
+        .create(&format!("{path}/records"), json!({"records": records}))
         .await;
     let first = local.get(&format!("{path}/records")).await.json();
     assert_eq!(first["data"].as_array().unwrap().len(), 1_000);
     local
-        .made(
+        .create(
             &format!("{path}/records"),
             json!({"records": [{"input": "late"}]}),
         )
@@ -352,14 +354,14 @@ async fn pages_of_records_are_of_one_version() {
 }
 
 #[tokio::test]
-async fn an_exported_dataset_can_be_uploaded() {
+async fn exported_dataset_can_be_uploaded() {
     let local = Local::new();
     let project = local.project().await;
     let dataset = local.dataset(&project).await;
     let path = format!("{V1}/{project}/datasets/{dataset}");
     let records = json!([{"input": {"q": "a, \"b\"\nc"}, "expected_output": [1, null], "metadata": {"k": "v"}}, {"input": "text"}]);
     local
-        .made(
+        .create(
             &format!("{path}/records"),
             json!({"records": records, "tags": ["t:1"]}),
         )
@@ -367,7 +369,7 @@ async fn an_exported_dataset_can_be_uploaded() {
     let csv = local.get(&format!("{path}/export?format=csv")).await;
     assert_eq!(csv.headers["content-type"], "text/csv; charset=utf-8");
     let other = local
-        .made(
+        .create(
             &format!("{V1}/{project}/datasets"),
             json!({"name": "other"}),
         )
@@ -428,7 +430,7 @@ async fn experiments_are_filtered_and_named_uniquely() {
         for (key, value) in more.as_object().unwrap() {
             attributes[key] = value.clone();
         }
-        local.made(&path, attributes).await
+        local.create(&path, attributes).await
     };
     let first = make(json!({"metadata": {"tags": ["branch:main"]}})).await;
     let second = make(json!({"parent_experiment_id": id(&first), "name": "other"})).await;
@@ -492,7 +494,7 @@ async fn experiments_are_filtered_and_named_uniquely() {
             .contains("running, completed, failed, interrupted")
     );
     local
-        .made(
+        .create(
             &format!("{path}/delete"),
             json!({"experiment_ids": [first]}),
         )
@@ -509,11 +511,11 @@ async fn experiments_are_filtered_and_named_uniquely() {
 }
 
 #[tokio::test]
-async fn events_in_the_documented_form_are_read_back_in_every_version() {
+async fn documented_events_are_readable_in_every_api_version() {
     let local = Local::new();
     let project = local.project().await;
     let made = local
-        .made(
+        .create(
             &format!("{V1}/experiments"),
             json!({"name": "e", "project_id": project}),
         )
@@ -557,7 +559,7 @@ async fn events_in_the_documented_form_are_read_back_in_every_version() {
     assert_eq!(
         values,
         [&json!(0.5), &json!(0.1)],
-        "all are kept, as they came"
+        "all metrics are stored unchanged"
     );
     assert_eq!(attributes["summary_metrics"][0]["metric_source"], "summary");
     assert_eq!(attributes["summary_metrics"][0]["tags"], json!(["a:b"]));
@@ -593,13 +595,13 @@ async fn events_in_the_documented_form_are_read_back_in_every_version() {
 }
 
 #[tokio::test]
-async fn a_request_with_one_bad_metric_is_refused_whole() {
+async fn one_invalid_metric_refuses_the_request() {
     let local = Local::with(|options| {
         options.max_span_age = Some(std::time::Duration::from_secs(86_400));
     });
     let project = local.project().await;
     let made = local
-        .made(
+        .create(
             &format!("{V1}/experiments"),
             json!({"name": "e", "project_id": project}),
         )
@@ -663,7 +665,7 @@ async fn a_request_with_one_bad_metric_is_refused_whole() {
 }
 
 #[tokio::test]
-async fn prompts_have_versions_and_a_label_names_one() {
+async fn label_belongs_to_one_prompt_version() {
     let local = Local::new();
     let path = format!("{SDK}/prompts");
     let template = json!([{"role": "system", "content": "You greet {{user}}."}]);
@@ -736,7 +738,7 @@ async fn prompts_have_versions_and_a_label_names_one() {
 }
 
 #[tokio::test]
-async fn the_demo_has_a_baseline_and_a_candidate() {
+async fn demo_has_baseline_and_candidate_experiments() {
     let local = Local::new();
     let now = 1_900_000_000_000;
     for _ in 0..2 {

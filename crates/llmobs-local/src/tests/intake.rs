@@ -1,11 +1,11 @@
-//! What each dialect becomes, and what is refused.
+//! Spans of each dialect, and errors of the intake.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Local, START, capture_records, gzip, span};
 
-/// Ids and times that another run of the same application draws anew.
+/// Removes ids and times, which differ between runs of an application.
 fn without_identity(spans: Vec<Value>) -> Vec<Value> {
     let mut spans: Vec<Value> = spans
         .into_iter()
@@ -34,7 +34,7 @@ fn without_identity(spans: Vec<Value>) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn the_three_modes_of_the_python_sdk_show_the_same_spans() {
+async fn python_sdk_modes_store_same_spans() {
     let mut modes = Vec::new();
     for capture in [
         "01-py-sdk-manual-agentless",
@@ -44,7 +44,7 @@ async fn the_three_modes_of_the_python_sdk_show_the_same_spans() {
         let local = Local::new();
         local.replay(capture).await;
         let mut spans = local.all(json!({})).await.spans();
-        // Too large for some modes: its content was dropped there, or it was not sent at all.
+        // Some SDK modes drop the content of this large span, or the span itself.
         spans.retain(|span| span["name"] != "huge");
         assert_eq!(spans.len(), 37, "{capture}");
         modes.push(without_identity(spans));
@@ -57,7 +57,7 @@ async fn the_three_modes_of_the_python_sdk_show_the_same_spans() {
 }
 
 #[tokio::test]
-async fn python_sdk_spans_and_their_evaluations() {
+async fn stores_python_sdk_spans_and_evaluations() {
     let local = Local::new();
     local.replay("01-py-sdk-manual-agentless").await;
     let trace = "6b00ee9000000000878647e47133ae20";
@@ -83,7 +83,7 @@ async fn python_sdk_spans_and_their_evaluations() {
 }
 
 #[tokio::test]
-async fn experiment_spans_keep_raw_values_of_any_type() {
+async fn experiment_spans_keep_values_of_any_type() {
     let local = Local::new();
     local.replay("20-experiments-all-requests").await;
     let roots = local
@@ -107,7 +107,7 @@ async fn experiment_spans_keep_raw_values_of_any_type() {
 }
 
 #[tokio::test]
-async fn frameworks_come_through_whole() {
+async fn stores_all_spans_of_frameworks() {
     for (capture, count) in [
         ("10-py-auto-langgraph", 28),
         ("10-py-auto-openai_agents", 22),
@@ -130,7 +130,7 @@ async fn frameworks_come_through_whole() {
     }
 }
 
-/// The capture as it was on the wire: MessagePack inside MessagePack.
+/// The capture as the SDK sent it: MessagePack inside MessagePack.
 fn msgpack_of(value: &Value) -> rmpv::Value {
     match value {
         Value::Object(map) => rmpv::Value::Map(
@@ -167,7 +167,7 @@ fn pack(value: &Value) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn apm_traces_in_msgpack_are_the_same_as_their_json() {
+async fn apm_msgpack_equals_json() {
     let capture = "02-py-sdk-manual-apm-v04-meta_struct";
     let (json, packed) = (Local::new(), Local::new());
     json.replay(capture).await;
@@ -202,7 +202,7 @@ async fn apm_traces_in_msgpack_are_the_same_as_their_json() {
 }
 
 #[tokio::test]
-async fn apm_spans_that_are_not_ours_are_taken_and_not_kept() {
+async fn accepts_and_drops_apm_spans_without_blob() {
     let local = Local::new();
     let web = json!({"trace_id": 7, "span_id": 8, "name": "web.request", "start": START,
         "duration": 1, "meta": {"_dd.p.tid": "00000000000000aa"}});
@@ -239,7 +239,7 @@ async fn apm_spans_that_are_not_ours_are_taken_and_not_kept() {
 }
 
 #[tokio::test]
-async fn the_js_sdk_writes_flat_keys_and_empty_sides() {
+async fn reads_flat_keys_of_js_sdk() {
     let local = Local::new();
     let body = json!({"_dd.stage": "raw", "event_type": "span", "spans": [{
         "trace_id": "t1", "span_id": "5", "parent_id": "undefined", "name": "chat",
@@ -256,7 +256,7 @@ async fn the_js_sdk_writes_flat_keys_and_empty_sides() {
 }
 
 #[tokio::test]
-async fn the_http_api_with_payload_level_values_and_unknown_keys() {
+async fn http_api_applies_payload_values_and_stores_unknown_keys() {
     let local = Local::new();
     let spans = json!([
         span(
@@ -283,7 +283,7 @@ async fn the_http_api_with_payload_level_values_and_unknown_keys() {
 }
 
 #[tokio::test]
-async fn good_spans_of_a_batch_are_kept_and_bad_ones_reported() {
+async fn stores_valid_spans_and_reports_invalid_ones() {
     let local = Local::new();
     let mut without_start = span(2, START, json!({}));
     without_start.as_object_mut().unwrap().remove("start_ns");
@@ -308,7 +308,7 @@ async fn good_spans_of_a_batch_are_kept_and_bad_ones_reported() {
 }
 
 #[tokio::test]
-async fn a_request_with_nothing_good_is_refused_whole() {
+async fn refuses_request_without_valid_items() {
     let local = Local::new();
     let envelopes = json!([{"spans": [{"trace_id": "t"}]}, {"no": "spans"}, 3]);
     for (path, body) in [
@@ -335,7 +335,7 @@ async fn a_request_with_nothing_good_is_refused_whole() {
 }
 
 #[tokio::test]
-async fn the_same_span_again_is_an_update_and_in_another_trace_another_span() {
+async fn same_span_id_updates_only_within_trace() {
     let local = Local::new();
     let running = span(1, START, json!({"duration": -1}));
     local.ingest(json!([running])).await;
@@ -347,7 +347,7 @@ async fn the_same_span_again_is_an_update_and_in_another_trace_another_span() {
 }
 
 #[tokio::test]
-async fn spans_older_than_the_limit_set_are_refused() {
+async fn refuses_spans_older_than_limit() {
     let local = Local::with(|options| {
         options.max_span_age = Some(std::time::Duration::from_secs(86_400));
     });
@@ -358,9 +358,9 @@ async fn spans_older_than_the_limit_set_are_refused() {
 }
 
 #[tokio::test]
-async fn evaluations_join_before_and_after_their_spans() {
+async fn evaluations_join_spans_in_any_order() {
     let local = Local::new();
-    let judged = |label: &str, target: Value| {
+    let evaluation = |label: &str, target: Value| {
         let mut metric = json!({"label": label, "metric_type": "score", "score_value": 1,
             "timestamp_ms": 5, "ml_app": "shop"});
         for (key, value) in target.as_object().unwrap() {
@@ -369,24 +369,24 @@ async fn evaluations_join_before_and_after_their_spans() {
         metric
     };
     let before = json!([
-        judged(
+        evaluation(
             "by_span",
             json!({"join_on": {"span": {"trace_id": "t1", "span_id": "1"}}})
         ),
-        judged(
+        evaluation(
             "by_tag",
             json!({"join_on": {"tag": {"key": "ticket", "value": "a:1"}}})
         ),
-        judged("by_v1", json!({"trace_id": "t1", "span_id": "2"})),
-        judged(
+        evaluation("by_v1", json!({"trace_id": "t1", "span_id": "2"})),
+        evaluation(
             "other_app",
             json!({"ml_app": "bank", "join_on": {"tag": {"key": "ticket", "value": "a:1"}}})
         ),
-        judged(
+        evaluation(
             "whole_trace",
             json!({"eval_scope": "trace", "trace_id": "t1"})
         ),
-        judged(
+        evaluation(
             "session",
             json!({"eval_scope": "session", "session_id": "s1"})
         ),
@@ -408,11 +408,11 @@ async fn evaluations_join_before_and_after_their_spans() {
         ]))
         .await;
     let after = json!([
-        judged(
+        evaluation(
             "late",
             json!({"join_on": {"span": {"trace_id": "t1", "span_id": "2"}}})
         ),
-        judged(
+        evaluation(
             "by_span",
             json!({"timestamp_ms": 4, "score_value": 0,
             "join_on": {"span": {"trace_id": "t1", "span_id": "1"}}})
@@ -420,7 +420,7 @@ async fn evaluations_join_before_and_after_their_spans() {
     ]);
     local.evaluate(after).await;
     let feedback = |label: &str, target: Value| {
-        let mut metric = judged(label, target);
+        let mut metric = evaluation(label, target);
         metric["event_kind"] = json!("feedback");
         metric["submitter"] = json!({"id": "user-7"});
         metric
@@ -447,7 +447,7 @@ async fn evaluations_join_before_and_after_their_spans() {
 }
 
 #[tokio::test]
-async fn feedback_by_join_key_finds_the_spans_sent_with_it() {
+async fn feedback_joins_spans_by_join_key() {
     let local = Local::new();
     let body = json!({"data": {"type": "span", "attributes": {"ml_app": "shop",
         "feedback_join_key": "ticket-991", "spans": [span(1, START, json!({}))]}}});
@@ -466,7 +466,7 @@ async fn feedback_by_join_key_finds_the_spans_sent_with_it() {
 }
 
 #[tokio::test]
-async fn wrong_evaluations_are_told_one_by_one() {
+async fn reports_each_invalid_evaluation() {
     let local = Local::new();
     let on = json!({"span": {"span_id": "1", "trace_id": "t"}});
     let metric = |more: Value| {

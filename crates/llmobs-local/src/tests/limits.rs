@@ -1,4 +1,4 @@
-//! Hostile bodies and callers.
+//! Malformed and oversized bodies, and foreign callers.
 
 use http::{Method, StatusCode};
 use rstest::rstest;
@@ -15,7 +15,7 @@ const INTAKES: [&str; 4] = [
 ];
 
 #[tokio::test]
-async fn broken_bodies_are_clear_400s_on_every_intake() {
+async fn malformed_bodies_are_bad_requests() {
     let local = Local::new();
     let bodies: [Vec<u8>; 6] = [
         Vec::new(),
@@ -41,7 +41,7 @@ async fn broken_bodies_are_clear_400s_on_every_intake() {
 }
 
 #[tokio::test]
-async fn bodies_are_bounded_on_the_wire_and_decompressed() {
+async fn limits_encoded_and_decoded_body_size() {
     let local = Local::with(|options| {
         options.body_limits = BodyLimits {
             max_encoded_bytes: 1_000,
@@ -61,7 +61,7 @@ async fn bodies_are_bounded_on_the_wire_and_decompressed() {
 }
 
 #[tokio::test]
-async fn the_deepest_content_taken_in_can_be_read_again() {
+async fn deepest_accepted_content_is_readable() {
     let local = Local::new();
     let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
     let body = |levels: usize| {
@@ -88,7 +88,10 @@ async fn the_deepest_content_taken_in_can_be_read_again() {
 #[case("origin", "https://evil.example")]
 #[case("origin", "null")]
 #[tokio::test]
-async fn a_foreign_host_or_origin_gets_403_on_every_route(#[case] name: &str, #[case] value: &str) {
+async fn foreign_host_or_origin_is_forbidden_on_every_route(
+    #[case] name: &str,
+    #[case] value: &str,
+) {
     let local = Local::new();
     let routes = [
         (Method::GET, "/info"),
@@ -124,7 +127,7 @@ async fn a_foreign_host_or_origin_gets_403_on_every_route(#[case] name: &str, #[
 }
 
 #[tokio::test]
-async fn this_machine_by_any_of_its_names_is_let_in() {
+async fn accepts_all_names_of_loopback() {
     let local = Local::new();
     for headers in [
         [("host", "localhost:9"), ("origin", "http://localhost:3000")],
@@ -140,7 +143,7 @@ async fn this_machine_by_any_of_its_names_is_let_in() {
 }
 
 #[tokio::test]
-async fn unknown_paths_and_methods_are_told_in_the_same_shape() {
+async fn unknown_paths_and_methods_use_error_format() {
     let local = Local::new();
     let answer = local.get("/api/v2/nothing").await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);

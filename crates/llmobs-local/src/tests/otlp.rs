@@ -1,4 +1,4 @@
-//! OpenTelemetry traces: what real exporters sent, in both encodings, and what is refused how.
+//! OpenTelemetry traces of real exporters in both encodings, and OTLP errors.
 
 use http::{Method, StatusCode};
 use opentelemetry_proto::tonic::collector::trace::v1::{
@@ -102,7 +102,7 @@ fn span_of(span: &Value) -> Span {
     }
 }
 
-/// The bytes that the exporter sent.
+/// A captured export as protobuf.
 fn protobuf_of(body: &Value) -> Vec<u8> {
     let scope = |scope: &Value| ScopeSpans {
         scope: Some(InstrumentationScope {
@@ -124,7 +124,7 @@ fn protobuf_of(body: &Value) -> Vec<u8> {
     ExportTraceServiceRequest { resource_spans }.encode_to_vec()
 }
 
-/// Headers, a body, and the status and code of its refusal.
+/// Headers, body, and the expected status and gRPC code.
 type Case<'a> = (&'a [(&'a str, &'a str)], Vec<u8>, u16, i32);
 
 /// A span with plain attributes.
@@ -176,7 +176,7 @@ impl Local {
         self.raw(Method::POST, PATH, &[JSON], body).await
     }
 
-    /// Names with the parents' ids.
+    /// The name and parent id of each span.
     async fn parents(&self) -> Vec<(String, String)> {
         let spans = self.all(json!({})).await.spans();
         spans
@@ -187,7 +187,7 @@ impl Local {
 }
 
 #[tokio::test]
-async fn what_exporters_sent_is_the_same_in_both_encodings() {
+async fn both_encodings_store_same_spans() {
     for capture in ["30-otlp-custom", "30-otlp-openai_v2"] {
         let (as_json, as_protobuf) = (Local::new(), Local::new());
         for record in capture_records(capture) {
@@ -202,7 +202,11 @@ async fn what_exporters_sent_is_the_same_in_both_encodings() {
             let answer = as_protobuf.raw(Method::POST, PATH, &headers, packed).await;
             assert_eq!(answer.status, StatusCode::OK);
             assert_eq!(answer.headers["content-type"], "application/x-protobuf");
-            assert!(answer.body.is_empty(), "all was kept: {:?}", answer.body);
+            assert!(
+                answer.body.is_empty(),
+                "all spans are stored: {:?}",
+                answer.body
+            );
         }
         let spans = as_json.all(json!({})).await.spans();
         assert_eq!(as_protobuf.all(json!({})).await.spans(), spans);
@@ -211,7 +215,7 @@ async fn what_exporters_sent_is_the_same_in_both_encodings() {
 }
 
 #[tokio::test]
-async fn open_inference_spans() {
+async fn maps_open_inference_spans() {
     let local = Local::new();
     let answer = local
         .export(&[
@@ -245,7 +249,7 @@ async fn open_inference_spans() {
 }
 
 #[tokio::test]
-async fn open_llmetry_spans_and_older_events() {
+async fn maps_open_llmetry_spans_and_message_events() {
     let local = Local::new();
     let mut with_events = span(
         3,
@@ -285,7 +289,7 @@ async fn open_llmetry_spans_and_older_events() {
 }
 
 #[tokio::test]
-async fn words_and_parts_that_no_field_has_are_kept() {
+async fn stores_unlisted_kinds_and_message_parts() {
     let local = Local::new();
     let event = |name: &str, pairs: Value| json!({"name": name, "timeUnixNano": "7", "attributes": span(9, 0, pairs)["attributes"]});
     let mut old = span(
@@ -362,7 +366,7 @@ async fn words_and_parts_that_no_field_has_are_kept() {
         .iter()
         .find(|span| span["span_kind"] == "llm")
         .unwrap();
-    assert_eq!(call["model_provider"], "openai", "an event says it");
+    assert_eq!(call["model_provider"], "openai", "from an event");
     assert_eq!(call["output"]["messages"][0]["content"], "yes");
     let other = &call["output"]["messages"][1];
     assert_eq!(
@@ -377,7 +381,7 @@ async fn words_and_parts_that_no_field_has_are_kept() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_mapped_is_kept_and_searchable() {
+async fn unmapped_attributes_are_searchable() {
     let local = Local::new();
     let long = "x".repeat(300);
     let mut odd = span(
@@ -418,7 +422,7 @@ async fn what_cannot_be_mapped_is_kept_and_searchable() {
 }
 
 #[tokio::test]
-async fn spans_of_other_things_are_counted_and_bridged_whatever_comes_first() {
+async fn skips_other_spans_and_links_across_them_in_any_order() {
     let web = |id, parent| span(id, parent, json!({"http.route": "/"}));
     let agent = span(2, 1, json!({"gen_ai.operation.name": "invoke_agent"}));
     let chat = span(4, 3, json!({"gen_ai.operation.name": "chat"}));
@@ -468,7 +472,7 @@ async fn spans_of_other_things_are_counted_and_bridged_whatever_comes_first() {
 }
 
 #[tokio::test]
-async fn good_spans_are_kept_and_bad_ones_counted() {
+async fn stores_valid_spans_and_counts_rejected_ones() {
     let local = Local::new();
     let good = span(1, 0, json!({"gen_ai.operation.name": "chat"}));
     let bad = span(0, 0, json!({"gen_ai.operation.name": "chat"}));
@@ -492,7 +496,7 @@ async fn good_spans_are_kept_and_bad_ones_counted() {
 }
 
 #[tokio::test]
-async fn the_application_is_that_of_the_header_else_the_service() {
+async fn application_is_header_or_service_name() {
     let local = Local::new();
     let sent = |id| body(&[span(id, 0, json!({"gen_ai.operation.name": "chat"}))]);
     let app = ("dd-ml-app", "named");
@@ -529,7 +533,7 @@ async fn the_application_is_that_of_the_header_else_the_service() {
 }
 
 #[tokio::test]
-async fn refusals_are_told_as_a_status_in_the_encoding_of_the_request() {
+async fn errors_use_encoding_of_request() {
     #[derive(Clone, PartialEq, prost::Message)]
     struct RpcStatus {
         #[prost(int32, tag = "1")]
@@ -558,19 +562,19 @@ async fn refusals_are_told_as_a_status_in_the_encoding_of_the_request() {
     for (headers, sent, status, code) in cases {
         let answer = local.raw(Method::POST, PATH, headers, sent).await;
         assert_eq!(answer.status, status);
-        let told = if headers[0] == PROTOBUF {
+        let rpc_status = if headers[0] == PROTOBUF {
             assert_eq!(answer.headers["content-type"], "application/x-protobuf");
             RpcStatus::decode(answer.body).unwrap()
         } else {
             assert_eq!(answer.headers["content-type"], "application/json");
-            let told = answer.json();
+            let rpc_status = answer.json();
             RpcStatus {
-                code: i32::try_from(told["code"].as_i64().unwrap()).unwrap(),
-                message: text(&told, "message"),
+                code: i32::try_from(rpc_status["code"].as_i64().unwrap()).unwrap(),
+                message: text(&rpc_status, "message"),
             }
         };
-        assert_eq!(told.code, code, "{}", told.message);
-        assert!(!told.message.is_empty());
+        assert_eq!(rpc_status.code, code, "{}", rpc_status.message);
+        assert!(!rpc_status.message.is_empty());
     }
     assert_eq!(local.backend.stats().unwrap().spans, 0);
 }

@@ -1,4 +1,4 @@
-//! More than can be taken in at once: bounded, told so, and nothing acknowledged is lost.
+//! Overload: requests are limited and refused with an error, and acknowledged data is stored.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn body(id: u64) -> Value {
     json!([{"spans": [span(id, START, json!({"tags": ["ml_app:shop"]}))]}])
 }
 
-/// Fifty clients at once over a real port; the answers' statuses.
+/// Sends from fifty clients at once over TCP, and returns the statuses.
 async fn burst(local: &Local) -> Vec<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/api/v2/llmobs", listener.local_addr().unwrap());
@@ -43,14 +43,14 @@ async fn burst(local: &Local) -> Vec<u16> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_of_fifty_clients_is_taken_in_whole() {
+async fn stores_burst_of_fifty_clients() {
     let local = Local::new();
     assert_eq!(burst(&local).await, vec![202; CLIENTS as usize]);
     assert_eq!(local.backend.stats().unwrap().spans, CLIENTS);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_fit_is_refused_with_retry_after_and_the_rest_is_kept() {
+async fn overload_is_refused_with_retry_after() {
     let local = Local::with(|options| {
         options.intake_limits = IntakeLimits {
             max_processing: 1,
@@ -59,12 +59,12 @@ async fn what_does_not_fit_is_refused_with_retry_after_and_the_rest_is_kept() {
             ..IntakeLimits::default()
         };
     });
-    // Somebody is being worked on for long.
+    // Occupy the only slot.
     let admission = &local.backend.inner.admission;
-    let turn = admission.occupy_slot();
+    let slot = admission.occupy_slot();
     let (statuses, ()) = tokio::join!(burst(&local), async {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        drop(turn);
+        drop(slot);
     });
     let kept = statuses.iter().filter(|status| **status == 202).count();
     let refused = statuses.iter().filter(|status| **status == 503).count();
@@ -74,7 +74,7 @@ async fn what_does_not_fit_is_refused_with_retry_after_and_the_rest_is_kept() {
 }
 
 #[tokio::test]
-async fn too_many_bytes_at_once_are_refused_in_both_shapes() {
+async fn byte_limit_is_refused_in_both_error_formats() {
     let local = Local::with(|options| options.intake_limits.max_bytes = 10);
     let answer = local.post("/api/v2/llmobs", &body(1)).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -89,7 +89,7 @@ async fn too_many_bytes_at_once_are_refused_in_both_shapes() {
 }
 
 #[tokio::test]
-async fn what_experiments_send_is_held_to_the_same_bounds_and_reading_is_not() {
+async fn limits_apply_to_control_plane_writes_only() {
     let local = Local::with(|options| options.intake_limits.max_bytes = 10);
     let path = "/api/v2/llm-obs/v1/projects";
     let project = json!({"data": {"type": "projects", "attributes": {"name": "p"}}});
@@ -109,7 +109,7 @@ async fn what_experiments_send_is_held_to_the_same_bounds_and_reading_is_not() {
 }
 
 #[tokio::test]
-async fn a_question_is_small() {
+async fn limits_size_of_read_requests() {
     let local = Local::new();
     let long = "x".repeat(1 << 20);
     let search = json!({"data": {"type": "spans", "attributes": {"filter": {"query": long}}}});
@@ -136,7 +136,7 @@ async fn a_question_is_small() {
 }
 
 #[tokio::test]
-async fn a_small_bomb_of_many_values_is_refused_before_it_unfolds() {
+async fn refuses_body_with_too_many_values() {
     let local = Local::new();
     let many = crate::values::MAX_VALUES + 1;
     let json = format!("[{}0]", "0,".repeat(many));

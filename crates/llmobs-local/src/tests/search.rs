@@ -1,4 +1,4 @@
-//! The documented span search: every filter, paging, limits, and what is left out on request.
+//! The documented span search: filters, pages, limits and attachments.
 
 use http::StatusCode;
 use rstest::rstest;
@@ -8,8 +8,8 @@ use super::{Answer, Local, SECOND, START, span};
 
 const GET: &str = "/api/v2/llm-obs/v1/spans/events";
 
-/// Four spans of two applications, two traces and one session.
-async fn filled() -> Local {
+/// A backend with four spans of two applications, two traces and one session.
+async fn with_four_spans() -> Local {
     let local = Local::new();
     local
         .ingest(json!([
@@ -52,14 +52,14 @@ async fn filled() -> Local {
 #[case(json!({"query": "@ml_app:bank OR @unknown:x"}), "span 4")]
 #[case(json!({"from": "2023-11-14T22:13:21Z", "to": "2023-11-14T22:13:22Z"}), "span-2 span-3")]
 #[tokio::test]
-async fn filters_hold_together(#[case] filter: Value, #[case] expected: &str) {
-    let found = filled().await.all(filter).await;
+async fn all_filters_must_match(#[case] filter: Value, #[case] expected: &str) {
+    let found = with_four_spans().await.all(filter).await;
     assert_eq!(found.names().join(" "), expected);
 }
 
 #[tokio::test]
-async fn a_query_makes_the_structured_filters_ignored_as_documented() {
-    let local = filled().await;
+async fn query_overrides_structured_filters() {
+    let local = with_four_spans().await;
     let filter = json!({"query": "@ml_app:shop", "ml_app": "bank", "span_kind": "llm",
         "trace_id": "t9", "tags": {"env": "nowhere"}});
     assert_eq!(local.all(filter).await.names().len(), 3);
@@ -78,14 +78,14 @@ async fn a_query_makes_the_structured_filters_ignored_as_documented() {
 #[case("filter[trace_id]=t1", "span-2 span-1")]
 #[case("filter[span_id]=2&filter[trace_id]=t2", "")]
 #[tokio::test]
-async fn the_query_string_asks_the_same(#[case] question: &str, #[case] expected: &str) {
-    let local = filled().await;
+async fn query_string_equals_body(#[case] question: &str, #[case] expected: &str) {
+    let local = with_four_spans().await;
     let path = format!("{GET}?filter[from]=2000-01-01&{question}");
     assert_eq!(local.get(&path).await.names().join(" "), expected);
 }
 
 #[tokio::test]
-async fn by_default_ten_spans_of_the_last_fifteen_minutes_newest_first() {
+async fn defaults_to_ten_newest_spans_of_fifteen_minutes() {
     let local = Local::new();
     let now = super::super::now_ms() * 1_000_000;
     let minute = 60 * SECOND;
@@ -107,8 +107,8 @@ async fn by_default_ten_spans_of_the_last_fifteen_minutes_newest_first() {
 }
 
 #[tokio::test]
-async fn the_answer_as_a_whole() {
-    let local = filled().await;
+async fn search_response_format() {
+    let local = with_four_spans().await;
     let mut answer = local.all(json!({"trace_id": "t1"})).await.json();
     answer["meta"]["elapsed"] = json!("[ms]");
     answer["meta"]["request_id"] = json!("[id]");
@@ -121,7 +121,7 @@ fn next(answer: &Answer) -> Option<String> {
 }
 
 #[tokio::test]
-async fn pages_show_each_span_once_while_others_are_sent() {
+async fn pages_show_each_span_once_during_ingest() {
     let local = Local::new();
     let old: Vec<Value> = (0..30)
         .map(|n| span(n, START + (n / 4) as i64, json!({})))
@@ -158,8 +158,8 @@ async fn pages_show_each_span_once_while_others_are_sent() {
 }
 
 #[tokio::test]
-async fn a_cursor_of_another_question_is_refused() {
-    let local = filled().await;
+async fn refuses_cursor_of_another_search() {
+    let local = with_four_spans().await;
     let first = local
         .search(json!({"ml_app": "shop"}), json!({"limit": 1}))
         .await;
@@ -188,16 +188,16 @@ async fn a_cursor_of_another_question_is_refused() {
 #[case("page[limit]=-3", "1 to 5000")]
 #[case("page[limit]=ten", "1 to 5000")]
 #[case("sort=name", "-timestamp")]
-#[case("filter[session_id]=x", "unknown name")]
+#[case("filter[session_id]=x", "unknown filter")]
 #[case("filter[from]=yesterdayish", "yesterdayish")]
 #[case("filter[query]=%22open", "invalid query")]
 #[case("include_attachments=maybe", "true or false")]
 #[tokio::test]
-async fn bad_questions_are_clear_400s(#[case] question: &str, #[case] says: &str) {
+async fn invalid_searches_are_bad_requests(#[case] question: &str, #[case] expected: &str) {
     let answer = Local::new().get(&format!("{GET}?{question}")).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     let detail = answer.detail();
-    assert!(detail.contains(says), "{detail}");
+    assert!(detail.contains(expected), "{detail}");
 }
 
 #[rstest]
@@ -208,11 +208,8 @@ async fn bad_questions_are_clear_400s(#[case] question: &str, #[case] says: &str
 #[case("a OR", 4)]
 #[case("\"timed out", 0)]
 #[tokio::test]
-async fn a_query_that_cannot_be_read_is_refused_with_its_place(
-    #[case] query: &str,
-    #[case] position: usize,
-) {
-    let local = filled().await;
+async fn query_error_names_position(#[case] query: &str, #[case] position: usize) {
+    let local = with_four_spans().await;
     let search = local.all(json!({"query": query})).await;
     let question = json!({"query": query, "window": {"from_ms": 0, "to_ms": 1}, "limit": 1});
     let path = "/api/unstable/llm-obs-mcp/v1/trace/aggregate";
@@ -227,7 +224,7 @@ async fn a_query_that_cannot_be_read_is_refused_with_its_place(
 }
 
 #[tokio::test]
-async fn the_body_must_be_the_documented_envelope() {
+async fn refuses_undocumented_bodies() {
     let local = Local::new();
     for body in [
         json!([]),
@@ -252,7 +249,7 @@ async fn the_body_must_be_the_documented_envelope() {
 }
 
 #[tokio::test]
-async fn large_content_is_an_attachment_that_can_be_left_out() {
+async fn omits_attachments_on_request() {
     let local = Local::with(|options| options.count_reads = true);
     let big = "x".repeat(26 * 1024);
     local
@@ -281,7 +278,7 @@ async fn large_content_is_an_attachment_that_can_be_left_out() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_too_large_is_refused_and_a_smaller_one_is_not() {
+async fn refuses_page_above_byte_limit() {
     let local = Local::with(|options| options.page_bytes = 5_000);
     let text = "x".repeat(3_000);
     let content = json!({"meta": {"kind": "task", "input": {"value": text}}});
@@ -299,7 +296,7 @@ async fn a_page_that_is_too_large_is_refused_and_a_smaller_one_is_not() {
 }
 
 #[tokio::test]
-async fn a_search_out_of_time_is_partial_and_goes_on() {
+async fn search_out_of_time_returns_cursor() {
     let local = Local::with(|options| options.search_budget = std::time::Duration::ZERO);
     local
         .ingest(json!([
@@ -321,7 +318,7 @@ async fn a_search_out_of_time_is_partial_and_goes_on() {
 }
 
 #[tokio::test]
-async fn documented_only_leaves_the_gaps_that_the_private_endpoints_fill() {
+async fn documented_only_omits_undocumented_attributes() {
     let local = Local::with(|options| options.documented_only = true);
     local.replay("01-py-sdk-manual-agentless").await;
     let spans = local.all(json!({})).await.spans();
@@ -380,8 +377,8 @@ async fn documented_only_leaves_the_gaps_that_the_private_endpoints_fill() {
 }
 
 #[tokio::test]
-async fn private_endpoints_find_by_apm_trace_and_say_what_is_not_there() {
-    let local = filled().await;
+async fn private_endpoints_find_spans_and_report_missing_ones() {
+    let local = with_four_spans().await;
     let base = "/api/unstable/llm-obs-mcp/v1/trace";
     let ask = async |path: &str, body: Value| local.post(&format!("{base}/{path}"), &body).await;
     let found = ask("search-spans", json!({"apm_trace_id": "apm-2", "limit": 1}))

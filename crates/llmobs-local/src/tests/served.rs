@@ -1,4 +1,4 @@
-//! Over a real port, as an SDK finds it.
+//! The backend over TCP, as SDKs use it.
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -7,7 +7,7 @@ use super::{Local, START, span};
 use crate::serve;
 
 #[tokio::test]
-async fn an_sdk_finds_it_sends_and_a_client_reads() {
+async fn serves_sdk_and_client_over_tcp() {
     let local = Local::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());

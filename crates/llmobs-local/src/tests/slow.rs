@@ -1,4 +1,4 @@
-//! Clients that take their time: they hold little, not for ever, and nobody else waits for them.
+//! Slow clients: they hold few resources for a limited time, and do not block others.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::{Local, START, span};
 use crate::{ConnectionLimits, IntakeLimits, serve};
 
-/// The backend on a port, until the test ends.
+/// Serves the backend on a port until the test ends.
 struct Served {
     address: std::net::SocketAddr,
     serving: JoinHandle<()>,
@@ -37,13 +37,13 @@ impl Served {
         Self { address, serving }
     }
 
-    async fn connect(&self, said: &str) -> TcpStream {
+    async fn connect(&self, sent: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        stream.write_all(said.as_bytes()).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
         stream
     }
 
-    /// A span sent in one go; the status.
+    /// Sends a span and returns the status.
     async fn send(&self, id: u64) -> u16 {
         let client = datadog_llmobs::http_client().no_proxy().build().unwrap();
         let body = json!([{"spans": [span(id, START, json!({"tags": ["ml_app:shop"]}))]}]);
@@ -53,7 +53,7 @@ impl Served {
     }
 }
 
-/// The start of a request whose body is to come.
+/// The head of a request.
 fn head(length: usize) -> String {
     format!(
         "POST /api/v2/llmobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n\
@@ -61,18 +61,18 @@ fn head(length: usize) -> String {
     )
 }
 
-/// All that comes until the other side closes.
-async fn rest(stream: &mut TcpStream) -> String {
+/// Reads until the server closes the connection.
+async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     let read = stream.read_to_end(&mut text);
     let read = tokio::time::timeout(Duration::from_secs(60), read).await;
-    // A reset is an end, too.
+    // A reset also ends the connection.
     let _ = read.expect("the connection is closed");
     String::from_utf8(text).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_for_those_who_dribble_and_they_are_taken_in_too() {
+async fn slow_senders_do_not_block_others() {
     let local = Local::with(|options| {
         options.intake_limits = IntakeLimits {
             max_processing: 2,
@@ -92,7 +92,7 @@ async fn nobody_waits_for_those_who_dribble_and_they_are_taken_in_too() {
         stream.write_all(&body[..1]).await.unwrap();
         slow.push((stream, body));
     }
-    // Forty bodies are under way, two may be worked on: others are served at once.
+    // Forty bodies are arriving and two may be processed; other requests are served immediately.
     for id in 1..=10 {
         assert_eq!(served.send(id).await, 202);
     }
@@ -109,7 +109,7 @@ async fn nobody_waits_for_those_who_dribble_and_they_are_taken_in_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_bodies_under_way_than_are_held_get_503_with_retry_after() {
+async fn refuses_more_arriving_bodies_than_limit() {
     let local = Local::with(|options| {
         options.intake_limits = IntakeLimits {
             max_requests: 5,
@@ -121,30 +121,30 @@ async fn more_bodies_under_way_than_are_held_get_503_with_retry_after() {
     for _ in 0..5 {
         slow.push(served.connect(&format!("{}[", head(1_000))).await);
     }
-    held(&local, 5).await;
+    wait_for_requests(&local, 5).await;
     let refused = local.post("/api/v2/llmobs", &json!([])).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(refused.headers["retry-after"], "1");
     drop(slow);
-    // Those who are gone give their places back.
-    held(&local, 0).await;
+    // Closed connections release their slots.
+    wait_for_requests(&local, 0).await;
     assert_eq!(served.send(1).await, 202);
 }
 
-/// Waits until so many requests are in.
-async fn held(local: &Local, wanted: usize) {
+/// Waits until the intake holds `expected` requests.
+async fn wait_for_requests(local: &Local, expected: usize) {
     let all = async {
-        while local.backend.inner.admission.request_count() != wanted {
+        while local.backend.inner.admission.request_count() != expected {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     let in_time = tokio::time::timeout(Duration::from_secs(50), all).await;
     let held = local.backend.inner.admission.request_count();
-    in_time.unwrap_or_else(|_| panic!("{held} requests are in, not {wanted}"));
+    in_time.unwrap_or_else(|_| panic!("the intake holds {held} requests, not {expected}"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_does_not_end_is_given_up() {
+async fn unfinished_body_times_out() {
     let local = Local::new();
     let never = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
     let request = Request::builder()
@@ -157,7 +157,7 @@ async fn a_body_that_does_not_end_is_given_up() {
     assert!(answer.detail().contains("send it again"));
 }
 
-fn impatient(max_connections: usize) -> Local {
+fn with_short_timeouts(max_connections: usize) -> Local {
     Local::with(|options| {
         options.connection_limits = ConnectionLimits {
             max_connections,
@@ -168,47 +168,47 @@ fn impatient(max_connections: usize) -> Local {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_dribbles_and_a_connection_that_says_nothing_are_closed() {
-    let local = impatient(8);
+async fn closes_slow_heads_and_idle_connections() {
+    let local = with_short_timeouts(8);
     let served = Served::new(&local).await;
-    let mut silent = served.connect("").await;
-    let mut dribbling = served.connect("POST /api/v2/llmobs HTTP/1.1\r\n").await;
-    let dribbled = async {
-        // Until it is closed: a write then fails, if not the first one.
-        while dribbling.write_all(b"x-more: 1\r\n").await.is_ok() {
+    let mut idle = served.connect("").await;
+    let mut slow = served.connect("POST /api/v2/llmobs HTTP/1.1\r\n").await;
+    let writes = async {
+        // Writes fail some time after the server closed the connection.
+        while slow.write_all(b"x-more: 1\r\n").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let in_time = tokio::time::timeout(Duration::from_secs(60), dribbled).await;
+    let in_time = tokio::time::timeout(Duration::from_secs(60), writes).await;
     in_time.expect("closed while it still sends");
-    assert_eq!(rest(&mut silent).await, "");
+    assert_eq!(read_to_end(&mut idle).await, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_beyond_the_limit_wait_until_others_end() {
-    let local = impatient(4);
+async fn connections_beyond_limit_wait() {
+    let local = with_short_timeouts(4);
     let served = Served::new(&local).await;
-    let mut silent = Vec::new();
+    let mut idle = Vec::new();
     for _ in 0..4 {
-        silent.push(served.connect("").await);
+        idle.push(served.connect("").await);
     }
-    // All places are taken by those who say nothing; they lose them, and then it is served.
+    // Idle connections occupy all slots. The request is served after they time out.
     let sent = tokio::time::timeout(Duration::from_secs(60), served.send(1)).await;
     assert_eq!(sent.expect("served"), 202);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_worked_on_for_long_keeps_its_connection() {
-    let local = impatient(8);
+async fn long_request_keeps_its_connection() {
+    let local = with_short_timeouts(8);
     let served = Served::new(&local).await;
     let admission = &local.backend.inner.admission;
-    let turns: Vec<_> = (0..IntakeLimits::default().max_processing)
+    let slots: Vec<_> = (0..IntakeLimits::default().max_processing)
         .map(|_| admission.occupy_slot())
         .collect();
     let (status, ()) = tokio::join!(served.send(1), async {
-        // Longer than any of the connection's own limits.
+        // Longer than all timeouts of the connection.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
-        drop(turns);
+        drop(slots);
     });
     assert_eq!(status, 202);
 }

@@ -1,4 +1,4 @@
-//! Spans that are sent again: whole, in part, and to the path for updates.
+//! Updates of spans: complete, partial, and sent to the update path.
 
 use http::StatusCode;
 use rstest::rstest;
@@ -24,7 +24,7 @@ fn running() -> Value {
 #[case("/api/v2/llmobs")]
 #[case("/evp_proxy/v2/api/v2/llmobs/update")]
 #[tokio::test]
-async fn what_an_update_does_not_name_stays_as_it_was(#[case] path: &str) {
+async fn update_keeps_absent_fields(#[case] path: &str) {
     let local = Local::new();
     local
         .post("/api/v2/llmobs", &envelope(&json!([running()])))
@@ -41,7 +41,7 @@ async fn what_an_update_does_not_name_stays_as_it_was(#[case] path: &str) {
 }
 
 #[tokio::test]
-async fn a_span_and_its_update_may_stand_in_one_request() {
+async fn request_may_contain_span_and_update() {
     let local = Local::new();
     let change = json!({"trace_id": "t1", "span_id": "1", "duration": 5});
     let both = envelope(&json!([running(), change]));
@@ -51,7 +51,7 @@ async fn a_span_and_its_update_may_stand_in_one_request() {
 }
 
 #[tokio::test]
-async fn an_update_of_nothing_is_refused_and_a_whole_span_is_kept() {
+async fn refuses_update_of_missing_span() {
     let local = Local::new();
     let path = "/api/v2/llmobs/update";
     let change = json!({"trace_id": "t1", "span_id": "2", "duration": 5});
@@ -68,7 +68,7 @@ async fn an_update_of_nothing_is_refused_and_a_whole_span_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn updates_of_one_span_at_the_same_time_all_stay() {
+async fn concurrent_updates_of_one_span_all_apply() {
     let local = Local::new();
     local
         .post("/api/v2/llmobs", &envelope(&json!([running()])))
@@ -93,7 +93,7 @@ async fn updates_of_one_span_at_the_same_time_all_stay() {
 }
 
 #[tokio::test]
-async fn one_object_may_hold_many_spans() {
+async fn envelope_may_contain_many_spans() {
     let local = Local::new();
     let spans: Vec<Value> = (1..=50).map(|id| span(id, START, json!({}))).collect();
     local.post("/api/v2/llmobs", &envelope(&json!(spans))).await;
@@ -101,7 +101,7 @@ async fn one_object_may_hold_many_spans() {
 }
 
 #[tokio::test]
-async fn with_datadogs_limits_content_of_large_spans_is_dropped_and_said_so() {
+async fn datadog_limits_drop_content_of_large_spans() {
     let local = Local::with(|options| options.max_span_bytes = Some(1_000));
     let content = json!({"kind": "llm", "metadata": {"kept": true},
         "input": {"messages": [{"role": "user", "content": "x".repeat(1_000)}]}});

@@ -1,4 +1,4 @@
-//! One request to the control plane, and what the operations need to read from it.
+//! A request to the control plane, and helpers with which operations read it.
 
 use bytes::Bytes;
 use http::{StatusCode, header, request::Parts};
@@ -10,8 +10,8 @@ use crate::control::{Control, Object, ObjectFilter, ObjectKind};
 use crate::cursor;
 use crate::http::{ApiError, parse_json};
 
-/// Rows on a page unless asked otherwise, and at most.
-pub(super) const MAX_PAGE: usize = 5_000;
+/// Default and largest number of objects on a page.
+pub(super) const MAX_LIMIT: usize = 5_000;
 
 /// A request as the operations see it.
 pub(crate) struct Call {
@@ -20,44 +20,47 @@ pub(crate) struct Call {
     pub(super) parameters: Vec<(String, String)>,
     pub(super) query: Vec<(String, String)>,
     pub(super) content_type: String,
-    pub(super) body: Body,
+    pub(super) body: CallBody,
     pub(super) now_ms: i64,
-    /// For replayed requests.
-    pub(super) given: Given,
+    /// Ids to assign to new objects, for replayed requests.
+    pub(super) recorded_ids: RecordedIds,
 }
 
 /// The body: JSON, or the bytes of another content type.
-pub(crate) enum Body {
+pub(crate) enum CallBody {
     Json(Value),
     Bytes(Bytes),
 }
 
-/// What a replayed request was answered, where the answer is the backend's choice.
+/// The generated ids in the response to a recorded request.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Given {
-    /// The id of what it created.
+pub(crate) struct RecordedIds {
+    /// The id of the created object.
     pub(super) id: Option<String>,
-    /// The canonical ids of the records that it inserted, in order.
+    /// The canonical ids of the inserted records, in order.
     pub(super) canonical_ids: Vec<String>,
 }
 
-/// What an operation answers.
+/// The response of an operation.
 pub(crate) enum Reply {
     Json(Value),
-    /// JSON that is written already.
-    Written(Vec<u8>),
+    /// Serialized JSON.
+    JsonBytes(Vec<u8>),
     Status(StatusCode, Value),
     Empty(StatusCode),
-    Csv(String),
+    Csv(Vec<u8>),
 }
 
-impl Given {
-    /// Reads what was recorded: `{"id"}` or `{"canonical_ids"}`.
-    pub(crate) fn of_answer(answer: &Value) -> Self {
-        let ids = answer.get("canonical_ids").and_then(Value::as_array);
+impl RecordedIds {
+    /// Reads the recorded response: `{"id"}` or `{"canonical_ids"}`.
+    pub(crate) fn from_response(response: &Value) -> Self {
+        let ids = response.get("canonical_ids").and_then(Value::as_array);
         let texts = ids.into_iter().flatten().filter_map(Value::as_str);
         Self {
-            id: answer.get("id").and_then(Value::as_str).map(str::to_owned),
+            id: response
+                .get("id")
+                .and_then(Value::as_str)
+                .map(str::to_owned),
             canonical_ids: texts.map(str::to_owned).collect(),
         }
     }
@@ -65,7 +68,13 @@ impl Given {
 
 impl Call {
     /// A recorded request.
-    pub(crate) fn replayed(method: &str, path: &str, body: Body, at_ms: i64, given: Given) -> Self {
+    pub(crate) fn replayed(
+        method: &str,
+        path: &str,
+        body: CallBody,
+        at_ms: i64,
+        recorded_ids: RecordedIds,
+    ) -> Self {
         Self {
             method: method.to_owned(),
             path: path.to_owned(),
@@ -74,11 +83,11 @@ impl Call {
             content_type: String::new(),
             body,
             now_ms: at_ms,
-            given,
+            recorded_ids,
         }
     }
 
-    pub(super) fn of_request(
+    pub(super) fn from_request(
         parts: &Parts,
         body: Bytes,
         parameters: Vec<(String, String)>,
@@ -91,11 +100,11 @@ impl Call {
             .unwrap_or_default()
             .to_owned();
         let body = if body.is_empty() {
-            Body::Json(Value::Null)
+            CallBody::Json(Value::Null)
         } else if content_type.starts_with("multipart/") {
-            Body::Bytes(body)
+            CallBody::Bytes(body)
         } else {
-            Body::Json(parse_json(&body)?)
+            CallBody::Json(parse_json(&body)?)
         };
         let query = parts.uri.query().unwrap_or_default();
         Ok(Self {
@@ -108,35 +117,35 @@ impl Call {
             content_type,
             body,
             now_ms,
-            given: Given::default(),
+            recorded_ids: RecordedIds::default(),
         })
     }
 
-    /// A part of the path.
-    pub(super) fn parameter(&self, name: &str) -> &str {
+    /// A parameter of the path.
+    pub(super) fn path_parameter(&self, name: &str) -> &str {
         let mut all = self.parameters.iter();
         all.find(|(key, _)| key == name)
             .map_or("", |(_, value)| value)
     }
 
-    /// The first value of a query key; an empty one counts as absent.
-    pub(super) fn asked(&self, name: &str) -> Option<&str> {
+    /// The first value of a query key; an empty value counts as absent.
+    pub(super) fn query_value(&self, name: &str) -> Option<&str> {
         let mut all = self.query.iter();
         all.find(|(key, value)| key == name && !value.is_empty())
             .map(|(_, value)| value.as_str())
     }
 
     /// All non-empty values of a query key.
-    pub(super) fn asked_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(super) fn query_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.query
             .iter()
             .filter(move |(key, value)| key == name && !value.is_empty())
             .map(|(_, value)| value.as_str())
     }
 
-    /// A yes or no in the query; Python writes them with a capital.
-    pub(super) fn asked_flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
-        let Some(text) = self.asked(name) else {
+    /// A boolean query value. Python writes `True` and `False`.
+    pub(super) fn query_flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        let Some(text) = self.query_value(name) else {
             return Ok(None);
         };
         match text.to_ascii_lowercase().as_str() {
@@ -148,9 +157,9 @@ impl Call {
         }
     }
 
-    /// A whole number in the query.
-    pub(super) fn asked_number(&self, name: &str) -> Result<Option<i64>, ApiError> {
-        self.asked(name)
+    /// An integer query value.
+    pub(super) fn query_number(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        self.query_value(name)
             .map(|text| {
                 text.parse().map_err(|_| {
                     ApiError::bad_request(format!("`{name}` must be a whole number, for example 1"))
@@ -159,24 +168,9 @@ impl Call {
             .transpose()
     }
 
-    /// Rows asked for on a page.
-    pub(super) fn limit(&self, default: usize) -> Result<usize, ApiError> {
-        match self.asked_number("page[limit]")? {
-            None => Ok(default),
-            Some(limit) => usize::try_from(limit)
-                .ok()
-                .filter(|limit| (1..=MAX_PAGE).contains(limit))
-                .ok_or_else(|| {
-                    ApiError::bad_request(format!(
-                        "`page[limit]` must be a whole number from 1 to {MAX_PAGE}"
-                    ))
-                }),
-        }
-    }
-
     /// The position in `page[cursor]`.
     pub(super) fn cursor<T: DeserializeOwned>(&self) -> Result<Option<T>, ApiError> {
-        let text = self.asked("page[cursor]");
+        let text = self.query_value("page[cursor]");
         text.map(|text| cursor::decode(text, &[&self.path]))
             .transpose()
     }
@@ -186,9 +180,24 @@ impl Call {
         cursor::encode(position, &[&self.path])
     }
 
-    /// `data.attributes` of the body; a flat body is taken as the attributes themselves.
+    /// The requested number of objects on a page.
+    pub(super) fn limit(&self, default: usize) -> Result<usize, ApiError> {
+        match self.query_number("page[limit]")? {
+            None => Ok(default),
+            Some(limit) => usize::try_from(limit)
+                .ok()
+                .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+                .ok_or_else(|| {
+                    ApiError::bad_request(format!(
+                        "`page[limit]` must be a whole number from 1 to {MAX_LIMIT}"
+                    ))
+                }),
+        }
+    }
+
+    /// `data.attributes` of the body. A body without `data` is the attributes.
     pub(super) fn attributes(&self) -> Result<&Map<String, Value>, ApiError> {
-        let Body::Json(body) = &self.body else {
+        let CallBody::Json(body) = &self.body else {
             return Err(ApiError::bad_request("the request body must be JSON"));
         };
         let attributes = match body.get("data") {
@@ -197,31 +206,31 @@ impl Call {
         };
         attributes.and_then(Value::as_object).ok_or_else(|| {
             ApiError::bad_request(
-                "the body must be {\"data\":{\"type\":\"…\",\"attributes\":{…}}}, as the documentation of this path shows",
+                "the body must be {\"data\":{\"type\":\"…\",\"attributes\":{…}}}, as documented for this path",
             )
         })
     }
 
-    /// The moment of the request as the API writes moments.
+    /// The time of the request, as the API writes timestamps.
     pub(super) fn now(&self) -> String {
-        moment(self.now_ms)
+        format_timestamp(self.now_ms)
     }
 
-    /// The id that a new object gets.
+    /// The id of a new object: the recorded one, or a generated one.
     pub(super) fn new_id(&self) -> String {
-        let given = self.given.id.clone();
-        given.unwrap_or_else(|| uuid::Uuid::new_v4().to_string())
+        let recorded = self.recorded_ids.id.clone();
+        recorded.unwrap_or_else(|| uuid::Uuid::new_v4().to_string())
     }
 }
 
-/// RFC 3339 with nine digits of a second.
-pub(super) fn moment(ms: i64) -> String {
+/// RFC 3339 with nanoseconds.
+fn format_timestamp(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms)
-        .map(|moment| format!("{moment:.9}"))
+        .map(|timestamp| format!("{timestamp:.9}"))
         .unwrap_or_default()
 }
 
-/// A required text that is not blank.
+/// A required, non-blank text.
 pub(super) fn required<'a>(
     attributes: &'a Map<String, Value>,
     key: &str,
@@ -255,8 +264,8 @@ pub(super) fn optional_object(
     }
 }
 
-/// A yes or no that may be absent.
-pub(super) fn flag(
+/// A boolean that may be absent or null.
+pub(super) fn optional_flag(
     attributes: &Map<String, Value>,
     key: &str,
     default: bool,
@@ -271,21 +280,24 @@ pub(super) fn flag(
 }
 
 /// A list of texts; absent is empty.
-pub(super) fn texts(attributes: &Map<String, Value>, key: &str) -> Result<Vec<String>, ApiError> {
-    let refused = || ApiError::bad_request(format!("`{key}` must be a list of texts"));
+pub(super) fn text_list(
+    attributes: &Map<String, Value>,
+    key: &str,
+) -> Result<Vec<String>, ApiError> {
+    let invalid = || ApiError::bad_request(format!("`{key}` must be a list of texts"));
     match attributes.get(key) {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::Array(items)) => items
             .iter()
-            .map(|item| item.as_str().map(str::to_owned).ok_or_else(refused))
+            .map(|item| item.as_str().map(str::to_owned).ok_or_else(invalid))
             .collect(),
-        Some(_) => Err(refused()),
+        Some(_) => Err(invalid()),
     }
 }
 
-/// The ids that a request for deletion names; at least one.
+/// The ids of a delete request; at least one.
 pub(super) fn ids_to_delete(call: &Call, key: &str) -> Result<Vec<String>, ApiError> {
-    let ids = texts(call.attributes()?, key)?;
+    let ids = text_list(call.attributes()?, key)?;
     if ids.is_empty() {
         return Err(ApiError::bad_request(format!(
             "`{key}` is required: a list with at least one id"
@@ -298,8 +310,8 @@ pub(super) fn not_found(what: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, format!("{what} not found"))
 }
 
-/// One object that is not deleted.
-pub(super) fn live(control: &Control, kind: ObjectKind, id: &str) -> Result<Object, ApiError> {
+/// Finds an object that is not deleted.
+pub(super) fn find_live(control: &Control, kind: ObjectKind, id: &str) -> Result<Object, ApiError> {
     let what = match kind {
         ObjectKind::Project => "project",
         ObjectKind::Dataset => "dataset",
@@ -315,40 +327,44 @@ pub(super) fn live(control: &Control, kind: ObjectKind, id: &str) -> Result<Obje
     found.into_iter().next().ok_or_else(|| not_found(what))
 }
 
-/// The dataset that the path names, in the project that it names, if it does.
+/// The dataset in the path. If the path also has a project, the dataset must belong to it.
 pub(super) fn dataset_of(control: &Control, call: &Call) -> Result<Object, ApiError> {
-    let dataset = live(control, ObjectKind::Dataset, call.parameter("dataset_id"))?;
-    let project = call.parameter("project_id");
+    let dataset = find_live(
+        control,
+        ObjectKind::Dataset,
+        call.path_parameter("dataset_id"),
+    )?;
+    let project = call.path_parameter("project_id");
     if !project.is_empty() && project != dataset.parent {
         return Err(not_found("dataset"));
     }
     Ok(dataset)
 }
 
-/// A page of objects: those found by `find`, filtered, newest first, with the cursor of the rest.
-pub(super) fn page_of(
+/// A page of objects, newest first: those that match `find` and `keep`, with a page token.
+pub(super) fn list_page(
     control: &Control,
     call: &Call,
     mut find: ObjectFilter,
     keep: impl Fn(&Object) -> bool,
-    shown: impl Fn(&Object) -> Result<Value, ApiError>,
+    to_item: impl Fn(&Object) -> Result<Value, ApiError>,
 ) -> Result<Reply, ApiError> {
-    let limit = call.limit(MAX_PAGE)?;
+    let limit = call.limit(MAX_LIMIT)?;
     find.before = call.cursor()?;
-    let mut kept: Vec<Object> = control
+    let mut objects: Vec<Object> = control
         .store
         .find(&find)?
         .into_iter()
         .filter(|object| keep(object))
         .take(limit.saturating_add(1))
         .collect();
-    let more = kept.len() > limit;
-    kept.truncate(limit);
-    let after = kept.last().filter(|_| more);
+    let more = objects.len() > limit;
+    objects.truncate(limit);
+    let after = objects.last().filter(|_| more);
     let after = match after {
         Some(object) => call.cursor_after(&object.seq)?,
         None => String::new(),
     };
-    let data = kept.iter().map(shown).collect::<Result<Vec<_>, _>>()?;
+    let data = objects.iter().map(to_item).collect::<Result<Vec<_>, _>>()?;
     Ok(Reply::Json(json!({"data": data, "meta": {"after": after}})))
 }

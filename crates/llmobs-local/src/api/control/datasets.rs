@@ -1,31 +1,33 @@
-//! Datasets: named lists of records in versions.
+//! Datasets: named, versioned lists of records.
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::call::{
-    Call, Reply, dataset_of, ids_to_delete, live, optional, optional_object, page_of, required,
+    Call, Reply, dataset_of, find_live, ids_to_delete, list_page, optional, optional_object,
+    required,
 };
-use super::csv;
+
 use super::projects::soft_delete;
-use super::records::{asked_version, check_version, records_of};
+use super::record_csv;
+use super::records::{check_version, records_of, requested_version};
 use crate::Backend;
 use crate::control::{Change, Object, ObjectFilter, ObjectKind, Record};
 use crate::http::ApiError;
 
 pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
-    let project = live(
+    let project = find_live(
         &backend.control,
         ObjectKind::Project,
-        call.parameter("project_id"),
+        call.path_parameter("project_id"),
     )?;
     let find = ObjectFilter {
         parent: Some(project.id),
-        ids: call.asked_all("filter[id]").map(str::to_owned).collect(),
-        name: call.asked("filter[name]").map(str::to_owned),
+        ids: call.query_values("filter[id]").map(str::to_owned).collect(),
+        name: call.query_value("filter[name]").map(str::to_owned),
         ..ObjectFilter::all(ObjectKind::Dataset)
     };
-    page_of(
+    list_page(
         &backend.control,
         call,
         find,
@@ -34,20 +36,20 @@ pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     )
 }
 
-/// Creates a dataset, or answers the one of the project that has the name already, unchanged.
+/// Creates a dataset, or returns an existing one of the same project and name unchanged.
 pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let attributes = call.attributes()?;
     let name = required(attributes, "name")?;
     let description = optional(attributes, "description")?.unwrap_or_default();
     let metadata = optional_object(attributes, "metadata")?;
     let dataset = backend.control.change(|store| {
-        let project = live(
+        let project = find_live(
             &backend.control,
             ObjectKind::Project,
-            call.parameter("project_id"),
+            call.path_parameter("project_id"),
         )?;
-        if let Some(known) = named(store, &project.id, name)? {
-            return Ok::<_, ApiError>(known);
+        if let Some(existing) = find_by_name(store, &project.id, name)? {
+            return Ok::<_, ApiError>(existing);
         }
         let dataset = new_dataset(call, &project.id, name, description, metadata);
         store.apply(vec![Change::PutObject(dataset.clone())])?;
@@ -56,7 +58,7 @@ pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
     Ok(Reply::Json(json!({"data": item(&dataset)})))
 }
 
-fn named(
+fn find_by_name(
     store: &dyn crate::control::ControlStore,
     project: &str,
     name: &str,
@@ -70,10 +72,10 @@ fn named(
     Ok(found.into_iter().next())
 }
 
-fn taken() -> ApiError {
+fn name_conflict() -> ApiError {
     ApiError::new(
         StatusCode::CONFLICT,
-        "another dataset of this project has this name already; choose another one",
+        "another dataset of this project has this name; choose a different name",
     )
 }
 
@@ -102,8 +104,10 @@ pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
     let dataset = backend.control.change(|store| {
         let mut dataset = dataset_of(&backend.control, call)?;
         if let Some(name) = name.filter(|name| !name.trim().is_empty()) {
-            if named(store, &dataset.parent, name)?.is_some_and(|other| other.id != dataset.id) {
-                return Err(taken());
+            if find_by_name(store, &dataset.parent, name)?
+                .is_some_and(|other| other.id != dataset.id)
+            {
+                return Err(name_conflict());
             }
             dataset.name = name.to_owned();
         }
@@ -120,31 +124,31 @@ pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
     Ok(Reply::Json(json!({"data": item(&dataset)})))
 }
 
-/// Soft deletion, of one project's datasets or by id alone.
+/// Marks datasets as deleted, by id and optionally by project.
 pub(super) fn delete(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let ids = ids_to_delete(call, "dataset_ids")?;
-    let project = call.parameter("project_id");
+    let project = call.path_parameter("project_id");
     for id in ids.iter().filter(|_| !project.is_empty()) {
-        if live(&backend.control, ObjectKind::Dataset, id)?.parent != project {
+        if find_live(&backend.control, ObjectKind::Dataset, id)?.parent != project {
             return Err(super::call::not_found("dataset"));
         }
     }
-    let gone = soft_delete(backend, call, ObjectKind::Dataset, &ids)?;
+    let deleted = soft_delete(backend, call, ObjectKind::Dataset, &ids)?;
     Ok(Reply::Json(
-        json!({"data": gone.iter().map(item).collect::<Vec<_>>()}),
+        json!({"data": deleted.iter().map(item).collect::<Vec<_>>()}),
     ))
 }
 
-/// A new dataset with the records of the current version under new ids. Their canonical ids stay,
-/// so that experiments on both can be compared record by record.
+/// Copies the records of the current version into a new dataset, under new ids. Canonical ids stay
+/// the same, so that experiments on both datasets can be compared record by record.
 pub(super) fn clone(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let attributes = call.attributes()?;
     let name = required(attributes, "name")?;
     let description = optional(attributes, "description")?;
     let copy = backend.control.change(|store| {
         let source = dataset_of(&backend.control, call)?;
-        if named(store, &source.parent, name)?.is_some() {
-            return Err(taken());
+        if find_by_name(store, &source.parent, name)?.is_some() {
+            return Err(name_conflict());
         }
         let description = description.unwrap_or_else(|| source.text("description"));
         let metadata = source.body.get("metadata").cloned();
@@ -175,7 +179,7 @@ pub(super) fn clone(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     Ok(Reply::Json(json!({"data": item(&copy)})))
 }
 
-/// Makes the records of an older version a new version.
+/// Creates a new version with the records of an older one.
 pub(super) fn restore(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let version = call
         .attributes()?
@@ -187,17 +191,15 @@ pub(super) fn restore(backend: &Backend, call: &Call) -> Result<Reply, ApiError>
     let dataset = backend.control.change(|store| {
         let mut dataset = dataset_of(&backend.control, call)?;
         check_version(&dataset, version)?;
-        let (now, then) = (
-            records_of(store, &dataset, None)?,
-            records_of(store, &dataset, Some(version))?,
-        );
+        let current = records_of(store, &dataset, None)?;
+        let restored = records_of(store, &dataset, Some(version))?;
         let next = dataset.number("current_version") + 1;
         let mut changes = Vec::new();
-        for record in now {
+        for record in current {
             let until = Some(next);
             changes.push(Change::PutRecord(Record { until, ..record }));
         }
-        for record in then {
+        for record in restored {
             changes.push(Change::PutRecord(Record {
                 since: next,
                 until: None,
@@ -213,7 +215,7 @@ pub(super) fn restore(backend: &Backend, call: &Call) -> Result<Reply, ApiError>
     Ok(Reply::Json(json!({"data": item(&dataset)})))
 }
 
-/// All versions, newest first, with the moment an experiment last used each.
+/// All versions, newest first, with the time of the latest experiment on each.
 pub(super) fn versions(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let dataset = dataset_of(&backend.control, call)?;
     let experiments = backend.control.store.find(&ObjectFilter {
@@ -245,14 +247,17 @@ pub(super) fn versions(backend: &Backend, call: &Call) -> Result<Reply, ApiError
     Ok(Reply::Json(json!({"data": data})))
 }
 
-/// The records as CSV with the columns that an upload takes.
+/// The records as CSV, with the columns of an upload.
 pub(super) fn export(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
-    if call.asked("format").is_some_and(|format| format != "csv") {
+    if call
+        .query_value("format")
+        .is_some_and(|format| format != "csv")
+    {
         return Err(ApiError::bad_request("`format` must be csv"));
     }
     let dataset = dataset_of(&backend.control, call)?;
-    let version = asked_version(call, &dataset, "version")?;
-    let mut rows = vec![csv::COLUMNS.map(str::to_owned).to_vec()];
+    let version = requested_version(call, &dataset, "version")?;
+    let mut rows = vec![record_csv::COLUMNS.map(str::to_owned).to_vec()];
     for record in records_of(backend.control.store.as_ref(), &dataset, Some(version))? {
         let cell = |key: &str| {
             record
@@ -268,7 +273,13 @@ pub(super) fn export(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
             json!(record.tags).to_string(),
         ]);
     }
-    Ok(Reply::Csv(csv::write(&rows)))
+    let csv = record_csv::write(&rows).map_err(|error| {
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the records cannot be written as CSV ({error}); please report it"),
+        )
+    })?;
+    Ok(Reply::Csv(csv))
 }
 
 fn item(dataset: &Object) -> Value {
@@ -294,7 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_content_has_the_same_digest_in_any_key_order() {
+    fn digest_ignores_key_order() {
         let of = |value: Value| digest_of(value.as_object().unwrap());
         let one = of(json!({"input": {"a": 1, "b": [1, 2]}, "expected_output": "x"}));
         assert_eq!(

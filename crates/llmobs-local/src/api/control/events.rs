@@ -1,25 +1,25 @@
-//! Events pushed to an experiment: metrics, and spans that did not come through the span intake.
+//! Events sent to an experiment: metrics, and spans that are not sent to the intake.
 //!
-//! Two forms are taken, the documented one (`type: events`) and the SDK's (`scope: experiments`).
-//! A request is kept whole or refused whole.
+//! Two formats are accepted: the documented one (`type: events`) and the SDK's
+//! (`scope: experiments`). A request with an invalid item is refused completely.
 
 use http::StatusCode;
 use rand::distr::{Alphanumeric, SampleString as _};
 use serde_json::{Map, Value, json};
 
-use super::call::{Call, Reply, live, optional, required, texts};
+use super::call::{Call, Reply, find_live, optional, required, text_list};
 use crate::Backend;
 use crate::control::{Change, Metric, Object, ObjectKind};
 use crate::http::ApiError;
 use crate::intake::{self, Dialect};
 
-/// Length of the id that each metric is given.
-const ID_LENGTH: usize = 10;
+/// Length of the generated id of a metric.
+const METRIC_ID_CHARS: usize = 10;
 
-/// A metric type: its name, what its values are in words, and whether a value is one.
+/// A metric type: its name, a description of its values, and a check of a value.
 type MetricType = (&'static str, &'static str, fn(&Value) -> bool);
 
-const TYPES: [MetricType; 4] = [
+const METRIC_TYPES: [MetricType; 4] = [
     ("score", "a number", Value::is_number),
     ("boolean", "true or false", Value::is_boolean),
     ("categorical", "text", Value::is_string),
@@ -28,33 +28,33 @@ const TYPES: [MetricType; 4] = [
     }),
 ];
 
-/// Takes events in; answers 202 with an empty body, as Datadog does.
+/// Stores events. Like Datadog, responds with 202 and an empty body.
 pub(super) fn push(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
-    let experiment = live(
+    let experiment = find_live(
         &backend.control,
         ObjectKind::Experiment,
-        call.parameter("experiment_id"),
+        call.path_parameter("experiment_id"),
     )?;
     let sent = call.attributes()?;
-    let tags = texts(sent, "tags")?;
+    let tags = text_list(sent, "tags")?;
     let metrics = metrics_of(backend, call, &experiment, sent, &tags)?;
     let spans = spans_of(&experiment, sent)?;
     if metrics.is_empty() && spans.is_empty() {
         return Err(ApiError::bad_request(
-            "the request holds neither `metrics` nor `spans`; send at least one of them",
+            "`metrics` and `spans` are both empty; send at least one item",
         ));
     }
-    keep_spans(backend, call, &spans)?;
+    store_spans(backend, call, &spans)?;
     backend.control.store.apply(metrics)?;
     Ok(Reply::Empty(StatusCode::ACCEPTED))
 }
 
-/// The private twin: flat, and a metric may be about the experiment as a whole.
+/// The private endpoint: a flat body, in which a metric may be about the experiment itself.
 pub(super) fn ingest(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let sent = call.attributes()?;
     let id = required(sent, "experiment_id")?;
-    let experiment = live(&backend.control, ObjectKind::Experiment, id)?;
-    let tags = texts(sent, "tags")?;
+    let experiment = find_live(&backend.control, ObjectKind::Experiment, id)?;
+    let tags = text_list(sent, "tags")?;
     let metrics = metrics_of(backend, call, &experiment, sent, &tags)?;
     if metrics.is_empty() {
         return Err(ApiError::bad_request(
@@ -102,7 +102,7 @@ fn metrics_of(
     Ok(changes)
 }
 
-/// One metric as it is kept and answered: checked, with an id, the request's tags and the source.
+/// Validates a metric and adds an id, the tags of the request and the source.
 fn metric_of(
     metric: &Value,
     call: &Call,
@@ -110,64 +110,42 @@ fn metric_of(
     common: &[String],
     oldest_ms: Option<i64>,
 ) -> Result<Metric, ApiError> {
-    let refused = |detail: String| Err(ApiError::bad_request(detail));
     let Some(sent) = metric.as_object() else {
-        return refused("must be an object".to_owned());
+        return Err(ApiError::bad_request("must be an object"));
     };
     let label = required(sent, "label")?;
-    let metric_type = required(sent, "metric_type")?;
-    let known = TYPES.iter().find(|(name, _, _)| *name == metric_type);
-    let Some((name, wanted, fits)) = known else {
-        return refused("`metric_type` must be score, boolean, categorical or json".to_owned());
-    };
-    let given = |key: &str| sent.get(key).filter(|value| !value.is_null());
-    let failed = given("error").is_some() || optional(sent, "status")? == Some("ERROR");
-    let key = format!("{name}_value");
-    match given(&key) {
-        Some(value) if fits(value) => {}
-        None if failed => {}
-        Some(_) => return refused(format!("`{key}` must be {wanted}")),
-        None => {
-            return refused(format!(
-                "`{key}` is required for a metric of type {name}, unless `error` says why there is none"
-            ));
-        }
-    }
+    check_value(sent)?;
     if let Some(assessment) = optional(sent, "assessment")?
         && !matches!(assessment, "pass" | "fail")
     {
-        return refused("`assessment` must be pass or fail".to_owned());
+        return Err(ApiError::bad_request("`assessment` must be pass or fail"));
     }
-    let timestamp_ms = match given("timestamp_ms") {
+    let timestamp_ms = match non_null(sent, "timestamp_ms") {
         None => call.now_ms,
-        Some(value) => match value.as_i64() {
-            Some(ms) => ms,
-            None => {
-                return refused("`timestamp_ms` must be milliseconds since 1970".to_owned());
-            }
-        },
+        Some(value) => value.as_i64().ok_or_else(|| {
+            ApiError::bad_request("`timestamp_ms` must be milliseconds since 1970")
+        })?,
     };
     if oldest_ms.is_some_and(|oldest| timestamp_ms < oldest) {
-        return refused(
-            "Field validation for 'timestamp_ms' failed on the 'timestamp_within_24hr' tag"
-                .to_owned(),
-        );
+        return Err(ApiError::bad_request(
+            "Field validation for 'timestamp_ms' failed on the 'timestamp_within_24hr' tag",
+        ));
     }
-    let mut tags = texts(sent, "tags")?;
+    let mut tags = text_list(sent, "tags")?;
     for tag in common {
         if !tags.contains(tag) {
             tags.push(tag.clone());
         }
     }
-    let span = match given("span_id") {
+    let span = match non_null(sent, "span_id") {
         None => String::new(),
         Some(Value::String(text)) => text.clone(),
         Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
-        Some(_) => return refused("`span_id` must be text".to_owned()),
+        Some(_) => return Err(ApiError::bad_request("`span_id` must be text")),
     };
     let source = if span.is_empty() { "summary" } else { "custom" };
     let mut body = Map::new();
-    let id = Alphanumeric.sample_string(&mut rand::rng(), ID_LENGTH);
+    let id = Alphanumeric.sample_string(&mut rand::rng(), METRIC_ID_CHARS);
     body.insert("id".to_owned(), json!(id));
     body.extend(sent.clone());
     body.insert("timestamp_ms".to_owned(), json!(timestamp_ms));
@@ -182,8 +160,35 @@ fn metric_of(
     })
 }
 
-/// The spans as the span intake takes them: an experiment's root unless they say otherwise, tagged
-/// with what they belong to.
+fn non_null<'a>(sent: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    sent.get(key).filter(|value| !value.is_null())
+}
+
+/// Checks that a metric has a value of its type, or an error.
+fn check_value(sent: &Map<String, Value>) -> Result<(), ApiError> {
+    let metric_type = required(sent, "metric_type")?;
+    let known_type = METRIC_TYPES
+        .iter()
+        .find(|(name, _, _)| *name == metric_type);
+    let Some((name, expected, is_valid)) = known_type else {
+        return Err(ApiError::bad_request(
+            "`metric_type` must be score, boolean, categorical or json",
+        ));
+    };
+    let failed = non_null(sent, "error").is_some() || optional(sent, "status")? == Some("ERROR");
+    let key = format!("{name}_value");
+    match non_null(sent, &key) {
+        Some(value) if is_valid(value) => Ok(()),
+        None if failed => Ok(()),
+        Some(_) => Err(ApiError::bad_request(format!("`{key}` must be {expected}"))),
+        None => Err(ApiError::bad_request(format!(
+            "`{key}` is required for a metric of type {name}, unless `error` is set"
+        ))),
+    }
+}
+
+/// Spans in the SDK dialect, with tags for experiment, project and dataset. The default kind is
+/// `experiment`.
 fn spans_of(experiment: &Object, sent: &Map<String, Value>) -> Result<Vec<Value>, ApiError> {
     let mut spans = Vec::new();
     for (number, span) in list(sent, "spans")?.iter().enumerate() {
@@ -192,7 +197,7 @@ fn spans_of(experiment: &Object, sent: &Map<String, Value>) -> Result<Vec<Value>
                 "span {number} must be an object"
             )));
         };
-        let mut tags = texts(&span, "tags")?;
+        let mut tags = text_list(&span, "tags")?;
         let mut tag = |key: &str, value: &str| {
             let start = format!("{key}:");
             if !value.is_empty() && !tags.iter().any(|tag| tag.starts_with(&start)) {
@@ -219,14 +224,14 @@ fn spans_of(experiment: &Object, sent: &Map<String, Value>) -> Result<Vec<Value>
     Ok(spans)
 }
 
-fn keep_spans(backend: &Backend, call: &Call, spans: &[Value]) -> Result<(), ApiError> {
+fn store_spans(backend: &Backend, call: &Call, spans: &[Value]) -> Result<(), ApiError> {
     if spans.is_empty() {
         return Ok(());
     }
     let body = json!([{"_dd.scope": "experiments", "event_type": "span", "spans": spans}]);
-    let store = &backend.store;
-    let accepted = intake::ingest_json(store, &backend.options, Dialect::Sdk, body, call.now_ms)?;
-    match accepted.refused.into_iter().next() {
+    let store = backend.store.as_ref();
+    let summary = intake::ingest_json(store, &backend.options, Dialect::Sdk, body, call.now_ms)?;
+    match summary.refused.into_iter().next() {
         Some(reason) => Err(ApiError::bad_request(reason)),
         None => Ok(()),
     }

@@ -1,10 +1,11 @@
-//! Experiments: one task over one dataset, in one or more runs.
+//! Experiments: one task on one dataset, in one or more runs.
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::call::{
-    Call, Reply, flag, ids_to_delete, live, optional, optional_object, page_of, required,
+    Call, Reply, find_live, ids_to_delete, list_page, optional, optional_flag, optional_object,
+    required,
 };
 use super::projects::soft_delete;
 use super::records::check_version;
@@ -17,14 +18,14 @@ const STATUSES: [&str; 4] = ["running", "completed", "failed", "interrupted"];
 
 pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let find = ObjectFilter {
-        ids: call.asked_all("filter[id]").map(str::to_owned).collect(),
-        parent: call.asked("filter[project_id]").map(str::to_owned),
-        name: call.asked("filter[name]").map(str::to_owned),
-        deleted: Some(call.asked_flag("filter[is_deleted]")?.unwrap_or(false)),
+        ids: call.query_values("filter[id]").map(str::to_owned).collect(),
+        parent: call.query_value("filter[project_id]").map(str::to_owned),
+        name: call.query_value("filter[name]").map(str::to_owned),
+        deleted: Some(call.query_flag("filter[is_deleted]")?.unwrap_or(false)),
         ..ObjectFilter::all(ObjectKind::Experiment)
     };
     let metadata = call
-        .asked("filter[metadata]")
+        .query_value("filter[metadata]")
         .map(serde_json::from_str::<Value>)
         .transpose()
         .map_err(|_| {
@@ -32,22 +33,22 @@ pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
                 "`filter[metadata]` must be JSON, for example {\"tags\":[\"branch:main\"]}",
             )
         })?;
-    let parents: Vec<&str> = call.asked_all("filter[parent_experiment_id]").collect();
-    let is = |object: &Object, key: &str, wanted: Option<&str>| {
-        wanted.is_none_or(|wanted| object.text(key) == wanted)
+    let parents: Vec<&str> = call.query_values("filter[parent_experiment_id]").collect();
+    let equals = |object: &Object, key: &str, expected: Option<&str>| {
+        expected.is_none_or(|expected| object.text(key) == expected)
     };
     let keep = |object: &Object| {
-        is(object, "dataset_id", call.asked("filter[dataset_id]"))
-            && is(object, "experiment", call.asked("filter[experiment]"))
+        equals(object, "dataset_id", call.query_value("filter[dataset_id]"))
+            && equals(object, "experiment", call.query_value("filter[experiment]"))
             && (parents.is_empty() || parents.contains(&object.text("parent_experiment_id")))
-            && metadata.as_ref().is_none_or(|wanted| {
-                let found = object.body.get("metadata").unwrap_or(&Value::Null);
-                contains(found, wanted)
+            && metadata.as_ref().is_none_or(|expected| {
+                let actual = object.body.get("metadata").unwrap_or(&Value::Null);
+                contains(actual, expected)
             })
     };
-    let user_data = call.asked_flag("include[user_data]")?.unwrap_or(false);
-    let names = call.asked_flag("include[dataset_names]")?.unwrap_or(false);
-    page_of(&backend.control, call, find, keep, |experiment| {
+    let user_data = call.query_flag("include[user_data]")?.unwrap_or(false);
+    let names = call.query_flag("include[dataset_names]")?.unwrap_or(false);
+    list_page(&backend.control, call, find, keep, |experiment| {
         let mut attributes = attributes_of(experiment);
         let store = backend.control.store.as_ref();
         attributes.insert("aggregate_data".to_owned(), aggregate(store, experiment)?);
@@ -62,31 +63,33 @@ pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     })
 }
 
-/// Whether a value holds another one: objects by key, lists by element, the rest by equality.
-fn contains(found: &Value, wanted: &Value) -> bool {
-    match (found, wanted) {
-        (Value::Object(found), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
-            let found = found.get(key);
-            found.is_some_and(|found| contains(found, wanted))
-        }),
-        (Value::Array(found), Value::Array(wanted)) => wanted
+/// Whether a value contains another: objects by key, lists by element, other values by equality.
+fn contains(actual: &Value, expected: &Value) -> bool {
+    match (actual, expected) {
+        (Value::Object(actual), Value::Object(expected)) => {
+            expected.iter().all(|(key, expected)| {
+                let actual = actual.get(key);
+                actual.is_some_and(|actual| contains(actual, expected))
+            })
+        }
+        (Value::Array(actual), Value::Array(expected)) => expected
             .iter()
-            .all(|wanted| found.iter().any(|found| contains(found, wanted))),
-        (found, wanted) => found == wanted,
+            .all(|expected| actual.iter().any(|actual| contains(actual, expected))),
+        (actual, expected) => actual == expected,
     }
 }
 
 fn dataset_name(store: &dyn ControlStore, id: &str) -> Result<Option<String>, ApiError> {
-    let found = store.find(&ObjectFilter {
+    let datasets = store.find(&ObjectFilter {
         ids: vec![id.to_owned()],
         deleted: None,
         limit: 1,
         ..ObjectFilter::all(ObjectKind::Dataset)
     })?;
-    Ok(found.into_iter().next().map(|dataset| dataset.name))
+    Ok(datasets.into_iter().next().map(|dataset| dataset.name))
 }
 
-/// Sums over the experiment's spans, as far as they have come.
+/// Totals of the spans of the experiment that have arrived.
 fn aggregate(store: &dyn ControlStore, experiment: &Object) -> Result<Value, ApiError> {
     let totals = store.totals(&experiment.id)?;
     if totals.runs == 0 {
@@ -103,31 +106,31 @@ fn aggregate(store: &dyn ControlStore, experiment: &Object) -> Result<Value, Api
     }))
 }
 
-/// Creates an experiment. Its run name is the name asked for and the moment, so that it is unique.
+/// Creates an experiment. A timestamp makes the requested name unique.
 pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let sent = call.attributes()?;
     let name = required(sent, "name")?;
     let project_id = required(sent, "project_id")?;
     let dataset_id = optional(sent, "dataset_id")?.unwrap_or_default();
     let parent = optional(sent, "parent_experiment_id")?;
-    let version = whole(sent, "dataset_version")?;
-    let run_count = whole(sent, "run_count")?.unwrap_or(1);
-    let unique = flag(sent, "ensure_unique", true)?;
+    let version = optional_integer(sent, "dataset_version")?;
+    let run_count = optional_integer(sent, "run_count")?.unwrap_or(1);
+    let unique = optional_flag(sent, "ensure_unique", true)?;
     let description = optional(sent, "description")?.unwrap_or_default();
     let config = optional_object(sent, "config")?.unwrap_or_else(|| json!({}));
     let metadata = optional_object(sent, "metadata")?.unwrap_or_else(|| json!({}));
     let experiment = backend.control.change(|store| {
-        let project = live(&backend.control, ObjectKind::Project, project_id)?;
+        let project = find_live(&backend.control, ObjectKind::Project, project_id)?;
         let version = version_of(backend, dataset_id, version)?;
         let id = call.new_id();
         let run_name = if unique {
             let mut ms = call.now_ms;
-            while taken(store, &project.id, &format!("{name}-{ms}"), &id)? {
+            while name_is_used(store, &project.id, &format!("{name}-{ms}"), &id)? {
                 ms += 1;
             }
             format!("{name}-{ms}")
-        } else if taken(store, &project.id, name, &id)? {
-            return Err(conflict());
+        } else if name_is_used(store, &project.id, name, &id)? {
+            return Err(name_conflict());
         } else {
             name.to_owned()
         };
@@ -146,7 +149,7 @@ pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
         ] {
             experiment.set(key, value);
         }
-        // Sample data is loaded again under the same id, and starts afresh.
+        // Loading sample data again reuses the id and replaces the metrics.
         let forget = Change::RemoveMetrics {
             experiment: experiment.id.clone(),
         };
@@ -154,24 +157,24 @@ pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
         Ok(experiment)
     })?;
     let mut attributes = attributes_of(&experiment);
-    // As Datadog does, against its own model.
+    // Like Datadog, although its documented model has this key.
     attributes.shift_remove("config");
     Ok(Reply::Json(json!({"data": item(&experiment, &attributes)})))
 }
 
-/// The version of the dataset that the experiment is on, checked.
-fn version_of(backend: &Backend, dataset: &str, asked: Option<i64>) -> Result<i64, ApiError> {
+/// Validates the dataset version of an experiment; the default is the current version.
+fn version_of(backend: &Backend, dataset: &str, requested: Option<i64>) -> Result<i64, ApiError> {
     if dataset.is_empty() {
-        return Ok(asked.unwrap_or(0));
+        return Ok(requested.unwrap_or(0));
     }
-    let dataset = live(&backend.control, ObjectKind::Dataset, dataset)?;
-    match asked {
+    let dataset = find_live(&backend.control, ObjectKind::Dataset, dataset)?;
+    match requested {
         None => Ok(dataset.number("current_version")),
         Some(version) => check_version(&dataset, version).map(|()| version),
     }
 }
 
-fn whole(sent: &Map<String, Value>, key: &str) -> Result<Option<i64>, ApiError> {
+fn optional_integer(sent: &Map<String, Value>, key: &str) -> Result<Option<i64>, ApiError> {
     match sent.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => value
@@ -182,28 +185,28 @@ fn whole(sent: &Map<String, Value>, key: &str) -> Result<Option<i64>, ApiError> 
 }
 
 /// Whether another experiment of the project has the run name.
-fn taken(
+fn name_is_used(
     store: &dyn ControlStore,
     project: &str,
     run_name: &str,
     id: &str,
 ) -> Result<bool, ApiError> {
-    let found = store.find(&ObjectFilter {
+    let experiments = store.find(&ObjectFilter {
         parent: Some(project.to_owned()),
         name: Some(run_name.to_owned()),
         ..ObjectFilter::all(ObjectKind::Experiment)
     })?;
-    Ok(found.iter().any(|other| other.id != id))
+    Ok(experiments.iter().any(|other| other.id != id))
 }
 
-fn conflict() -> ApiError {
+fn name_conflict() -> ApiError {
     ApiError::new(
         StatusCode::CONFLICT,
-        "another experiment of this project has this name already; choose another one, or leave `ensure_unique` true",
+        "another experiment of this project has this name; choose a different name, or set `ensure_unique` to true",
     )
 }
 
-/// Changes what is sent, and answers 200 with an empty body, as Datadog does.
+/// Changes the sent fields. Like Datadog, responds with 200 and an empty body.
 pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let sent = call.attributes()?;
     let name = optional(sent, "name")?;
@@ -224,14 +227,14 @@ pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
     ];
     let metadata = optional_object(sent, "metadata")?;
     backend.control.change(|store| {
-        let mut experiment = live(
+        let mut experiment = find_live(
             &backend.control,
             ObjectKind::Experiment,
-            call.parameter("experiment_id"),
+            call.path_parameter("experiment_id"),
         )?;
         if let Some(name) = name.filter(|name| !name.trim().is_empty()) {
-            if taken(store, &experiment.parent, name, &experiment.id)? {
-                return Err(conflict());
+            if name_is_used(store, &experiment.parent, name, &experiment.id)? {
+                return Err(name_conflict());
             }
             experiment.name = name.to_owned();
         }
@@ -251,8 +254,8 @@ pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
 
 pub(super) fn delete(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let ids = ids_to_delete(call, "experiment_ids")?;
-    let gone = soft_delete(backend, call, ObjectKind::Experiment, &ids)?;
-    let items = gone
+    let deleted = soft_delete(backend, call, ObjectKind::Experiment, &ids)?;
+    let items = deleted
         .iter()
         .map(|object| item(object, &attributes_of(object)));
     Ok(Reply::Json(json!({"data": items.collect::<Vec<_>>()})))
@@ -286,9 +289,9 @@ mod tests {
     #[case(json!({"ci": {"commit": "abc", "pr": 2}}), false)]
     #[case(json!({}), true)]
     #[case(json!({"tags": "branch:main"}), false)]
-    fn metadata_is_found_by_containment(#[case] wanted: Value, #[case] found: bool) {
+    fn metadata_filter_matches_contained_values(#[case] filter: Value, #[case] expected: bool) {
         let metadata =
             json!({"tags": ["team:geo", "branch:main"], "ci": {"commit": "abc", "pr": 1}});
-        assert_eq!(contains(&metadata, &wanted), found);
+        assert_eq!(contains(&metadata, &filter), expected);
     }
 }

@@ -1,20 +1,20 @@
-//! Projects: what datasets and experiments belong to.
+//! Projects, which contain datasets and experiments.
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::call::{Call, Reply, ids_to_delete, live, optional, page_of, required};
+use super::call::{Call, Reply, find_live, ids_to_delete, list_page, optional, required};
 use crate::Backend;
 use crate::control::{Change, Object, ObjectFilter, ObjectKind};
 use crate::http::ApiError;
 
 pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let find = ObjectFilter {
-        ids: call.asked_all("filter[id]").map(str::to_owned).collect(),
-        name: call.asked("filter[name]").map(str::to_owned),
+        ids: call.query_values("filter[id]").map(str::to_owned).collect(),
+        name: call.query_value("filter[name]").map(str::to_owned),
         ..ObjectFilter::all(ObjectKind::Project)
     };
-    page_of(
+    list_page(
         &backend.control,
         call,
         find,
@@ -23,19 +23,19 @@ pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     )
 }
 
-/// Creates a project, or answers the one that has the name already, unchanged.
+/// Creates a project, or returns an existing one of the same name unchanged.
 pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let attributes = call.attributes()?;
     let name = required(attributes, "name")?;
     let description = optional(attributes, "description")?.unwrap_or_default();
     let project = backend.control.change(|store| {
-        let known = store.find(&ObjectFilter {
+        let existing = store.find(&ObjectFilter {
             name: Some(name.to_owned()),
             limit: 1,
             ..ObjectFilter::all(ObjectKind::Project)
         })?;
-        if let Some(known) = known.into_iter().next() {
-            return Ok::<_, ApiError>(known);
+        if let Some(existing) = existing.into_iter().next() {
+            return Ok::<_, ApiError>(existing);
         }
         let mut project = Object::new(ObjectKind::Project, call.new_id(), "", name);
         project.set("description", description);
@@ -52,20 +52,20 @@ pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
     let name = optional(attributes, "name")?;
     let description = optional(attributes, "description")?;
     let project = backend.control.change(|store| {
-        let mut project = live(
+        let mut project = find_live(
             &backend.control,
             ObjectKind::Project,
-            call.parameter("project_id"),
+            call.path_parameter("project_id"),
         )?;
         if let Some(name) = name.filter(|name| !name.trim().is_empty()) {
-            let namesakes = store.find(&ObjectFilter {
+            let same_name = store.find(&ObjectFilter {
                 name: Some(name.to_owned()),
                 ..ObjectFilter::all(ObjectKind::Project)
             })?;
-            if namesakes.iter().any(|other| other.id != project.id) {
+            if same_name.iter().any(|other| other.id != project.id) {
                 return Err(ApiError::new(
                     StatusCode::CONFLICT,
-                    "another project has this name already; choose another one",
+                    "another project has this name; choose a different name",
                 ));
             }
             project.name = name.to_owned();
@@ -82,13 +82,13 @@ pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
 
 pub(super) fn delete(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let ids = ids_to_delete(call, "project_ids")?;
-    let gone = soft_delete(backend, call, ObjectKind::Project, &ids)?;
+    let deleted = soft_delete(backend, call, ObjectKind::Project, &ids)?;
     Ok(Reply::Json(
-        json!({"data": gone.iter().map(item).collect::<Vec<_>>()}),
+        json!({"data": deleted.iter().map(item).collect::<Vec<_>>()}),
     ))
 }
 
-/// Marks objects as deleted. An unknown id refuses the whole request.
+/// Marks objects as deleted. An unknown id fails the request, which then changes nothing.
 pub(super) fn soft_delete(
     backend: &Backend,
     call: &Call,
@@ -96,16 +96,16 @@ pub(super) fn soft_delete(
     ids: &[String],
 ) -> Result<Vec<Object>, ApiError> {
     backend.control.change(|store| {
-        let mut gone = Vec::new();
+        let mut deleted = Vec::new();
         for id in ids {
-            let mut object = live(&backend.control, kind, id)?;
+            let mut object = find_live(&backend.control, kind, id)?;
             object.deleted = true;
             object.set("deleted_at", call.now());
             object.set("updated_at", call.now());
-            gone.push(object);
+            deleted.push(object);
         }
-        store.apply(gone.iter().cloned().map(Change::PutObject).collect())?;
-        Ok(gone)
+        store.apply(deleted.iter().cloned().map(Change::PutObject).collect())?;
+        Ok(deleted)
     })
 }
 

@@ -1,29 +1,31 @@
-//! The prompt registry: prompts, their versions, and which version a label names.
+//! The prompt registry: prompts, versions and labels.
 //!
 //! On the unstable path, which the SDK uses, objects are flat; on v2 they are JSON:API resources.
-//! A label names one version of a prompt at a time.
+//! A label belongs to at most one version of a prompt.
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::call::{Call, Reply, live, not_found, optional, optional_object, required, texts};
+use super::call::{
+    Call, Reply, find_live, not_found, optional, optional_object, required, text_list,
+};
 use crate::Backend;
 use crate::control::{Change, Control, ControlStore, Object, ObjectFilter, ObjectKind};
 use crate::http::ApiError;
 
-const PROMPTS: &str = "prompt-templates";
-const VERSIONS: &str = "prompt-template-versions";
+const PROMPT_TYPE: &str = "prompt-templates";
+const VERSION_TYPE: &str = "prompt-template-versions";
 
 pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let prompts = backend.control.store.find(&ObjectFilter {
         ids: call
-            .asked_all("filter[prompt_id]")
+            .query_values("filter[prompt_id]")
             .map(str::to_owned)
             .collect(),
         ..ObjectFilter::all(ObjectKind::Prompt)
     })?;
     let items = prompts.iter().map(prompt_item).collect();
-    Ok(Reply::Json(many(call, PROMPTS, items)))
+    Ok(Reply::Json(list_response(call, PROMPT_TYPE, items)))
 }
 
 pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
@@ -32,16 +34,16 @@ pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
     let title = optional(sent, "title")?.unwrap_or_default();
     let description = optional(sent, "description")?.unwrap_or_default();
     let prompt = backend.control.change(|store| {
-        let known = store.find(&ObjectFilter {
+        let existing = store.find(&ObjectFilter {
             ids: vec![id.to_owned()],
             deleted: None,
             ..ObjectFilter::all(ObjectKind::Prompt)
         })?;
-        let known = known.into_iter().next();
-        if known.as_ref().is_some_and(|known| !known.deleted) {
+        let existing = existing.into_iter().next();
+        if existing.as_ref().is_some_and(|prompt| !prompt.deleted) {
             return Err(ApiError::new(
                 StatusCode::CONFLICT,
-                "a prompt with this `prompt_id` exists already; add a version to it, or choose another id",
+                "a prompt with this `prompt_id` exists; add a version to it, or choose a different id",
             ));
         }
         let mut prompt = Object::new(ObjectKind::Prompt, id.to_owned(), "", id);
@@ -49,8 +51,8 @@ pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
         prompt.set("title", title);
         prompt.set("description", description);
         prompt.set("created_at", call.now());
-        // Versions of a deleted prompt of the same id are not shown as those of this one.
-        let first = known.map_or(1, |known| known.number("num_versions") + 1);
+        // Hides the versions of a deleted prompt with the same id.
+        let first = existing.map_or(1, |prompt| prompt.number("num_versions") + 1);
         prompt.set("first_version", first);
         prompt.set("num_versions", first - 1);
         let mut changes = Vec::new();
@@ -59,7 +61,11 @@ pub(super) fn create(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
         store.apply(changes)?;
         Ok(prompt)
     })?;
-    Ok(Reply::Json(one(call, PROMPTS, prompt_item(&prompt))))
+    Ok(Reply::Json(single_response(
+        call,
+        PROMPT_TYPE,
+        prompt_item(&prompt),
+    )))
 }
 
 pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
@@ -76,59 +82,63 @@ pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> 
         store.apply(vec![Change::PutObject(prompt.clone())])?;
         Ok::<_, ApiError>(prompt)
     })?;
-    Ok(Reply::Json(one(call, PROMPTS, prompt_item(&prompt))))
+    Ok(Reply::Json(single_response(
+        call,
+        PROMPT_TYPE,
+        prompt_item(&prompt),
+    )))
 }
 
 pub(super) fn delete(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
-    let id = call.parameter("prompt_id").to_owned();
-    let gone = super::projects::soft_delete(backend, call, ObjectKind::Prompt, &[id])?;
-    let prompt = gone.first().ok_or_else(|| not_found("prompt"))?;
+    let id = call.path_parameter("prompt_id").to_owned();
+    let deleted = super::projects::soft_delete(backend, call, ObjectKind::Prompt, &[id])?;
+    let prompt = deleted.first().ok_or_else(|| not_found("prompt"))?;
     let item = json!({
         "id": prompt.text("uuid"),
         "prompt_id": prompt.id,
         "deleted_at": prompt.text("deleted_at"),
     });
-    Ok(Reply::Json(one(call, PROMPTS, item)))
+    Ok(Reply::Json(single_response(call, PROMPT_TYPE, item)))
 }
 
-/// A version for use: the one that a label names, else the newest.
+/// The version with a label, by default the newest version.
 pub(super) fn get(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let prompt = prompt_of(&backend.control, call)?;
-    let version = match call.asked("label") {
+    let version = match call.query_value("label") {
         None => version_of(&backend.control, &prompt, prompt.number("num_versions"))?,
-        Some(label) => labelled(&backend.control, &prompt, label)?
-            .ok_or_else(|| not_found("a version of this prompt with this label was"))?,
+        Some(label) => version_with_label(&backend.control, &prompt, label)?
+            .ok_or_else(|| not_found("version of the prompt with this label"))?,
     };
-    Ok(Reply::Json(one(
+    Ok(Reply::Json(single_response(
         call,
-        PROMPTS,
-        for_use(&prompt, &version, call.asked("label")),
+        PROMPT_TYPE,
+        resolved_item(&prompt, &version, call.query_value("label")),
     )))
 }
 
-/// The version for an environment: the one whose `env_ids` or labels name it, else the one
-/// labelled `production`, else the newest.
+/// The version for an environment: the first whose `env_ids` or labels contain it, then the one
+/// labelled `production`, then the newest.
 pub(super) fn resolve(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let prompt = prompt_of(&backend.control, call)?;
     let environment = optional(call.attributes()?, "env")?.unwrap_or_default();
     let versions = versions_of(&backend.control, &prompt)?;
-    let names = |version: &&Object| {
+    let is_for_environment = |version: &&Object| {
         ["env_ids", "labels"]
             .iter()
             .any(|key| words(version, key).any(|word| word == environment))
     };
-    let by_environment = versions.iter().find(names);
+    let by_environment = versions.iter().find(is_for_environment);
     let version = match by_environment {
         Some(version) => version.clone(),
-        None => match labelled(&backend.control, &prompt, "production")? {
+        None => match version_with_label(&backend.control, &prompt, "production")? {
             Some(version) => version,
             None => version_of(&backend.control, &prompt, prompt.number("num_versions"))?,
         },
     };
-    Ok(Reply::Json(one(
+    Ok(Reply::Json(single_response(
         call,
-        PROMPTS,
-        for_use(&prompt, &version, None),
+        PROMPT_TYPE,
+        resolved_item(&prompt, &version, None),
     )))
 }
 
@@ -138,15 +148,19 @@ pub(super) fn versions(backend: &Backend, call: &Call) -> Result<Reply, ApiError
     let items = versions
         .iter()
         .map(|version| version_item(&prompt, version));
-    Ok(Reply::Json(many(call, VERSIONS, items.collect())))
+    Ok(Reply::Json(list_response(
+        call,
+        VERSION_TYPE,
+        items.collect(),
+    )))
 }
 
 pub(super) fn version(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let prompt = prompt_of(&backend.control, call)?;
     let version = version_of(&backend.control, &prompt, number_of(call)?)?;
-    Ok(Reply::Json(one(
+    Ok(Reply::Json(single_response(
         call,
-        VERSIONS,
+        VERSION_TYPE,
         version_item(&prompt, &version),
     )))
 }
@@ -161,9 +175,9 @@ pub(super) fn create_version(backend: &Backend, call: &Call) -> Result<Reply, Ap
         store.apply(changes)?;
         Ok::<_, ApiError>((prompt, version))
     })?;
-    Ok(Reply::Json(one(
+    Ok(Reply::Json(single_response(
         call,
-        VERSIONS,
+        VERSION_TYPE,
         version_item(&prompt, &version),
     )))
 }
@@ -180,8 +194,8 @@ pub(super) fn update_version(backend: &Backend, call: &Call) -> Result<Reply, Ap
         let mut changes = Vec::new();
         for key in ["labels", "env_ids"] {
             if sent.get(key).is_some_and(|value| !value.is_null()) {
-                let words = texts(sent, key)?;
-                take_over(store, &version, key, &words, &mut changes)?;
+                let words = text_list(sent, key)?;
+                remove_from_other_versions(store, &version, key, &words, &mut changes)?;
                 version.set(key, json!(words));
             }
         }
@@ -189,19 +203,23 @@ pub(super) fn update_version(backend: &Backend, call: &Call) -> Result<Reply, Ap
         store.apply(changes)?;
         Ok::<_, ApiError>((prompt, version))
     })?;
-    Ok(Reply::Json(one(
+    Ok(Reply::Json(single_response(
         call,
-        VERSIONS,
+        VERSION_TYPE,
         version_item(&prompt, &version),
     )))
 }
 
 fn prompt_of(control: &Control, call: &Call) -> Result<Object, ApiError> {
-    live(control, ObjectKind::Prompt, call.parameter("prompt_id"))
+    find_live(
+        control,
+        ObjectKind::Prompt,
+        call.path_parameter("prompt_id"),
+    )
 }
 
 fn number_of(call: &Call) -> Result<i64, ApiError> {
-    call.parameter("version").parse().map_err(|_| {
+    call.path_parameter("version").parse().map_err(|_| {
         ApiError::bad_request("the version in the path must be a number, for example 1")
     })
 }
@@ -229,7 +247,11 @@ fn version_of(control: &Control, prompt: &Object, number: i64) -> Result<Object,
         .ok_or_else(|| not_found("version of the prompt"))
 }
 
-fn labelled(control: &Control, prompt: &Object, label: &str) -> Result<Option<Object>, ApiError> {
+fn version_with_label(
+    control: &Control,
+    prompt: &Object,
+    label: &str,
+) -> Result<Option<Object>, ApiError> {
     let versions = versions_of(control, prompt)?;
     Ok(versions
         .into_iter()
@@ -270,34 +292,34 @@ fn add_version(
     let config = optional_object(sent, "config")?;
     version.set("config", config.unwrap_or_else(|| json!({})));
     for key in ["labels", "env_ids"] {
-        let words = texts(sent, key)?;
-        take_over(store, &version, key, &words, changes)?;
+        let words = text_list(sent, key)?;
+        remove_from_other_versions(store, &version, key, &words, changes)?;
         version.set(key, json!(words));
     }
     changes.push(Change::PutObject(version.clone()));
     Ok(version)
 }
 
-/// Takes words away from the other versions of the prompt.
-fn take_over(
+/// Removes labels or environments from the other versions of the prompt.
+fn remove_from_other_versions(
     store: &dyn ControlStore,
     to: &Object,
     key: &str,
-    taken: &[String],
+    moved: &[String],
     changes: &mut Vec<Change>,
 ) -> Result<(), ApiError> {
-    if taken.is_empty() {
+    if moved.is_empty() {
         return Ok(());
     }
     for mut other in all_versions(store, &to.parent)? {
-        // What an earlier round of this change has made of it.
+        // The version as an earlier change of this request left it.
         let changed = changes.iter().rev().find_map(|change| match change {
             Change::PutObject(object) if object.id == other.id => Some(object.clone()),
             _ => None,
         });
         other = changed.unwrap_or(other);
         let left: Vec<&str> = words(&other, key)
-            .filter(|word| !taken.iter().any(|taken| taken == word))
+            .filter(|word| !moved.iter().any(|moved| moved == word))
             .collect();
         if other.id != to.id && left.len() < words(&other, key).count() {
             let left = json!(left);
@@ -335,8 +357,8 @@ fn version_item(prompt: &Object, version: &Object) -> Value {
     Value::Object(item)
 }
 
-/// A version as an application uses it.
-fn for_use(prompt: &Object, version: &Object, label: Option<&str>) -> Value {
+/// A version in the format for applications.
+fn resolved_item(prompt: &Object, version: &Object, label: Option<&str>) -> Value {
     let mut item = Map::new();
     let user_version = version.text("user_version");
     let shown = if user_version.is_empty() {
@@ -368,14 +390,14 @@ fn for_use(prompt: &Object, version: &Object, label: Option<&str>) -> Value {
     Value::Object(item)
 }
 
-fn one(call: &Call, kind: &str, item: Value) -> Value {
+fn single_response(call: &Call, kind: &str, item: Value) -> Value {
     if is_flat(call) {
         return item;
     }
     json!({"data": resource(kind, item)})
 }
 
-fn many(call: &Call, kind: &str, items: Vec<Value>) -> Value {
+fn list_response(call: &Call, kind: &str, items: Vec<Value>) -> Value {
     if is_flat(call) {
         return Value::Array(items);
     }

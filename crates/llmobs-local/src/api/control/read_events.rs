@@ -1,31 +1,31 @@
-//! Events of an experiment read back: the root span of each record's run with its metrics, and
-//! the metrics of the experiment as a whole.
+//! Reads the events of an experiment: the root span of each run with its metrics, and the metrics
+//! of the experiment itself.
 //!
-//! Metrics are answered as they were stored, every one: when a label was measured twice on a span,
-//! both are there, and it is the reader who takes the newest.
+//! All stored metrics are returned. If a label was measured twice on a span, the client must use the
+//! newest one.
 
 use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::call::{Call, MAX_PAGE, Reply, live, not_found};
+use super::call::{Call, MAX_LIMIT, Reply, find_live, not_found};
 use crate::Backend;
 use crate::control::{Member, MetricScope, Object, ObjectFilter, ObjectKind, RunFilter};
 use crate::http::ApiError;
 use llmobs_core::model::cost::estimated_total_cost;
 use llmobs_core::model::{Io, Span, SpanId, TraceId};
 
-/// What to read of an experiment.
-struct Reading {
+/// The runs to read, and how.
+struct RunQuery {
     after: Option<(i64, String)>,
     limit: usize,
     metrics: bool,
-    /// Whether what does not fit on a page may come on the next one.
+    /// Whether further runs may follow on a next page.
     paged: bool,
 }
 
-impl Reading {
-    const WHOLE: Reading = Reading {
+impl RunQuery {
+    const ALL: RunQuery = RunQuery {
         after: None,
         limit: usize::MAX,
         metrics: true,
@@ -33,37 +33,37 @@ impl Reading {
     };
 }
 
-/// Spans as JSON texts, and the position of the last one when there are more.
-struct Runs {
+/// Spans as JSON texts, and the position of the last one if there are more.
+struct RunPage {
     spans: Vec<String>,
     after: Option<(i64, String)>,
 }
 
-/// The current version: paged, with metrics.
+/// The current version of the endpoint: paged, with metrics.
 pub(super) fn v3(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let experiment = experiment_of(backend, call)?;
-    let reading = Reading {
+    let query = RunQuery {
         after: call.cursor()?,
-        limit: call.limit(MAX_PAGE)?,
+        limit: call.limit(MAX_LIMIT)?,
         metrics: true,
         paged: true,
     };
-    resource(backend, call, &experiment, &reading)
+    resource(backend, call, &experiment, &query)
 }
 
-/// Everything as one resource.
+/// All runs as one resource.
 pub(super) fn v2(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let experiment = experiment_of(backend, call)?;
-    resource(backend, call, &experiment, &Reading::WHOLE)
+    resource(backend, call, &experiment, &RunQuery::ALL)
 }
 
-/// On the unstable path what the SDK reads, one resource; on v2 a list of spans alone.
+/// On the unstable path, which the SDK uses, one resource; on v2 a list of spans.
 pub(super) fn v1(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let experiment = experiment_of(backend, call)?;
     if call.path.contains("/api/unstable/") {
-        return for_sdk(backend, call, &experiment);
+        return sdk_resource(backend, call, &experiment);
     }
-    let runs = read(backend, &experiment, &Reading::WHOLE)?;
+    let runs = read_runs(backend, &experiment, &RunQuery::ALL)?;
     let items = runs.spans.iter().map(|span| {
         let id = serde_json::from_str::<Value>(span).ok();
         let id = id.and_then(|span| span.get("id").cloned());
@@ -75,14 +75,14 @@ pub(super) fn v1(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
         "{{\"data\":[{}],\"meta\":{{\"after\":\"\"}}}}",
         items.join(",")
     );
-    Ok(Reply::Written(body.into_bytes()))
+    Ok(Reply::JsonBytes(body.into_bytes()))
 }
 
-/// The newest run of an experiment by its name and that of its project.
+/// The newest experiment with a name, in the project with a name.
 pub(super) fn by_name(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let (Some(project), Some(name)) = (
-        call.asked("filter[project_name]"),
-        call.asked("filter[experiment_name]"),
+        call.query_value("filter[project_name]"),
+        call.query_value("filter[experiment_name]"),
     ) else {
         return Err(ApiError::bad_request(
             "`filter[project_name]` and `filter[experiment_name]` are both required",
@@ -104,35 +104,35 @@ pub(super) fn by_name(backend: &Backend, call: &Call) -> Result<Reply, ApiError>
         .into_iter()
         .find(|object| object.name == name || object.text("experiment") == name);
     let newest = newest.ok_or_else(|| not_found("experiment"))?;
-    for_sdk(backend, call, &newest)
+    sdk_resource(backend, call, &newest)
 }
 
-fn for_sdk(backend: &Backend, call: &Call, experiment: &Object) -> Result<Reply, ApiError> {
-    let reading = Reading {
-        metrics: call.asked_flag("include[eval_metrics]")?.unwrap_or(false),
-        ..Reading::WHOLE
+fn sdk_resource(backend: &Backend, call: &Call, experiment: &Object) -> Result<Reply, ApiError> {
+    let query = RunQuery {
+        metrics: call.query_flag("include[eval_metrics]")?.unwrap_or(false),
+        ..RunQuery::ALL
     };
-    resource(backend, call, experiment, &reading)
+    resource(backend, call, experiment, &query)
 }
 
 fn experiment_of(backend: &Backend, call: &Call) -> Result<Object, ApiError> {
-    let id = call.parameter("experiment_id");
-    live(&backend.control, ObjectKind::Experiment, id)
+    let id = call.path_parameter("experiment_id");
+    find_live(&backend.control, ObjectKind::Experiment, id)
 }
 
 fn resource(
     backend: &Backend,
     call: &Call,
     experiment: &Object,
-    reading: &Reading,
+    query: &RunQuery,
 ) -> Result<Reply, ApiError> {
-    let runs = read(backend, experiment, reading)?;
+    let runs = read_runs(backend, experiment, query)?;
     let after = match &runs.after {
         Some(position) => call.cursor_after(position)?,
         None => String::new(),
     };
-    // With the first page only: a reader that puts pages together has them once.
-    let summary = if reading.after.is_none() {
+    // On the first page only, so that a client that joins pages gets them once.
+    let summary = if query.after.is_none() {
         let metrics = backend
             .control
             .store
@@ -148,26 +148,30 @@ fn resource(
         summary.join(","),
         json!(after),
     );
-    Ok(Reply::Written(body.into_bytes()))
+    Ok(Reply::JsonBytes(body.into_bytes()))
 }
 
-fn read(backend: &Backend, experiment: &Object, reading: &Reading) -> Result<Runs, ApiError> {
+fn read_runs(
+    backend: &Backend,
+    experiment: &Object,
+    query: &RunQuery,
+) -> Result<RunPage, ApiError> {
     let store = backend.control.store.as_ref();
-    let after = reading.after.as_ref();
+    let after = query.after.as_ref();
     let members = store.runs(&RunFilter {
         experiment: &experiment.id,
         after: after.map(|(start, span)| (*start, span.as_str())),
-        limit: reading.limit.saturating_add(1),
+        limit: query.limit.saturating_add(1),
     })?;
-    let page = members.iter().take(reading.limit);
+    let page = members.iter().take(query.limit);
     let mut metrics = match (page.clone().next(), page.clone().next_back()) {
-        (Some(first), Some(last)) if reading.metrics => {
+        (Some(first), Some(last)) if query.metrics => {
             metrics_between(backend, experiment, first, last)?
         }
         _ => HashMap::new(),
     };
-    let most = backend.options.page_bytes;
-    let mut runs = Runs {
+    let max_bytes = backend.options.page_bytes;
+    let mut runs = RunPage {
         spans: Vec::new(),
         after: None,
     };
@@ -178,17 +182,17 @@ fn read(backend: &Backend, experiment: &Object, reading: &Reading) -> Result<Run
             TraceId::from(member.trace.as_str()),
             SpanId::from(member.span.as_str()),
         );
-        // A span may have gone since, with its trace.
+        // The span may have been purged.
         if let Some(span) = backend.store.span(&trace, &id)? {
             let metrics = metrics.remove(&member.span).unwrap_or_default();
-            let text = text_of(&span, member, &metrics, reading.metrics);
+            let text = span_json(&span, member, &metrics, query.metrics);
             bytes += text.len();
-            if bytes > most && !runs.spans.is_empty() {
-                if !reading.paged {
+            if bytes > max_bytes && !runs.spans.is_empty() {
+                if !query.paged {
                     return Err(ApiError::new(
                         http::StatusCode::PAYLOAD_TOO_LARGE,
                         format!(
-                            "the answer would be larger than {most} bytes; read it in pages from /api/v2/llm-obs/v3/experiments/{{experiment_id}}/events"
+                            "the response is larger than {max_bytes} bytes; read pages from /api/v2/llm-obs/v3/experiments/{{experiment_id}}/events"
                         ),
                     ));
                 }
@@ -199,7 +203,7 @@ fn read(backend: &Backend, experiment: &Object, reading: &Reading) -> Result<Run
         }
         last = Some(member);
     }
-    if members.len() > reading.limit {
+    if members.len() > query.limit {
         runs.after = position_of(last);
     }
     Ok(runs)
@@ -226,8 +230,8 @@ fn metrics_between(
     Ok(by_span)
 }
 
-/// A span as JSON text; its metrics are JSON texts already.
-fn text_of(span: &Span, run: &Member, metrics: &[String], with_metrics: bool) -> String {
+/// A span with its metrics as JSON text. `metrics` are JSON texts.
+fn span_json(span: &Span, run: &Member, metrics: &[String], with_metrics: bool) -> String {
     let text = item(span, run).to_string();
     match text.strip_suffix('}') {
         Some(open) if with_metrics => format!("{open},\"eval_metrics\":[{}]}}", metrics.join(",")),
@@ -235,8 +239,8 @@ fn text_of(span: &Span, run: &Member, metrics: &[String], with_metrics: bool) ->
     }
 }
 
-/// A root span. What the model calls below it used stands in its own `metrics`, because nothing
-/// else of its trace is answered here.
+/// A root span. Its `metrics` include the usage of its descendants, which this endpoint does not
+/// return.
 fn item(span: &Span, run: &Member) -> Value {
     let mut numbers = span.metrics.clone();
     for (name, sum) in [
@@ -255,8 +259,8 @@ fn item(span: &Span, run: &Member) -> Value {
     );
     let mut meta = Map::new();
     meta.insert("span".to_owned(), json!({"kind": span.kind.as_str()}));
-    meta.insert("input".to_owned(), side(&span.input, span));
-    meta.insert("output".to_owned(), side(&span.output, span));
+    meta.insert("input".to_owned(), io_json(&span.input, span));
+    meta.insert("output".to_owned(), io_json(&span.output, span));
     if let Some(expected) = &span.expected_output {
         meta.insert("expected_output".to_owned(), expected.clone());
     }
@@ -286,12 +290,12 @@ fn item(span: &Span, run: &Member) -> Value {
     item
 }
 
-/// Input or output as the task had it, of any JSON type. The SDK writes `{}` for the output of a
-/// task that failed.
-fn side(io: &Io, span: &Span) -> Value {
-    let alone = io.messages.is_empty() && io.documents.is_empty() && io.extra.is_empty();
+/// Input or output of the task, of any JSON type. The SDK writes `{}` for the output of a failed
+/// task.
+fn io_json(io: &Io, span: &Span) -> Value {
+    let is_plain_value = io.messages.is_empty() && io.documents.is_empty() && io.extra.is_empty();
     match &io.value {
-        Some(value) if alone => value.clone(),
+        Some(value) if is_plain_value => value.clone(),
         None if io.is_empty() && span.is_error() => json!({}),
         None if io.is_empty() => Value::Null,
         _ => json!(io),

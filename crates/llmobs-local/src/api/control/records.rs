@@ -1,8 +1,8 @@
-//! Records of datasets, and the one way in which they change.
+//! Records of datasets, and changes to them.
 //!
-//! A change makes a new version of the dataset, or alters the current one when asked to. Older
-//! versions stay readable either way. A record keeps its id over its versions, and its
-//! `canonical_id` over copies of the dataset too.
+//! A change creates a new version of the dataset, or alters the current one on request. Older
+//! versions stay readable in both cases. A record has the same id in all versions, and the same
+//! `canonical_id` also in copies of the dataset.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,59 +10,63 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::call::{
-    Call, Reply, dataset_of, flag, ids_to_delete, not_found, optional, optional_object, texts,
+    Call, Reply, dataset_of, ids_to_delete, not_found, optional, optional_flag, optional_object,
+    text_list,
 };
 use crate::Backend;
 use crate::control::{Change, ControlStore, Object, Record, RecordFilter};
 use crate::http::ApiError;
 
-/// Records on a page unless asked otherwise.
-const PAGE: usize = 1_000;
+/// Default number of records on a page.
+const DEFAULT_LIMIT: usize = 1_000;
 
-/// What a request changes.
+/// The changes of a request.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
+pub(super) struct RecordChanges {
     pub(super) insert: Vec<Map<String, Value>>,
     pub(super) update: Vec<Map<String, Value>>,
     pub(super) delete: Vec<String>,
-    /// Records whose content the dataset holds already are left out.
+    /// Whether to skip records whose content the dataset contains already.
     pub(super) deduplicate: bool,
-    /// Makes a new version; else the current one is altered.
+    /// Whether to create a new version or to alter the current one.
     pub(super) new_version: bool,
-    /// Put on each inserted record.
+    /// Added to each inserted record.
     pub(super) tags: Vec<String>,
 }
 
 pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let dataset = dataset_of(&backend.control, call)?;
     let position: Option<(i64, i64)> = call.cursor()?;
-    // Without a version asked for, all pages are of the version that the first one showed.
+    // Without a requested version, all pages show the version of the first page.
     let version = match position {
         Some((version, _)) => version,
-        None => asked_version(call, &dataset, "filter[version]")?,
+        None => requested_version(call, &dataset, "filter[version]")?,
     };
-    let limit = call.limit(PAGE)?;
-    let found = backend.control.store.records(&RecordFilter {
+    let limit = call.limit(DEFAULT_LIMIT)?;
+    let records = backend.control.store.records(&RecordFilter {
         dataset: dataset.id,
         version,
-        tags: call.asked_all("filter[tags]").map(str::to_owned).collect(),
-        ids: call.asked_all("filter[id]").map(str::to_owned).collect(),
+        tags: call
+            .query_values("filter[tags]")
+            .map(str::to_owned)
+            .collect(),
+        ids: call.query_values("filter[id]").map(str::to_owned).collect(),
         after: position.map(|(_, position)| position),
         limit: limit.saturating_add(1),
     })?;
     let mut data = Vec::new();
     let mut bytes = 0;
-    for record in found.iter().take(limit) {
+    for record in records.iter().take(limit) {
         let item = item(record);
         bytes += item.to_string().len();
-        // A single record is answered whatever its size: there is no smaller page.
+        // A page has at least one record, of any size.
         if !data.is_empty() && bytes > backend.options.page_bytes {
             break;
         }
         data.push(item);
     }
-    let last = data.len().checked_sub(1).and_then(|at| found.get(at));
-    let after = last.filter(|_| found.len() > data.len());
+    let last = data.len().checked_sub(1).and_then(|at| records.get(at));
+    let after = last.filter(|_| records.len() > data.len());
     let after = match after {
         Some(record) => call.cursor_after(&(version, record.position))?,
         None => String::new(),
@@ -72,56 +76,56 @@ pub(super) fn list(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
 
 pub(super) fn insert(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let attributes = call.attributes()?;
-    let changes = Changes {
+    let changes = RecordChanges {
         insert: objects(attributes, "records")?,
-        deduplicate: flag(attributes, "deduplicate", true)?,
-        new_version: flag(attributes, "create_new_version", true)?,
-        tags: texts(attributes, "tags")?,
-        ..Changes::default()
+        deduplicate: optional_flag(attributes, "deduplicate", true)?,
+        new_version: optional_flag(attributes, "create_new_version", true)?,
+        tags: text_list(attributes, "tags")?,
+        ..RecordChanges::default()
     };
-    changed(backend, call, &changes)
+    apply_and_respond(backend, call, &changes)
 }
 
 pub(super) fn update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let attributes = call.attributes()?;
-    let changes = Changes {
+    let changes = RecordChanges {
         update: objects(attributes, "records")?,
-        new_version: flag(attributes, "create_new_version", true)?,
-        ..Changes::default()
+        new_version: optional_flag(attributes, "create_new_version", true)?,
+        ..RecordChanges::default()
     };
-    changed(backend, call, &changes)
+    apply_and_respond(backend, call, &changes)
 }
 
 pub(super) fn delete(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
-    let changes = Changes {
+    let changes = RecordChanges {
         delete: ids_to_delete(call, "record_ids")?,
-        new_version: flag(call.attributes()?, "create_new_version", true)?,
-        ..Changes::default()
+        new_version: optional_flag(call.attributes()?, "create_new_version", true)?,
+        ..RecordChanges::default()
     };
-    changed(backend, call, &changes)
+    apply_and_respond(backend, call, &changes)
 }
 
 pub(super) fn batch_update(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
     let attributes = call.attributes()?;
-    let changes = Changes {
+    let changes = RecordChanges {
         insert: objects(attributes, "insert_records")?,
         update: objects(attributes, "update_records")?,
-        delete: texts(attributes, "delete_records")?,
-        deduplicate: flag(attributes, "deduplicate", true)?,
-        new_version: flag(attributes, "create_new_version", true)?,
-        tags: texts(attributes, "tags")?,
+        delete: text_list(attributes, "delete_records")?,
+        deduplicate: optional_flag(attributes, "deduplicate", true)?,
+        new_version: optional_flag(attributes, "create_new_version", true)?,
+        tags: text_list(attributes, "tags")?,
     };
-    changed(backend, call, &changes)
+    apply_and_respond(backend, call, &changes)
 }
 
-pub(super) fn changed(
+pub(super) fn apply_and_respond(
     backend: &Backend,
     call: &Call,
-    changes: &Changes,
+    changes: &RecordChanges,
 ) -> Result<Reply, ApiError> {
-    let records = change(backend, call, changes)?;
+    let records = apply(backend, call, changes)?;
     let data = records.iter().map(|record| {
-        // The SDK reads id and attributes, the generated client `records`.
+        // The SDK reads id and attributes, the generated client reads `records`.
         let mut item = item(record);
         let own = item.clone();
         if let Some(map) = item.as_object_mut() {
@@ -132,24 +136,20 @@ pub(super) fn changed(
     Ok(Reply::Json(json!({"data": data.collect::<Vec<_>>()})))
 }
 
-/// Changes the dataset that the path names, and returns the records inserted and updated.
-pub(super) fn change(
-    backend: &Backend,
-    call: &Call,
-    changes: &Changes,
-) -> Result<Vec<Record>, ApiError> {
+/// Changes the dataset in the path, and returns the inserted and updated records.
+fn apply(backend: &Backend, call: &Call, changes: &RecordChanges) -> Result<Vec<Record>, ApiError> {
     backend.control.change(|store| {
         let mut dataset = dataset_of(&backend.control, call)?;
         let current = dataset.number("current_version");
-        let mut edit = Edit {
+        let mut edit = DatasetEdit {
             version: current + i64::from(changes.new_version),
-            place: dataset.number("next_place"),
+            next_position: dataset.number("next_place"),
             now: call.now(),
-            canonical_ids: call.given.canonical_ids.clone().into_iter(),
+            canonical_ids: call.recorded_ids.canonical_ids.clone().into_iter(),
             live: HashMap::new(),
             digests: HashSet::new(),
             rows: Vec::new(),
-            touched: HashSet::new(),
+            changed: HashSet::new(),
             dataset: &dataset.id,
         };
         for record in records_of(store, &dataset, None)? {
@@ -165,48 +165,52 @@ pub(super) fn change(
         for id in &changes.delete {
             edit.delete(id);
         }
-        let (version, place, live) = (edit.version, edit.place, edit.live);
-        let (mut rows, touched) = (edit.rows, edit.touched);
+        let (version, next_position, live) = (edit.version, edit.next_position, edit.live);
+        let (mut rows, changed) = (edit.rows, edit.changed);
         if rows.is_empty() {
             return Ok(Vec::new());
         }
         dataset.set("current_version", version);
-        dataset.set("next_place", place);
+        dataset.set("next_place", next_position);
         dataset.set("updated_at", call.now());
         rows.push(Change::PutObject(dataset));
         store.apply(rows)?;
-        let mut changed: Vec<Record> = live
+        let mut records: Vec<Record> = live
             .into_values()
-            .filter(|record| touched.contains(&record.id))
+            .filter(|record| changed.contains(&record.id))
             .collect();
-        changed.sort_by_key(|record| record.position);
-        Ok(changed)
+        records.sort_by_key(|record| record.position);
+        Ok(records)
     })
 }
 
-/// A change in the making.
-struct Edit<'a> {
+/// A change of a dataset before it is written.
+struct DatasetEdit<'a> {
     dataset: &'a str,
-    /// The version that is written.
+    /// The version to write.
     version: i64,
-    /// The place of the next new record.
-    place: i64,
+    /// The position of the next new record.
+    next_position: i64,
     now: String,
     canonical_ids: std::vec::IntoIter<String>,
     live: HashMap<String, Record>,
     digests: HashSet<String>,
     rows: Vec<Change>,
-    /// Ids inserted or updated.
-    touched: HashSet<String>,
+    /// Ids of inserted and updated records.
+    changed: HashSet<String>,
 }
 
-impl Edit<'_> {
-    fn insert(&mut self, sent: &Map<String, Value>, changes: &Changes) -> Result<(), ApiError> {
+impl DatasetEdit<'_> {
+    fn insert(
+        &mut self,
+        sent: &Map<String, Value>,
+        changes: &RecordChanges,
+    ) -> Result<(), ApiError> {
         let id = optional(sent, "id")?.filter(|id| !id.is_empty());
         let mut body = Map::new();
         let input = sent.get("input").ok_or_else(|| {
             ApiError::bad_request(
-                "each record needs `input`, for example {\"input\":{\"question\":\"…\"}}",
+                "`input` is required in each record, for example {\"input\":{\"question\":\"…\"}}",
             )
         })?;
         body.insert("input".to_owned(), input.clone());
@@ -214,31 +218,31 @@ impl Edit<'_> {
         body.insert("expected_output".to_owned(), expected);
         let metadata = optional_object(sent, "metadata")?.unwrap_or_else(|| json!({}));
         body.insert("metadata".to_owned(), metadata);
-        let mut tags = texts(sent, "tags")?;
+        let mut tags = text_list(sent, "tags")?;
         tags.extend(changes.tags.iter().cloned());
-        let tags = operated(unique(tags), sent)?;
+        let tags = apply_tag_operations(unique(tags), sent)?;
         let digest = digest_of(&body);
-        let known = id.and_then(|id| self.live.get(id));
-        let (id, place, created_at, canonical_id) = match known {
-            // The same record sent again, as after a lost answer.
-            Some(known) if known.digest == digest && known.tags == tags => return Ok(()),
-            Some(known) => (
-                known.id.clone(),
-                known.position,
-                known.body.get("created_at").cloned(),
-                known.body.get("canonical_id").cloned(),
+        let existing = id.and_then(|id| self.live.get(id));
+        let (id, position, created_at, canonical_id) = match existing {
+            // The same record sent again, for example after a lost response.
+            Some(existing) if existing.digest == digest && existing.tags == tags => return Ok(()),
+            Some(existing) => (
+                existing.id.clone(),
+                existing.position,
+                existing.body.get("created_at").cloned(),
+                existing.body.get("canonical_id").cloned(),
             ),
             None if changes.deduplicate && self.digests.contains(&digest) => return Ok(()),
             None => {
-                self.place += 1;
+                self.next_position += 1;
                 let new = || uuid::Uuid::new_v4().simple().to_string();
                 let id = id.map_or_else(new, str::to_owned);
-                (id, self.place - 1, None, None)
+                (id, self.next_position - 1, None, None)
             }
         };
         let canonical_id = canonical_id.unwrap_or_else(|| {
-            let given = self.canonical_ids.next();
-            json!(given.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()))
+            let recorded = self.canonical_ids.next();
+            json!(recorded.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()))
         });
         body.insert("canonical_id".to_owned(), canonical_id);
         body.insert(
@@ -251,7 +255,7 @@ impl Edit<'_> {
             id,
             since: self.version,
             until: None,
-            position: place,
+            position,
             digest,
             tags,
             body,
@@ -259,17 +263,16 @@ impl Edit<'_> {
         Ok(())
     }
 
-    /// Null leaves a field as it is; an empty text erases the expected output.
+    /// Null keeps the value of a field; an empty text clears the expected output.
     fn update(&mut self, sent: &Map<String, Value>) -> Result<(), ApiError> {
         let id = super::call::required(sent, "id")?;
-        let known = self.live.get(id).ok_or_else(|| not_found("record"))?;
-        let mut record = known.clone();
+        let existing = self.live.get(id).ok_or_else(|| not_found("record"))?;
+        let mut record = existing.clone();
         if let Some(input) = sent.get("input").filter(|value| !value.is_null()) {
             record.body.insert("input".to_owned(), input.clone());
         }
         if let Some(expected) = sent.get("expected_output").filter(|value| !value.is_null()) {
-            let erased = expected.as_str() == Some("");
-            let expected = if erased {
+            let expected = if expected.as_str() == Some("") {
                 Value::Null
             } else {
                 expected.clone()
@@ -279,7 +282,7 @@ impl Edit<'_> {
         if let Some(metadata) = optional_object(sent, "metadata")? {
             record.body.insert("metadata".to_owned(), metadata);
         }
-        record.tags = operated(record.tags, sent)?;
+        record.tags = apply_tag_operations(record.tags, sent)?;
         record.digest = digest_of(&record.body);
         record.since = self.version;
         record.body.insert("updated_at".to_owned(), json!(self.now));
@@ -287,11 +290,11 @@ impl Edit<'_> {
         Ok(())
     }
 
-    /// An unknown id is no error: what shall be gone is gone.
+    /// Deletes a record. An unknown id is not an error.
     fn delete(&mut self, id: &str) {
         if let Some(record) = self.live.remove(id) {
             self.digests.remove(&record.digest);
-            self.touched.remove(id);
+            self.changed.remove(id);
             self.end(&record);
         }
     }
@@ -302,11 +305,11 @@ impl Edit<'_> {
             self.end(&old);
         }
         self.digests.insert(record.digest.clone());
-        self.touched.insert(record.id.clone());
+        self.changed.insert(record.id.clone());
         self.rows.push(Change::PutRecord(record));
     }
 
-    /// Ends a version of a record: it stays in older versions of the dataset, if it was in any.
+    /// Ends the current version of a record. Older versions of the dataset still contain it.
     fn end(&mut self, record: &Record) {
         let row = if record.since == self.version {
             Change::RemoveRecord {
@@ -332,23 +335,26 @@ fn unique(tags: Vec<String>) -> Vec<String> {
         .collect()
 }
 
-/// Tags after the operations sent: remove, then add, then `set` as what they shall be.
-fn operated(mut tags: Vec<String>, sent: &Map<String, Value>) -> Result<Vec<String>, ApiError> {
+/// Applies the tag operations of a record: `remove`, then `add`, then `set`, which replaces all tags.
+fn apply_tag_operations(
+    mut tags: Vec<String>,
+    sent: &Map<String, Value>,
+) -> Result<Vec<String>, ApiError> {
     let Some(operations) = optional_object(sent, "tag_operations")? else {
         return Ok(tags);
     };
     let empty = Map::new();
     let operations = operations.as_object().unwrap_or(&empty);
-    let removed = texts(operations, "remove")?;
+    let removed = text_list(operations, "remove")?;
     tags.retain(|tag| !removed.contains(tag));
-    tags.extend(texts(operations, "add")?);
+    tags.extend(text_list(operations, "add")?);
     if operations.get("set").is_some_and(|set| !set.is_null()) {
-        tags = texts(operations, "set")?;
+        tags = text_list(operations, "set")?;
     }
     Ok(unique(tags))
 }
 
-/// All records of a version, the current one unless named.
+/// All records of a version, by default of the current one.
 pub(super) fn records_of(
     store: &dyn ControlStore,
     dataset: &Object,
@@ -364,9 +370,9 @@ pub(super) fn records_of(
     })?)
 }
 
-/// The version that a query key names, the current one if none.
-pub(super) fn asked_version(call: &Call, dataset: &Object, key: &str) -> Result<i64, ApiError> {
-    match call.asked_number(key)? {
+/// The version that a query key names, by default the current one.
+pub(super) fn requested_version(call: &Call, dataset: &Object, key: &str) -> Result<i64, ApiError> {
+    match call.query_number(key)? {
         None => Ok(dataset.number("current_version")),
         Some(version) => check_version(dataset, version).map(|()| version),
     }
@@ -397,7 +403,7 @@ fn objects(
     }
 }
 
-/// Digest of what makes a record another one: input, expected output and metadata.
+/// Digest of the content of a record: input, expected output and metadata.
 pub(super) fn digest_of(body: &Map<String, Value>) -> String {
     fn feed(hash: &mut Sha256, value: &Value) {
         match value {
@@ -429,12 +435,11 @@ pub(super) fn digest_of(body: &Map<String, Value>) -> String {
         feed(&mut hash, body.get(key).unwrap_or(&Value::Null));
         hash.update(b";");
     }
-    let digest = hash.finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(hash.finalize())
 }
 
-/// A record as the SDK reads it (`attributes`) and as the reference documents it (beside them).
-/// Empty tags and metadata are left out of the attributes, as Datadog does.
+/// A record in two formats: under `attributes` for the SDK, and beside them as documented. Like
+/// Datadog, omits empty tags and metadata from the attributes.
 fn item(record: &Record) -> Value {
     let mut attributes = Map::new();
     let mut item = Map::new();

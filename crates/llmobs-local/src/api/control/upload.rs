@@ -1,67 +1,68 @@
-//! Records uploaded as a CSV file in a multipart form.
+//! Upload of records as a CSV file in a multipart form.
 
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::header;
 use serde_json::{Map, Value, json};
 
-use super::call::{Body, Call, Reply};
-use super::csv;
-use super::records::{Changes, changed};
+use super::call::{Call, CallBody, Reply};
+use super::record_csv;
+use super::records::{RecordChanges, apply_and_respond};
 use crate::Backend;
 use crate::http::ApiError;
 
-/// The records of the file become a new version. A record whose id is known is replaced.
+/// Creates a new version with the records of the file. A record with an existing id is replaced.
 pub(super) fn upload(backend: &Backend, call: &Call) -> Result<Reply, ApiError> {
-    let Body::Bytes(body) = &call.body else {
+    let CallBody::Bytes(body) = &call.body else {
         return Err(ApiError::bad_request(
             "the body must be a multipart/form-data form with a CSV file in the field `file`",
         ));
     };
-    let file = file_of(body, &call.content_type).ok_or_else(|| {
+    let file = read_file(body, &call.content_type).ok_or_else(|| {
         ApiError::bad_request("the multipart form has no field `file` that can be read")
     })?;
-    let text = std::str::from_utf8(file)
+    let text = std::str::from_utf8(&file)
         .map_err(|_| ApiError::bad_request("the CSV file is not valid UTF-8"))?;
-    let tags = call.asked_all("tags").flat_map(|tags| tags.split(','));
-    let changes = Changes {
+    let tags = call.query_values("tags").flat_map(|tags| tags.split(','));
+    let changes = RecordChanges {
         insert: records_of(text)?,
-        deduplicate: call.asked_flag("deduplicate")?.unwrap_or(true),
+        deduplicate: call.query_flag("deduplicate")?.unwrap_or(true),
         new_version: true,
         tags: tags.map(|tag| tag.trim().to_owned()).collect(),
-        ..Changes::default()
+        ..RecordChanges::default()
     };
-    changed(backend, call, &changes)
+    apply_and_respond(backend, call, &changes)
 }
 
-/// The content of the field `file`, or of the only part that is a file.
-fn file_of<'a>(body: &'a [u8], content_type: &str) -> Option<&'a [u8]> {
-    let boundary = content_type
-        .split(';')
-        .find_map(|part| part.trim().strip_prefix("boundary="))?;
-    let mark = format!("--{}", boundary.trim_matches('"'));
-    let mut at = find(body, mark.as_bytes())? + mark.len();
-    loop {
-        let part = body.get(at..)?.strip_prefix(b"\r\n")?;
-        let start = body.len() - part.len();
-        let length = find(part, format!("\r\n{mark}").as_bytes())?;
-        let part = part.get(..length)?;
-        let head_end = find(part, b"\r\n\r\n")?;
-        let head = String::from_utf8_lossy(part.get(..head_end)?).to_ascii_lowercase();
-        if head.contains("name=\"file\"") || head.contains("filename=") {
-            return part.get(head_end + 4..);
+/// The content of the field `file`, or of the first field that is a file.
+///
+/// The body is in memory, so reading the form never waits.
+fn read_file(body: &Bytes, content_type: &str) -> Option<Bytes> {
+    let mut request = Request::builder()
+        .header(header::CONTENT_TYPE, content_type)
+        .body(Body::from(body.clone()))
+        .ok()?;
+    // The limits of the intake apply to the body.
+    DefaultBodyLimit::disable().apply(&mut request);
+    let file = async {
+        let mut form = Multipart::from_request(request, &()).await.ok()?;
+        while let Some(field) = form.next_field().await.ok()? {
+            if field.name() == Some("file") || field.file_name().is_some() {
+                return field.bytes().await.ok();
+            }
         }
-        at = start + length + 2 + mark.len();
-    }
+        None
+    };
+    file.now_or_never().flatten()
 }
 
-fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
-    text.windows(wanted.len())
-        .position(|window| window == wanted)
-}
-
-/// The records of a CSV file. A cell that is JSON is its value; other text is itself.
+/// The records of a CSV file. A cell with valid JSON becomes its value, any other cell is text.
 fn records_of(text: &str) -> Result<Vec<Map<String, Value>>, ApiError> {
-    let rows = csv::read(text).map_err(|row| {
+    let rows = record_csv::read(text).map_err(|row| {
         ApiError::bad_request(format!(
-            "the CSV file cannot be read: row {row} has a quote that never ends"
+            "invalid CSV file: row {row} has a quote without an end"
         ))
     })?;
     let mut rows = rows.into_iter();
@@ -69,7 +70,7 @@ fn records_of(text: &str) -> Result<Vec<Map<String, Value>>, ApiError> {
     let column = |name: &str| header.iter().position(|cell| cell.trim() == name);
     let Some(input) = column("input") else {
         return Err(ApiError::bad_request(
-            "the CSV file needs a first row with the column `input`; id, expected_output, metadata and tags are optional",
+            "the first row of the CSV file must name the column `input`; id, expected_output, metadata and tags are optional",
         ));
     };
     let [id, expected, metadata, tags] = ["id", "expected_output", "metadata", "tags"].map(column);
@@ -89,7 +90,7 @@ fn records_of(text: &str) -> Result<Vec<Map<String, Value>>, ApiError> {
             record.insert("id".to_owned(), json!(cell));
         }
         match cell(metadata).map(|cell| value_of(cell)) {
-            // The SDK writes `""` for a record without metadata.
+            // The SDK writes `""` for missing metadata.
             None | Some(Value::Null) => {}
             Some(Value::String(text)) if text.is_empty() => {}
             Some(metadata @ Value::Object(_)) => {
@@ -123,16 +124,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_found_among_other_parts() {
-        let body = b"--b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n1\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.csv\"\r\nContent-Type: text/csv\r\n\r\ninput\r\n1\r\n\r\n--b--\r\n";
-        let file = file_of(body, "multipart/form-data; boundary=\"b\"").unwrap();
-        assert_eq!(file, b"input\r\n1\r\n");
-        assert_eq!(file_of(b"--b--", "multipart/form-data; boundary=b"), None);
-        assert_eq!(file_of(b"", "multipart/form-data"), None);
+    fn finds_file_among_other_fields() {
+        let body = Bytes::from_static(b"--b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n1\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.csv\"\r\nContent-Type: text/csv\r\n\r\ninput\r\n1\r\n\r\n--b--\r\n");
+        let file = read_file(&body, "multipart/form-data; boundary=\"b\"").unwrap();
+        assert_eq!(&file[..], b"input\r\n1\r\n");
+        let empty = Bytes::from_static(b"--b--");
+        assert_eq!(read_file(&empty, "multipart/form-data; boundary=b"), None);
+        assert_eq!(read_file(&Bytes::new(), "multipart/form-data"), None);
     }
 
     #[test]
-    fn cells_are_json_where_they_are_json() {
+    fn parses_json_cells() {
         let text = "input,expected_output,metadata,id,tags\n\"{\"\"q\"\": 1}\",Paris,\"\"\"\"\"\",r1,\"a:1, b:2\"\n\"\"\"text\"\"\",,\"{\"\"k\"\": 1}\",r2,\"[\"\"c:3\"\"]\"\n";
         let records = records_of(text).unwrap();
         assert_eq!(

@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::read_request;
+use super::request::read_request;
 use crate::http::{ApiError, json_plain, run_blocking};
 use crate::intake::{self, line};
 use crate::store::{Search, SpanPosition};

@@ -5,14 +5,15 @@ use std::ops::ControlFlow;
 
 use proptest::prelude::*;
 use rstest::rstest;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::*;
+use super::read::EXACT;
+use super::{evaluation_line, read, span_line};
 use crate::demo;
-use crate::store::{EvaluationTarget, Search};
+use crate::store::{EvaluationTarget, Search, TargetedEvaluation};
 use crate::{DataDir, LocalBackend, LocalOptions};
 use llmobs_core::model::{
-    AgentAttribution, Assessment, EvalStatus, Evaluation, EventKind, Io, Message, MetricType,
+    AgentAttribution, Assessment, EvalStatus, Evaluation, EventKind, Io, Message, MetricType, Span,
     SpanError, SpanId, SpanKind, SpanLink, Status, TimeWindow, TraceId,
 };
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::batch::Batch;
-use super::{EXACT, read_body};
+use super::read::{EXACT, read_body};
 use crate::store::{EvaluationTarget, TargetedEvaluation};
 use llmobs_core::model::{EvalStatus, Evaluation, EventKind, Io, ROOT_PARENT, Span};
 

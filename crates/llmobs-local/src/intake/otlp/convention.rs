@@ -5,7 +5,7 @@
 
 use llmobs_core::model::SpanKind;
 
-use super::decoded::Event;
+use super::decoded::OtelEvent;
 
 /// Input or output of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub(super) struct MetricFamily {
 }
 
 /// Messages read from span events, one event per message.
-pub(super) type ReadMessageEvents = fn(&mut Vec<Event>) -> PerSide<Vec<serde_json::Value>>;
+pub(super) type ReadMessageEvents = fn(&mut Vec<OtelEvent>) -> PerSide<Vec<serde_json::Value>>;
 
 /// One convention. [`Convention::EMPTY`] supplies the fields that a convention does not use.
 pub(super) struct Convention {

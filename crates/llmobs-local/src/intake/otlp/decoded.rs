@@ -24,8 +24,8 @@ pub(super) struct OtelSpan {
     /// Zero if the span has not ended.
     pub(super) end_ns: i64,
     pub(super) attributes: Map<String, Value>,
-    pub(super) events: Vec<Event>,
-    pub(super) links: Vec<Link>,
+    pub(super) events: Vec<OtelEvent>,
+    pub(super) links: Vec<OtelLink>,
     /// Whether the status code is "error", not "OK" or "unset".
     pub(super) failed: bool,
     pub(super) status_message: String,
@@ -39,7 +39,7 @@ pub(super) struct OtelSpan {
 
 /// A span event.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Event {
+pub(super) struct OtelEvent {
     pub(super) name: String,
     pub(super) time_ns: u64,
     pub(super) attributes: Map<String, Value>,
@@ -47,20 +47,20 @@ pub(super) struct Event {
 
 /// A link to another span.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Link {
+pub(super) struct OtelLink {
     pub(super) trace_id: String,
     pub(super) span_id: String,
     pub(super) attributes: Map<String, Value>,
 }
 
 /// The validated ids of a span.
-pub(super) struct Ids {
+pub(super) struct SpanIds {
     pub(super) trace_id: String,
     pub(super) span_id: String,
     pub(super) parent: Option<String>,
 }
 
-impl Ids {
+impl SpanIds {
     /// Reads the three ids of a span. The error names the invalid one.
     pub(super) fn read(trace: &[u8], span: &[u8], parent: &[u8]) -> Result<Self, String> {
         Ok(Self {
@@ -109,12 +109,12 @@ mod tests {
 
     #[test]
     fn writes_trace_ids_in_hexadecimal_and_span_ids_in_decimal() {
-        let ids = Ids::read(&[0xff; 16], &[0xff; 8], &[0; 8]).unwrap();
+        let ids = SpanIds::read(&[0xff; 16], &[0xff; 8], &[0; 8]).unwrap();
         assert_eq!(ids.trace_id, "f".repeat(32));
         assert_eq!(ids.span_id, "18446744073709551615");
         assert_eq!(ids.parent, None);
-        assert!(Ids::read(&[0; 16], &[1; 8], &[]).is_err());
-        assert!(Ids::read(&[1; 16], &[1; 7], &[]).is_err());
-        assert!(Ids::read(&[1; 16], &[1; 8], &[1]).is_err());
+        assert!(SpanIds::read(&[0; 16], &[1; 8], &[]).is_err());
+        assert!(SpanIds::read(&[1; 16], &[1; 7], &[]).is_err());
+        assert!(SpanIds::read(&[1; 16], &[1; 8], &[1]).is_err());
     }
 }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
-use super::decoded::{Event, Export, Ids, Link, OtelSpan, span_id, start_and_end_ns, trace_id};
+use super::decoded::{
+    Export, OtelEvent, OtelLink, OtelSpan, SpanIds, span_id, start_and_end_ns, trace_id,
+};
 use crate::http::ApiError;
 use crate::intake::json_value::{from_bytes, from_float, type_name};
 
@@ -69,7 +71,7 @@ fn read_span(
     scope: &str,
 ) -> Result<OtelSpan, String> {
     let mut span = object(span, "a span")?;
-    let ids = Ids::read(
+    let ids = SpanIds::read(
         &id(&mut span, "traceId", "trace_id")?,
         &id(&mut span, "spanId", "span_id")?,
         &id(&mut span, "parentSpanId", "parent_span_id")?,
@@ -112,18 +114,18 @@ fn read_span(
     })
 }
 
-fn event_of(event: Value) -> Result<Event, String> {
+fn event_of(event: Value) -> Result<OtelEvent, String> {
     let mut event = object(event, "an event")?;
-    Ok(Event {
+    Ok(OtelEvent {
         name: text(&mut event, "name")?,
         time_ns: number(&mut event, "timeUnixNano", "time_unix_nano")?,
         attributes: attributes(&mut event)?,
     })
 }
 
-fn link_of(link: Value) -> Result<Link, String> {
+fn link_of(link: Value) -> Result<OtelLink, String> {
     let mut link = object(link, "a link")?;
-    Ok(Link {
+    Ok(OtelLink {
         trace_id: trace_id(&id(&mut link, "traceId", "trace_id")?).unwrap_or_default(),
         span_id: span_id(&id(&mut link, "spanId", "span_id")?).unwrap_or_default(),
         attributes: attributes(&mut link)?,

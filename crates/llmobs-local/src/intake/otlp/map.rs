@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::content;
 use super::convention::{Convention, FinishReasons};
 use super::conventions::{CONVENTIONS, sorted_by_rank};
-use super::decoded::{Event, Link, OtelSpan};
+use super::decoded::{OtelEvent, OtelLink, OtelSpan};
 use super::reader::AttributeReader;
 use crate::intake::json_value::to_text;
 use llmobs_core::model::{Span, SpanError, SpanId, SpanKind, SpanLink, Status, TraceId};
@@ -137,7 +137,7 @@ fn read_error(reader: &mut AttributeReader, message: String) -> Option<SpanError
     (!error.is_empty()).then_some(error)
 }
 
-fn link_of(link: Link) -> SpanLink {
+fn link_of(link: OtelLink) -> SpanLink {
     let without_dots = |(key, value): (String, Value)| (key.replace('.', "_"), value);
     SpanLink {
         span_id: link.span_id,
@@ -346,6 +346,6 @@ fn finish(reader: AttributeReader, scope: &str, mut span: Span) -> Span {
     span
 }
 
-fn event_json(event: &Event) -> Value {
+fn event_json(event: &OtelEvent) -> Value {
     json!({"name": event.name, "time_ns": event.time_ns, "attributes": event.attributes})
 }

@@ -16,7 +16,9 @@ use prost::Message as _;
 use prost::encoding::{WireType, decode_key, decode_varint};
 use serde_json::{Map, Value};
 
-use super::decoded::{Event, Export, Ids, Link, OtelSpan, span_id, start_and_end_ns, trace_id};
+use super::decoded::{
+    Export, OtelEvent, OtelLink, OtelSpan, SpanIds, span_id, start_and_end_ns, trace_id,
+};
 use crate::http::{ApiError, MAX_DEPTH};
 use crate::intake::json_value::{from_bytes, from_float};
 use crate::values::{MAX_VALUES, too_many_values};
@@ -175,7 +177,7 @@ fn span_of(
     resource: &Arc<Map<String, Value>>,
     scope: &str,
 ) -> Result<OtelSpan, String> {
-    let ids = Ids::read(&span.trace_id, &span.span_id, &span.parent_span_id)?;
+    let ids = SpanIds::read(&span.trace_id, &span.span_id, &span.parent_span_id)?;
     let (start_ns, end_ns) = start_and_end_ns(span.start_time_unix_nano, span.end_time_unix_nano)?;
     let status = span.status.unwrap_or_default();
     let dropped_counts = [
@@ -201,8 +203,8 @@ fn span_of(
     })
 }
 
-fn event_of(event: span::Event) -> Event {
-    Event {
+fn event_of(event: span::Event) -> OtelEvent {
+    OtelEvent {
         name: event.name,
         time_ns: event.time_unix_nano,
         attributes: map_of(event.attributes),
@@ -210,8 +212,8 @@ fn event_of(event: span::Event) -> Event {
 }
 
 /// An invalid or missing id of a link becomes empty.
-fn link_of(link: span::Link) -> Link {
-    Link {
+fn link_of(link: span::Link) -> OtelLink {
+    OtelLink {
         trace_id: trace_id(&link.trace_id).unwrap_or_default(),
         span_id: span_id(&link.span_id).unwrap_or_default(),
         attributes: map_of(link.attributes),

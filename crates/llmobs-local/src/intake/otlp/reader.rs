@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::decoded::Event;
+use super::decoded::OtelEvent;
 use super::messages::parse_nested_json;
 use crate::intake::fields::Fields;
 use crate::intake::json_value::to_text;
@@ -16,13 +16,13 @@ const WARNING_PREFIX: &str = "otel_warning_";
 /// The attributes and events that no field of the span holds yet.
 pub(super) struct AttributeReader {
     pub(super) fields: Fields,
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<OtelEvent>,
     /// Attributes stored in full beside the tags.
     pub(super) stored: Map<String, Value>,
 }
 
 impl AttributeReader {
-    pub(super) fn new(attributes: Map<String, Value>, events: Vec<Event>) -> Self {
+    pub(super) fn new(attributes: Map<String, Value>, events: Vec<OtelEvent>) -> Self {
         Self {
             fields: Fields::new(attributes, ""),
             events,

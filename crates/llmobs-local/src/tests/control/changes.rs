@@ -1,4 +1,4 @@
-//! What is renamed, deleted and asked for with extras.
+//! Renaming, deleting, and optional parts of responses.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -7,12 +7,12 @@ use super::super::{Local, START, span};
 use super::{SDK, V1, body, id, texts};
 
 #[tokio::test]
-async fn a_dataset_is_renamed_found_by_its_new_name_and_deleted_in_its_own_project_only() {
+async fn dataset_is_renamed_and_deleted_within_its_project() {
     let local = Local::new();
     let project = local.project().await;
     let dataset = local.dataset(&project).await;
     let path = format!("{V1}/{project}/datasets");
-    let other = id(&local.made(&path, json!({"name": "other"})).await);
+    let other = id(&local.create(&path, json!({"name": "other"})).await);
     let change = json!({"name": "renamed", "description": "of the capitals", "metadata": {"owner": "search"}});
     let one = format!("{path}/{dataset}");
     let changed = local.ask(Method::PATCH, &one, &body(&change)).await.json()["data"].clone();
@@ -24,7 +24,7 @@ async fn a_dataset_is_renamed_found_by_its_new_name_and_deleted_in_its_own_proje
         .ask(Method::PATCH, &one, &body(&json!({"name": "other"})))
         .await;
     assert_eq!(taken.status, 409);
-    assert!(taken.detail().contains("this name already"));
+    assert!(taken.detail().contains("has this name"));
     let found = local.data(&format!("{path}?filter[name]=renamed")).await;
     assert_eq!(
         (id(&found[0]), found.as_array().unwrap().len()),
@@ -37,7 +37,7 @@ async fn a_dataset_is_renamed_found_by_its_new_name_and_deleted_in_its_own_proje
     );
 
     let elsewhere = id(&local
-        .made(&format!("{SDK}/projects"), json!({"name": "q"}))
+        .create(&format!("{SDK}/projects"), json!({"name": "q"}))
         .await);
     let both = body(&json!({"dataset_ids": [dataset, other]}));
     let refused = local
@@ -54,11 +54,11 @@ async fn a_dataset_is_renamed_found_by_its_new_name_and_deleted_in_its_own_proje
     let again = local
         .ask(Method::PATCH, &one, &body(&json!({"name": "x"})))
         .await;
-    assert_eq!(again.status, 404, "what is deleted is not changed");
+    assert_eq!(again.status, 404, "a deleted object cannot be changed");
 }
 
 #[tokio::test]
-async fn experiments_are_read_page_by_page_with_what_is_asked_for_beside_them() {
+async fn experiments_are_paged_with_requested_extras() {
     let local = Local::new();
     let project = local.project().await;
     let dataset = local.dataset(&project).await;
@@ -66,7 +66,7 @@ async fn experiments_are_read_page_by_page_with_what_is_asked_for_beside_them() 
     let mut made = Vec::new();
     for name in ["a", "b", "c", "d", "e"] {
         let attributes = json!({"name": name, "project_id": project, "dataset_id": dataset, "ensure_unique": false});
-        made.push(id(&local.made(&path, attributes).await));
+        made.push(id(&local.create(&path, attributes).await));
     }
     let twice = json!({"name": "a", "project_id": project, "ensure_unique": false});
     assert_eq!(local.post(&path, &body(&twice)).await.status, 409);
@@ -74,7 +74,7 @@ async fn experiments_are_read_page_by_page_with_what_is_asked_for_beside_them() 
     assert_eq!(
         texts(&by_name, "name"),
         ["b"],
-        "the name of a run is the name asked for"
+        "the run has the requested name"
     );
 
     let mut seen = Vec::new();
@@ -108,12 +108,12 @@ async fn experiments_are_read_page_by_page_with_what_is_asked_for_beside_them() 
 }
 
 #[tokio::test]
-async fn the_sums_of_an_experiment_are_those_of_its_runs() {
+async fn experiment_totals_sum_its_runs() {
     let local = Local::new();
     let project = local.project().await;
     let path = format!("{V1}/experiments");
     let experiment = id(&local
-        .made(&path, json!({"name": "e", "project_id": project}))
+        .create(&path, json!({"name": "e", "project_id": project}))
         .await);
     let empty = local.data(&path).await[0]["attributes"]["aggregate_data"].clone();
     assert_eq!(empty, Value::Null, "nothing has run");
@@ -128,7 +128,7 @@ async fn the_sums_of_an_experiment_are_those_of_its_runs() {
         .post(&format!("{path}/{experiment}/events"), &pushed)
         .await;
     assert!(answer.status.is_success(), "{:?}", answer.body);
-    // What runs below a task comes by the span intake. An agent repeats what its model calls count.
+    // Descendants of a task arrive through the intake. An agent span repeats the usage of its model calls.
     let below = |number: u64, kind: &str| {
         let tags = ["ml_app:a".to_owned(), format!("experiment_id:{experiment}")];
         let counts = json!({"input_tokens": 10, "output_tokens": 3, "total_tokens": 13, "total_cost": 0.002});
@@ -156,7 +156,7 @@ async fn the_sums_of_an_experiment_are_those_of_its_runs() {
 }
 
 #[tokio::test]
-async fn prompts_are_listed_by_id_and_renamed_in_both_forms() {
+async fn prompts_are_filtered_and_renamed_in_both_formats() {
     let local = Local::new();
     let path = format!("{SDK}/prompts");
     for prompt in ["greeting", "farewell"] {
@@ -192,7 +192,7 @@ async fn prompts_are_listed_by_id_and_renamed_in_both_forms() {
     assert_eq!(changed["data"]["attributes"]["title"], "So long");
     assert_eq!(
         changed["data"]["attributes"]["description"], "at the end",
-        "what is not sent stays"
+        "absent fields keep their values"
     );
     let unknown = local
         .ask(Method::PATCH, &format!("{path}/nobody"), &change)

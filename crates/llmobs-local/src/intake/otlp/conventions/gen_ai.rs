@@ -10,7 +10,7 @@ use llmobs_core::model::SpanKind;
 use super::super::convention::{
     Convention, FinishReasons, KindAttribute, MetricFamily, PerSide, ToolDefinitions,
 };
-use super::super::decoded::Event;
+use super::super::decoded::OtelEvent;
 use super::super::messages::{message_of, messages_of, parse_nested_json};
 use crate::intake::json_value::to_text;
 
@@ -104,7 +104,7 @@ impl MessageEvent {
 
 /// Removes the message events of earlier versions and returns their messages. An event with
 /// further attributes stays, without its messages.
-fn read_message_events(events: &mut Vec<Event>) -> PerSide<Vec<Value>> {
+fn read_message_events(events: &mut Vec<OtelEvent>) -> PerSide<Vec<Value>> {
     let (mut input, mut output, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for mut event in std::mem::take(events) {
         match MessageEvent::from_name(&event.name) {
@@ -125,21 +125,21 @@ fn read_message_events(events: &mut Vec<Event>) -> PerSide<Vec<Value>> {
     PerSide { input, output }
 }
 
-fn remove_messages(event: &mut Event, key: &str) -> Vec<Value> {
+fn remove_messages(event: &mut OtelEvent, key: &str) -> Vec<Value> {
     let sent = event.attributes.shift_remove(key);
     let sent = sent.map(parse_nested_json).unwrap_or_default();
     messages_of(sent.clone())
         .unwrap_or_else(|| vec![json!({"role": "", "content": to_text(&sent)})])
 }
 
-fn event_attributes(event: Event) -> Map<String, Value> {
+fn event_attributes(event: OtelEvent) -> Map<String, Value> {
     let attributes = event.attributes.into_iter();
     attributes
         .map(|(key, value)| (key, parse_nested_json(value)))
         .collect()
 }
 
-fn input_message(event: Event, role: &str) -> Value {
+fn input_message(event: OtelEvent, role: &str) -> Value {
     let mut message = event_attributes(event);
     if let Some(id) = message.shift_remove("id") {
         message.insert("tool_call_id".to_owned(), id);
@@ -148,7 +148,7 @@ fn input_message(event: Event, role: &str) -> Value {
     message_of(Value::Object(message))
 }
 
-fn choice_message(event: Event) -> Value {
+fn choice_message(event: OtelEvent) -> Value {
     let mut message = event_attributes(event);
     let inner = match message.shift_remove("message") {
         Some(Value::Object(inner)) => inner,
