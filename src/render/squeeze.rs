@@ -1,6 +1,6 @@
 //! Shortens a JSON value whose parts cannot be left out as a whole.
 //!
-//! Long strings lose their middle first, because the start of a text tells its kind and the end its
+//! Long strings lose their middle first, because the start of a text shows its kind and the end its
 //! outcome. Then long arrays and objects lose members. Every cut names the amount removed, and the
 //! result is always valid JSON.
 

@@ -86,7 +86,7 @@ impl ListRequest {
 /// Writes the keys that show the rows.
 type WriteRows<'a, T> = Box<dyn Fn(&[T], &mut Notes) -> Map<String, Value> + 'a>;
 
-/// An answer with rows: as many of them as the budget holds are shown.
+/// An answer with rows. It shows as many of them as fit into the budget.
 pub(super) struct Page<'a, T> {
     head: JsonObject,
     rows: Vec<T>,
@@ -290,7 +290,7 @@ impl UpstreamPosition {
     }
 
     /// The start of the upstream's next page. A token of the upstream that does not fit into ours
-    /// ends the list, and a note says so: a token that cannot be sent back would be worse.
+    /// ends the list, and a note reports it.
     pub(super) fn next_page(
         &self,
         list: &ListRequest,

@@ -2,9 +2,13 @@
 //! reason.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use datadog_llmobs::{Credential, Hub, HubSettings, RouterTransport, Upstream};
+use llmobs_mcp::tools::ToolContext;
 use rstest::rstest;
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 
 use crate::support::{App, NOW_MS};
 
@@ -295,4 +299,43 @@ async fn evaluations_are_found_by_presence_and_value() {
             .await;
         assert_eq!(ids(&answer), expected, "{query}");
     }
+}
+
+#[tokio::test]
+async fn search_with_a_page_token_too_long_to_pass_on_names_the_time_to_continue() {
+    let app = two_apps().await;
+    let backend = app.backend.router();
+    // An upstream whose page tokens are longer than ours can be.
+    let search = move |request: axum::extract::Request| {
+        let backend = backend.clone();
+        async move {
+            let response = backend.oneshot(request).await.unwrap();
+            let body = axum::body::to_bytes(response.into_body(), usize::MAX);
+            let mut page: Value = serde_json::from_slice(&body.await.unwrap()).unwrap();
+            if let Some(token) = page.pointer_mut("/meta/page/after") {
+                *token = json!("x".repeat(600));
+            }
+            axum::Json(page)
+        }
+    };
+    let router = axum::Router::new().fallback(search);
+    let hub = Hub::new(
+        Upstream::Local,
+        Arc::new(RouterTransport(router)),
+        HubSettings::default(),
+    );
+    let app = App {
+        backend: app.backend.clone(),
+        context: ToolContext {
+            client: hub.client(Credential::None, "test"),
+            now_ms: NOW_MS,
+        },
+    };
+    let arguments = json!({"from": "now-1d", "limit": 5});
+    let answer = app.call("search_llmobs_spans", arguments).await;
+    assert_eq!(answer["returned"], 5);
+    assert_eq!(answer["next_cursor"], Value::Null);
+    let oldest = answer["spans"][4]["start_ms"].as_i64().unwrap();
+    let to = llmobs_core::query::time::format_rfc3339(oldest + 1);
+    assert!(answer["notes"].to_string().contains(&to), "{answer}");
 }

@@ -1,8 +1,8 @@
 //! Converts arguments to the types that the schema names.
 //!
 //! Models write numbers and booleans as text, ids as numbers, and objects as JSON text. With this
-//! conversion the arguments of a tool are plain Rust types. Arrays and tags have types of their own
-//! in [`super::lists`].
+//! conversion the arguments of a tool are plain Rust types. Arrays and tags have their own types in
+//! [`super::lists`].
 
 use serde_json::{Map, Value};
 

@@ -1,6 +1,8 @@
 //! `compare_llmobs_experiments`: whether the candidate is better than the baseline, and where it is
 //! not.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -73,29 +75,17 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     arguments.check_labels(&baseline, &candidate)?;
     arguments.check_dimension(&baseline, &candidate)?;
     let mut labels = arguments.metric_labels.clone().unwrap_or_default().0;
-    let mut more_labels = 0;
     if labels.is_empty() {
         labels = shared_labels(&baseline, &candidate);
-        more_labels = labels.len().saturating_sub(MAX_METRICS);
-        labels.truncate(MAX_METRICS);
     }
+    let more_labels = if arguments.metric_labels.is_none() {
+        labels.len().saturating_sub(MAX_METRICS)
+    } else {
+        0
+    };
+    labels.truncate(labels.len() - more_labels);
     let include_failed = arguments.include_failed.unwrap_or(false);
-    // Ten metrics of thousands of records take long, so the comparison runs on its own thread.
-    let comparison: ExperimentComparison = tokio::task::spawn_blocking({
-        let (baseline, candidate) = (baseline.clone(), candidate.clone());
-        move || {
-            let options = CompareOptions {
-                labels: &labels,
-                lower_is_better: &arguments.lower_is_better.unwrap_or_default(),
-                segment_by: arguments.segment_by_dimension.as_deref(),
-                include_failed,
-            };
-            experiment::compare(&baseline.data.events, &candidate.data.events, options)
-        }
-    })
-    .await
-    .map_err(|_| ToolError::new(Some(500), "the comparison was cancelled", "try again"))?;
-
+    let comparison = compare(&baseline, &candidate, labels, arguments).await?;
     let mut notes = experiment_notes(&baseline);
     add_notes(
         &baseline,
@@ -123,6 +113,27 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         .tail(tail)
         .notes(notes)
         .write(budget)
+}
+
+/// Compares the experiments on a thread of its own: ten metrics of thousands of records take long.
+async fn compare(
+    baseline: &Arc<LoadedExperiment>,
+    candidate: &Arc<LoadedExperiment>,
+    labels: Vec<String>,
+    arguments: Arguments,
+) -> Result<ExperimentComparison, ToolError> {
+    let (baseline, candidate) = (Arc::clone(baseline), Arc::clone(candidate));
+    tokio::task::spawn_blocking(move || {
+        let options = CompareOptions {
+            labels: &labels,
+            lower_is_better: &arguments.lower_is_better.unwrap_or_default(),
+            segment_by: arguments.segment_by_dimension.as_deref(),
+            include_failed: arguments.include_failed.unwrap_or(false),
+        };
+        experiment::compare(&baseline.data.events, &candidate.data.events, options)
+    })
+    .await
+    .map_err(|_| ToolError::new(Some(500), "the comparison was cancelled", "try again"))
 }
 
 impl Arguments {

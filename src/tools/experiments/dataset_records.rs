@@ -112,6 +112,20 @@ impl Arguments {
         ListRequest::new(NAME, [project_id, dataset_id, &filters], example)
     }
 
+    /// Whether every requested record is found.
+    fn has_all(&self, found: &[FoundRecord]) -> bool {
+        let ids = self.record_ids.as_deref();
+        ids.is_some_and(|ids| found.len() == ids.len())
+    }
+
+    fn page_size(&self, limit: usize) -> usize {
+        if self.has_id_filter() {
+            LOOKUP_PAGE_SIZE
+        } else {
+            limit
+        }
+    }
+
     fn has_id_filter(&self) -> bool {
         self.record_ids.is_some() || self.canonical_id.is_some()
     }
@@ -136,11 +150,7 @@ async fn find_records(
 ) -> Result<Vec<FoundRecord>, ToolError> {
     let (project_id, dataset_id) = (&arguments.project_id, &arguments.dataset_id);
     let limit = arguments.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
-    let page_size = if arguments.has_id_filter() {
-        LOOKUP_PAGE_SIZE
-    } else {
-        limit
-    };
+    let page_size = arguments.page_size(limit);
     let tags = arguments.tags.as_ref().map(Tags::texts).unwrap_or_default();
     let mut position = UpstreamPosition::read(list, arguments.cursor.as_deref(), page_size)?;
     let mut found: Vec<FoundRecord> = Vec::new();
@@ -168,8 +178,7 @@ async fn find_records(
                 found.push(FoundRecord { record, next });
             }
         }
-        let ids = arguments.record_ids.as_deref();
-        let all_found = ids.is_some_and(|ids| found.len() == ids.len());
+        let all_found = arguments.has_all(&found);
         let enough = found.len() >= limit;
         if all_found || (next.is_none() && !enough) {
             // No record after the last one matches.

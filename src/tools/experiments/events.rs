@@ -145,7 +145,7 @@ impl Arguments {
     }
 }
 
-/// Dimensions whose value differs between events; the others say nothing about a row.
+/// Dimensions whose value differs between events. The others do not distinguish rows.
 fn varying_dimensions(events: &[ExperimentEvent]) -> Vec<String> {
     dimensions(events)
         .into_iter()

@@ -65,6 +65,18 @@ impl Arguments {
         ])
     }
 
+    /// Refuses the value of a segment without its dimension.
+    fn check(&self) -> Result<(), ToolError> {
+        if self.segment_by_dimension.is_some() || self.segment_dimension_value.is_none() {
+            return Ok(());
+        }
+        Err(ToolError::arguments(
+            "segment_dimension_value needs segment_by_dimension",
+            "send both; available_dimensions of get_llmobs_experiment_summary lists the dimensions",
+        )
+        .example(NAME, Value::Object(self.base())))
+    }
+
     fn list_request(&self) -> ListRequest {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let parts = [
@@ -81,13 +93,7 @@ impl Arguments {
 async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
     let arguments: Arguments = args::parse(NAME, arguments)?;
     let (id, label) = (&arguments.experiment_id, &arguments.metric_label);
-    if arguments.segment_by_dimension.is_none() && arguments.segment_dimension_value.is_some() {
-        return Err(ToolError::arguments(
-            "segment_dimension_value needs segment_by_dimension",
-            "send both; available_dimensions of get_llmobs_experiment_summary lists the dimensions",
-        )
-        .example(NAME, Value::Object(arguments.base())));
-    }
+    arguments.check()?;
     let list = arguments.list_request();
     let first = list.offset(arguments.cursor.as_deref())?;
     let budget = Budget::of_answer(arguments.max_tokens);

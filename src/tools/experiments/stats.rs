@@ -74,18 +74,16 @@ fn set_values(object: &mut JsonObject, values: &MetricValues, names: KeyNames) {
         MetricValues::Categorical(counts) => {
             let mut sorted: Vec<_> = counts.iter().collect();
             sorted.sort_by_key(|(_, count)| Reverse(**count));
-            let shown: Map<String, Value> = sorted
-                .iter()
-                .take(MAX_CATEGORIES)
+            let categories = sorted.iter().take(MAX_CATEGORIES);
+            let categories: Map<String, Value> = categories
                 .map(|(category, count)| (cut_middle(category, MAX_CATEGORY_CHARS), json!(count)))
                 .collect();
-            object.set(counts_key, shown);
+            object.set(counts_key, categories);
             object.set_unless_empty("other_values", sorted.len().saturating_sub(MAX_CATEGORIES));
         }
         MetricValues::Json(fields) => {
-            let shown: Map<String, Value> = fields
-                .iter()
-                .take(MAX_CATEGORIES)
+            let shown = fields.iter().take(MAX_CATEGORIES);
+            let shown: Map<String, Value> = shown
                 .map(|(key, field)| {
                     let mut object = JsonObject::default();
                     object.set("count", field.count);

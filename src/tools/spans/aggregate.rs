@@ -1,7 +1,7 @@
 //! `aggregate_llmobs_spans`: counts, rates, percentiles, tokens, costs and scores, in groups.
 //!
 //! The hosted toolset has no aggregation over LLM spans, so models would read pages and add the
-//! numbers up. One call of this tool tells which prompt version breaks its output, or whether
+//! numbers up. One call of this tool shows which prompt version breaks its output, or whether
 //! retrieval misses lower the scores of answers.
 
 mod arguments;

@@ -76,7 +76,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     let mut trace = OpenedTrace::open(context, NAME, &trace_id, page.window()).await?;
     let list = ListRequest::new(NAME, [trace_id.as_str()], json!({"trace_id": trace_id}));
     let first = list.offset(page.cursor.as_deref())?;
-    // Soft errors are in the content, and error details may need a request of their own.
+    // Soft errors are in the content, and error details may need another request.
     let tree = trace.tree_with_content(context).await?;
     let mut failed = error_spans(&tree);
     let soft = soft_errors(&tree);

@@ -87,7 +87,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
     .write(page.budget())
 }
 
-/// The keys about the whole trace.
+/// The keys about the trace as a whole.
 fn head(context: &ToolContext, trace_id: &str, tree: &TraceTree) -> JsonObject {
     let error_count = tree.errors().len();
     let mut head = JsonObject::default();

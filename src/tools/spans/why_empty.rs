@@ -1,7 +1,7 @@
 //! Why a search found nothing: the filter that excludes every span, and the nearest data.
 //!
-//! Without an explanation a model guesses. With it, it learns that the application has another name
-//! or that the newest match is nine days old. An explanation costs at most two requests, and none if
+//! Without an explanation a model guesses. The explanation shows, for example, that the application has
+//! another name or that the newest match is nine days old. An explanation costs at most two requests, and none if
 //! the same search was explained within the last minute, because skills poll.
 
 use serde::Serialize;
@@ -116,85 +116,57 @@ struct SingleFilter {
     value: SpanValue,
 }
 
+/// Copies one filter.
+type CopyFilter = fn(&mut SpanFilters, &SpanFilters);
+
 fn single_filters(search: &SpanSearch) -> Vec<SingleFilter> {
-    let all = &search.filters;
-    let none = SpanFilters::default;
     let no_value: SpanValue = |_| None;
-    let text = |text: &Option<String>, name, filters: SpanFilters, value: SpanValue| {
-        text.is_some().then_some((name, filters, value))
-    };
-    let filters: [Option<(&'static str, SpanFilters, SpanValue)>; 8] = [
-        text(
-            &all.ml_app,
+    let copies: [(&'static str, CopyFilter, SpanValue); 8] = [
+        (
             "ml_app",
-            SpanFilters {
-                ml_app: all.ml_app.clone(),
-                ..none()
-            },
+            |one, all| one.ml_app.clone_from(&all.ml_app),
             |span| Some(span.ml_app.as_str()),
         ),
-        text(
-            &all.span_name,
+        (
             "span_name",
-            SpanFilters {
-                span_name: all.span_name.clone(),
-                ..none()
-            },
+            |one, all| one.span_name.clone_from(&all.span_name),
             |span| Some(span.name.as_str()),
         ),
-        text(
-            &all.span_kind,
+        (
             "span_kind",
-            SpanFilters {
-                span_kind: all.span_kind.clone(),
-                ..none()
-            },
+            |one, all| one.span_kind.clone_from(&all.span_kind),
             |span| Some(span.kind.as_str()),
         ),
-        text(
-            &all.session_id,
+        (
             "session_id",
-            SpanFilters {
-                session_id: all.session_id.clone(),
-                ..none()
-            },
+            |one, all| one.session_id.clone_from(&all.session_id),
             |span| span.session_id.as_deref(),
         ),
-        text(
-            &all.trace_id,
+        (
             "trace_id",
-            SpanFilters {
-                trace_id: all.trace_id.clone(),
-                ..none()
-            },
+            |one, all| one.trace_id.clone_from(&all.trace_id),
             no_value,
         ),
-        text(
-            &all.span_id,
+        (
             "span_id",
-            SpanFilters {
-                span_id: all.span_id.clone(),
-                ..none()
-            },
+            |one, all| one.span_id.clone_from(&all.span_id),
             no_value,
         ),
-        (!all.tags.is_empty()).then(|| {
-            let tags = all.tags.clone();
-            ("tags", SpanFilters { tags, ..none() }, no_value)
-        }),
-        all.root_spans_only.then(|| {
-            let filters = SpanFilters {
-                root_spans_only: true,
-                ..none()
-            };
-            ("root_spans_only", filters, no_value)
-        }),
+        ("tags", |one, all| one.tags.clone_from(&all.tags), no_value),
+        (
+            "root_spans_only",
+            |one, all| one.root_spans_only = all.root_spans_only,
+            no_value,
+        ),
     ];
-    let filters = filters.into_iter().flatten();
-    let filters = filters.map(|(name, filters, value)| SingleFilter {
-        name,
-        query: query::combine::combine(None, &filters),
-        value,
+    let filters = copies.into_iter().filter_map(|(name, copy, value)| {
+        let mut one = SpanFilters::default();
+        copy(&mut one, &search.filters);
+        (one != SpanFilters::default()).then(|| SingleFilter {
+            name,
+            query: query::combine::combine(None, &one),
+            value,
+        })
     });
     let query = search.query.as_ref().map(|query| SingleFilter {
         name: "query",
