@@ -21,11 +21,7 @@ pub(crate) fn run(settings: &Settings) -> Result<ExitCode, CliError> {
     for login in &logins {
         text.push_str(&line(login));
     }
-    let _ = write!(
-        text,
-        "Credential in use: {}",
-        settings.describe_credential()
-    );
+    let _ = write!(text, "In use: {}", settings.describe_credential());
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

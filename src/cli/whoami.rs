@@ -48,8 +48,9 @@ fn to_text(settings: &Settings, upstream: &str) -> String {
         let org = login.org.as_deref().unwrap_or("unknown");
         format!("\norganisation: {org}\nscopes: {}", login.scope)
     });
-    format!(
-        "upstream: {upstream} ({because})\ncredential: {}{login}",
-        settings.describe_credential()
-    )
+    let credential = match settings.credential_in_use() {
+        Some(_) => format!("credential: {}", settings.describe_credential()),
+        None => settings.describe_credential(),
+    };
+    format!("upstream: {upstream} ({because})\n{credential}{login}")
 }

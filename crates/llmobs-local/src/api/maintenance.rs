@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use self::request::{TargetStore, read_request};
 use crate::Backend;
 use crate::http::{ApiError, json_plain, run_blocking};
-use crate::retention::{GiveBack, Purge, Removed};
+use crate::retention::{Purge, RemovedCounts, SpaceRelease};
 use crate::store::{CheckStep, IndexProgress};
 
 /// Prefix of the paths.

@@ -13,7 +13,7 @@ use super::span_json::{JsonDetail, SpanItem};
 use super::span_request::SpanRequest;
 use crate::cursor::SearchCursor;
 use crate::http::{ApiError, json_api_bytes, read_small_json, run_blocking};
-use crate::store::{Cursor, Outcome, Search};
+use crate::store::{Search, SearchOutcome};
 use crate::{Backend, now_ms};
 use llmobs_core::query;
 
@@ -78,14 +78,10 @@ fn page(backend: &Backend, request: &SpanRequest, base_url: &str) -> Result<Vec<
     };
     let mut body = Vec::from(b"{\"data\":[");
     let outcome = write_spans(backend, request, &search, &mut body)?;
-    let next = outcome.next.map(|after| {
-        let cursor = Cursor {
-            after,
-            window,
-            question: request.question(),
-        };
-        cursor.encode()
-    });
+    let next = match outcome.next {
+        Some(after) => Some(SearchCursor { after, window }.encode(&request.cursor_request())?),
+        None => None,
+    };
     // Absent on the last page: the models of clients expect text here, not null.
     let mut page = Map::new();
     let mut links = Map::new();
@@ -112,7 +108,7 @@ fn write_spans(
     request: &SpanRequest,
     search: &Search,
     body: &mut Vec<u8>,
-) -> Result<Outcome, ApiError> {
+) -> Result<SearchOutcome, ApiError> {
     let detail = JsonDetail {
         documented_only: backend.options.documented_only,
         attachments: request.attachments,

@@ -229,7 +229,7 @@ fn store_spans(backend: &Backend, call: &Call, spans: &[Value]) -> Result<(), Ap
         return Ok(());
     }
     let body = json!([{"_dd.scope": "experiments", "event_type": "span", "spans": spans}]);
-    let store = backend.store.as_ref();
+    let store = &backend.store;
     let summary = intake::ingest_json(store, &backend.options, Dialect::Sdk, body, call.now_ms)?;
     match summary.refused.into_iter().next() {
         Some(reason) => Err(ApiError::bad_request(reason)),
