@@ -1,8 +1,8 @@
-//! The wall clock.
+//! The system clock.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The wall clock in milliseconds since the Unix epoch.
+/// The current time in milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |elapsed| {

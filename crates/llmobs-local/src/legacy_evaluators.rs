@@ -71,15 +71,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let options = || LocalOptions::new(DataDir::Path(directory.path().to_owned()));
         drop(LocalBackend::open(options()).unwrap());
-        let file = rusqlite::Connection::open(directory.path().join("llmobs.db")).unwrap();
-        file.execute_batch(TABLE_0_1_0).unwrap();
+        let open_file = || rusqlite::Connection::open(directory.path().join("llmobs.db")).unwrap();
+        open_file().execute_batch(TABLE_0_1_0).unwrap();
         for _ in 0..2 {
             let backend = LocalBackend::open(options()).unwrap();
             let evaluators = backend.inner.control.evaluators();
             let tone = evaluators.get("tone").unwrap().unwrap();
             assert_eq!(tone.target.application_name, "shop");
             assert_eq!(tone.created_at.as_deref(), Some("2026-10-01T00:00:00Z"));
-            assert!(!file.table_exists(None, "evaluators").unwrap());
+            assert!(!open_file().table_exists(None, "evaluators").unwrap());
         }
         // A deleted evaluator does not return.
         let backend = LocalBackend::open(options()).unwrap();

@@ -36,6 +36,7 @@ pub mod owner;
 mod proxy;
 mod response;
 mod retention;
+mod retention_task;
 mod span_store;
 pub mod store;
 mod values;
@@ -52,7 +53,8 @@ pub use intake::IntakeLimits;
 pub use listener::ConnectionLimits;
 pub use local_backend::{LocalBackend, Stores, serve};
 pub use options::LocalOptions;
-pub use retention::{Retention, retain};
+pub use retention::Retention;
+pub use retention_task::retain;
 
 pub(crate) use backend::Backend;
 pub(crate) use clock::now_ms;

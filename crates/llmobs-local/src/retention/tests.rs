@@ -6,11 +6,12 @@ use tokio_util::sync::CancellationToken;
 use std::sync::Arc;
 
 use super::*;
+use crate::clock::now_ms;
 use crate::control::SqliteControl;
 use crate::store::{
     CheckStep, Durability, EvaluationTarget, Search, SqliteStore, TargetedEvaluation,
 };
-use crate::{DataDir, LocalOptions};
+use crate::{DataDir, LocalBackend, LocalOptions, retain};
 use llmobs_core::model::{Evaluation, Io, Span, SpanId, TimeWindow, TraceId};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
