@@ -48,10 +48,7 @@ pub(crate) async fn run(
         Some(directory) => DataDir::Path(directory.clone()),
         None => DataDir::Temporary,
     };
-    let options = LocalOptions {
-        documented_only: args.documented_only,
-        ..LocalOptions::new(data_dir)
-    };
+    let options = LocalOptions::new(data_dir);
     let listen = args.listen.map_or(Listen::Default, Listen::Exactly);
     let shared = Backend::share(options, listen).await?;
     let Some(backend) = shared.owned() else {

@@ -42,8 +42,7 @@ async fn serve_backend(settings: &Settings, args: &LocalArgs) -> Result<ExitCode
     let stop = stop_on_signal();
     let listen = args.listen.map_or(Listen::Default, Listen::Exactly);
     let directory = &settings.local.data_dir;
-    let mut options = options(&settings.local);
-    options.documented_only = args.documented_only;
+    let options = options(&settings.local);
     let backend = Backend::share(options, listen).await?;
     let url = backend.url();
     let Some(owned) = backend.owned() else {

@@ -216,11 +216,13 @@ async fn private_endpoints_share_the_evaluators() {
 
 #[tokio::test]
 async fn evaluators_survive_a_restart() {
+    use llmobs_datadog_double::{DatadogDouble, DoubleOptions};
     use llmobs_local::{DataDir, LocalBackend, LocalOptions};
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let open = || {
-        let options = LocalOptions::new(DataDir::Path(folder.path().to_owned()));
-        LocalBackend::open(options).unwrap()
+        let options = LocalOptions::new(DataDir::Path(directory.path().to_owned()));
+        let backend = LocalBackend::open(options).unwrap();
+        DatadogDouble::new(backend, DoubleOptions::default())
     };
     let app = App {
         backend: open(),
@@ -233,14 +235,14 @@ async fn evaluators_survive_a_restart() {
         backend: open(),
         context: App::new().context,
     };
-    let (status, kept) = app
+    let (status, stored) = app
         .send(
             "GET",
             "/api/unstable/llm-obs/config/evaluators/custom/faithful",
             &json!({}),
         )
         .await;
-    assert_eq!((status, &kept["data"]["id"]), (200, &json!("faithful")));
+    assert_eq!((status, &stored["data"]["id"]), (200, &json!("faithful")));
 }
 
 // --- statistics -------------------------------------------------------------------------------------

@@ -4,14 +4,15 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use llmobs_local::{DataDir, LocalBackend, LocalOptions, serve};
+use llmobs_datadog_double::{DatadogDouble, DoubleOptions};
+use llmobs_local::{DataDir, LocalBackend, LocalOptions};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
 /// A local backend over HTTP, and a home directory for logins.
 struct Fixture {
-    backend: LocalBackend,
+    double: DatadogDouble,
     url: String,
     home: tempfile::TempDir,
 }
@@ -29,9 +30,14 @@ impl Fixture {
         let backend = LocalBackend::open(LocalOptions::new(DataDir::Temporary)).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(serve(backend.clone(), listener, std::future::pending()));
+        let options = DoubleOptions {
+            sign_in: true,
+            ..DoubleOptions::default()
+        };
+        let double = DatadogDouble::new(backend, options);
+        tokio::spawn(axum::serve(listener, double.router()).into_future());
         Self {
-            backend,
+            double,
             url,
             home: tempfile::tempdir().unwrap(),
         }
@@ -123,7 +129,7 @@ impl Fixture {
     }
 
     fn request_count(&self, route: &str) -> u64 {
-        let counts = self.backend.request_counts().requests;
+        let counts = self.double.request_counts().requests;
         counts.get(route).copied().unwrap_or_default()
     }
 }

@@ -6,17 +6,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use datadog_llmobs::{Credential, Hub, HubSettings, RouterTransport, Upstream};
+use llmobs_datadog_double::{DatadogDouble, DoubleOptions, RequestCounts};
 use llmobs_local::demo::Recording;
-use llmobs_local::{DataDir, LocalBackend, LocalOptions, RequestCounts};
+use llmobs_local::{DataDir, LocalBackend, LocalOptions};
 use llmobs_mcp::tools::{self, ToolContext, ToolError};
 use serde_json::Value;
 
 /// A moment after every capture was made: 2026-11-21T12:00:00Z.
 pub(crate) const NOW_MS: i64 = 1_795_262_400_000;
 
-/// A local backend and a client of it.
+/// A local backend behind a double of Datadog, and a client of it.
 pub(crate) struct App {
-    pub(crate) backend: LocalBackend,
+    pub(crate) backend: DatadogDouble,
     pub(crate) context: ToolContext,
 }
 
@@ -33,12 +34,12 @@ impl App {
 
     /// An empty backend.
     pub(crate) fn with(documented_only: bool, settings: HubSettings) -> Self {
-        let options = LocalOptions {
+        let backend = LocalBackend::open(LocalOptions::new(DataDir::Temporary)).unwrap();
+        let options = DoubleOptions {
             documented_only,
-            count_reads: true,
-            ..LocalOptions::new(DataDir::Temporary)
+            ..DoubleOptions::default()
         };
-        let backend = LocalBackend::open(options).unwrap();
+        let backend = DatadogDouble::new(backend, options);
         let transport = Arc::new(RouterTransport(backend.router()));
         let hub = Hub::new(Upstream::Local, transport, settings);
         let context = ToolContext {
@@ -54,14 +55,14 @@ impl App {
             .join("fixtures/captures")
             .join(format!("{name}.json.zst"));
         let recording = Recording::read(&std::fs::read(path).unwrap()).unwrap();
-        let summary = recording.replay(&self.backend, NOW_MS).unwrap();
+        let summary = recording.replay(self.backend.backend(), NOW_MS).unwrap();
         assert!(summary.spans > 0, "{name} brought no spans");
         self
     }
 
     /// Adds the demo's data, the newest of it minutes before [`NOW_MS`].
     pub(crate) fn demo(self) -> Self {
-        llmobs_local::demo::load(&self.backend, NOW_MS).unwrap();
+        llmobs_local::demo::load(self.backend.backend(), NOW_MS).unwrap();
         self
     }
 

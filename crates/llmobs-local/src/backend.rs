@@ -3,10 +3,8 @@
 use serde::Serialize;
 
 use crate::control::Control;
-use crate::counters::Counters;
 use crate::data_dir::DataDirectory;
 use crate::intake::{Admission, otlp::Ancestry};
-use crate::oauth::Authority;
 use crate::options::LocalOptions;
 use crate::span_store::SpanStore;
 
@@ -17,8 +15,6 @@ pub(crate) struct Backend {
     pub(crate) control: Control,
     pub(crate) store_id: String,
     pub(crate) options: LocalOptions,
-    pub(crate) counters: Counters,
-    pub(crate) authority: Authority,
     pub(crate) admission: Admission,
     pub(crate) ancestry: Ancestry,
     /// `None` when the stores were passed by the caller.
@@ -32,8 +28,6 @@ pub struct LocalInfo {
     pub version: &'static str,
     /// Id of the store, assigned when it was created.
     pub store_id: String,
-    /// Whether only documented attributes are returned.
-    pub documented_only: bool,
 }
 
 impl Backend {
@@ -41,7 +35,6 @@ impl Backend {
         LocalInfo {
             version: env!("CARGO_PKG_VERSION"),
             store_id: self.store_id.clone(),
-            documented_only: self.options.documented_only,
         }
     }
 }

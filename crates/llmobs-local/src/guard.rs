@@ -1,27 +1,23 @@
-//! Layers around every route: the check of `Host` and `Origin` ([`HostGuard`]), the handling of
-//! panics, and the request counters.
+//! Layers around every route: the check of `Host` and `Origin` ([`HostGuard`]), and the
+//! handling of panics.
 //!
 //! Requests without `Host` pass: they come from this process or from a client that is not a browser.
 
-use std::sync::Arc;
-
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use llmobs_authz::HostGuard;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::http::ApiError;
-use super::{Backend, PROXY_PREFIXES};
 
 /// Adds the layers to the routes, and the responses for unknown paths and methods.
-pub(super) fn guarded(routes: Router, backend: &Arc<Backend>) -> Router {
+pub(super) fn guarded(routes: Router) -> Router {
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .layer(from_fn_with_state(backend.clone(), count))
         .layer(from_fn(check))
         .layer(CatchPanicLayer::custom(|_panic| {
             ApiError::new(
@@ -44,27 +40,6 @@ async fn not_allowed() -> ApiError {
         StatusCode::METHOD_NOT_ALLOWED,
         "this path does not support this method; the Allow header lists the supported ones",
     )
-}
-
-async fn count(
-    State(backend): State<Arc<Backend>>,
-    matched: Option<MatchedPath>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let route = matched.map_or_else(
-        || "unknown".to_owned(),
-        |path| {
-            let path = path.as_str();
-            let path = PROXY_PREFIXES
-                .iter()
-                .find_map(|prefix| path.strip_prefix(prefix))
-                .unwrap_or(path);
-            format!("{} {path}", request.method())
-        },
-    );
-    backend.counters.count_request(route);
-    next.run(request).await
 }
 
 /// Answers requests of foreign web pages with status 403.

@@ -5,7 +5,6 @@
 //!
 //! - `intake`: receives spans and evaluations, one file per dialect.
 //! - `api`: serves reads and the control plane, one file per family.
-//! - `oauth`: Datadog's sign-in for programs.
 //! - [`store`]: stores spans and evaluations. [`control`] stores everything else.
 //! - [`owner`]: one process owns a data directory; others attach to it.
 //! - `retention`: removes old data.
@@ -19,7 +18,6 @@ mod api;
 mod backend;
 mod clock;
 pub mod control;
-mod counters;
 mod cursor;
 mod data_dir;
 pub mod demo;
@@ -30,7 +28,6 @@ mod intake;
 mod legacy_evaluators;
 mod listener;
 mod local_backend;
-mod oauth;
 mod options;
 pub mod owner;
 mod proxy;
@@ -45,7 +42,6 @@ mod values;
 mod tests;
 
 pub use backend::LocalInfo;
-pub use counters::RequestCounts;
 pub use data_dir::{DataDir, has_store};
 pub use error::LocalError;
 pub use http::BodyLimits;

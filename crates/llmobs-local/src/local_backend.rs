@@ -10,7 +10,6 @@ use tokio::net::TcpListener;
 
 use crate::backend::{Backend, LocalInfo};
 use crate::control::{Control, ControlStore, SqliteControl};
-use crate::counters::{Counters, RequestCounts};
 use crate::data_dir::{DataDir, DataDirectory};
 use crate::error::LocalError;
 use crate::intake::{self, Dialect};
@@ -19,7 +18,7 @@ use crate::options::LocalOptions;
 use crate::proxy::route_with_prefixes;
 use crate::span_store::SpanStore;
 use crate::store::{Durability, SpanEngine, SqliteStore, StoreStats};
-use crate::{agent, api, guard, legacy_evaluators, oauth};
+use crate::{agent, api, guard, legacy_evaluators};
 
 /// The stores of a backend.
 pub struct Stores {
@@ -79,8 +78,6 @@ impl LocalBackend {
                 store: SpanStore::new(stores.spans, stores.control.clone()),
                 control: Control::new(stores.control),
                 store_id: stores.store_id,
-                counters: Counters::new(options.count_reads),
-                authority: oauth::Authority::new(),
                 admission: intake::Admission::new(options.intake_limits),
                 ancestry: intake::otlp::Ancestry::default(),
                 options,
@@ -91,14 +88,11 @@ impl LocalBackend {
 
     /// All routes with their guards, for a listener and for calls within this process.
     pub fn router(&self) -> Router {
-        let check_bearer =
-            axum::middleware::from_fn_with_state(self.inner.clone(), oauth::check_bearer);
         let routes = Router::new()
             .merge(agent::routes(&self.inner))
             .merge(intake_routes(&self.inner))
-            .merge(api::routes(&self.inner).layer(check_bearer))
-            .merge(oauth::routes(&self.inner));
-        guard::guarded(routes, &self.inner)
+            .merge(api::routes(&self.inner));
+        guard::guarded(routes)
     }
 
     /// What `GET /info` returns about the backend.
@@ -124,11 +118,6 @@ impl LocalBackend {
     /// [`LocalError::Store`] when the store cannot be read.
     pub fn stats(&self) -> Result<StoreStats, LocalError> {
         Ok(self.inner.store.stats()?)
-    }
-
-    /// Counts of the requests since the backend started.
-    pub fn request_counts(&self) -> RequestCounts {
-        self.inner.counters.read()
     }
 }
 

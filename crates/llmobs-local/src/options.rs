@@ -13,8 +13,6 @@ use crate::retention::Retention;
 pub struct LocalOptions {
     /// Where `LocalBackend::open` stores the data. `LocalBackend::with_stores` ignores it.
     pub data_dir: DataDir,
-    /// Return documented attributes only, so that a client has to fill the gaps. For tests.
-    pub documented_only: bool,
     /// Reject spans and evaluations older than this. Datadog's limit is 24 hours. Default: no
     /// limit.
     pub max_span_age: Option<Duration>,
@@ -35,8 +33,6 @@ pub struct LocalOptions {
     pub page_bytes: usize,
     /// What [`retain`](crate::retain) removes. Default: nothing.
     pub retention: Retention,
-    /// Count which spans were read with their content. For tests: memory grows with every span.
-    pub count_reads: bool,
 }
 
 impl LocalOptions {
@@ -44,7 +40,6 @@ impl LocalOptions {
     pub fn new(data_dir: DataDir) -> Self {
         Self {
             data_dir,
-            documented_only: false,
             max_span_age: None,
             max_span_bytes: None,
             body_limits: BodyLimits::default(),
@@ -53,7 +48,6 @@ impl LocalOptions {
             search_budget: Duration::from_secs(20),
             page_bytes: 50_000_000,
             retention: Retention::default(),
-            count_reads: false,
         }
     }
 

@@ -4,7 +4,6 @@ mod control;
 mod hostile;
 mod intake;
 mod limits;
-mod oauth;
 mod otlp;
 mod overload;
 mod search;

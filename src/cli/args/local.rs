@@ -37,9 +37,6 @@ pub(crate) struct LocalArgs {
     /// [default: keep all]
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub(crate) retain_bytes: Option<u64>,
-    /// Omit undocumented attributes from search results, as a Datadog site may (for tests)
-    #[arg(long, hide = true)]
-    pub(crate) documented_only: bool,
 }
 
 /// Flags of `demo`.
@@ -51,9 +48,6 @@ pub(crate) struct DemoArgs {
     /// Where the local backend listens [default: 127.0.0.1:8126, or a free port if it is in use]
     #[arg(long, value_name = "ADDR", value_parser = loopback)]
     pub(crate) listen: Option<SocketAddr>,
-    /// Omit undocumented attributes from search results, as a Datadog site may (for tests)
-    #[arg(long, hide = true)]
-    pub(crate) documented_only: bool,
 }
 
 /// Subcommands on the data of the local backend. Each opens the data directory, or works through the

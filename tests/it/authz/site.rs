@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use datadog_llmobs::login::LoginTarget;
 use datadog_llmobs::{HttpTransport, HttpTransportOptions, Upstream};
 use llmobs_authz::oauth::DatadogSignIn;
+use llmobs_datadog_double::{DatadogDouble, DoubleOptions};
 use llmobs_local::{DataDir, LocalBackend, LocalOptions};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -59,7 +60,11 @@ impl Site {
     pub(super) async fn new() -> Self {
         let backend = LocalBackend::open(LocalOptions::new(DataDir::Temporary)).unwrap();
         let tap = Arc::<Tap>::default();
-        let app: Router = backend
+        let options = DoubleOptions {
+            sign_in: true,
+            ..DoubleOptions::default()
+        };
+        let app: Router = DatadogDouble::new(backend, options)
             .router()
             .layer(from_fn_with_state(tap.clone(), note));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

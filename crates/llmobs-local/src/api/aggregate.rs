@@ -41,11 +41,6 @@ pub(super) async fn aggregate(
             })
         });
     let aggregation = match request {
-        // The documented API has no aggregation.
-        Ok(_) if backend.options.documented_only => Err(ApiError::new(
-            StatusCode::NOT_FOUND,
-            "this endpoint is not documented",
-        )),
         Ok(request) => run_blocking(move || run(&backend, request)).await,
         Err(error) => Err(error),
     };

@@ -11,20 +11,12 @@ use llmobs_core::model::{Evaluation, Io, ROOT_PARENT, Span};
 /// Largest content that is not an attachment.
 const MAX_INLINE_BYTES: usize = 25 * 1024;
 
-/// The attributes of a span to write.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct JsonDetail {
-    /// Whether to write documented attributes only.
-    pub(super) documented_only: bool,
-    /// Whether to write attachments. Otherwise a key takes their place.
-    pub(super) attachments: bool,
-}
-
 /// One entry of `data`. It is serialized directly into the response: a page may have thousands.
 #[derive(Clone, Copy)]
 pub(super) struct SpanItem<'a> {
     pub(super) span: &'a Span,
-    pub(super) detail: JsonDetail,
+    /// Whether to write attachments. Otherwise a key takes their place.
+    pub(super) with_attachments: bool,
 }
 
 impl Serialize for SpanItem<'_> {
@@ -43,7 +35,10 @@ struct SpanAttributes<'a>(SpanItem<'a>);
 
 impl Serialize for SpanAttributes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let SpanItem { span, detail } = self.0;
+        let SpanItem {
+            span,
+            with_attachments,
+        } = self.0;
         let mut map = NonEmptyMap(serializer.serialize_map(None)?);
         map.put("span_id", &span.span_id)?;
         map.put("trace_id", &span.trace_id)?;
@@ -62,7 +57,10 @@ impl Serialize for SpanAttributes<'_> {
         map.option("model_provider", span.model_provider.as_ref())?;
         map.option("intent", span.intent.as_ref())?;
         for (name, io) in [("input", &span.input), ("output", &span.output)] {
-            let content = IoJson { io, detail };
+            let content = IoJson {
+                io,
+                with_attachments,
+            };
             if content.is_omitted() {
                 let key = format!("{}/{}/{name}", span.trace_id, span.span_id);
                 map.put(name, &json!({"attachment_key": key}))?;
@@ -71,10 +69,8 @@ impl Serialize for SpanAttributes<'_> {
             }
         }
         map.list("tool_definitions", &span.tool_definitions)?;
-        map.evaluations("evaluation", &span.evaluations, detail)?;
-        if !detail.documented_only {
-            write_undocumented(&mut map, span, detail)?;
-        }
+        map.evaluations("evaluation", &span.evaluations)?;
+        write_undocumented(&mut map, span)?;
         map.0.end()
     }
 }
@@ -82,9 +78,8 @@ impl Serialize for SpanAttributes<'_> {
 fn write_undocumented<M: SerializeMap>(
     map: &mut NonEmptyMap<M>,
     span: &Span,
-    detail: JsonDetail,
 ) -> Result<(), M::Error> {
-    map.evaluations("feedback", &span.feedback, detail)?;
+    map.evaluations("feedback", &span.feedback)?;
     map.put_if(span.error.is_some(), "error", &error_json(span))?;
     map.option("session_id", span.session_id.as_ref())?;
     map.option("service", span.service.as_ref())?;
@@ -147,9 +142,8 @@ impl<M: SerializeMap> NonEmptyMap<M> {
         &mut self,
         key: &str,
         entries: &BTreeMap<String, Evaluation>,
-        detail: JsonDetail,
     ) -> Result<(), M::Error> {
-        self.put_if(!entries.is_empty(), key, &EvaluationMap(entries, detail))
+        self.put_if(!entries.is_empty(), key, &EvaluationMap(entries))
     }
 }
 
@@ -168,7 +162,7 @@ fn is_empty_value(value: &Value) -> bool {
 /// under the undocumented `raw_value`.
 struct IoJson<'a> {
     io: &'a Io,
-    detail: JsonDetail,
+    with_attachments: bool,
 }
 
 impl IoJson<'_> {
@@ -177,33 +171,28 @@ impl IoJson<'_> {
     }
 
     fn is_empty(&self) -> bool {
-        let documented = self.value().is_none() && self.io.messages.is_empty();
-        documented && (self.detail.documented_only || self.io.is_empty())
+        self.value().is_none() && self.io.messages.is_empty() && self.io.is_empty()
     }
 
     /// Whether the content is an attachment to leave out.
     fn is_omitted(&self) -> bool {
-        !self.detail.attachments && json_bytes(self) > MAX_INLINE_BYTES
+        !self.with_attachments && json_bytes(self) > MAX_INLINE_BYTES
     }
 }
 
 impl Serialize for IoJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let io = self.io;
-        let documented_only = self.detail.documented_only;
         let mut map = NonEmptyMap(serializer.serialize_map(None)?);
         match self.value() {
             None => {}
             Some(Value::String(text)) => map.put("value", text)?,
             Some(other) => {
                 map.put("value", &other.to_string())?;
-                map.put_if(!documented_only, "raw_value", other)?;
+                map.put("raw_value", other)?;
             }
         }
         map.list("messages", &io.messages)?;
-        if documented_only {
-            return map.0.end();
-        }
         map.list("documents", &io.documents)?;
         map.option("prompt", io.prompt.as_ref())?;
         for (key, value) in &io.extra {
@@ -229,18 +218,17 @@ pub(super) fn error_json(span: &Span) -> Value {
     )
 }
 
-struct EvaluationMap<'a>(&'a BTreeMap<String, Evaluation>, JsonDetail);
+struct EvaluationMap<'a>(&'a BTreeMap<String, Evaluation>);
 
 impl Serialize for EvaluationMap<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let entries = self.0.iter();
-        serializer.collect_map(
-            entries.map(|(label, evaluation)| (label, evaluation_json(evaluation, self.1))),
-        )
+        serializer
+            .collect_map(entries.map(|(label, evaluation)| (label, evaluation_json(evaluation))))
     }
 }
 
-fn evaluation_json(evaluation: &Evaluation, detail: JsonDetail) -> Value {
+fn evaluation_json(evaluation: &Evaluation) -> Value {
     let mut map = Map::new();
     map.insert(
         "eval_metric_type".to_owned(),
@@ -268,11 +256,9 @@ fn evaluation_json(evaluation: &Evaluation, detail: JsonDetail) -> Value {
             json!(evaluation.metadata),
         );
     }
-    if !detail.documented_only {
-        map.insert("timestamp_ms".to_owned(), json!(evaluation.timestamp_ms));
-        if !evaluation.extra.is_empty() {
-            map.insert("extra".to_owned(), json!(evaluation.extra));
-        }
+    map.insert("timestamp_ms".to_owned(), json!(evaluation.timestamp_ms));
+    if !evaluation.extra.is_empty() {
+        map.insert("extra".to_owned(), json!(evaluation.extra));
     }
     Value::Object(map)
 }

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use super::span_json::{JsonDetail, SpanItem};
+use super::span_json::SpanItem;
 use super::span_request::SpanRequest;
 use crate::cursor::SearchCursor;
 use crate::http::{ApiError, json_api_bytes, read_small_json, run_blocking};
@@ -109,10 +109,7 @@ fn write_spans(
     search: &Search,
     body: &mut Vec<u8>,
 ) -> Result<SearchOutcome, ApiError> {
-    let detail = JsonDetail {
-        documented_only: backend.options.documented_only,
-        attachments: request.attachments,
-    };
+    let with_attachments = request.attachments;
     let max_bytes = backend.options.page_bytes;
     let mut count = 0;
     let mut too_large = false;
@@ -123,7 +120,7 @@ fn write_spans(
         }
         let item = SpanItem {
             span: &span,
-            detail,
+            with_attachments,
         };
         if let Err(error) = serde_json::to_writer(&mut *body, &item) {
             write_error = Some(error);
@@ -135,9 +132,6 @@ fn write_spans(
             return ControlFlow::Break(());
         }
         count += 1;
-        if request.attachments {
-            backend.counters.count_content(&span);
-        }
         ControlFlow::Continue(())
     })?;
     if let Some(error) = write_error {

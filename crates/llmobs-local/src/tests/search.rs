@@ -250,7 +250,7 @@ async fn refuses_undocumented_bodies() {
 
 #[tokio::test]
 async fn omits_attachments_on_request() {
-    let local = Local::with(|options| options.count_reads = true);
+    let local = Local::new();
     let big = "x".repeat(26 * 1024);
     local
         .ingest(json!([span(
@@ -272,9 +272,6 @@ async fn omits_attachments_on_request() {
         .spans();
     assert_eq!(cut[0]["input"], json!({"attachment_key": "t1/1/input"}));
     assert_eq!(cut[0]["output"], json!({"value": "small"}));
-    let counts = local.backend.request_counts();
-    assert_eq!(counts.requests[&format!("GET {GET}")], 2);
-    assert_eq!(counts.contents[&("t1".to_owned(), "1".to_owned())], 1);
 }
 
 #[tokio::test]
@@ -318,39 +315,10 @@ async fn search_out_of_time_returns_cursor() {
 }
 
 #[tokio::test]
-async fn documented_only_omits_undocumented_attributes() {
-    let local = Local::with(|options| options.documented_only = true);
+async fn private_endpoints_return_error_details_and_documents() {
+    let local = Local::new();
     local.replay("01-py-sdk-manual-agentless").await;
     let spans = local.all(json!({})).await.spans();
-    let documented = [
-        "span_id",
-        "trace_id",
-        "parent_id",
-        "name",
-        "span_kind",
-        "status",
-        "ml_app",
-        "start_ns",
-        "duration",
-        "tags",
-        "metadata",
-        "metrics",
-        "model_name",
-        "model_provider",
-        "intent",
-        "input",
-        "output",
-        "tool_definitions",
-        "evaluation",
-    ];
-    for span in &spans {
-        let undocumented = span
-            .as_object()
-            .unwrap()
-            .keys()
-            .filter(|key| !documented.contains(&key.as_str()));
-        assert_eq!(undocumented.count(), 0, "{span}");
-    }
     let failed = spans.iter().find(|span| span["status"] == "error").unwrap();
     let found = local
         .post(

@@ -1,4 +1,4 @@
-//! The sign-in as programs and attackers meet it.
+//! The sign-in as clients and attackers use it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Answer, Local};
+use super::{Harness, Response};
+use crate::DoubleOptions;
 
 const REDIRECT: &str = "http://127.0.0.1:8000/oauth/callback";
 const VERIFIER: &str = "a-verifier-of-forty-three-characters-or-more-0";
@@ -25,7 +26,7 @@ fn encoded(pairs: &[(&str, &str)]) -> String {
         .finish()
 }
 
-/// The pairs with some of them replaced; an empty value removes one.
+/// Encodes the pairs with some of them replaced; an empty value removes one.
 fn changed(pairs: &[(&str, &str)], changes: &[(&str, &str)]) -> String {
     let mut values: Vec<(&str, &str)> = pairs.to_vec();
     for (name, value) in changes {
@@ -37,7 +38,7 @@ fn changed(pairs: &[(&str, &str)], changes: &[(&str, &str)]) -> String {
     encoded(&values)
 }
 
-impl Local {
+impl Harness {
     async fn register(&self) -> String {
         let answer = self
             .post(
@@ -49,7 +50,7 @@ impl Local {
         answer.json()["client_id"].as_str().unwrap().to_owned()
     }
 
-    async fn page(&self, client: &str, changes: &[(&str, &str)]) -> Answer {
+    async fn page(&self, client: &str, changes: &[(&str, &str)]) -> Response {
         let challenge = challenge(VERIFIER);
         let query = changed(
             &[
@@ -66,14 +67,14 @@ impl Local {
         self.get(&format!("/oauth2/v1/authorize?{query}")).await
     }
 
-    async fn form(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    async fn form(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
         let mut all = vec![("content-type", "application/x-www-form-urlencoded"), HOST];
         all.extend_from_slice(headers);
-        self.raw(http::Method::POST, path, &all, body.as_bytes().to_vec())
+        self.send(http::Method::POST, path, &all, body.as_bytes().to_vec())
             .await
     }
 
-    async fn decide(&self, page: &Answer, decision: &str) -> Answer {
+    async fn decide(&self, page: &Response, decision: &str) -> Response {
         let body = encoded(&[("consent", &hidden(page)), ("decision", decision)]);
         let headers = [
             ("cookie", &*cookie(page)),
@@ -87,7 +88,7 @@ impl Local {
         location(&self.decide(&page, "allow").await)["code"].clone()
     }
 
-    async fn exchange(&self, client: &str, code: &str, changes: &[(&str, &str)]) -> Answer {
+    async fn exchange(&self, client: &str, code: &str, changes: &[(&str, &str)]) -> Response {
         let body = changed(
             &[
                 ("grant_type", "authorization_code"),
@@ -101,7 +102,7 @@ impl Local {
         self.form("/oauth2/v1/token", &[], &body).await
     }
 
-    async fn refresh(&self, client: &str, token: &Value) -> Answer {
+    async fn refresh(&self, client: &str, token: &Value) -> Response {
         let body = encoded(&[
             ("grant_type", "refresh_token"),
             ("client_id", client),
@@ -117,7 +118,7 @@ impl Local {
 
     async fn api_with(&self, token: &str) -> StatusCode {
         let bearer = format!("Bearer {token}");
-        self.raw(
+        self.send(
             http::Method::GET,
             "/api/v2/llm-obs/v1/spans/events",
             &[("authorization", &bearer)],
@@ -128,24 +129,27 @@ impl Local {
     }
 }
 
-fn text(answer: &Answer) -> String {
-    String::from_utf8_lossy(&answer.body).into_owned()
+fn with_sign_in() -> Harness {
+    Harness::new(DoubleOptions {
+        sign_in: true,
+        ..DoubleOptions::default()
+    })
 }
 
-fn hidden(page: &Answer) -> String {
-    let html = text(page);
+fn hidden(page: &Response) -> String {
+    let html = page.text();
     let rest = html.split_once("name=\"consent\" value=\"").unwrap().1;
     rest.split('"').next().unwrap().to_owned()
 }
 
-fn cookie(page: &Answer) -> String {
+fn cookie(page: &Response) -> String {
     let cookie = page.headers["set-cookie"].to_str().unwrap();
     cookie.split(';').next().unwrap().to_owned()
 }
 
-/// Where the browser is sent, as the values of its query.
-fn location(answer: &Answer) -> HashMap<String, String> {
-    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", text(answer));
+/// The query of the redirect to the client.
+fn location(answer: &Response) -> HashMap<String, String> {
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text());
     let url: url::Url = answer.headers["location"]
         .to_str()
         .unwrap()
@@ -155,63 +159,66 @@ fn location(answer: &Answer) -> HashMap<String, String> {
     url.query_pairs().into_owned().collect()
 }
 
-fn oauth_error(answer: &Answer) -> String {
-    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", text(answer));
+fn oauth_error(answer: &Response) -> String {
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text());
     assert_eq!(answer.headers["cache-control"], "no-store");
     let body = answer.json();
     let code = body["error"].as_str().unwrap().to_owned();
-    let datadogs = body["errors"][0].as_str().unwrap();
-    assert!(datadogs.starts_with(&format!("{code} - ")), "{datadogs}");
+    let listed = body["errors"][0].as_str().unwrap();
+    assert!(listed.starts_with(&format!("{code} - ")), "{listed}");
     code
 }
 
 #[tokio::test]
-async fn consent_gives_a_code_the_code_gives_tokens_and_tokens_renew_and_end() {
-    let local = Local::new();
-    let client = local.register().await;
-    let page = local.page(&client, &[]).await;
+async fn consent_leads_to_a_code_tokens_renewal_and_revocation() {
+    let double = with_sign_in();
+    let client = double.register().await;
+    let page = double.page(&client, &[]).await;
     assert_eq!(page.status, StatusCode::OK);
     let policy = page.headers["content-security-policy"].to_str().unwrap();
     assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
-    assert!(text(&page).contains("llm_observability_read"));
+    assert!(page.text().contains("llm_observability_read"));
     let set = page.headers["set-cookie"].to_str().unwrap();
     assert!(set.contains("HttpOnly") && set.contains("SameSite=Strict"));
-    let values = location(&local.decide(&page, "allow").await);
+    let values = location(&double.decide(&page, "allow").await);
     assert_eq!(values["state"], "s/t&a=te");
     assert_eq!(values["domain"], "127.0.0.1:8126");
     assert_eq!(values["site"], "http://127.0.0.1:8126");
     assert!(uuid::Uuid::parse_str(&values["dd_oid"]).is_ok());
 
-    let answer = local.exchange(&client, &values["code"], &[]).await;
-    assert_eq!(answer.status, StatusCode::OK, "{}", text(&answer));
+    let answer = double.exchange(&client, &values["code"], &[]).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     let first = answer.json();
     assert_eq!(first["token_type"], "Bearer");
     assert_eq!(first["expires_in"], 3600);
     assert_eq!(first["scope"], "llm_observability_read");
     let access = |tokens: &Value| tokens["access_token"].as_str().unwrap().to_owned();
-    assert_eq!(local.api_with(&access(&first)).await, StatusCode::OK);
+    assert_eq!(double.api_with(&access(&first)).await, StatusCode::OK);
 
-    let second = local.refresh(&client, &first["refresh_token"]).await.json();
+    let second = double
+        .refresh(&client, &first["refresh_token"])
+        .await
+        .json();
     assert_ne!(first["refresh_token"], second["refresh_token"]);
-    assert_eq!(local.api_with(&access(&second)).await, StatusCode::OK);
-    let status = local.revoke(&client, &second["refresh_token"]).await;
+    assert_eq!(double.api_with(&access(&second)).await, StatusCode::OK);
+    let status = double.revoke(&client, &second["refresh_token"]).await;
     assert_eq!(status, StatusCode::OK);
     for tokens in [&first, &second] {
-        let status = local.api_with(&access(tokens)).await;
+        let status = double.api_with(&access(tokens)).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
     }
-    let renewed = local.refresh(&client, &second["refresh_token"]).await;
+    let renewed = double.refresh(&client, &second["refresh_token"]).await;
     assert_eq!(oauth_error(&renewed), "invalid_grant");
 }
 
 #[tokio::test]
-async fn the_api_asks_nobody_for_a_token_and_minds_only_its_own() {
-    let local = Local::new();
+async fn the_api_checks_only_tokens_of_this_sign_in() {
+    let double = with_sign_in();
     for token in ["anything", "ddpat_x", ""] {
-        assert_eq!(local.api_with(token).await, StatusCode::OK, "{token}");
+        assert_eq!(double.api_with(token).await, StatusCode::OK, "{token}");
     }
-    let made_up = local.api_with("llmobs_local_access_guess").await;
-    assert_eq!(made_up, StatusCode::UNAUTHORIZED);
+    let invented = double.api_with("llmobs_double_access_guess").await;
+    assert_eq!(invented, StatusCode::UNAUTHORIZED);
 }
 
 #[rstest]
@@ -229,29 +236,31 @@ async fn the_api_asks_nobody_for_a_token_and_minds_only_its_own() {
 #[case::secret_client(json!({"client_name": "x", "redirect_uris": [REDIRECT], "token_endpoint_auth_method": "client_secret_basic"}), "invalid_client_metadata")]
 #[case::implicit(json!({"client_name": "x", "redirect_uris": [REDIRECT], "response_types": ["token"]}), "invalid_client_metadata")]
 #[tokio::test]
-async fn hostile_registrations(#[case] body: Value, #[case] code: &str) {
-    let local = Local::new();
-    let answer = local.post("/api/v2/oauth2/register", &body).await;
+async fn invalid_registrations_are_refused(#[case] body: Value, #[case] code: &str) {
+    let double = with_sign_in();
+    let answer = double.post("/api/v2/oauth2/register", &body).await;
     assert_eq!(oauth_error(&answer), code);
 }
 
 #[tokio::test]
-async fn a_registration_cannot_be_huge_and_its_name_is_shown_as_text() {
-    let local = Local::new();
+async fn registrations_are_bounded_and_names_are_escaped() {
+    let double = with_sign_in();
     let huge = json!({"client_name": "x", "padding": "x".repeat(100_000)});
-    let answer = local.post("/api/v2/oauth2/register", &huge).await;
-    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    let answer = double.post("/api/v2/oauth2/register", &huge).await;
+    assert_eq!(oauth_error(&answer), "invalid_request");
     let name = "<script>alert(1)</script>\"'&";
     let body = json!({"client_name": name, "redirect_uris": [REDIRECT]});
-    let answer = local.post("/api/v2/oauth2/register", &body).await.json();
-    let page = local.page(answer["client_id"].as_str().unwrap(), &[]).await;
-    let html = text(&page);
+    let answer = double.post("/api/v2/oauth2/register", &body).await.json();
+    let page = double
+        .page(answer["client_id"].as_str().unwrap(), &[])
+        .await;
+    let html = page.text();
     assert!(!html.contains("<script"), "{html}");
-    assert!(html.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;"));
+    assert!(html.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;'&amp;"));
 }
 
 #[rstest]
-#[case::unknown_program(&[("client_id", "nobody")])]
+#[case::unknown_program(&[("client_id", "unknown")])]
 #[case::no_program(&[("client_id", "")])]
 #[case::other_host(&[("redirect_uri", "http://evil.example/oauth/callback")])]
 #[case::other_port(&[("redirect_uri", "http://127.0.0.1:8001/oauth/callback")])]
@@ -260,12 +269,10 @@ async fn a_registration_cannot_be_huge_and_its_name_is_shown_as_text() {
 #[case::longer(&[("redirect_uri", "http://127.0.0.1:8000/oauth/callback?x=1")])]
 #[case::no_redirect(&[("redirect_uri", "")])]
 #[tokio::test]
-async fn nobody_is_redirected_to_where_a_program_did_not_register(
-    #[case] changes: &[(&str, &str)],
-) {
-    let local = Local::new();
-    let client = local.register().await;
-    let answer = local.page(&client, changes).await;
+async fn unregistered_clients_and_redirect_uris_get_no_redirect(#[case] changes: &[(&str, &str)]) {
+    let double = with_sign_in();
+    let client = double.register().await;
+    let answer = double.page(&client, changes).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     assert!(!answer.headers.contains_key("location"));
     assert!(!answer.headers.contains_key("set-cookie"));
@@ -280,53 +287,53 @@ async fn nobody_is_redirected_to_where_a_program_did_not_register(
 #[case::no_state(&[("state", "")], "invalid_request")]
 #[case::unknown_scope(&[("scope", "llm_observability_read admin")], "invalid_scope")]
 #[tokio::test]
-async fn a_program_hears_what_was_wrong_with_its_question(
+async fn invalid_requests_are_reported_to_the_client(
     #[case] changes: &[(&str, &str)],
     #[case] code: &str,
 ) {
-    let local = Local::new();
-    let client = local.register().await;
-    let values = location(&local.page(&client, changes).await);
+    let double = with_sign_in();
+    let client = double.register().await;
+    let values = location(&double.page(&client, changes).await);
     assert_eq!(values["error"], code);
     assert!(!values.contains_key("code"));
 }
 
 #[tokio::test]
-async fn consent_is_bound_to_its_browser_and_answered_once() {
-    let local = Local::new();
-    let client = local.register().await;
-    let refused = |answer: &Answer| {
+async fn consent_belongs_to_one_browser_and_is_submitted_once() {
+    let double = with_sign_in();
+    let client = double.register().await;
+    let refused = |answer: &Response| {
         assert_eq!(answer.status, StatusCode::BAD_REQUEST);
         assert!(!answer.headers.contains_key("location"));
     };
-    // Another browser's cookie: a page that an attacker opened and had somebody else answer.
+    // The cookie of another browser: a page that an attacker opened for a victim to submit.
     let (mine, theirs) = (
-        local.page(&client, &[]).await,
-        local.page(&client, &[]).await,
+        double.page(&client, &[]).await,
+        double.page(&client, &[]).await,
     );
     let body = encoded(&[("consent", &hidden(&theirs)), ("decision", "allow")]);
     let my_cookie = cookie(&mine);
-    let crossed = local
+    let crossed = double
         .form("/oauth2/v1/authorize", &[("cookie", &my_cookie)], &body)
         .await;
     refused(&crossed);
-    // And that answer spent it.
-    refused(&local.decide(&theirs, "allow").await);
+    // The attempt used up the page.
+    refused(&double.decide(&theirs, "allow").await);
     // No cookie at all, and a form from another origin.
-    let page = local.page(&client, &[]).await;
+    let page = double.page(&client, &[]).await;
     let body = encoded(&[("consent", &hidden(&page)), ("decision", "allow")]);
-    refused(&local.form("/oauth2/v1/authorize", &[], &body).await);
-    let page = local.page(&client, &[]).await;
+    refused(&double.form("/oauth2/v1/authorize", &[], &body).await);
+    let page = double.page(&client, &[]).await;
     let body = encoded(&[("consent", &hidden(&page)), ("decision", "allow")]);
     let its_cookie = cookie(&page);
     let headers = [
         ("cookie", its_cookie.as_str()),
         ("origin", "http://127.0.0.1:9999"),
     ];
-    refused(&local.form("/oauth2/v1/authorize", &headers, &body).await);
-    // Answered once.
-    assert!(location(&local.decide(&mine, "allow").await).contains_key("code"));
-    refused(&local.decide(&mine, "allow").await);
+    refused(&double.form("/oauth2/v1/authorize", &headers, &body).await);
+    // A page is submitted once.
+    assert!(location(&double.decide(&mine, "allow").await).contains_key("code"));
+    refused(&double.decide(&mine, "allow").await);
 }
 
 #[rstest]
@@ -334,11 +341,11 @@ async fn consent_is_bound_to_its_browser_and_answered_once() {
 #[case("")]
 #[case("Allow")]
 #[tokio::test]
-async fn everything_but_allow_is_no(#[case] decision: &str) {
-    let local = Local::new();
-    let client = local.register().await;
-    let page = local.page(&client, &[]).await;
-    let values = location(&local.decide(&page, decision).await);
+async fn only_allow_grants_access(#[case] decision: &str) {
+    let double = with_sign_in();
+    let client = double.register().await;
+    let page = double.page(&client, &[]).await;
+    let values = location(&double.decide(&page, decision).await);
     assert_eq!(values["error"], "access_denied");
     assert_eq!(values["state"], "s/t&a=te");
     assert!(!values.contains_key("code"));
@@ -350,87 +357,90 @@ async fn everything_but_allow_is_no(#[case] decision: &str) {
 #[case::short_verifier(&[("code_verifier", "short")], "invalid_grant")]
 #[case::other_redirect(&[("redirect_uri", "http://127.0.0.1:8001/oauth/callback")], "invalid_grant")]
 #[case::no_redirect(&[("redirect_uri", "")], "invalid_request")]
-#[case::unknown_client(&[("client_id", "nobody")], "invalid_request")]
+#[case::unknown_client(&[("client_id", "unknown")], "invalid_request")]
 #[case::wrong_code(&[("code", "guess")], "invalid_grant")]
 #[case::other_grant(&[("grant_type", "password")], "unsupported_grant_type")]
 #[case::no_grant(&[("grant_type", "")], "invalid_request")]
 #[tokio::test]
-async fn a_code_is_exchanged_only_as_it_was_asked_for(
+async fn a_code_is_exchanged_only_with_the_values_of_its_request(
     #[case] changes: &[(&str, &str)],
     #[case] code: &str,
 ) {
-    let local = Local::new();
-    let client = local.register().await;
-    let given = local.code(&client).await;
-    let answer = local.exchange(&client, &given, changes).await;
+    let double = with_sign_in();
+    let client = double.register().await;
+    let code_value = double.code(&client).await;
+    let answer = double.exchange(&client, &code_value, changes).await;
     assert_eq!(oauth_error(&answer), code);
 }
 
 #[tokio::test]
-async fn a_guess_at_the_verifier_spends_the_code() {
-    let local = Local::new();
-    let client = local.register().await;
-    let code = local.code(&client).await;
+async fn a_wrong_verifier_invalidates_the_code() {
+    let double = with_sign_in();
+    let client = double.register().await;
+    let code = double.code(&client).await;
     let guess = [(
         "code_verifier",
         "another-verifier-of-forty-three-characters-or-more",
     )];
-    local.exchange(&client, &code, &guess).await;
-    let answer = local.exchange(&client, &code, &[]).await;
+    double.exchange(&client, &code, &guess).await;
+    let answer = double.exchange(&client, &code, &[]).await;
     assert_eq!(oauth_error(&answer), "invalid_grant");
 }
 
 #[tokio::test]
-async fn another_programs_code_is_worthless() {
-    let local = Local::new();
-    let (mine, theirs) = (local.register().await, local.register().await);
-    let code = local.code(&mine).await;
-    let answer = local.exchange(&theirs, &code, &[]).await;
+async fn codes_and_tokens_work_only_for_their_client() {
+    let double = with_sign_in();
+    let (mine, theirs) = (double.register().await, double.register().await);
+    let code = double.code(&mine).await;
+    let answer = double.exchange(&theirs, &code, &[]).await;
     assert_eq!(oauth_error(&answer), "invalid_grant");
-    let code = local.code(&mine).await;
-    let tokens = local.exchange(&mine, &code, &[]).await.json();
-    let answer = local.refresh(&theirs, &tokens["refresh_token"]).await;
+    let code = double.code(&mine).await;
+    let tokens = double.exchange(&mine, &code, &[]).await.json();
+    let answer = double.refresh(&theirs, &tokens["refresh_token"]).await;
     assert_eq!(oauth_error(&answer), "invalid_grant");
-    // Nor can it revoke, and it does not learn that.
+    // It cannot revoke them either, and the response does not reveal that.
     assert_eq!(
-        local.revoke(&theirs, &tokens["refresh_token"]).await,
+        double.revoke(&theirs, &tokens["refresh_token"]).await,
         StatusCode::OK
     );
     let access = tokens["access_token"].as_str().unwrap();
-    assert_eq!(local.api_with(access).await, StatusCode::OK);
+    assert_eq!(double.api_with(access).await, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_code_or_refresh_token_that_comes_twice_ends_everything_that_came_of_it() {
-    let local = Local::new();
-    let client = local.register().await;
-    let code = local.code(&client).await;
-    let tokens = local.exchange(&client, &code, &[]).await.json();
-    let again = local.exchange(&client, &code, &[]).await;
+async fn reuse_of_a_code_or_refresh_token_ends_the_grant() {
+    let double = with_sign_in();
+    let client = double.register().await;
+    let code = double.code(&client).await;
+    let tokens = double.exchange(&client, &code, &[]).await.json();
+    let again = double.exchange(&client, &code, &[]).await;
     assert_eq!(oauth_error(&again), "invalid_grant");
     let access = tokens["access_token"].as_str().unwrap();
-    assert_eq!(local.api_with(access).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(double.api_with(access).await, StatusCode::UNAUTHORIZED);
 
-    let code = local.code(&client).await;
-    let first = local.exchange(&client, &code, &[]).await.json();
-    let second = local.refresh(&client, &first["refresh_token"]).await.json();
-    let stolen = local.refresh(&client, &first["refresh_token"]).await;
+    let code = double.code(&client).await;
+    let first = double.exchange(&client, &code, &[]).await.json();
+    let second = double
+        .refresh(&client, &first["refresh_token"])
+        .await
+        .json();
+    let stolen = double.refresh(&client, &first["refresh_token"]).await;
     assert_eq!(oauth_error(&stolen), "invalid_grant");
     let access = second["access_token"].as_str().unwrap();
-    assert_eq!(local.api_with(access).await, StatusCode::UNAUTHORIZED);
-    let renewed = local.refresh(&client, &second["refresh_token"]).await;
+    assert_eq!(double.api_with(access).await, StatusCode::UNAUTHORIZED);
+    let renewed = double.refresh(&client, &second["refresh_token"]).await;
     assert_eq!(oauth_error(&renewed), "invalid_grant");
 }
 
 #[tokio::test]
-async fn a_parameter_that_comes_twice_is_refused() {
-    let local = Local::new();
-    let client = local.register().await;
-    let code = local.code(&client).await;
+async fn repeated_parameters_are_refused() {
+    let double = with_sign_in();
+    let client = double.register().await;
+    let code = double.code(&client).await;
     let body = format!("client_id={client}&client_id=x&grant_type=authorization_code&code={code}");
-    let answer = local.form("/oauth2/v1/token", &[], &body).await;
+    let answer = double.form("/oauth2/v1/token", &[], &body).await;
     assert_eq!(oauth_error(&answer), "invalid_request");
-    let twice = local
+    let twice = double
         .get(&format!(
             "/oauth2/v1/authorize?client_id={client}&client_id=x"
         ))
@@ -439,19 +449,19 @@ async fn a_parameter_that_comes_twice_is_refused() {
 }
 
 #[tokio::test]
-async fn codes_live_a_minute_and_access_tokens_an_hour() {
-    let local = Local::new();
-    let client = local.register().await;
-    let (late, soon) = (local.code(&client).await, local.code(&client).await);
+async fn codes_are_valid_for_a_minute_and_access_tokens_for_an_hour() {
+    let double = with_sign_in();
+    let client = double.register().await;
+    let (late, soon) = (double.code(&client).await, double.code(&client).await);
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(59)).await;
-    let tokens = local.exchange(&client, &soon, &[]).await.json();
+    let tokens = double.exchange(&client, &soon, &[]).await.json();
     tokio::time::advance(Duration::from_secs(2)).await;
-    let answer = local.exchange(&client, &late, &[]).await;
+    let answer = double.exchange(&client, &late, &[]).await;
     assert_eq!(oauth_error(&answer), "invalid_grant");
     tokio::time::advance(Duration::from_secs(3_600)).await;
     let access = tokens["access_token"].as_str().unwrap();
-    assert_eq!(local.api_with(access).await, StatusCode::UNAUTHORIZED);
-    let renewed = local.refresh(&client, &tokens["refresh_token"]).await;
+    assert_eq!(double.api_with(access).await, StatusCode::UNAUTHORIZED);
+    let renewed = double.refresh(&client, &tokens["refresh_token"]).await;
     assert_eq!(renewed.status, StatusCode::OK);
 }
