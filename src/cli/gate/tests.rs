@@ -96,7 +96,7 @@ fn starts(
 #[case::server_keys_with_api_url(LOOPBACK, &["--api-url", "http://127.0.0.1:8126"], &PAIR, "", &["--auth none"])]
 #[case::bearer_without_secret(LOOPBACK, &["--auth", "static-bearer"], &PAIR, "", &["LLMOBS_MCP_BEARER", "openssl rand -hex 32"])]
 #[case::bearer_too_short(LOOPBACK, &["--auth", "static-bearer"], &[("LLMOBS_MCP_BEARER", "hunter2")], "", &["LLMOBS_MCP_BEARER: ", "at least 32"])]
-#[case::bearer_with_a_space(LOOPBACK, &["--auth", "static-bearer"], &[("LLMOBS_MCP_BEARER", "hunter2 hunter2 hunter2 hunter2 hunter2")], "", &["LLMOBS_MCP_BEARER: ", "no header carries"])]
+#[case::bearer_with_a_space(LOOPBACK, &["--auth", "static-bearer"], &[("LLMOBS_MCP_BEARER", "hunter2 hunter2 hunter2 hunter2 hunter2")], "", &["LLMOBS_MCP_BEARER: ", "an HTTP header cannot carry"])]
 #[case::bearer_in_a_missing_file(LOOPBACK, &["--auth", "static-bearer"], &[("LLMOBS_MCP_BEARER_FILE", "nowhere/at/all")], "", &["LLMOBS_MCP_BEARER_FILE names a file that cannot be read"])]
 #[case::bearer_on_all_interfaces_without_public_url(ALL_INTERFACES, &["--auth", "static-bearer"], &[BEARER], "", &["without a public URL", "--public-url"])]
 #[case::headers_on_all_interfaces_without_public_url(ALL_INTERFACES, &["--auth", "datadog-headers"], &[], "", &["without a public URL"])]
@@ -116,7 +116,7 @@ fn starts(
 #[case::client_id_without_sign_in(LOOPBACK, &["--auth", "oauth", PUBLIC[0], PUBLIC[1], "--datadog-client-id", "client-a"], &[KEY], "", &["--datadog-client-id: ", "add --datadog-sign-in"])]
 #[case::malformed_client_id(LOOPBACK, &["--auth", "oauth", PUBLIC[0], PUBLIC[1], "--datadog-sign-in", "--datadog-client-id", "a b"], &[KEY], "", &["--datadog-client-id: ", "a client id is"])]
 #[case::sign_in_at_other_api_url(LOOPBACK, &["--auth", "oauth", PUBLIC[0], PUBLIC[1], "--datadog-sign-in", "--api-url", "https://proxy.example.com"], &[KEY], "", &["--datadog-sign-in: ", "neither", "--site datadoghq.eu"])]
-#[case::unknown_mode(LOOPBACK, &[], &[("LLMOBS_MCP_AUTH", "basic")], "", &["LLMOBS_MCP_AUTH: a mode is one of none"])]
+#[case::unknown_mode(LOOPBACK, &[], &[("LLMOBS_MCP_AUTH", "basic")], "", &["LLMOBS_MCP_AUTH: the mode must be none"])]
 fn refuses_to_start(
     #[case] address: &str,
     #[case] flags: &[&str],
