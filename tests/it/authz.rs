@@ -1,11 +1,11 @@
-//! Mode `oauth`, over real HTTP: clients that log in, and those that should not get in.
+//! Mode `oauth` over HTTP: sign-ins of clients, and attacks.
 
 mod attacks;
-mod brute;
 mod datadog;
 mod datadog_attacks;
+mod rate_limits;
 mod secrets;
 mod sign_in;
-mod site;
-mod stage;
+mod site_double;
+mod test_server;
 mod users;

@@ -53,7 +53,7 @@ impl Server {
             let mut line = String::new();
             let read = server.stderr.read_line(&mut line).unwrap();
             server.log.push_str(&line);
-            assert!(read > 0, "it ended: {}", server.log);
+            assert!(read > 0, "the server ended: {}", server.log);
             if line.starts_with("MCP over HTTP") {
                 let mut words = line.split_whitespace();
                 let url = words.find(|word| word.starts_with("http://")).unwrap();
@@ -168,24 +168,28 @@ async fn limits_rate_of_bearer_guesses() {
         &["--auth", "static-bearer", "--local"],
         &[("LLMOBS_MCP_BEARER", BEARER)],
     );
-    let mut slowed = None;
+    let mut retry_after = None;
     for number in 0..200 {
         let guess = format!("Bearer a-guess-that-is-wrong-however-long-it-is-{number}");
         let answer = search(&server.url, &[("Authorization", &guess)]).await;
         match answer.status().as_u16() {
             401 => {}
             429 => {
-                slowed = answer.headers().get("retry-after").cloned();
+                retry_after = answer.headers().get("retry-after").cloned();
                 break;
             }
             other => panic!("{other}"),
         }
     }
-    let wait: u64 = slowed.unwrap().to_str().unwrap().parse().unwrap();
+    let wait: u64 = retry_after.unwrap().to_str().unwrap().parse().unwrap();
     assert!(wait > 0);
     let bearer = format!("Bearer {BEARER}");
     let right = search(&server.url, &[("Authorization", &bearer)]).await;
-    assert_eq!(right.status().as_u16(), 200, "nobody is locked out");
+    assert_eq!(
+        right.status().as_u16(),
+        200,
+        "the right bearer is still admitted"
+    );
 }
 
 #[test]
@@ -241,7 +245,7 @@ fn help_and_errors_show_no_secret_from_environment() {
         "LLMOBS_MCP_SECRET_KEY",
         "static-bearer",
     ] {
-        assert!(output.contains(word), "the help names {word}");
+        assert!(output.contains(word), "the help does not mention {word}");
     }
     for (name, secret) in SECRETS {
         assert!(!output.contains(secret), "{name} was shown");
@@ -254,7 +258,7 @@ fn help_and_errors_show_no_secret_from_environment() {
 fn warns_of_secret_in_arguments_without_repeating_it(#[case] arguments: &[&str]) {
     let home = TempDir::new().unwrap();
     let done = program(&home).args(arguments).output().unwrap();
-    assert_eq!(done.status.code(), Some(2), "no flag takes it");
+    assert_eq!(done.status.code(), Some(2), "no flag accepts a secret");
     let output = String::from_utf8(done.stderr).unwrap();
     assert!(
         output.contains("warning: an argument looks like"),

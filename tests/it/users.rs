@@ -1,5 +1,5 @@
-//! Two users at once over real HTTP: the same questions about the same ids, each answered from their
-//! own organisation, whatever is cached and whoever asked before.
+//! Two concurrent users over HTTP: the same calls with the same ids return the data of each user's own
+//! organisation, whatever is cached.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-/// A user: their keys, and a word that only their data hold.
+/// A user: their keys, and a word that only their data contains.
 #[derive(Clone, Copy)]
 struct User {
     keys: [(&'static str, &'static str); 2],
@@ -41,12 +41,12 @@ const BOB: User = User {
     word: "blueberry",
 };
 
-/// One id for both: a cache that forgot whose it is would mix them up.
+/// The same ids for both users: a cache that ignores the user would mix them up.
 const TRACE: &str = "6b0000000000000000000000000000aa";
 const ROOT: &str = "1001";
 const TOOL: &str = "1002";
 
-/// An organisation with one trace, whose every text holds the user's word.
+/// An organisation with one trace. All its texts contain the user's word.
 async fn organisation(user: User) -> LocalBackend {
     let backend = LocalBackend::open(LocalOptions::new(DataDir::Temporary)).unwrap();
     let now = i64::try_from(
@@ -82,19 +82,19 @@ async fn organisation(user: User) -> LocalBackend {
     backend
 }
 
-/// Datadog as two organisations see it: the keys decide whose data answer.
-pub(crate) struct Datadog {
+/// A test double of Datadog with two organisations: the keys select the organisation.
+pub(crate) struct TwoOrganisations {
     pub(crate) api: Router,
     bob_is_known: Arc<AtomicBool>,
 }
 
-pub(crate) async fn datadog() -> Datadog {
-    let of_alice = organisation(ALICE).await.router();
-    let of_bob = organisation(BOB).await.router();
+pub(crate) async fn two_organisations() -> TwoOrganisations {
+    let alice_api = organisation(ALICE).await.router();
+    let bob_api = organisation(BOB).await.router();
     let bob_is_known = Arc::new(AtomicBool::new(true));
     let known = bob_is_known.clone();
     let api = Router::new().fallback(move |request: Request| {
-        let shows = |user: User| {
+        let has_keys_of = |user: User| {
             user.keys.iter().all(|(name, key)| {
                 let name = name.to_ascii_lowercase().replace('_', "-");
                 request
@@ -103,10 +103,10 @@ pub(crate) async fn datadog() -> Datadog {
                     .is_some_and(|value| value == key)
             })
         };
-        let organisation = if shows(ALICE) {
-            Some(of_alice.clone())
-        } else if shows(BOB) && known.load(Ordering::SeqCst) {
-            Some(of_bob.clone())
+        let organisation = if has_keys_of(ALICE) {
+            Some(alice_api.clone())
+        } else if has_keys_of(BOB) && known.load(Ordering::SeqCst) {
+            Some(bob_api.clone())
         } else {
             None
         };
@@ -117,11 +117,11 @@ pub(crate) async fn datadog() -> Datadog {
             }
         }
     });
-    Datadog { api, bob_is_known }
+    TwoOrganisations { api, bob_is_known }
 }
 
-/// Where it listens.
-async fn listening(api: Router) -> String {
+/// Serves an API, and returns its URL.
+async fn serve_api(api: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(axum::serve(listener, api).into_future());
@@ -136,22 +136,22 @@ fn refused() -> Response {
         .into_response()
 }
 
-/// Serves MCP behind a gate over an upstream, with credentials of its own that must not be lent.
-async fn serve(gate: Arc<dyn Gate>, upstream: &str) -> String {
+/// Serves MCP with a gate over an upstream. The server has credentials, which callers must not use.
+async fn serve_mcp(gate: Arc<dyn Gate>, upstream: &str) -> String {
     let transport = HttpTransport::new(&HttpTransportOptions::default()).unwrap();
     let hub = Hub::new(
         Upstream::from_api_url(upstream).unwrap(),
         Arc::new(transport),
         HubSettings::default(),
     );
-    let own = Credential::from_parts(Some(ALICE.keys[0].1), Some(ALICE.keys[1].1), None);
-    let own = FixedCredential::new(own.unwrap(), "this test");
+    let credential = Credential::from_parts(Some(ALICE.keys[0].1), Some(ALICE.keys[1].1), None);
+    let credential = FixedCredential::new(credential.unwrap(), "this test");
     let described = UpstreamInfo {
         site: None,
         url: Some(upstream.to_owned()),
     };
     let server = McpServer::new(
-        Upstreams::datadog(hub, Arc::new(own), described),
+        Upstreams::datadog(hub, Arc::new(credential), described),
         ToolFilter::default(),
     );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -160,8 +160,8 @@ async fn serve(gate: Arc<dyn Gate>, upstream: &str) -> String {
     url
 }
 
-/// The questions; every good answer holds the word of whoever asked.
-fn questions() -> Vec<(&'static str, Value)> {
+/// The calls. Every successful answer contains the word of the caller.
+fn calls() -> Vec<(&'static str, Value)> {
     vec![
         ("search_llmobs_spans", json!({"trace_id": TRACE})),
         ("search_llmobs_spans", json!({})),
@@ -188,8 +188,8 @@ fn questions() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// What one user is answered to one question.
-async fn ask(
+/// The text of the answer to a call, and whether it is an error.
+async fn call(
     client: &reqwest::Client,
     url: &str,
     headers: &[(&str, &str)],
@@ -214,68 +214,69 @@ async fn ask(
     )
 }
 
-/// Asks everything as both users, turn by turn and all at once, several times over.
+/// Sends all calls as both users concurrently, in several rounds.
 pub(crate) async fn interleave(url: &str, alice: &[(&str, &str)], bob: &[(&str, &str)]) {
     let client = datadog_llmobs::http_client().no_proxy().build().unwrap();
-    let questions = questions();
+    let calls = calls();
     for _round in 0..3 {
-        let asked = questions.iter().flat_map(|question| {
+        let answers = calls.iter().flat_map(|tool_call| {
             [(ALICE, alice, BOB), (BOB, bob, ALICE)].map(|(user, headers, other)| {
                 let client = &client;
                 async move {
                     (
                         user,
                         other,
-                        question,
-                        ask(client, url, headers, question).await,
+                        tool_call,
+                        call(client, url, headers, tool_call).await,
                     )
                 }
             })
         });
-        for (user, other, question, (said, is_error)) in futures_util::future::join_all(asked).await
+        for (user, other, tool_call, (text, is_error)) in
+            futures_util::future::join_all(answers).await
         {
-            assert!(!is_error, "{question:?}: {said}");
-            assert!(said.contains(user.word), "{question:?}: {said}");
-            assert!(!said.contains(other.word), "{question:?}: {said}");
+            assert!(!is_error, "{tool_call:?}: {text}");
+            assert!(text.contains(user.word), "{tool_call:?}: {text}");
+            assert!(!text.contains(other.word), "{tool_call:?}: {text}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn interleaved_users_of_mode_datadog_headers_see_their_own_data_only() {
-    let datadog = datadog().await;
-    let upstream = listening(datadog.api).await;
-    let url = serve(Arc::new(DatadogHeadersGate::default()), &upstream).await;
+async fn interleaved_header_users_see_their_own_data_only() {
+    let datadog = two_organisations().await;
+    let upstream = serve_api(datadog.api).await;
+    let url = serve_mcp(Arc::new(DatadogHeadersGate::default()), &upstream).await;
     interleave(&url, &ALICE.keys, &BOB.keys).await;
 
-    // What was read for others, and for Bob while he was known, is of no use to a stranger.
+    // Cached data of others, and of Bob while his keys were valid, is not returned to other callers.
     let client = datadog_llmobs::http_client().no_proxy().build().unwrap();
     let mixed = [ALICE.keys[0], BOB.keys[1]];
     let guessed = [ALICE.keys[0], ("DD_APPLICATION_KEY", "guessed")];
-    for question in questions() {
+    for tool_call in calls() {
         for headers in [&[][..], &mixed, &guessed] {
-            let (said, is_error) = ask(&client, &url, headers, &question).await;
-            assert!(is_error, "{question:?}: {said}");
+            let (text, is_error) = call(&client, &url, headers, &tool_call).await;
+            assert!(is_error, "{tool_call:?}: {text}");
             for user in [ALICE, BOB] {
-                assert!(!said.contains(user.word), "{question:?}: {said}");
+                assert!(!text.contains(user.word), "{tool_call:?}: {text}");
             }
         }
     }
     datadog.bob_is_known.store(false, Ordering::SeqCst);
-    let (said, is_error) = ask(
+    let (text, is_error) = call(
         &client,
         &url,
         &BOB.keys,
         &("search_llmobs_spans", json!({})),
     )
     .await;
-    assert!(is_error && !said.contains(ALICE.word), "{said}");
-    let (said, is_error) = ask(
+    assert!(is_error && !text.contains(ALICE.word), "{text}");
+    let (text, is_error) = call(
         &client,
         &url,
         &ALICE.keys,
         &("search_llmobs_spans", json!({})),
     )
     .await;
-    assert!(!is_error && said.contains(ALICE.word), "{said}");
+    assert!(!is_error && text.contains(ALICE.word), "{text}");
 }

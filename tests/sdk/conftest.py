@@ -27,6 +27,13 @@ def local(home, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def site(home, tmp_path_factory):
+    """A double of a Datadog site with sign-in."""
+    with support.double(home / "site", tmp_path_factory.mktemp("site"), "--sign-in") as api:
+        yield api
+
+
+@pytest.fixture(scope="session")
 def info(local):
     with urllib.request.urlopen(local.url + "/info", timeout=10) as answer:
         return json.load(answer)

@@ -17,6 +17,7 @@ from mcp.client import Client
 
 HERE = pathlib.Path(__file__).parent
 BINARY = os.environ.get("LLMOBS_MCP_BIN", "")
+DOUBLE = os.environ.get("LLMOBS_MCP_DOUBLE_BIN", "")
 ADDRESS = r"http://127\.0\.0\.1:(\d+)"
 
 
@@ -28,14 +29,14 @@ def clean_environment(home):
 
 
 class Process:
-    """A running `llmobs-mcp`. The port is read from the address that it prints before `path`."""
+    """A running `llmobs-mcp` or double. The port is read from the address that it prints before `path`."""
 
-    def __init__(self, home, *arguments, path=""):
+    def __init__(self, home, *arguments, path="", binary=BINARY):
         home.mkdir(parents=True, exist_ok=True)
         self.log = home / f"stderr-{time.monotonic_ns()}.log"
         self.env = clean_environment(home)
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen([BINARY, *arguments], env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen([binary, *arguments], env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.port = self._wait_for_port(re.compile(ADDRESS + re.escape(path)))
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -82,8 +83,8 @@ class Process:
 
 
 @contextlib.contextmanager
-def running(home, *arguments, health, path=""):
-    process = Process(home, *arguments, path=path)
+def running(home, *arguments, health, path="", binary=BINARY):
+    process = Process(home, *arguments, path=path, binary=binary)
     try:
         process.wait_until_answering(health)
         yield process
@@ -93,6 +94,11 @@ def running(home, *arguments, health, path=""):
 
 def local(home, data_dir, *extra):
     return running(home, "local", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir), *extra, health="/info")
+
+
+def double(home, data_dir, *extra):
+    """A double of a Datadog site over local data."""
+    return running(home, "--listen", "127.0.0.1:0", "--data-dir", str(data_dir), *extra, health="/info", binary=DOUBLE)
 
 
 def serve_http(home, api):

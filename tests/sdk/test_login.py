@@ -44,22 +44,22 @@ def fresh_home(tmp_path):
     return tmp_path / "home"
 
 
-def test_allowing_signs_in(local, fresh_home):
-    login = Login(fresh_home, local)
+def test_allowing_signs_in(site, fresh_home):
+    login = Login(fresh_home, site)
     seen = press(login.url, "allow")
     assert "llmobs-mcp" in seen["asked"] and "llm_observability_read" in seen["asked"]
     assert "code" in seen["parameters"] and "You can close this window" in seen["told"]
     code, out, err = login.end()
     assert code == 0 and "Signed in to" in out, err
-    told = json.loads(program(fresh_home, "whoami", "--json", "--api-url", local.url).stdout)
+    told = json.loads(program(fresh_home, "whoami", "--json", "--api-url", site.url).stdout)
     assert told["credential"]["origin"] == "the stored login of profile default"
-    called = program(fresh_home, "call", "search_llmobs_spans", "--api-url", local.url)
+    called = program(fresh_home, "call", "search_llmobs_spans", "--api-url", site.url)
     assert called.returncode == 0, called.stdout
-    assert program(fresh_home, "logout", "--api-url", local.url).returncode == 0
+    assert program(fresh_home, "logout", "--api-url", site.url).returncode == 0
 
 
-def test_denying_does_not(local, fresh_home):
-    login = Login(fresh_home, local)
+def test_denying_does_not(site, fresh_home):
+    login = Login(fresh_home, site)
     seen = press(login.url, "deny")
     assert "error" in seen["parameters"] and "code" not in seen["parameters"]
     code, _, err = login.end()

@@ -29,15 +29,15 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def server(local, tmp_path_factory):
+def server(site, tmp_path_factory):
     """A server with user sign-in over the double of Datadog. The two have different host names, so that a browser treats
     them as different sites."""
     home = tmp_path_factory.mktemp("oauth")
     home.joinpath("key").write_text(KEY)
     port = free_port()
-    site = local.url.replace("127.0.0.1", "localhost")
+    site_url = site.url.replace("127.0.0.1", "localhost")
     with support.running(home, "serve", "--http", f"127.0.0.1:{port}", "--auth", "oauth", "--public-url", f"http://127.0.0.1:{port}",
-                         "--secret-key-file", str(home / "key"), "--api-url", site, "--datadog-sign-in",
+                         "--secret-key-file", str(home / "key"), "--api-url", site_url, "--datadog-sign-in",
                          health="/healthz", path="/mcp") as server:
         yield server
 

@@ -265,7 +265,8 @@ def test_documented_attributes_suffice_except_for_listed_gaps(home, tmp_path):
     """A site may return documented attributes only. On the same data the tools give the same answers, with gaps filled from other endpoints."""
     answers, fields = [], {}
     for flags in ([], ["--documented-only"]):
-        with support.local(home / "documented", tmp_path / "store", *flags) as api:
+        start = support.double if flags else support.local
+        with start(home / "documented", tmp_path / "store", *flags) as api:
             if not flags:
                 apps = [support.run_app("agent_app.py", mode, api, home) for mode in ("agentless", "apm")]
                 judged = support.run_app("evaluator_app.py", "agentless", api, home)
@@ -286,7 +287,7 @@ def test_documented_attributes_suffice_except_for_listed_gaps(home, tmp_path):
 
 
 def test_expected_output_is_read_from_a_site_with_documented_attributes_only(home, tmp_path):
-    with support.local(home / "expected", tmp_path / "store", "--documented-only") as api:
+    with support.double(home / "expected", tmp_path / "store", "--documented-only") as api:
         send_by_hand(api, expected_output={"value": "Hello"})
         read = json.loads(support.over_call(api, home, "get_llmobs_span_content", {"trace_id": BY_HAND, "span_id": "78", "field": "expected_output"}))
     assert read["content"] == {"value": "Hello"}

@@ -1,18 +1,18 @@
-//! The attack suite: each row is an attempt that must fail, with what must not happen.
+//! Attacks that must fail. Each case is one attempt.
 
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::stage::{
-    ALICE, BOB, Browser, CALLBACK, Client, Form as _, Stage, Tokens, VERIFIER, challenge, json_of,
-    location, parameter,
+use super::test_server::{
+    ALICE, BOB, Browser, CALLBACK, Client, Form as _, TestServer, Tokens, VERIFIER, challenge,
+    location, parameter, send_for_json,
 };
 
 const EVIL: &str = "https://evil.example/callback";
 
-/// A form with some fields changed, added or (empty) left out.
+/// A form with some fields replaced or added; an empty value removes a field.
 fn changed<'a>(
     mut form: Vec<(&'a str, &'a str)>,
     changes: &[(&'a str, &'a str)],
@@ -36,29 +36,29 @@ fn refused(answer: &(StatusCode, Value), error: &str) {
 // --- codes and PKCE ---
 
 #[tokio::test]
-async fn code_replay_is_refused_and_ends_what_the_code_gave() {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
-    let code = stage.code(&client, ALICE).await;
-    let (_, answer) = stage.exchange(&client, &code).await;
-    let tokens = Tokens::of(&answer);
-    assert_eq!(stage.status("/mcp", &tokens.access).await, 200);
-    refused(&stage.exchange(&client, &code).await, "invalid_grant");
-    assert_eq!(stage.status("/mcp", &tokens.access).await, 401);
+async fn replayed_code_ends_its_grant() {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
+    let code = server.code(&client, ALICE).await;
+    let (_, answer) = server.exchange(&client, &code).await;
+    let tokens = Tokens::from_response(&answer);
+    assert_eq!(server.status("/mcp", &tokens.access).await, 200);
+    refused(&server.exchange(&client, &code).await, "invalid_grant");
+    assert_eq!(server.status("/mcp", &tokens.access).await, 401);
     refused(
-        &stage.refresh(&client, &tokens.refresh).await,
+        &server.refresh(&client, &tokens.refresh).await,
         "invalid_grant",
     );
 }
 
 #[tokio::test]
-async fn code_of_another_client_is_refused_and_spent() {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
-    let thief = stage.client("A thief", CALLBACK).await;
-    let code = stage.code(&client, ALICE).await;
-    refused(&stage.exchange(&thief, &code).await, "invalid_grant");
-    refused(&stage.exchange(&client, &code).await, "invalid_grant");
+async fn code_of_another_client_is_refused_and_consumed() {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
+    let thief = server.client("A thief", CALLBACK).await;
+    let code = server.code(&client, ALICE).await;
+    refused(&server.exchange(&thief, &code).await, "invalid_grant");
+    refused(&server.exchange(&client, &code).await, "invalid_grant");
 }
 
 #[rstest]
@@ -75,14 +75,11 @@ async fn code_of_another_client_is_refused_and_spent() {
 #[case::password(&[("grant_type", "password")], "unsupported_grant_type")]
 #[case::client_credentials(&[("grant_type", "client_credentials")], "unsupported_grant_type")]
 #[tokio::test]
-async fn code_with_something_wrong_gives_no_token(
-    #[case] changes: &[(&str, &str)],
-    #[case] error: &str,
-) {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
-    let code = stage.code(&client, ALICE).await;
-    let (of_verifier, v1) = (challenge(VERIFIER), stage.at("/v1/mcp"));
+async fn mismatched_exchange_gets_no_token(#[case] changes: &[(&str, &str)], #[case] error: &str) {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
+    let code = server.code(&client, ALICE).await;
+    let (of_verifier, v1) = (challenge(VERIFIER), server.at("/v1/mcp"));
     let changes: Vec<(&str, &str)> = changes
         .iter()
         .map(|(name, value)| match *value {
@@ -92,19 +89,19 @@ async fn code_with_something_wrong_gives_no_token(
         })
         .collect();
     let form = changed(client.exchange(&code), &changes);
-    refused(&stage.token(&form).await, error);
+    refused(&server.token(&form).await, error);
 }
 
 #[tokio::test]
-async fn a_parameter_given_twice_is_refused() {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
-    let code = stage.code(&client, ALICE).await;
+async fn refuses_repeated_parameter() {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
+    let code = server.code(&client, ALICE).await;
     let mut form = client.exchange(&code);
     form.push(("code_verifier", VERIFIER));
-    refused(&stage.token(&form).await, "invalid_request");
-    let url = format!("{}&redirect_uri={EVIL}", client.authorize(&stage, &[]));
-    let page = Browser::default().open(&stage, &url).await;
+    refused(&server.token(&form).await, "invalid_request");
+    let url = format!("{}&redirect_uri={EVIL}", client.authorize(&server, &[]));
+    let page = Browser::default().open(&server, &url).await;
     assert_eq!(page.status, 400);
     assert!(page.headers.get("location").is_none());
 }
@@ -114,8 +111,8 @@ async fn a_parameter_given_twice_is_refused() {
 #[case::plain(&[("code_challenge_method", "plain")], "invalid_request")]
 #[case::method_dropped(&[("code_challenge_method", "")], "invalid_request")]
 #[case::lower_case_method(&[("code_challenge_method", "s256")], "invalid_request")]
-#[case::no_hash(&[("code_challenge", "too-short")], "invalid_request")]
-#[case::nothing_at_all(&[("code_challenge", ""), ("code_challenge_method", "")], "invalid_request")]
+#[case::malformed_challenge(&[("code_challenge", "too-short")], "invalid_request")]
+#[case::no_pkce(&[("code_challenge", ""), ("code_challenge_method", "")], "invalid_request")]
 #[case::foreign_audience(&[("resource", "https://evil.example/mcp")], "invalid_target")]
 #[case::bare_origin(&[("resource", "ORIGIN")], "invalid_target")]
 #[case::token_flow(&[("response_type", "token")], "unsupported_response_type")]
@@ -125,28 +122,25 @@ async fn a_parameter_given_twice_is_refused() {
 #[case::request_uri(&[("request_uri", "http://169.254.169.254/")], "request_not_supported")]
 #[case::unknown_scope(&[("scope", "llmobs:read admin")], "invalid_scope")]
 #[tokio::test]
-async fn a_weak_request_opens_no_consent_page(
-    #[case] changes: &[(&str, &str)],
-    #[case] error: &str,
-) {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
+async fn weak_request_opens_no_consent_page(#[case] changes: &[(&str, &str)], #[case] error: &str) {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
     let changes: Vec<(&str, &str)> = changes
         .iter()
         .map(|(name, value)| {
             (
                 *name,
                 if *value == "ORIGIN" {
-                    &stage.base
+                    &server.base
                 } else {
                     *value
                 },
             )
         })
         .collect();
-    let answer = stage
+    let answer = server
         .http
-        .get(client.authorize(&stage, &changes))
+        .get(client.authorize(&server, &changes))
         .send()
         .await
         .unwrap();
@@ -154,16 +148,16 @@ async fn a_weak_request_opens_no_consent_page(
     assert!(target.as_str().starts_with(CALLBACK), "{target}");
     assert_eq!(parameter(&target, "error").as_deref(), Some(error));
     assert_eq!(parameter(&target, "state").as_deref(), Some("a-state"));
-    assert_eq!(parameter(&target, "iss"), Some(stage.base.clone()));
+    assert_eq!(parameter(&target, "iss"), Some(server.base.clone()));
     assert!(answer.headers().get("set-cookie").is_none());
 }
 
-// --- where the browser is sent ---
+// --- redirects ---
 
 #[rstest]
 #[case::another_host("https://app.example/cb", "https://evil.example/cb")]
-#[case::a_host_below("https://app.example/cb", "https://x.app.example/cb")]
-#[case::a_longer_host("https://app.example/cb", "https://app.example.evil.example/cb")]
+#[case::subdomain("https://app.example/cb", "https://x.app.example/cb")]
+#[case::longer_host("https://app.example/cb", "https://app.example.evil.example/cb")]
 #[case::a_user_part("https://app.example/cb", "https://app.example@evil.example/cb")]
 #[case::another_path("https://app.example/cb", "https://app.example/other")]
 #[case::a_longer_path("https://app.example/cb", "https://app.example/cb/../../other")]
@@ -186,29 +180,29 @@ async fn a_weak_request_opens_no_consent_page(
 #[case::loopback_lookalike(CALLBACK, "http://127.0.0.1.evil.example:45454/callback")]
 #[case::none(CALLBACK, "")]
 #[tokio::test]
-async fn an_unregistered_redirect_is_never_followed(#[case] registered: &str, #[case] asked: &str) {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", registered).await;
-    let url = client.authorize(&stage, &[("redirect_uri", asked)]);
-    let page = Browser::default().open(&stage, &url).await;
+async fn never_redirects_to_unregistered_uri(#[case] registered: &str, #[case] asked: &str) {
+    let server = TestServer::new().await;
+    let client = server.client("A client", registered).await;
+    let url = client.authorize(&server, &[("redirect_uri", asked)]);
+    let page = Browser::default().open(&server, &url).await;
     assert_eq!(page.status, 400);
     assert!(page.headers.get("location").is_none());
     assert!(page.headers.get("set-cookie").is_none());
-    // With an error that would otherwise be redirected, neither.
+    // An error that is otherwise sent to the redirect URI is not sent either.
     let both = [("redirect_uri", asked), ("response_type", "token")];
     let page = Browser::default()
-        .open(&stage, &client.authorize(&stage, &both))
+        .open(&server, &client.authorize(&server, &both))
         .await;
     assert!(page.headers.get("location").is_none());
 }
 
 #[tokio::test]
-async fn only_the_port_of_a_loopback_redirect_may_differ() {
-    let stage = Stage::new().await;
-    let mut client = stage.client("A client", "http://127.0.0.1/callback").await;
+async fn only_port_of_loopback_redirect_may_differ() {
+    let server = TestServer::new().await;
+    let mut client = server.client("A client", "http://127.0.0.1/callback").await;
     client.redirect = CALLBACK.to_owned();
-    let tokens = stage.signed_in(&client, ALICE).await;
-    assert_eq!(stage.status("/mcp", &tokens.access).await, 200);
+    let tokens = server.sign_in(&client, ALICE).await;
+    assert_eq!(server.status("/mcp", &tokens.access).await, 200);
 }
 
 #[rstest]
@@ -219,16 +213,16 @@ async fn only_the_port_of_a_loopback_redirect_may_differ() {
 #[case::markup("\"><script>alert(1)</script>")]
 #[case::a_null("x\0y")]
 #[tokio::test]
-async fn state_leads_nowhere_and_comes_back_to_the_letter(#[case] state: &str) {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
-    let url = client.authorize(&stage, &[("state", state)]);
+async fn state_is_returned_unchanged_and_not_interpreted(#[case] state: &str) {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
+    let url = client.authorize(&server, &[("state", state)]);
     let mut browser = Browser::default();
-    let page = browser.open(&stage, &url).await;
+    let page = browser.open(&server, &url).await;
     assert_eq!(page.status, 200);
     assert!(!page.html.contains("<script"), "{}", page.html);
     assert!(!page.html.contains("evil.example"), "{}", page.html);
-    let answer = browser.allow(&stage, &page, &ALICE.fields()).await;
+    let answer = browser.allow(&server, &page, &ALICE.fields()).await;
     assert_eq!(answer.headers().get_all("location").iter().count(), 1);
     let target = location(&answer);
     assert_eq!(target.origin(), url::Url::parse(CALLBACK).unwrap().origin());
@@ -240,9 +234,9 @@ async fn state_leads_nowhere_and_comes_back_to_the_letter(#[case] state: &str) {
             .unwrap()
             .starts_with("llmobs_ac_")
     );
-    // An error takes the same way.
-    let url = client.authorize(&stage, &[("state", state), ("response_type", "token")]);
-    let answer = stage.http.get(url).send().await.unwrap();
+    // The same for an error response.
+    let url = client.authorize(&server, &[("state", state), ("response_type", "token")]);
+    let answer = server.http.get(url).send().await.unwrap();
     let target = location(&answer);
     assert!(target.as_str().starts_with(CALLBACK), "{target}");
     assert_eq!(parameter(&target, "state").as_deref(), Some(state));
@@ -256,17 +250,20 @@ async fn state_leads_nowhere_and_comes_back_to_the_letter(#[case] state: &str) {
 #[case::null_origin("origin", "null")]
 #[case::another_loopback_page("origin", "http://127.0.0.1:1")]
 #[case::sent_by_another_site("sec-fetch-site", "cross-site")]
-#[case::sent_by_a_neighbour("sec-fetch-site", "same-site")]
+#[case::sent_by_sibling_domain("sec-fetch-site", "same-site")]
 #[case::not_a_form("content-type", "text/plain")]
 #[case::foreign_host("host", "evil.example")]
 #[tokio::test]
-async fn csrf_on_consent_grants_nothing(#[case] name: &'static str, #[case] value: &'static str) {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
+async fn cross_site_consent_form_grants_nothing(
+    #[case] name: &'static str,
+    #[case] value: &'static str,
+) {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
     let mut browser = Browser::default();
-    let page = browser.open(&stage, &client.authorize(&stage, &[])).await;
-    let form = browser.form(&stage, &page, "allow", &ALICE.fields());
-    // Takes the place of what the browser would send.
+    let page = browser.open(&server, &client.authorize(&server, &[])).await;
+    let form = browser.form(&server, &page, "allow", &ALICE.fields());
+    // Replaces the header of the browser.
     let header = (
         HeaderName::from_static(name),
         HeaderValue::from_static(value),
@@ -278,9 +275,13 @@ async fn csrf_on_consent_grants_nothing(#[case] name: &'static str, #[case] valu
         .unwrap();
     assert!(answer.status().is_client_error(), "{}", answer.status());
     assert!(answer.headers().get("location").is_none());
-    assert_eq!(stage.datadog.asked(), 0, "the credential was tried");
-    // The user's own answer still counts.
-    let answer = browser.allow(&stage, &page, &ALICE.fields()).await;
+    assert_eq!(
+        server.datadog.request_count(),
+        0,
+        "the credential was verified"
+    );
+    // A submission by the user is still accepted.
+    let answer = browser.allow(&server, &page, &ALICE.fields()).await;
     assert!(parameter(&location(&answer), "code").is_some());
 }
 
@@ -290,84 +291,88 @@ async fn csrf_on_consent_grants_nothing(#[case] name: &'static str, #[case] valu
 #[case::wrong_page("page", "guess")]
 #[case::no_page("page", "")]
 #[tokio::test]
-async fn a_form_without_the_pages_secrets_grants_nothing(#[case] name: &str, #[case] value: &str) {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
+async fn form_without_page_secrets_grants_nothing(#[case] name: &str, #[case] value: &str) {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
     let mut browser = Browser::default();
-    let mut page = browser.open(&stage, &client.authorize(&stage, &[])).await;
+    let mut page = browser.open(&server, &client.authorize(&server, &[])).await;
     let right = page.hidden(name);
     page.html = page.html.replace(&right, value);
-    let answer = browser.allow(&stage, &page, &ALICE.fields()).await;
+    let answer = browser.allow(&server, &page, &ALICE.fields()).await;
     assert!(answer.status().is_client_error());
     assert!(answer.headers().get("location").is_none());
-    assert_eq!(stage.datadog.asked(), 0);
+    assert_eq!(server.datadog.request_count(), 0);
 }
 
 #[tokio::test]
-async fn session_fixation_a_page_opened_by_the_attacker_is_nothing_in_the_victims_browser() {
-    let stage = Stage::new().await;
-    let client = stage.client("An attacker's client", EVIL).await;
+async fn page_of_attacker_is_refused_in_browser_of_victim() {
+    let server = TestServer::new().await;
+    let client = server.client("An attacker's client", EVIL).await;
     let mut attacker = Browser::default();
-    let page = attacker.open(&stage, &client.authorize(&stage, &[])).await;
-    // The victim has a page of its own open, and is made to send the attacker's form.
-    let other = stage.client("A client", CALLBACK).await;
+    let page = attacker
+        .open(&server, &client.authorize(&server, &[]))
+        .await;
+    // The victim has another page open, and is tricked into sending the attacker's form.
+    let other = server.client("A client", CALLBACK).await;
     let mut victim = Browser::default();
-    victim.open(&stage, &other.authorize(&stage, &[])).await;
-    let answer = victim.allow(&stage, &page, &ALICE.fields()).await;
+    victim.open(&server, &other.authorize(&server, &[])).await;
+    let answer = victim.allow(&server, &page, &ALICE.fields()).await;
     assert_eq!(answer.status(), 403);
     assert!(answer.headers().get("location").is_none());
-    assert_eq!(stage.datadog.asked(), 0);
+    assert_eq!(server.datadog.request_count(), 0);
 }
 
 #[tokio::test]
-async fn session_fixation_a_cookie_that_was_planted_is_not_taken_up() {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
+async fn planted_cookie_is_not_adopted() {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
     let mut attacker = Browser::default();
-    attacker.open(&stage, &client.authorize(&stage, &[])).await;
+    attacker
+        .open(&server, &client.authorize(&server, &[]))
+        .await;
     let mut victim = attacker.clone();
-    let page = victim.open(&stage, &client.authorize(&stage, &[])).await;
-    // The victim's page has a cookie that the attacker does not know.
-    let answer = attacker.allow(&stage, &page, &ALICE.fields()).await;
+    let page = victim.open(&server, &client.authorize(&server, &[])).await;
+    // The page of the victim has a cookie that the attacker does not know.
+    let answer = attacker.allow(&server, &page, &ALICE.fields()).await;
     assert_eq!(answer.status(), 403);
-    let answer = victim.allow(&stage, &page, &ALICE.fields()).await;
+    let answer = victim.allow(&server, &page, &ALICE.fields()).await;
     assert!(parameter(&location(&answer), "code").is_some());
 }
 
 #[tokio::test]
-async fn consent_is_for_one_client_and_one_answer() {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
-    let thief = stage.client("A thief", EVIL).await;
+async fn consent_is_for_one_client_and_one_submission() {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
+    let thief = server.client("A thief", EVIL).await;
     let mut browser = Browser::default();
-    let page = browser.open(&stage, &client.authorize(&stage, &[])).await;
-    // What a form says about the client does not count.
+    let page = browser.open(&server, &client.authorize(&server, &[])).await;
+    // Fields about the client are ignored.
     let mut fields = ALICE.fields().to_vec();
     fields.extend([("client_id", thief.id.as_str()), ("redirect_uri", EVIL)]);
-    let answer = browser.allow(&stage, &page, &fields).await;
+    let answer = browser.allow(&server, &page, &fields).await;
     let target = location(&answer);
     assert!(target.as_str().starts_with(CALLBACK), "{target}");
     let code = parameter(&target, "code").unwrap();
-    // The page was answered: it is not good for a second answer.
-    let again = browser.allow(&stage, &page, &ALICE.fields()).await;
+    // The page is closed and refuses a second submission.
+    let again = browser.allow(&server, &page, &ALICE.fields()).await;
     assert_eq!(again.status(), 403);
-    // Another client in the same browser is asked about anew, whatever was agreed to before.
-    let page = browser.open(&stage, &thief.authorize(&stage, &[])).await;
+    // Another client in the same browser needs its own consent.
+    let page = browser.open(&server, &thief.authorize(&server, &[])).await;
     assert_eq!(page.status, 200);
     assert!(page.html.contains("A thief"));
-    refused(&stage.exchange(&thief, &code).await, "invalid_grant");
+    refused(&server.exchange(&thief, &code).await, "invalid_grant");
 }
 
 #[tokio::test]
-async fn a_page_that_waited_too_long_is_over() {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
+async fn consent_page_expires() {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
     let mut browser = Browser::default();
-    let page = browser.open(&stage, &client.authorize(&stage, &[])).await;
-    stage.clock.pass(std::time::Duration::from_secs(600));
-    let answer = browser.allow(&stage, &page, &ALICE.fields()).await;
+    let page = browser.open(&server, &client.authorize(&server, &[])).await;
+    server.clock.advance(std::time::Duration::from_secs(600));
+    let answer = browser.allow(&server, &page, &ALICE.fields()).await;
     assert_eq!(answer.status(), 403);
-    assert_eq!(stage.datadog.asked(), 0);
+    assert_eq!(server.datadog.request_count(), 0);
 }
 
 // --- registration ---
@@ -379,28 +384,28 @@ async fn a_page_that_waited_too_long_is_over() {
 #[case::no_redirect(json!({"client_name": "x"}), "invalid_redirect_uri")]
 #[case::many_redirects(json!({"redirect_uris": vec!["https://app.example/cb"; 11]}), "invalid_redirect_uri")]
 #[case::header_in_redirect(json!({"redirect_uris": ["https://app.example/cb\r\nX: y"]}), "invalid_redirect_uri")]
-#[case::hidden_name(json!({"client_name": "Codex\u{202e}", "redirect_uris": [CALLBACK]}), "invalid_client_metadata")]
+#[case::invisible_character_in_name(json!({"client_name": "Codex\u{202e}", "redirect_uris": [CALLBACK]}), "invalid_client_metadata")]
 #[case::header_in_name(json!({"client_name": "a\r\nX: y", "redirect_uris": [CALLBACK]}), "invalid_client_metadata")]
 #[case::long_name(json!({"client_name": "x".repeat(101), "redirect_uris": [CALLBACK]}), "invalid_client_metadata")]
-#[case::no_object(json!(["x"]), "invalid_request")]
+#[case::not_an_object(json!(["x"]), "invalid_request")]
 #[case::huge(json!({"client_name": "x", "redirect_uris": [CALLBACK], "contacts": vec!["x"; 10_000]}), "invalid_request")]
 #[tokio::test]
-async fn hostile_metadata_is_not_registered(#[case] metadata: Value, #[case] error: &str) {
-    let stage = Stage::new().await;
-    refused(&stage.register(&metadata).await, error);
+async fn refuses_hostile_client_metadata(#[case] metadata: Value, #[case] error: &str) {
+    let server = TestServer::new().await;
+    refused(&server.register(&metadata).await, error);
 }
 
 #[tokio::test]
-async fn deep_metadata_is_refused_and_harms_nothing() {
-    let stage = Stage::new().await;
+async fn refuses_deeply_nested_metadata() {
+    let server = TestServer::new().await;
     let deep = format!("{{\"x\":{}1{}}}", "[".repeat(3_000), "]".repeat(3_000));
-    let request = stage
+    let request = server
         .http
-        .post(stage.at("/oauth/register"))
+        .post(server.at("/oauth/register"))
         .header("content-type", "application/json")
         .body(deep);
-    refused(&json_of(request).await, "invalid_request");
-    assert_eq!(stage.get("/healthz").await.status(), 200);
+    refused(&send_for_json(request).await, "invalid_request");
+    assert_eq!(server.get("/healthz").await.status(), 200);
 }
 
 #[rstest]
@@ -410,11 +415,11 @@ async fn deep_metadata_is_refused_and_harms_nothing() {
 #[case("<img src=x onerror=alert(1)>")]
 #[case("&lt;b&gt;")]
 #[tokio::test]
-async fn a_name_with_markup_is_shown_as_text(#[case] name: &str) {
-    let stage = Stage::new().await;
-    let client = stage.client(name, CALLBACK).await;
+async fn client_name_is_escaped(#[case] name: &str) {
+    let server = TestServer::new().await;
+    let client = server.client(name, CALLBACK).await;
     let page = Browser::default()
-        .open(&stage, &client.authorize(&stage, &[]))
+        .open(&server, &client.authorize(&server, &[]))
         .await;
     assert_eq!(page.status, 200);
     assert!(!page.html.contains(name), "{}", page.html);
@@ -429,7 +434,7 @@ async fn a_name_with_markup_is_shown_as_text(#[case] name: &str) {
 #[rstest]
 #[case::loopback("https://127.0.0.1/client.json")]
 #[case::loopback_name("https://localhost/client.json")]
-#[case::loopback_in_numbers("https://2130706433/client.json")]
+#[case::loopback_as_integer("https://2130706433/client.json")]
 #[case::loopback_in_hex("https://0x7f000001/client.json")]
 #[case::loopback_v6("https://[::1]/client.json")]
 #[case::mapped_v6("https://[::ffff:10.0.0.1]/client.json")]
@@ -439,20 +444,20 @@ async fn a_name_with_markup_is_shown_as_text(#[case] name: &str) {
 #[case::another_port("https://client.example:8126/client.json")]
 #[case::a_user("https://user:pass@client.example/client.json")]
 #[case::a_file("file:///etc/passwd")]
-#[case::a_short_name("https://intranet/client.json")]
+#[case::name_without_dot("https://intranet/client.json")]
 #[tokio::test]
-async fn no_request_is_forged_by_a_metadata_address(#[case] id: &str) {
-    let stage = Stage::new().await;
+async fn metadata_url_causes_no_internal_request(#[case] id: &str) {
+    let server = TestServer::new().await;
     let client = Client {
         id: id.to_owned(),
         redirect: CALLBACK.to_owned(),
     };
     let page = Browser::default()
-        .open(&stage, &client.authorize(&stage, &[]))
+        .open(&server, &client.authorize(&server, &[]))
         .await;
     assert_eq!(page.status, 400);
     assert!(page.headers.get("location").is_none());
-    assert_eq!(stage.library.asked(), 0, "it was asked for");
+    assert_eq!(server.library.request_count(), 0, "a request was sent");
 }
 
 #[rstest]
@@ -461,21 +466,21 @@ async fn no_request_is_forged_by_a_metadata_address(#[case] id: &str) {
 #[case::a_secret(json!({"client_id": "ID", "client_secret": "x", "redirect_uris": [EVIL]}))]
 #[case::script_redirect(json!({"client_id": "ID", "redirect_uris": ["javascript:alert(1)"]}))]
 #[case::no_redirect(json!({"client_id": "ID"}))]
-#[case::no_object(json!("<html>"))]
+#[case::not_an_object(json!("<html>"))]
 #[tokio::test]
-async fn a_hostile_metadata_document_is_not_used(#[case] document: Value) {
+async fn refuses_hostile_metadata_document(#[case] document: Value) {
     const ID: &str = "https://client.example/client.json";
-    let stage = Stage::new().await;
+    let server = TestServer::new().await;
     let document: Value =
         serde_json::from_str(&document.to_string().replace("\"ID\"", &format!("\"{ID}\"")))
             .unwrap();
-    stage.library.put(ID, document);
+    server.library.put(ID, document);
     let client = Client {
         id: ID.to_owned(),
         redirect: EVIL.to_owned(),
     };
     let page = Browser::default()
-        .open(&stage, &client.authorize(&stage, &[]))
+        .open(&server, &client.authorize(&server, &[]))
         .await;
     assert_eq!(page.status, 400, "{}", page.html);
     assert!(page.headers.get("location").is_none());
@@ -484,13 +489,13 @@ async fn a_hostile_metadata_document_is_not_used(#[case] document: Value) {
 // --- tokens ---
 
 #[tokio::test]
-async fn a_token_is_good_for_its_own_audience_only() {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
-    let tokens = stage.signed_in(&client, ALICE).await;
-    assert_eq!(stage.status("/mcp", &tokens.access).await, 200);
+async fn token_is_valid_for_its_audience_only() {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
+    let tokens = server.sign_in(&client, ALICE).await;
+    assert_eq!(server.status("/mcp", &tokens.access).await, 200);
     for path in ["/v1/mcp", "/api/unstable/mcp-server/mcp"] {
-        let call = stage
+        let call = server
             .call(path, "list_llmobs_projects")
             .bearer_auth(&tokens.access);
         let answer = call.send().await.unwrap();
@@ -505,36 +510,37 @@ async fn a_token_is_good_for_its_own_audience_only() {
 }
 
 #[tokio::test]
-async fn a_token_of_another_server_is_refused() {
-    let (stage, other) = (Stage::new().await, Stage::new().await);
+async fn refuses_token_of_another_server() {
+    let (server, other) = (TestServer::new().await, TestServer::new().await);
     let client = other.client("A client", CALLBACK).await;
-    let tokens = other.signed_in(&client, ALICE).await;
-    assert_eq!(stage.status("/mcp", &tokens.access).await, 401);
-    assert_eq!(stage.datadog.asked(), 0);
+    let tokens = other.sign_in(&client, ALICE).await;
+    assert_eq!(server.status("/mcp", &tokens.access).await, 401);
+    assert_eq!(server.datadog.request_count(), 0);
 }
 
 #[rstest]
 #[case::a_datadog_token("/mcp", &[("authorization", "Bearer ddpat_not_ours")])]
 #[case::a_datadog_oauth_token("/mcp", &[("authorization", "Bearer e30.e30.x")])]
-#[case::nothing_after_the_scheme("/mcp", &[("authorization", "Bearer ")])]
+#[case::empty_bearer("/mcp", &[("authorization", "Bearer ")])]
 #[case::another_scheme("/mcp", &[("authorization", "Basic dTpw")])]
 #[case::a_guess("/mcp", &[("authorization", "Bearer llmobs_at_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")])]
 #[case::datadog_keys("/mcp", &[("DD_API_KEY", "key-of-alice"), ("DD_APPLICATION_KEY", "app-key-of-alice")])]
 #[case::in_the_query("/mcp?access_token=llmobs_at_x", &[])]
 #[tokio::test]
-async fn what_is_no_token_of_ours_opens_nothing(
-    #[case] path: &str,
-    #[case] headers: &[(&str, &str)],
-) {
-    let stage = Stage::new().await;
-    let mut call = stage.call(path, "list_llmobs_projects");
+async fn refuses_foreign_credentials(#[case] path: &str, #[case] headers: &[(&str, &str)]) {
+    let server = TestServer::new().await;
+    let mut call = server.call(path, "list_llmobs_projects");
     for (name, value) in headers {
         call = call.header(*name, *value);
     }
     let answer = call.send().await.unwrap();
     assert_eq!(answer.status(), 401);
     assert!(answer.headers().contains_key("www-authenticate"));
-    assert_eq!(stage.datadog.asked(), 0, "something was sent on");
+    assert_eq!(
+        server.datadog.request_count(),
+        0,
+        "a request reached the upstream"
+    );
 }
 
 #[rstest]
@@ -542,35 +548,35 @@ async fn what_is_no_token_of_ours_opens_nothing(
 #[case::cut_token(|tokens: &Tokens| tokens.access[..tokens.access.len() - 1].to_owned())]
 #[case::longer_token(|tokens: &Tokens| format!("{}x", tokens.access))]
 #[tokio::test]
-async fn what_is_nearly_a_token_opens_nothing(#[case] wrong: fn(&Tokens) -> String) {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
-    let tokens = stage.signed_in(&client, ALICE).await;
-    assert_eq!(stage.status("/mcp", &wrong(&tokens)).await, 401);
-    assert_eq!(stage.status("/mcp", &tokens.access).await, 200);
+async fn refuses_altered_tokens(#[case] wrong: fn(&Tokens) -> String) {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
+    let tokens = server.sign_in(&client, ALICE).await;
+    assert_eq!(server.status("/mcp", &wrong(&tokens)).await, 401);
+    assert_eq!(server.status("/mcp", &tokens.access).await, 200);
 }
 
 #[tokio::test]
-async fn a_token_beside_datadog_keys_is_refused_and_neither_is_used() {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
-    let tokens = stage.signed_in(&client, ALICE).await;
-    let asked = stage.datadog.asked();
-    let call = stage
+async fn refuses_token_with_datadog_keys() {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
+    let tokens = server.sign_in(&client, ALICE).await;
+    let before = server.datadog.request_count();
+    let call = server
         .call("/mcp", "list_llmobs_projects")
         .bearer_auth(&tokens.access)
         .header("DD_API_KEY", BOB.api_key)
         .header("DD_APPLICATION_KEY", BOB.app_key);
     assert_eq!(call.send().await.unwrap().status(), 400);
-    assert_eq!(stage.datadog.asked(), asked);
+    assert_eq!(server.datadog.request_count(), before);
 }
 
 #[tokio::test]
-async fn two_authorization_headers_are_refused() {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
-    let tokens = stage.signed_in(&client, ALICE).await;
-    let call = stage
+async fn refuses_two_authorization_headers() {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
+    let tokens = server.sign_in(&client, ALICE).await;
+    let call = server
         .call("/mcp", "list_llmobs_projects")
         .header("authorization", format!("Bearer {}", tokens.access))
         .header("authorization", "Bearer ddpat_x");
@@ -578,16 +584,19 @@ async fn two_authorization_headers_are_refused() {
 }
 
 #[tokio::test]
-async fn our_token_is_never_passed_on_and_datadogs_never_given_out() {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
-    let code = stage.code(&client, ALICE).await;
-    let (_, answer) = stage.exchange(&client, &code).await;
-    let tokens = Tokens::of(&answer);
-    stage.projects(&tokens.access).await;
-    assert!(stage.datadog.saw(ALICE.app_key));
+async fn tokens_of_one_side_never_reach_the_other() {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
+    let code = server.code(&client, ALICE).await;
+    let (_, answer) = server.exchange(&client, &code).await;
+    let tokens = Tokens::from_response(&answer);
+    server.projects(&tokens.access).await;
+    assert!(server.datadog.received(ALICE.app_key));
     for ours in [&tokens.access, &tokens.refresh, &code, "llmobs_"] {
-        assert!(!stage.datadog.saw(ours), "a token of ours went to Datadog");
+        assert!(
+            !server.datadog.received(ours),
+            "a token of this server was sent to Datadog"
+        );
     }
     for theirs in [ALICE.api_key, ALICE.app_key] {
         assert!(!answer.to_string().contains(theirs));
@@ -597,22 +606,22 @@ async fn our_token_is_never_passed_on_and_datadogs_never_given_out() {
 // --- refresh tokens and revocation ---
 
 #[tokio::test]
-async fn refresh_token_reuse_after_rotation_ends_the_family() {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
-    let first = stage.signed_in(&client, ALICE).await;
-    let (_, answer) = stage.refresh(&client, &first.refresh).await;
-    let second = Tokens::of(&answer);
-    let (_, answer) = stage.refresh(&client, &second.refresh).await;
-    let third = Tokens::of(&answer);
-    assert_eq!(stage.status("/mcp", &third.access).await, 200);
+async fn reused_refresh_token_ends_its_grant() {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
+    let first = server.sign_in(&client, ALICE).await;
+    let (_, answer) = server.refresh(&client, &first.refresh).await;
+    let second = Tokens::from_response(&answer);
+    let (_, answer) = server.refresh(&client, &second.refresh).await;
+    let third = Tokens::from_response(&answer);
+    assert_eq!(server.status("/mcp", &third.access).await, 200);
     refused(
-        &stage.refresh(&client, &first.refresh).await,
+        &server.refresh(&client, &first.refresh).await,
         "invalid_grant",
     );
-    assert_eq!(stage.status("/mcp", &third.access).await, 401);
+    assert_eq!(server.status("/mcp", &third.access).await, 401);
     refused(
-        &stage.refresh(&client, &third.refresh).await,
+        &server.refresh(&client, &third.refresh).await,
         "invalid_grant",
     );
 }
@@ -622,11 +631,11 @@ async fn refresh_token_reuse_after_rotation_ends_the_family() {
 #[case::code(|_: &Tokens| "llmobs_ac_x".to_owned())]
 #[case::nothing(|_: &Tokens| String::new())]
 #[tokio::test]
-async fn only_a_refresh_token_refreshes(#[case] wrong: fn(&Tokens) -> String) {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
-    let tokens = stage.signed_in(&client, ALICE).await;
-    let (status, answer) = stage.refresh(&client, &wrong(&tokens)).await;
+async fn refuses_other_tokens_as_refresh_token(#[case] wrong: fn(&Tokens) -> String) {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
+    let tokens = server.sign_in(&client, ALICE).await;
+    let (status, answer) = server.refresh(&client, &wrong(&tokens)).await;
     assert_eq!(status, 400, "{answer}");
 }
 
@@ -635,12 +644,16 @@ async fn only_a_refresh_token_refreshes(#[case] wrong: fn(&Tokens) -> String) {
 #[case::another_audience("resource", "V1", "invalid_target")]
 #[case::more_scope("scope", "llmobs:read llmobs:write", "invalid_scope")]
 #[tokio::test]
-async fn a_refresh_widens_nothing(#[case] name: &str, #[case] value: &str, #[case] error: &str) {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
-    let other = stage.client("Another client", CALLBACK).await;
-    let tokens = stage.signed_in(&client, ALICE).await;
-    let v1 = stage.at("/v1/mcp");
+async fn refresh_cannot_widen_a_grant(
+    #[case] name: &str,
+    #[case] value: &str,
+    #[case] error: &str,
+) {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
+    let other = server.client("Another client", CALLBACK).await;
+    let tokens = server.sign_in(&client, ALICE).await;
+    let v1 = server.at("/v1/mcp");
     let value = match value {
         "OTHER" => &other.id,
         "V1" => &v1,
@@ -651,29 +664,29 @@ async fn a_refresh_widens_nothing(#[case] name: &str, #[case] value: &str, #[cas
         ("client_id", client.id.as_str()),
         ("refresh_token", &tokens.refresh),
     ];
-    refused(&stage.token(&changed(form, &[(name, value)])).await, error);
+    refused(&server.token(&changed(form, &[(name, value)])).await, error);
 }
 
 #[tokio::test]
-async fn another_client_cannot_revoke_and_revocation_tells_nothing() {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
-    let other = stage.client("Another client", CALLBACK).await;
-    let tokens = stage.signed_in(&client, ALICE).await;
+async fn revocation_by_another_client_has_no_effect() {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
+    let other = server.client("Another client", CALLBACK).await;
+    let tokens = server.sign_in(&client, ALICE).await;
     let revoke = |token: String, id: String| {
         let form = [("token", token), ("client_id", id)];
-        json_of(stage.http.post(stage.at("/oauth/revoke")).form(&form))
+        send_for_json(server.http.post(server.at("/oauth/revoke")).form(&form))
     };
     let stranger = revoke(tokens.refresh.clone(), other.id.clone()).await;
-    assert_eq!(stage.status("/mcp", &tokens.access).await, 200);
+    assert_eq!(server.status("/mcp", &tokens.access).await, 200);
     let unknown = revoke("llmobs_rt_x".to_owned(), client.id.clone()).await;
     let right = revoke(tokens.refresh.clone(), client.id.clone()).await;
-    assert_eq!(stage.status("/mcp", &tokens.access).await, 401);
+    assert_eq!(server.status("/mcp", &tokens.access).await, 401);
     assert_eq!(stranger, unknown);
     assert_eq!(unknown, right);
 }
 
-// --- names and pages of others ---
+// --- foreign hosts and origins ---
 
 #[rstest]
 #[case::mcp("POST", "/mcp")]
@@ -684,8 +697,8 @@ async fn another_client_cannot_revoke_and_revocation_tells_nothing() {
 #[case::token("POST", "/oauth/token")]
 #[case::revoke("POST", "/oauth/revoke")]
 #[tokio::test]
-async fn foreign_host_and_origin_are_refused_everywhere(#[case] method: &str, #[case] path: &str) {
-    let stage = Stage::new().await;
+async fn refuses_foreign_host_and_origin_on_every_route(#[case] method: &str, #[case] path: &str) {
+    let server = TestServer::new().await;
     let method: reqwest::Method = method.parse().unwrap();
     for (name, value) in [
         ("host", "evil.example"),
@@ -693,9 +706,9 @@ async fn foreign_host_and_origin_are_refused_everywhere(#[case] method: &str, #[
         ("origin", "https://evil.example"),
         ("origin", "null"),
     ] {
-        let request = stage
+        let request = server
             .http
-            .request(method.clone(), stage.at(path))
+            .request(method.clone(), server.at(path))
             .header(name, value);
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), 403, "{name}: {value}");
@@ -709,38 +722,42 @@ async fn foreign_host_and_origin_are_refused_everywhere(#[case] method: &str, #[
 }
 
 #[tokio::test]
-async fn what_the_server_says_of_itself_does_not_follow_the_request() {
-    let stage = Stage::new().await;
-    let port = url::Url::parse(&stage.base).unwrap().port().unwrap();
-    let request = stage
+async fn metadata_ignores_forwarding_headers() {
+    let server = TestServer::new().await;
+    let port = url::Url::parse(&server.base).unwrap().port().unwrap();
+    let request = server
         .http
-        .get(stage.at("/.well-known/oauth-authorization-server"))
+        .get(server.at("/.well-known/oauth-authorization-server"))
         .header("host", format!("localhost:{port}"))
         .header("x-forwarded-host", "evil.example")
         .header("x-forwarded-proto", "https")
         .header("forwarded", "host=evil.example");
-    let (_, document) = json_of(request).await;
-    assert_eq!(document["issuer"], stage.base);
+    let (_, document) = send_for_json(request).await;
+    assert_eq!(document["issuer"], server.base);
     assert!(!document.to_string().contains("evil"), "{document}");
 }
 
 #[tokio::test]
-async fn an_upstream_that_redirects_gets_no_second_request_with_the_credential() {
-    let caught = std::sync::Arc::new(super::stage::Datadog::default());
+async fn credential_is_not_sent_to_redirect_of_upstream() {
+    let caught = std::sync::Arc::new(super::test_server::DatadogDouble::default());
     let api = axum::Router::new().fallback(|| async {
         (
             StatusCode::TEMPORARY_REDIRECT,
             [("location", "https://evil.example/collect")],
         )
     });
-    let stage = Stage::over(api).await;
-    let client = stage.client("A client", CALLBACK).await;
+    let server = TestServer::with_api(api).await;
+    let client = server.client("A client", CALLBACK).await;
     let mut browser = Browser::default();
-    let page = browser.open(&stage, &client.authorize(&stage, &[])).await;
-    let answer = browser.allow(&stage, &page, &ALICE.fields()).await;
-    assert_eq!(answer.status(), 422, "a redirect is no yes");
+    let page = browser.open(&server, &client.authorize(&server, &[])).await;
+    let answer = browser.allow(&server, &page, &ALICE.fields()).await;
+    assert_eq!(
+        answer.status(),
+        422,
+        "a redirect does not verify the credential"
+    );
     assert!(answer.headers().get("location").is_none());
-    assert_eq!(caught.asked(), 0);
+    assert_eq!(caught.request_count(), 0);
 }
 
 #[rstest]
@@ -748,9 +765,9 @@ async fn an_upstream_that_redirects_gets_no_second_request_with_the_credential()
 #[case::redirect("/oauth/authorize?client_id=x&redirect_uri=https://x/%0d%0aX-Injected:%20yes")]
 #[case::metadata("/.well-known/oauth-protected-resource/%0d%0aX-Injected:%20yes")]
 #[tokio::test]
-async fn header_injection_by_an_address_adds_no_header(#[case] path: &str) {
-    let stage = Stage::new().await;
-    let answer = stage.get(path).await;
+async fn url_cannot_inject_headers(#[case] path: &str) {
+    let server = TestServer::new().await;
+    let answer = server.get(path).await;
     assert!(answer.status().is_client_error());
     assert!(answer.headers().get("x-injected").is_none());
     let text = answer.text().await.unwrap();

@@ -1,4 +1,4 @@
-//! Attacks on the way by Datadog: each row is an answer, or a form, that must come to nothing.
+//! Attacks on the sign-in at Datadog. Each case is a callback or a form that must have no effect.
 
 use std::time::Duration;
 
@@ -6,64 +6,68 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rstest::rstest;
 use url::Url;
 
-use super::site::{Site, leave, onward, through};
-use super::stage::{ALICE, Browser, CALLBACK, Client, Page, Stage, location, parameter};
+use super::site_double::{
+    SiteDouble, complete_at_datadog, read_continue_page, redirect_to_datadog,
+};
+use super::test_server::{ALICE, Browser, CALLBACK, Client, Page, TestServer, location, parameter};
 
-/// A browser at Datadog's door: it left the consent page of a client.
-struct Scene {
-    site: Site,
-    stage: Stage,
+/// A browser that the consent page of a client has redirected to Datadog.
+struct SignInAtDatadog {
+    site: SiteDouble,
+    server: TestServer,
     client: Client,
     browser: Browser,
     page: Page,
-    /// Where the browser was sent.
-    there: Url,
+    /// The URL at Datadog.
+    datadog_url: Url,
 }
 
-impl Scene {
+impl SignInAtDatadog {
     async fn new() -> Self {
-        let site = Site::new().await;
-        let stage = Stage::start(site.setup_with_sign_in(None)).await;
-        let client = stage.client("A client", CALLBACK).await;
+        let site = SiteDouble::new().await;
+        let server = TestServer::start(site.setup_with_sign_in(None)).await;
+        let client = server.client("A client", CALLBACK).await;
         let mut browser = Browser::default();
-        let page = browser.open(&stage, &client.authorize(&stage, &[])).await;
-        let there = leave(&stage, &mut browser, &page, &[]).await;
+        let page = browser.open(&server, &client.authorize(&server, &[])).await;
+        let datadog_url = redirect_to_datadog(&server, &mut browser, &page, &[]).await;
         Self {
             site,
-            stage,
+            server,
             client,
             browser,
             page,
-            there,
+            datadog_url,
         }
     }
 
-    /// Where Datadog sends the browser when the user says yes.
-    async fn back(&self) -> Url {
-        self.site.decide(&self.stage, &self.there, "allow").await
+    /// The callback URL after the user allows access at Datadog.
+    async fn allowed_callback(&self) -> Url {
+        self.site
+            .decide(&self.server, &self.datadog_url, "allow")
+            .await
     }
 
-    /// The callback with these parameters beside the right `state`.
+    /// The callback URL with these parameters and the right `state`.
     fn callback(&self, rest: &str) -> String {
-        let state = parameter(&self.there, "state").unwrap();
-        self.stage
+        let state = parameter(&self.datadog_url, "state").unwrap();
+        self.server
             .at(&format!("/oauth/callback?{rest}&state={state}"))
     }
 
     async fn arrive(&self, url: &str) -> Page {
-        let answer = self.browser.arrive(&self.stage, url).await;
+        let answer = self.browser.arrive(&self.server, url).await;
         for name in ["location", "refresh"] {
             assert!(answer.headers().get(name).is_none(), "{url}");
         }
-        Page::of(answer).await
+        Page::from_response(answer).await
     }
 
-    fn nothing_was_exchanged(&self) {
+    fn assert_nothing_exchanged(&self) {
         assert!(self.site.exchanges().is_empty(), "the code was sent");
     }
 }
 
-/// An address with a parameter changed.
+/// A URL with one parameter replaced.
 fn with(url: &Url, name: &str, value: &str) -> String {
     let mut changed = url.clone();
     let others: Vec<(String, String)> = url
@@ -79,79 +83,92 @@ fn with(url: &Url, name: &str, value: &str) -> String {
 }
 
 #[rstest]
-#[case::no_state(|back: &Url| with(back, "state", ""), 403)]
-#[case::wrong_state(|back: &Url| with(back, "state", "guess-guess-guess"), 403)]
-#[case::a_state_that_begins_alike(|back: &Url| with(back, "state", &format!("{}x", parameter(back, "state").unwrap())), 403)]
-#[case::two_states(|back: &Url| format!("{back}&state=other"), 400)]
-#[case::two_codes(|back: &Url| format!("{back}&code=other"), 400)]
-#[case::nothing(|back: &Url| back.as_str().split('?').next().unwrap().to_owned(), 403)]
-#[case::endless(|back: &Url| format!("{back}&x={}", "x".repeat(9_000)), 400)]
+#[case::no_state(|callback_url: &Url| with(callback_url, "state", ""), 403)]
+#[case::wrong_state(|callback_url: &Url| with(callback_url, "state", "guess-guess-guess"), 403)]
+#[case::longer_state(|callback_url: &Url| with(callback_url, "state", &format!("{}x", parameter(callback_url, "state").unwrap())), 403)]
+#[case::two_states(|callback_url: &Url| format!("{callback_url}&state=other"), 400)]
+#[case::two_codes(|callback_url: &Url| format!("{callback_url}&code=other"), 400)]
+#[case::nothing(|callback_url: &Url| callback_url.as_str().split('?').next().unwrap().to_owned(), 403)]
+#[case::too_long(|callback_url: &Url| format!("{callback_url}&x={}", "x".repeat(9_000)), 400)]
 #[tokio::test]
-async fn an_answer_of_no_sign_in_is_refused_and_spends_none(
+async fn callback_without_sign_in_is_refused(
     #[case] change: fn(&Url) -> String,
     #[case] status: u16,
 ) {
-    let scene = Scene::new().await;
-    let back = scene.back().await;
-    let page = scene.arrive(&change(&back)).await;
+    let sign_in = SignInAtDatadog::new().await;
+    let callback_url = sign_in.allowed_callback().await;
+    let page = sign_in.arrive(&change(&callback_url)).await;
     assert_eq!(page.status, status, "{}", page.html);
-    scene.nothing_was_exchanged();
-    // The right one still counts.
-    let answer = scene.browser.arrive(&scene.stage, back.as_str()).await;
-    assert!(parameter(&onward(answer).await, "code").is_some());
+    sign_in.assert_nothing_exchanged();
+    // The right callback is still accepted.
+    let answer = sign_in
+        .browser
+        .arrive(&sign_in.server, callback_url.as_str())
+        .await;
+    assert!(parameter(&read_continue_page(answer).await, "code").is_some());
 }
 
 #[tokio::test]
-async fn an_answer_counts_once() {
-    let scene = Scene::new().await;
-    let back = scene.back().await;
-    let answer = scene.browser.arrive(&scene.stage, back.as_str()).await;
-    let code = parameter(&onward(answer).await, "code").unwrap();
-    assert_eq!(scene.arrive(back.as_str()).await.status, 403);
-    assert_eq!(scene.site.exchanges().len(), 1);
-    // And harms nothing that came of it.
-    let (status, _) = scene.stage.exchange(&scene.client, &code).await;
+async fn callback_is_accepted_once() {
+    let sign_in = SignInAtDatadog::new().await;
+    let callback_url = sign_in.allowed_callback().await;
+    let answer = sign_in
+        .browser
+        .arrive(&sign_in.server, callback_url.as_str())
+        .await;
+    let code = parameter(&read_continue_page(answer).await, "code").unwrap();
+    assert_eq!(sign_in.arrive(callback_url.as_str()).await.status, 403);
+    assert_eq!(sign_in.site.exchanges().len(), 1);
+    // The grant of the first callback stays valid.
+    let (status, _) = sign_in.server.exchange(&sign_in.client, &code).await;
     assert_eq!(status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_answer_sent_many_times_at_once_counts_once() {
-    let scene = Scene::new().await;
-    let back = scene.back().await;
-    let tries = (0..12).map(|_| scene.browser.arrive(&scene.stage, back.as_str()));
+async fn concurrent_callbacks_are_accepted_once() {
+    let sign_in = SignInAtDatadog::new().await;
+    let callback_url = sign_in.allowed_callback().await;
+    let tries = (0..12).map(|_| {
+        sign_in
+            .browser
+            .arrive(&sign_in.server, callback_url.as_str())
+    });
     let answers = futures_util::future::join_all(tries).await;
     let through = answers.iter().filter(|answer| answer.status() == 200);
     assert_eq!(through.count(), 1);
-    assert_eq!(scene.site.exchanges().len(), 1);
+    assert_eq!(sign_in.site.exchanges().len(), 1);
 }
 
 #[tokio::test]
-async fn an_answer_in_another_browser_is_nothing_there_and_nothing_is_spent() {
-    let scene = Scene::new().await;
-    let back = scene.back().await;
-    // The attacker consented here, and had the victim allow it at Datadog.
+async fn callback_in_another_browser_is_refused() {
+    let sign_in = SignInAtDatadog::new().await;
+    let callback_url = sign_in.allowed_callback().await;
+    // The attacker gave consent here, and the victim allowed access at Datadog.
     let mut victim = Browser::default();
-    let other = scene.stage.client("Another", CALLBACK).await;
+    let other = sign_in.server.client("Another", CALLBACK).await;
     let page = victim
-        .open(&scene.stage, &other.authorize(&scene.stage, &[]))
+        .open(&sign_in.server, &other.authorize(&sign_in.server, &[]))
         .await;
-    leave(&scene.stage, &mut victim, &page, &[]).await;
+    redirect_to_datadog(&sign_in.server, &mut victim, &page, &[]).await;
     for browser in [Browser::default(), victim] {
-        let answer = browser.arrive(&scene.stage, back.as_str()).await;
+        let answer = browser.arrive(&sign_in.server, callback_url.as_str()).await;
         assert_eq!(answer.status(), 403);
         assert!(answer.headers().get("location").is_none());
     }
-    scene.nothing_was_exchanged();
-    let answer = scene.browser.arrive(&scene.stage, back.as_str()).await;
-    assert!(parameter(&onward(answer).await, "code").is_some());
+    sign_in.assert_nothing_exchanged();
+    let answer = sign_in
+        .browser
+        .arrive(&sign_in.server, callback_url.as_str())
+        .await;
+    assert!(parameter(&read_continue_page(answer).await, "code").is_some());
 }
 
 #[tokio::test]
-async fn the_cookie_of_the_consent_page_is_not_that_of_the_way_back() {
-    let scene = Scene::new().await;
-    let back = scene.back().await;
-    let state = parameter(&back, "state").unwrap();
-    let mut page_alone = scene.browser.clone();
+async fn cookie_of_consent_page_is_not_accepted_at_callback() {
+    let sign_in = SignInAtDatadog::new().await;
+    let callback_url = sign_in.allowed_callback().await;
+    let state = parameter(&callback_url, "state").unwrap();
+    let mut page_alone = sign_in.browser.clone();
     page_alone
         .cookies
         .retain(|name, _| name.contains("llmobs-consent-"));
@@ -161,44 +178,70 @@ async fn the_cookie_of_the_consent_page_is_not_that_of_the_way_back() {
     let planted = Browser {
         cookies: cookies.into(),
     };
-    let answer = planted.arrive(&scene.stage, back.as_str()).await;
+    let answer = planted.arrive(&sign_in.server, callback_url.as_str()).await;
     assert_eq!(answer.status(), 403);
-    scene.nothing_was_exchanged();
+    sign_in.assert_nothing_exchanged();
 }
 
 #[tokio::test]
-async fn answers_of_two_clients_in_one_browser_cannot_be_swapped() {
-    let mut scene = Scene::new().await;
-    let mine = scene.back().await;
-    let thief = scene
-        .stage
+async fn callbacks_of_two_clients_cannot_be_swapped() {
+    let mut sign_in = SignInAtDatadog::new().await;
+    let mine = sign_in.allowed_callback().await;
+    let thief = sign_in
+        .server
         .client("A thief", "https://evil.example/callback")
         .await;
-    let url = thief.authorize(&scene.stage, &[]);
-    let theirs = through(&scene.stage, &scene.site, &mut scene.browser, &url, &[]).await;
-    // The code that was allowed for one, with the state of the other.
+    let url = thief.authorize(&sign_in.server, &[]);
+    let theirs = complete_at_datadog(
+        &sign_in.server,
+        &sign_in.site,
+        &mut sign_in.browser,
+        &url,
+        &[],
+    )
+    .await;
+    // The code of one sign-in with the state of the other.
     let swapped = with(&theirs, "code", &parameter(&mine, "code").unwrap());
-    let page = scene.arrive(&swapped).await;
+    let page = sign_in.arrive(&swapped).await;
     assert_eq!(page.status, 422);
     assert!(
         page.html.contains("did not accept its own code"),
         "{}",
         page.html
     );
-    assert!(page.html.contains("A thief"), "it is the thief's page");
-    assert!(scene.site.exchanges().iter().all(|seen| seen.status == 400));
+    assert!(
+        page.html.contains("A thief"),
+        "the page belongs to the client of the state"
+    );
+    assert!(
+        sign_in
+            .site
+            .exchanges()
+            .iter()
+            .all(|seen| seen.status == 400)
+    );
 }
 
 #[tokio::test]
-async fn a_code_of_datadogs_is_not_taken_twice() {
-    let mut scene = Scene::new().await;
-    let back = scene.back().await;
-    let answer = scene.browser.arrive(&scene.stage, back.as_str()).await;
-    assert!(parameter(&onward(answer).await, "code").is_some());
-    let url = scene.client.authorize(&scene.stage, &[]);
-    let again = through(&scene.stage, &scene.site, &mut scene.browser, &url, &[]).await;
-    let replayed = with(&again, "code", &parameter(&back, "code").unwrap());
-    let page = scene.arrive(&replayed).await;
+async fn datadog_code_is_accepted_once() {
+    let mut sign_in = SignInAtDatadog::new().await;
+    let callback_url = sign_in.allowed_callback().await;
+    let answer = sign_in
+        .browser
+        .arrive(&sign_in.server, callback_url.as_str())
+        .await;
+    assert!(parameter(&read_continue_page(answer).await, "code").is_some());
+    let url = sign_in.client.authorize(&sign_in.server, &[]);
+    let again = complete_at_datadog(
+        &sign_in.server,
+        &sign_in.site,
+        &mut sign_in.browser,
+        &url,
+        &[],
+    )
+    .await;
+    let replayed = with(&again, "code", &parameter(&callback_url, "code").unwrap());
+    let page = sign_in.arrive(&replayed).await;
     assert_eq!(page.status, 422);
     assert!(
         page.html.contains("did not accept its own code"),
@@ -213,7 +256,7 @@ async fn a_code_of_datadogs_is_not_taken_twice() {
     "code=c&domain=datadoghq.com.evil.example",
     "does not belong to Datadog"
 )]
-#[case::a_real_site_that_is_not_ours("code=c&domain=datadoghq.com", "does not belong to Datadog")]
+#[case::another_site("code=c&domain=datadoghq.com", "does not belong to Datadog")]
 #[case::another_port("code=c&domain=127.0.0.1:1", "does not belong to Datadog")]
 #[case::a_user_part("code=c&domain=127.0.0.1:1@evil.example", "does not belong to Datadog")]
 #[case::foreign_site("code=c&site=https://evil.example", "does not belong to Datadog")]
@@ -232,63 +275,66 @@ async fn a_code_of_datadogs_is_not_taken_twice() {
     "ended with an error"
 )]
 #[tokio::test]
-async fn an_answer_that_is_wrong_is_told_on_the_page_which_takes_keys_still(
+async fn failed_callback_shows_error_and_page_still_accepts_keys(
     #[case] rest: &str,
     #[case] words: &str,
 ) {
-    let scene = Scene::new().await;
-    let page = scene.arrive(&scene.callback(rest)).await;
+    let sign_in = SignInAtDatadog::new().await;
+    let page = sign_in.arrive(&sign_in.callback(rest)).await;
     assert_eq!(page.status, 422);
     assert!(page.html.contains(words), "{}", page.html);
     for foreign in ["evil", "script", "<img"] {
         assert!(!page.html.contains(foreign), "{}", page.html);
     }
-    assert!(scene.site.exchanges().iter().all(|seen| seen.status == 400));
+    assert!(
+        sign_in
+            .site
+            .exchanges()
+            .iter()
+            .all(|seen| seen.status == 400)
+    );
     if !rest.starts_with("code=guess") {
-        scene.nothing_was_exchanged();
+        sign_in.assert_nothing_exchanged();
     }
-    // It was spent.
-    let again = scene.arrive(&scene.callback("code=c")).await;
+    // The sign-in is consumed.
+    let again = sign_in.arrive(&sign_in.callback("code=c")).await;
     assert_eq!(again.status, 403);
-    let answer = scene
+    let answer = sign_in
         .browser
-        .allow(&scene.stage, &page, &ALICE.fields())
+        .allow(&sign_in.server, &page, &ALICE.fields())
         .await;
     assert!(parameter(&location(&answer), "code").is_some());
 }
 
 #[rstest]
 #[case::foreign_domain("domain=evil.example", "does not belong to Datadog")]
-#[case::below_a_site("domain=evil.datadoghq.eu", "does not belong to Datadog")]
+#[case::subdomain_of_site("domain=evil.datadoghq.eu", "does not belong to Datadog")]
 #[case::lookalike("domain=datadoghq.eu.evil.example", "does not belong to Datadog")]
 #[case::a_user_part("domain=datadoghq.eu@evil.example", "does not belong to Datadog")]
 #[case::a_port("domain=datadoghq.eu:8443", "does not belong to Datadog")]
-#[case::this_machine("domain=127.0.0.1:8126", "does not belong to Datadog")]
-#[case::government("domain=ddog-gov.com", "does not belong to Datadog")]
+#[case::loopback("domain=127.0.0.1:8126", "does not belong to Datadog")]
+#[case::government_domain("domain=ddog-gov.com", "does not belong to Datadog")]
 #[case::foreign_site(
     "domain=datadoghq.eu&site=https://evil.example",
     "does not belong to Datadog"
 )]
-#[case::site_in_the_clear(
+#[case::site_over_http(
     "domain=datadoghq.eu&site=http://app.datadoghq.eu",
     "does not belong to Datadog"
 )]
 #[case::account_elsewhere("domain=us5.datadoghq.com", "Your account is at us5.datadoghq.com")]
 #[tokio::test]
-async fn the_code_goes_to_the_site_of_this_server_or_nowhere(
-    #[case] rest: &str,
-    #[case] words: &str,
-) {
-    let site = Site::new().await;
-    let stage = Stage::start(site.setup_as("datadoghq.eu")).await;
-    let client = stage.client("A client", CALLBACK).await;
+async fn code_is_sent_to_configured_site_only(#[case] rest: &str, #[case] words: &str) {
+    let site = SiteDouble::new().await;
+    let server = TestServer::start(site.setup_as("datadoghq.eu")).await;
+    let client = server.client("A client", CALLBACK).await;
     let mut browser = Browser::default();
-    let page = browser.open(&stage, &client.authorize(&stage, &[])).await;
-    let there = leave(&stage, &mut browser, &page, &[]).await;
-    assert_eq!(there.host_str(), Some("app.datadoghq.eu"));
-    let state = parameter(&there, "state").unwrap();
-    let url = stage.at(&format!("/oauth/callback?code=c&{rest}&state={state}"));
-    let page = Page::of(browser.arrive(&stage, &url).await).await;
+    let page = browser.open(&server, &client.authorize(&server, &[])).await;
+    let datadog_url = redirect_to_datadog(&server, &mut browser, &page, &[]).await;
+    assert_eq!(datadog_url.host_str(), Some("app.datadoghq.eu"));
+    let state = parameter(&datadog_url, "state").unwrap();
+    let url = server.at(&format!("/oauth/callback?code=c&{rest}&state={state}"));
+    let page = Page::from_response(browser.arrive(&server, &url).await).await;
     assert_eq!(page.status, 422);
     assert!(page.html.contains(words), "{}", page.html);
     assert!(!page.html.contains("evil"), "{}", page.html);
@@ -296,44 +342,49 @@ async fn the_code_goes_to_the_site_of_this_server_or_nowhere(
 }
 
 #[tokio::test]
-async fn an_answer_may_name_this_servers_site_and_an_address_of_the_organisation() {
-    let site = Site::new().await;
-    let stage = Stage::start(site.setup_as("datadoghq.eu")).await;
-    let client = stage.client("A client", CALLBACK).await;
+async fn callback_may_name_subdomain_of_site() {
+    let site = SiteDouble::new().await;
+    let server = TestServer::start(site.setup_as("datadoghq.eu")).await;
+    let client = server.client("A client", CALLBACK).await;
     let mut browser = Browser::default();
-    let page = browser.open(&stage, &client.authorize(&stage, &[])).await;
-    let there = leave(&stage, &mut browser, &page, &[]).await;
-    let state = parameter(&there, "state").unwrap();
+    let page = browser.open(&server, &client.authorize(&server, &[])).await;
+    let datadog_url = redirect_to_datadog(&server, &mut browser, &page, &[]).await;
+    let state = parameter(&datadog_url, "state").unwrap();
     let rest = "code=c&domain=datadoghq.eu&site=https://acme.datadoghq.eu";
-    let url = stage.at(&format!("/oauth/callback?{rest}&state={state}"));
-    browser.arrive(&stage, &url).await;
+    let url = server.at(&format!("/oauth/callback?{rest}&state={state}"));
+    browser.arrive(&server, &url).await;
     let [exchange] = site.exchanges().try_into().unwrap();
     assert_eq!(exchange.form["code"], "c");
 }
 
 #[tokio::test]
-async fn a_sign_in_that_took_too_long_is_over() {
-    let scene = Scene::new().await;
-    let back = scene.back().await;
-    scene.stage.clock.pass(Duration::from_secs(600));
-    assert_eq!(scene.arrive(back.as_str()).await.status, 403);
-    scene.nothing_was_exchanged();
+async fn sign_in_at_datadog_expires() {
+    let sign_in = SignInAtDatadog::new().await;
+    let callback_url = sign_in.allowed_callback().await;
+    sign_in.server.clock.advance(Duration::from_secs(600));
+    assert_eq!(sign_in.arrive(callback_url.as_str()).await.status, 403);
+    sign_in.assert_nothing_exchanged();
 }
 
 #[tokio::test]
-async fn a_page_that_was_answered_otherwise_has_no_way_back() {
-    // Another tab of the same page, after its token was renewed.
-    let scene = Scene::new().await;
-    let page = scene.arrive(&scene.callback("error=access_denied")).await;
-    let mut browser = scene.browser.clone();
-    let there = leave(&scene.stage, &mut browser, &page, &[]).await;
-    let back = scene.site.decide(&scene.stage, &there, "allow").await;
-    // Only the newest way to Datadog of a page counts.
-    let old = scene.back().await;
-    assert_eq!(scene.arrive(old.as_str()).await.status, 403);
-    let answer = browser.arrive(&scene.stage, back.as_str()).await;
-    assert!(parameter(&onward(answer).await, "code").is_some());
-    let answer = browser.arrive(&scene.stage, back.as_str()).await;
+async fn closed_page_refuses_callback() {
+    // Another tab of the same page, with the next CSRF token.
+    let sign_in = SignInAtDatadog::new().await;
+    let page = sign_in
+        .arrive(&sign_in.callback("error=access_denied"))
+        .await;
+    let mut browser = sign_in.browser.clone();
+    let datadog_url = redirect_to_datadog(&sign_in.server, &mut browser, &page, &[]).await;
+    let callback_url = sign_in
+        .site
+        .decide(&sign_in.server, &datadog_url, "allow")
+        .await;
+    // Only the latest sign-in of a page is accepted.
+    let old = sign_in.allowed_callback().await;
+    assert_eq!(sign_in.arrive(old.as_str()).await.status, 403);
+    let answer = browser.arrive(&sign_in.server, callback_url.as_str()).await;
+    assert!(parameter(&read_continue_page(answer).await, "code").is_some());
+    let answer = browser.arrive(&sign_in.server, callback_url.as_str()).await;
     assert_eq!(answer.status(), 403);
 }
 
@@ -343,21 +394,21 @@ async fn a_page_that_was_answered_otherwise_has_no_way_back() {
 #[case::null_origin("origin", "null")]
 #[case::another_loopback_page("origin", "http://127.0.0.1:1")]
 #[case::sent_by_another_site("sec-fetch-site", "cross-site")]
-#[case::sent_by_a_neighbour("sec-fetch-site", "same-site")]
+#[case::sent_by_sibling_domain("sec-fetch-site", "same-site")]
 #[case::not_a_form("content-type", "text/plain")]
 #[case::foreign_host("host", "evil.example")]
 #[tokio::test]
-async fn csrf_on_the_button_sends_nobody_to_datadog(
+async fn cross_site_form_does_not_redirect_to_datadog(
     #[case] name: &'static str,
     #[case] value: &'static str,
 ) {
-    let site = Site::new().await;
-    let stage = Stage::start(site.setup_with_sign_in(None)).await;
-    let client = stage.client("A client", CALLBACK).await;
+    let site = SiteDouble::new().await;
+    let server = TestServer::start(site.setup_with_sign_in(None)).await;
+    let client = server.client("A client", CALLBACK).await;
     let mut browser = Browser::default();
-    let page = browser.open(&stage, &client.authorize(&stage, &[])).await;
-    let form = browser.form(&stage, &page, "datadog", &[]);
-    // Takes the place of what the browser would send.
+    let page = browser.open(&server, &client.authorize(&server, &[])).await;
+    let form = browser.form(&server, &page, "datadog", &[]);
+    // Replaces the header of the browser.
     let header = (
         HeaderName::from_static(name),
         HeaderValue::from_static(value),
@@ -371,8 +422,8 @@ async fn csrf_on_the_button_sends_nobody_to_datadog(
     assert!(answer.headers().get("location").is_none());
     assert!(answer.headers().get("set-cookie").is_none());
     assert!(site.registrations().is_empty());
-    // The user's own press still counts.
-    leave(&stage, &mut browser, &page, &[]).await;
+    // A submission by the user is still accepted.
+    redirect_to_datadog(&server, &mut browser, &page, &[]).await;
 }
 
 #[rstest]
@@ -381,15 +432,15 @@ async fn csrf_on_the_button_sends_nobody_to_datadog(
 #[case::wrong_page("page", "guess")]
 #[case::no_page("page", "")]
 #[tokio::test]
-async fn the_button_needs_the_pages_secrets(#[case] name: &str, #[case] value: &str) {
-    let site = Site::new().await;
-    let stage = Stage::start(site.setup_with_sign_in(None)).await;
-    let client = stage.client("A client", CALLBACK).await;
+async fn datadog_button_requires_page_secrets(#[case] name: &str, #[case] value: &str) {
+    let site = SiteDouble::new().await;
+    let server = TestServer::start(site.setup_with_sign_in(None)).await;
+    let client = server.client("A client", CALLBACK).await;
     let mut browser = Browser::default();
-    let mut page = browser.open(&stage, &client.authorize(&stage, &[])).await;
+    let mut page = browser.open(&server, &client.authorize(&server, &[])).await;
     let right = page.hidden(name);
     page.html = page.html.replace(&right, value);
-    let form = browser.form(&stage, &page, "datadog", &[]);
+    let form = browser.form(&server, &page, "datadog", &[]);
     let answer = form.send().await.unwrap();
     assert!(answer.status().is_client_error());
     assert!(answer.headers().get("location").is_none());
@@ -397,34 +448,37 @@ async fn the_button_needs_the_pages_secrets(#[case] name: &str, #[case] value: &
 }
 
 #[tokio::test]
-async fn the_button_works_once_and_by_post_only() {
-    let scene = Scene::new().await;
-    let form = scene
+async fn datadog_button_works_once_and_by_post_only() {
+    let sign_in = SignInAtDatadog::new().await;
+    let form = sign_in
         .browser
-        .form(&scene.stage, &scene.page, "datadog", &[]);
+        .form(&sign_in.server, &sign_in.page, "datadog", &[]);
     assert_eq!(form.send().await.unwrap().status(), 403);
-    let (page, csrf) = (scene.page.hidden("page"), scene.page.hidden("csrf"));
+    let (page, csrf) = (sign_in.page.hidden("page"), sign_in.page.hidden("csrf"));
     let path = format!("/oauth/consent?page={page}&csrf={csrf}&decision=datadog");
-    assert_eq!(scene.stage.get(&path).await.status(), 405);
-    let post = scene.stage.http.post(scene.stage.at("/oauth/callback"));
+    assert_eq!(sign_in.server.get(&path).await.status(), 405);
+    let post = sign_in
+        .server
+        .http
+        .post(sign_in.server.at("/oauth/callback"));
     assert_eq!(post.send().await.unwrap().status(), 405);
-    assert_eq!(scene.site.registrations().len(), 1);
+    assert_eq!(sign_in.site.registrations().len(), 1);
 }
 
 #[tokio::test]
-async fn a_page_sends_few_to_datadog() {
-    let site = Site::new().await;
-    let stage = Stage::start(site.setup_with_sign_in(None)).await;
-    let client = stage.client("A client", CALLBACK).await;
+async fn limits_redirects_to_datadog_per_page() {
+    let site = SiteDouble::new().await;
+    let server = TestServer::start(site.setup_with_sign_in(None)).await;
+    let client = server.client("A client", CALLBACK).await;
     let mut browser = Browser::default();
-    let mut page = browser.open(&stage, &client.authorize(&stage, &[])).await;
+    let mut page = browser.open(&server, &client.authorize(&server, &[])).await;
     for _ in 0..5 {
-        let there = leave(&stage, &mut browser, &page, &[]).await;
-        let back = site.decide(&stage, &there, "deny").await;
-        page = Page::of(browser.arrive(&stage, back.as_str()).await).await;
+        let datadog_url = redirect_to_datadog(&server, &mut browser, &page, &[]).await;
+        let callback_url = site.decide(&server, &datadog_url, "deny").await;
+        page = Page::from_response(browser.arrive(&server, callback_url.as_str()).await).await;
         assert_eq!(page.status, 422);
     }
-    let form = browser.form(&stage, &page, "datadog", &[]);
+    let form = browser.form(&server, &page, "datadog", &[]);
     assert_eq!(form.send().await.unwrap().status(), 403);
 }
 
@@ -433,27 +487,34 @@ async fn a_page_sends_few_to_datadog() {
 #[case::origin("origin", "https://evil.example")]
 #[case::null_origin("origin", "null")]
 #[tokio::test]
-async fn a_foreign_name_is_refused_at_the_callback_too(#[case] name: &str, #[case] value: &str) {
-    let scene = Scene::new().await;
-    let back = scene.back().await;
-    let request = scene.stage.http.get(back.as_str()).header(name, value);
+async fn callback_refuses_foreign_host_and_origin(#[case] name: &str, #[case] value: &str) {
+    let sign_in = SignInAtDatadog::new().await;
+    let callback_url = sign_in.allowed_callback().await;
+    let request = sign_in
+        .server
+        .http
+        .get(callback_url.as_str())
+        .header(name, value);
     assert_eq!(request.send().await.unwrap().status(), 403);
-    scene.nothing_was_exchanged();
+    sign_in.assert_nothing_exchanged();
 }
 
 #[tokio::test]
-async fn the_client_never_gets_what_datadog_gave() {
-    let scene = Scene::new().await;
-    let back = scene.back().await;
-    let answer = scene.browser.arrive(&scene.stage, back.as_str()).await;
-    let target = onward(answer).await;
+async fn client_never_receives_datadog_tokens() {
+    let sign_in = SignInAtDatadog::new().await;
+    let callback_url = sign_in.allowed_callback().await;
+    let answer = sign_in
+        .browser
+        .arrive(&sign_in.server, callback_url.as_str())
+        .await;
+    let target = read_continue_page(answer).await;
     let code = parameter(&target, "code").unwrap();
-    let (_, answer) = scene.stage.exchange(&scene.client, &code).await;
-    let told = format!("{target} {answer}");
-    for secret in scene.site.secrets() {
-        assert!(!told.contains(&secret), "{told}");
+    let (_, answer) = sign_in.server.exchange(&sign_in.client, &code).await;
+    let text = format!("{target} {answer}");
+    for secret in sign_in.site.secrets() {
+        assert!(!text.contains(&secret), "{text}");
     }
-    let (access, _) = scene.site.given();
-    // Nor is it taken for one of ours.
-    assert_eq!(scene.stage.status("/mcp", &access).await, 401);
+    let (access, _) = sign_in.site.last_tokens();
+    // This server does not accept it as a bearer either.
+    assert_eq!(sign_in.server.status("/mcp", &access).await, 401);
 }

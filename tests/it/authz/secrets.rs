@@ -1,4 +1,4 @@
-//! No secret in the log, in an answer's words, or in the store's files.
+//! Secrets appear neither in logs nor in responses nor in the files of the store.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -8,9 +8,11 @@ use tracing_subscriber::fmt::MakeWriter;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::site::{Site, leave, onward, through, until};
-use super::stage::{
-    ALICE, BOB, Browser, CALLBACK, Form as _, Page, Stage, Tokens, location, parameter,
+use super::site_double::{
+    SiteDouble, complete_at_datadog, read_continue_page, redirect_to_datadog, wait_until,
+};
+use super::test_server::{
+    ALICE, BOB, Browser, CALLBACK, Form as _, Page, TestServer, Tokens, location, parameter,
 };
 
 /// A log in memory.
@@ -42,139 +44,167 @@ impl Log {
     }
 }
 
-/// Everything that must not be seen, gathered on the way.
-struct Told {
+/// The secrets of a sign-in, and everything that the server responded.
+struct Transcript {
     secrets: Vec<String>,
     answers: String,
 }
 
-/// A sign-in with all that can go wrong on it, noting secrets and answers.
-async fn adventure(stage: &Stage) -> Told {
-    let mut told = Told {
+/// A sign-in with many errors on the way.
+async fn failing_sign_in(server: &TestServer) -> Transcript {
+    let mut transcript = Transcript {
         secrets: [ALICE, BOB]
             .iter()
             .flat_map(|user| [user.api_key.to_owned(), user.app_key.to_owned()])
             .collect(),
         answers: String::new(),
     };
-    let client = stage.client("A client", CALLBACK).await;
+    let client = server.client("A client", CALLBACK).await;
     let mut browser = Browser::default();
-    let page = browser.open(stage, &client.authorize(stage, &[])).await;
-    told.secrets.extend(browser.cookies.values().cloned());
-    told.secrets.push(page.hidden("csrf"));
-    // A pair of two users' halves: Datadog's refusal repeats what it was sent.
+    let page = browser.open(server, &client.authorize(server, &[])).await;
+    transcript.secrets.extend(browser.cookies.values().cloned());
+    transcript.secrets.push(page.hidden("csrf"));
+    // The keys of two users: the error of the upstream repeats them.
     let mixed = [("api_key", ALICE.api_key), ("application_key", BOB.app_key)];
-    let answer = browser.allow(stage, &page, &mixed).await;
+    let answer = browser.allow(server, &page, &mixed).await;
     let html = answer.text().await.unwrap();
-    let page = super::stage::Page { html, ..page };
-    told.answers
+    let page = super::test_server::Page { html, ..page };
+    transcript
+        .answers
         .push_str(&page.html.replace(&page.hidden("csrf"), ""));
-    told.secrets.push(page.hidden("csrf"));
-    let answer = browser.allow(stage, &page, &ALICE.fields()).await;
+    transcript.secrets.push(page.hidden("csrf"));
+    let answer = browser.allow(server, &page, &ALICE.fields()).await;
     let code = parameter(&location(&answer), "code").unwrap();
-    let (_, answer) = stage.exchange(&client, &code).await;
-    let first = Tokens::of(&answer);
-    let (_, answer) = stage.refresh(&client, &first.refresh).await;
-    let second = Tokens::of(&answer);
-    told.answers.push_str(&stage.projects(&second.access).await);
-    // Wrong uses of right secrets.
-    let v1 = stage
+    let (_, answer) = server.exchange(&client, &code).await;
+    let first = Tokens::from_response(&answer);
+    let (_, answer) = server.refresh(&client, &first.refresh).await;
+    let second = Tokens::from_response(&answer);
+    transcript
+        .answers
+        .push_str(&server.projects(&second.access).await);
+    // Valid secrets in wrong places.
+    let v1 = server
         .call("/v1/mcp", "list_llmobs_projects")
         .bearer_auth(&second.access);
-    told.answers
-        .push_str(&everything(v1.send().await.unwrap()).await);
-    let both = stage
+    transcript
+        .answers
+        .push_str(&headers_and_body(v1.send().await.unwrap()).await);
+    let both = server
         .call("/mcp", "list_llmobs_projects")
         .bearer_auth(&second.access)
         .header("dd-api-key", BOB.api_key);
-    told.answers
-        .push_str(&everything(both.send().await.unwrap()).await);
+    transcript
+        .answers
+        .push_str(&headers_and_body(both.send().await.unwrap()).await);
     for (status, answer) in [
-        stage.exchange(&client, &code).await,
-        stage.refresh(&client, &first.refresh).await,
-        stage.refresh(&client, &second.refresh).await,
+        server.exchange(&client, &code).await,
+        server.refresh(&client, &first.refresh).await,
+        server.refresh(&client, &second.refresh).await,
     ] {
         assert_eq!(status, 400);
-        told.answers.push_str(&answer.to_string());
+        transcript.answers.push_str(&answer.to_string());
     }
-    told.secrets.extend([
+    transcript.secrets.extend([
         code,
         first.access,
         first.refresh,
         second.access,
         second.refresh,
     ]);
-    told
+    transcript
 }
 
-/// A sign-in at Datadog with all that can go wrong on it, likewise.
-async fn adventure_at_datadog(stage: &Stage, site: &Site) -> Told {
-    let mut told = Told {
+/// A sign-in at Datadog with many errors on the way.
+async fn failing_datadog_sign_in(server: &TestServer, site: &SiteDouble) -> Transcript {
+    let mut transcript = Transcript {
         secrets: Vec::new(),
         answers: String::new(),
     };
-    let client = stage.client("A client", CALLBACK).await;
+    let client = server.client("A client", CALLBACK).await;
     let mut browser = Browser::default();
-    site.tap.registers_nobody.store(true, Ordering::SeqCst);
-    let page = browser.open(stage, &client.authorize(stage, &[])).await;
-    let refused = browser.form(stage, &page, "datadog", &[]).send().await;
-    let page = Page::of(refused.unwrap()).await;
-    site.tap.registers_nobody.store(false, Ordering::SeqCst);
-    // A code that is somebody else's, and a state that was used.
-    let there = leave(stage, &mut browser, &page, &[]).await;
-    let back = site.decide(stage, &there, "allow").await;
-    told.secrets.push(parameter(&back, "state").unwrap());
-    told.secrets.push(parameter(&back, "code").unwrap());
-    let wrong = format!("{}&x=y", back.as_str().replace("code=", "code=x"));
-    let page = Page::of(browser.arrive(stage, &wrong).await).await;
+    site.recorder
+        .refuses_registration
+        .store(true, Ordering::SeqCst);
+    let page = browser.open(server, &client.authorize(server, &[])).await;
+    let refused = browser.form(server, &page, "datadog", &[]).send().await;
+    let page = Page::from_response(refused.unwrap()).await;
+    site.recorder
+        .refuses_registration
+        .store(false, Ordering::SeqCst);
+    // A wrong code, and a state that was used.
+    let datadog_url = redirect_to_datadog(server, &mut browser, &page, &[]).await;
+    let callback_url = site.decide(server, &datadog_url, "allow").await;
+    transcript
+        .secrets
+        .push(parameter(&callback_url, "state").unwrap());
+    transcript
+        .secrets
+        .push(parameter(&callback_url, "code").unwrap());
+    let wrong = format!("{}&x=y", callback_url.as_str().replace("code=", "code=x"));
+    let page = Page::from_response(browser.arrive(server, &wrong).await).await;
     assert_eq!(page.status, 422);
-    told.secrets.push(page.hidden("csrf"));
-    told.answers
+    transcript.secrets.push(page.hidden("csrf"));
+    transcript
+        .answers
         .push_str(&page.html.replace(&page.hidden("csrf"), ""));
-    let used = Page::of(browser.arrive(stage, back.as_str()).await).await;
-    told.answers.push_str(&used.html);
-    // A login that may not read.
-    site.tap.lets_nobody_read.store(true, Ordering::SeqCst);
-    let there = leave(stage, &mut browser, &page, &[]).await;
-    let back = site.decide(stage, &there, "allow").await;
-    let page = Page::of(browser.arrive(stage, back.as_str()).await).await;
-    told.answers
+    let used = Page::from_response(browser.arrive(server, callback_url.as_str()).await).await;
+    transcript.answers.push_str(&used.html);
+    // A login without read access.
+    site.recorder.refuses_reading.store(true, Ordering::SeqCst);
+    let datadog_url = redirect_to_datadog(server, &mut browser, &page, &[]).await;
+    let callback_url = site.decide(server, &datadog_url, "allow").await;
+    let page = Page::from_response(browser.arrive(server, callback_url.as_str()).await).await;
+    transcript
+        .answers
         .push_str(&page.html.replace(&page.hidden("csrf"), ""));
-    site.tap.lets_nobody_read.store(false, Ordering::SeqCst);
-    // One that does, is renewed, fails to be, and ends.
-    let url = client.authorize(stage, &[]);
-    let back = through(stage, site, &mut browser, &url, &[]).await;
-    told.secrets.push(parameter(&back, "state").unwrap());
-    let answer = browser.arrive(stage, back.as_str()).await;
-    let code = parameter(&onward(answer).await, "code").unwrap();
-    let (_, answer) = stage.exchange(&client, &code).await;
-    let tokens = Tokens::of(&answer);
-    told.answers.push_str(&stage.projects(&tokens.access).await);
-    stage.clock.pass(Duration::from_secs(57 * 60));
-    site.tap.gives_no_tokens.store(true, Ordering::SeqCst);
-    told.answers.push_str(&stage.projects(&tokens.access).await);
-    site.tap.gives_no_tokens.store(false, Ordering::SeqCst);
-    stage.clock.pass(Duration::from_secs(10));
-    told.answers.push_str(&stage.projects(&tokens.access).await);
-    let (_, answer) = stage.refresh(&client, &tokens.refresh).await;
-    let tokens = Tokens::of(&answer);
-    let (_, refresh) = site.given();
-    site.revoke(stage, &refresh).await;
-    stage.clock.pass(Duration::from_secs(58 * 60));
-    told.answers.push_str(&stage.projects(&tokens.access).await);
-    let revoke = stage.http.post(stage.at("/oauth/revoke"));
+    site.recorder.refuses_reading.store(false, Ordering::SeqCst);
+    // A login with read access: a failed renewal, a renewal, and revocation.
+    let url = client.authorize(server, &[]);
+    let callback_url = complete_at_datadog(server, site, &mut browser, &url, &[]).await;
+    transcript
+        .secrets
+        .push(parameter(&callback_url, "state").unwrap());
+    let answer = browser.arrive(server, callback_url.as_str()).await;
+    let code = parameter(&read_continue_page(answer).await, "code").unwrap();
+    let (_, answer) = server.exchange(&client, &code).await;
+    let tokens = Tokens::from_response(&answer);
+    transcript
+        .answers
+        .push_str(&server.projects(&tokens.access).await);
+    server.clock.advance(Duration::from_secs(57 * 60));
+    site.recorder.refuses_tokens.store(true, Ordering::SeqCst);
+    transcript
+        .answers
+        .push_str(&server.projects(&tokens.access).await);
+    site.recorder.refuses_tokens.store(false, Ordering::SeqCst);
+    server.clock.advance(Duration::from_secs(10));
+    transcript
+        .answers
+        .push_str(&server.projects(&tokens.access).await);
+    let (_, answer) = server.refresh(&client, &tokens.refresh).await;
+    let tokens = Tokens::from_response(&answer);
+    let (_, refresh) = site.last_tokens();
+    site.revoke(server, &refresh).await;
+    server.clock.advance(Duration::from_secs(58 * 60));
+    transcript
+        .answers
+        .push_str(&server.projects(&tokens.access).await);
+    let revoke = server.http.post(server.at("/oauth/revoke"));
     let revoke = revoke.form(&[("token", tokens.access.as_str())]);
     let before = site.revocations().len();
-    told.answers
-        .push_str(&everything(revoke.send().await.unwrap()).await);
-    until(|| site.revocations().len() > before).await;
-    told.secrets.extend(browser.cookies.into_values());
-    told.secrets.extend([code, tokens.access, tokens.refresh]);
-    told.secrets.extend(site.secrets());
-    told
+    transcript
+        .answers
+        .push_str(&headers_and_body(revoke.send().await.unwrap()).await);
+    wait_until(|| site.revocations().len() > before).await;
+    transcript.secrets.extend(browser.cookies.into_values());
+    transcript
+        .secrets
+        .extend([code, tokens.access, tokens.refresh]);
+    transcript.secrets.extend(site.secrets());
+    transcript
 }
 
-async fn everything(answer: reqwest::Response) -> String {
+async fn headers_and_body(answer: reqwest::Response) -> String {
     format!(
         "{:?} {}",
         answer.headers().clone(),
@@ -182,46 +212,47 @@ async fn everything(answer: reqwest::Response) -> String {
     )
 }
 
-/// Does something, and finds none of its secrets in its answers or in the log, which holds these lines.
-async fn without_a_secret(lines: &[&str], adventure: impl AsyncFnOnce() -> Told) {
+/// Runs a sign-in, and checks that its secrets are neither in its responses nor in the log. The log must
+/// contain `lines`.
+async fn assert_no_secret_leaks(lines: &[&str], failing_sign_in: impl AsyncFnOnce() -> Transcript) {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
         .with_writer(log.clone())
         .finish();
-    // Beside a second one, this subscriber is asked about every line. While it is the only one, the
-    // thread that comes to a line first answers for all, and threads of other tests have none.
+    // With a second dispatcher, `tracing` asks this subscriber about every event. With a single one it
+    // caches the interest of the first thread, and threads of other tests have no subscriber.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-    // All of it runs on this thread; what runs beside it only reaches the store.
-    let listening = tracing::subscriber::set_default(subscriber);
-    let told = adventure().await;
-    drop(listening);
+    // Everything runs on this thread, except queries of the store.
+    let guard = tracing::subscriber::set_default(subscriber);
+    let transcript = failing_sign_in().await;
+    drop(guard);
     let text = log.text();
     for line in lines {
-        assert!(
-            text.contains(line),
-            "the log is not the one looked for: {line}"
-        );
+        assert!(text.contains(line), "the log lacks a line: {line}");
     }
-    for secret in &told.secrets {
-        assert!(secret.len() > 8, "no secret worth the name");
+    for secret in &transcript.secrets {
+        assert!(secret.len() > 8, "too short for a secret");
         assert!(!text.contains(secret), "logged: {secret}");
-        assert!(!told.answers.contains(secret), "repeated: {secret}");
+        assert!(!transcript.answers.contains(secret), "repeated: {secret}");
     }
 }
 
 #[tokio::test]
-async fn no_secret_is_logged_or_repeated() {
+async fn secrets_are_not_logged_or_repeated() {
     let lines = [
         "a user granted access",
         "issued tokens for a code",
         "was used twice",
     ];
-    without_a_secret(&lines, async || adventure(&Stage::new().await).await).await;
+    assert_no_secret_leaks(&lines, async || {
+        failing_sign_in(&TestServer::new().await).await
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn no_secret_of_a_sign_in_at_datadog_is_logged_or_repeated() {
+async fn secrets_of_datadog_sign_in_are_not_logged_or_repeated() {
     let lines = [
         "the sign-in at Datadog could not start",
         "a sign-in at Datadog failed",
@@ -232,54 +263,57 @@ async fn no_secret_of_a_sign_in_at_datadog_is_logged_or_repeated() {
         "no longer renews the login",
         "revoked a login at Datadog",
     ];
-    let adventure = async || {
-        let site = Site::new().await;
-        let stage = Stage::start(site.setup_with_sign_in(None)).await;
-        adventure_at_datadog(&stage, &site).await
+    let failing_sign_in = async || {
+        let site = SiteDouble::new().await;
+        let server = TestServer::start(site.setup_with_sign_in(None)).await;
+        failing_datadog_sign_in(&server, &site).await
     };
-    without_a_secret(&lines, adventure).await;
+    assert_no_secret_leaks(&lines, failing_sign_in).await;
 }
 
 #[tokio::test]
-async fn no_secret_stands_in_the_stores_files() {
-    let stage = Stage::new().await;
-    let client = stage.client("A client", CALLBACK).await;
+async fn store_files_contain_no_secrets() {
+    let server = TestServer::new().await;
+    let client = server.client("A client", CALLBACK).await;
     let mut browser = Browser::default();
-    browser.open(&stage, &client.authorize(&stage, &[])).await;
-    let tokens = stage.signed_in(&client, ALICE).await;
+    browser.open(&server, &client.authorize(&server, &[])).await;
+    let tokens = server.sign_in(&client, ALICE).await;
     let mut secrets: Vec<String> = browser.cookies.into_values().collect();
     secrets.extend([tokens.access, tokens.refresh]);
     secrets.extend([ALICE.api_key.to_owned(), ALICE.app_key.to_owned()]);
-    the_files_hold_none(&stage, &secrets);
+    assert_files_contain_none(&server, &secrets);
 }
 
 #[tokio::test]
-async fn no_secret_of_a_sign_in_at_datadog_stands_in_the_stores_files() {
-    let site = Site::new().await;
-    let stage = Stage::start(site.setup_with_sign_in(None)).await;
-    let client = stage.client("A client", CALLBACK).await;
+async fn store_files_contain_no_secrets_of_datadog_sign_in() {
+    let site = SiteDouble::new().await;
+    let server = TestServer::start(site.setup_with_sign_in(None)).await;
+    let client = server.client("A client", CALLBACK).await;
     let mut browser = Browser::default();
-    let url = client.authorize(&stage, &[]);
-    let page = browser.open(&stage, &url).await;
-    // One that waits, and one that is done.
-    let there = leave(&stage, &mut browser, &page, &[]).await;
-    let mut secrets = vec![parameter(&there, "state").unwrap(), page.hidden("page")];
-    let back = through(&stage, &site, &mut browser, &url, &[]).await;
-    onward(browser.arrive(&stage, back.as_str()).await).await;
+    let url = client.authorize(&server, &[]);
+    let page = browser.open(&server, &url).await;
+    // An unfinished sign-in, and a finished one.
+    let datadog_url = redirect_to_datadog(&server, &mut browser, &page, &[]).await;
+    let mut secrets = vec![
+        parameter(&datadog_url, "state").unwrap(),
+        page.hidden("page"),
+    ];
+    let callback_url = complete_at_datadog(&server, &site, &mut browser, &url, &[]).await;
+    read_continue_page(browser.arrive(&server, callback_url.as_str()).await).await;
     secrets.extend(browser.cookies.into_values());
     secrets.extend(site.secrets());
     assert!(secrets.len() >= 8);
-    the_files_hold_none(&stage, &secrets);
+    assert_files_contain_none(&server, &secrets);
 }
 
-fn the_files_hold_none(stage: &Stage, secrets: &[String]) {
+fn assert_files_contain_none(server: &TestServer, secrets: &[String]) {
     let mut files = 0;
-    for entry in std::fs::read_dir(stage.state.path().join("state")).unwrap() {
+    for entry in std::fs::read_dir(server.state.path().join("state")).unwrap() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         let text = String::from_utf8_lossy(&bytes);
         assert!(files > 0 || !bytes.is_empty());
         for secret in secrets {
-            assert!(!text.contains(secret), "kept: {secret}");
+            assert!(!text.contains(secret), "stored: {secret}");
         }
         files += 1;
     }

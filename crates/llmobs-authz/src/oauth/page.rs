@@ -44,7 +44,7 @@ pub(super) fn consent(
             p.error role="alert" { (error) }
         }
         p {
-            "The program " strong { (consent.client_name) } " asks for access to "
+            "The program " strong { (consent.client_name) } " requests access to "
             code { (consent.resource) } ", to read the LLM observability data of "
             (server.hub.upstream().name()) ": traces with their prompts and answers, experiments and \
             evaluators."
@@ -81,13 +81,20 @@ pub(super) fn consent(
 /// The consent page again, for a browser that returned from Datadog, with the error of that sign-in.
 pub(super) fn consent_again(
     server: &ServerState,
-    asked: &Consent,
+    open_page: &Consent,
     id: &str,
     csrf: &OpaqueToken,
     error: &str,
 ) -> Result<Response, OauthError> {
-    let redirect_uri = Url::parse(&asked.redirect).map_err(|_| OauthError::server_error())?;
-    Ok(consent(server, asked, &redirect_uri, id, csrf, Some(error)))
+    let redirect_uri = Url::parse(&open_page.redirect).map_err(|_| OauthError::server_error())?;
+    Ok(consent(
+        server,
+        open_page,
+        &redirect_uri,
+        id,
+        csrf,
+        Some(error),
+    ))
 }
 
 /// Where the name of the client comes from.

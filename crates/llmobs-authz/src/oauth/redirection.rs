@@ -4,7 +4,6 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use url::Url;
 
-use super::page;
 use super::primitives::OauthError;
 use super::state::ServerState;
 
@@ -45,7 +44,7 @@ pub(super) fn redirect_with_error(
 /// Redirects the browser to a URL, which caches and logs must not keep.
 pub(super) fn redirect(url: &Url) -> Response {
     let Ok(mut location) = HeaderValue::from_str(url.as_str()) else {
-        return page::error(&OauthError::server_error());
+        return OauthError::server_error().into_response();
     };
     location.set_sensitive(true);
     let fixed = HeaderValue::from_static;

@@ -25,7 +25,7 @@ impl ServerState {
         sign_in: &DatadogSignIn,
     ) -> Result<Result<ClientRegistration, LoginError>, OauthError> {
         let redirect = self.public_url.at(CALLBACK);
-        let known = match &sign_in.client_id {
+        let stored = match &sign_in.client_id {
             Some(configured) => Some(configured.clone()),
             None => {
                 let (place, redirect) = (sign_in.target.key(), redirect.clone());
@@ -35,7 +35,7 @@ impl ServerState {
                     .await?
             }
         };
-        if let Some(client_id) = known {
+        if let Some(client_id) = stored {
             return Ok(Ok(sign_in.registration(client_id, redirect)));
         }
         let transport = self.hub.transport();

@@ -1,5 +1,5 @@
-//! A server in mode `oauth` over a double of Datadog with two users, a browser, and a client that is
-//! made by hand so that it can do everything wrong.
+//! A server in mode `oauth` with a test double of DatadogDouble, a browser, and an OAuth client that can send
+//! invalid requests.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -30,12 +30,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-/// Where the hand-made client says it listens.
+/// The redirect URI of the client.
 pub(super) const CALLBACK: &str = "http://127.0.0.1:45454/callback";
-/// A verifier of the right form, and its challenge.
+/// A valid PKCE verifier.
 pub(super) const VERIFIER: &str = "a-verifier-of-more-than-43-characters-0123456789";
 
-/// A user of the double.
+/// A user of the test double.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct User {
     pub(super) name: &'static str,
@@ -55,56 +55,56 @@ pub(super) const BOB: User = User {
 };
 
 impl User {
-    /// What a user fills in.
+    /// The fields of the consent form that the user fills in.
     pub(super) fn fields(self) -> [(&'static str, &'static str); 2] {
         [("api_key", self.api_key), ("application_key", self.app_key)]
     }
 }
 
-/// Datadog, as far as these tests need it: projects, by user.
+/// A test double of Datadog's API: lists one project per user.
 #[derive(Default)]
-pub(super) struct Datadog {
-    seen: Mutex<Vec<HeaderMap>>,
-    /// Whether every credential was revoked.
+pub(super) struct DatadogDouble {
+    received: Mutex<Vec<HeaderMap>>,
+    /// Whether all credentials are revoked.
     pub(super) revoked: AtomicBool,
-    /// Held by a test that wants no answers yet.
+    /// A test that holds the write lock delays the responses.
     pub(super) answering: tokio::sync::RwLock<()>,
 }
 
-impl Datadog {
-    /// How often it was asked.
-    pub(super) fn asked(&self) -> usize {
-        self.seen.lock().unwrap().len()
+impl DatadogDouble {
+    /// The number of requests.
+    pub(super) fn request_count(&self) -> usize {
+        self.received.lock().unwrap().len()
     }
 
-    /// Whether any request carried this text in a header.
-    pub(super) fn saw(&self, text: &str) -> bool {
-        let seen = self.seen.lock().unwrap();
-        let mut values = seen.iter().flat_map(HeaderMap::values);
+    /// Whether a request had this text in a header.
+    pub(super) fn received(&self, text: &str) -> bool {
+        let received = self.received.lock().unwrap();
+        let mut values = received.iter().flat_map(HeaderMap::values);
         values.any(|value| String::from_utf8_lossy(value.as_bytes()).contains(text))
     }
 }
 
-fn double(datadog: &Arc<Datadog>) -> Router {
+fn datadog_api(datadog: &Arc<DatadogDouble>) -> Router {
     Router::new()
         .fallback(answer_by_user)
         .with_state(datadog.clone())
 }
 
-async fn answer_by_user(State(datadog): State<Arc<Datadog>>, request: Request) -> Response {
+async fn answer_by_user(State(datadog): State<Arc<DatadogDouble>>, request: Request) -> Response {
     let headers = request.headers().clone();
     let has = |name: &str, value: &str| headers.get(name).is_some_and(|v| v == value);
     let user = [ALICE, BOB]
         .into_iter()
         .find(|user| has("dd-api-key", user.api_key) && has("dd-application-key", user.app_key));
-    datadog.seen.lock().unwrap().push(headers);
+    datadog.received.lock().unwrap().push(headers);
     let _answering = datadog.answering.read().await;
     if datadog.revoked.load(Ordering::SeqCst) {
         let body = json!({"errors": ["Unauthorized"]});
         return (StatusCode::UNAUTHORIZED, axum::Json(body)).into_response();
     }
     let Some(user) = user else {
-        // With what it was sent, as a careless server would.
+        // Repeats the request, as a careless server does.
         let body = json!({"errors": [format!("Forbidden: {:?}", request.headers())]});
         return (StatusCode::FORBIDDEN, axum::Json(body)).into_response();
     };
@@ -114,14 +114,14 @@ async fn answer_by_user(State(datadog): State<Arc<Datadog>>, request: Request) -
     axum::Json(body).into_response()
 }
 
-/// Metadata documents by address, and how often one was asked for.
+/// Metadata documents by URL, and the number of requests.
 #[derive(Default)]
-pub(super) struct Library {
+pub(super) struct DocumentLibrary {
     documents: Mutex<HashMap<String, Value>>,
-    asked: AtomicI64,
+    requests: AtomicI64,
 }
 
-impl Library {
+impl DocumentLibrary {
     pub(super) fn put(&self, url: &str, document: Value) {
         self.documents
             .lock()
@@ -129,17 +129,17 @@ impl Library {
             .insert(url.to_owned(), document);
     }
 
-    pub(super) fn asked(&self) -> i64 {
-        self.asked.load(Ordering::SeqCst)
+    pub(super) fn request_count(&self) -> i64 {
+        self.requests.load(Ordering::SeqCst)
     }
 }
 
-impl DocumentFetcher for Library {
+impl DocumentFetcher for DocumentLibrary {
     fn fetch<'a>(
         &'a self,
         url: &'a Url,
     ) -> BoxFuture<'a, Result<MetadataDocument, DocumentFetchError>> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.requests.fetch_add(1, Ordering::SeqCst);
         let found = self.documents.lock().unwrap().get(url.as_str()).cloned();
         let document = found.map(|value| MetadataDocument {
             body: value.to_string().into(),
@@ -149,12 +149,12 @@ impl DocumentFetcher for Library {
     }
 }
 
-/// A clock that a test moves.
+/// A clock that a test advances.
 #[derive(Default)]
 pub(super) struct ManualClock(AtomicI64);
 
 impl ManualClock {
-    pub(super) fn pass(&self, time: Duration) {
+    pub(super) fn advance(&self, time: Duration) {
         self.0.fetch_add(time.as_millis() as i64, Ordering::SeqCst);
     }
 }
@@ -169,22 +169,22 @@ impl Clock for ManualClock {
     }
 }
 
-/// What a server is started with.
-pub(super) struct Setup {
+/// The configuration of a test server.
+pub(super) struct ServerSetup {
     pub(super) upstream: Upstream,
     pub(super) transport: Arc<dyn Transport>,
-    pub(super) datadog: Arc<Datadog>,
+    pub(super) datadog: Arc<DatadogDouble>,
     pub(super) state: Arc<tempfile::TempDir>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) public: Option<String>,
     pub(super) sign_in: Option<DatadogSignIn>,
-    /// Whether URLs are taken for client ids.
+    /// Whether the server fetches client metadata documents.
     pub(super) documents: bool,
 }
 
-impl Setup {
-    /// An API in this process, and nothing kept yet.
-    pub(super) fn over(api: Router) -> Self {
+impl ServerSetup {
+    /// A server over an API in this process, with an empty store.
+    pub(super) fn with_api(api: Router) -> Self {
         Self {
             upstream: Upstream::from_api_url("http://127.0.0.1:8126").unwrap(),
             transport: Arc::new(RouterTransport(api)),
@@ -197,27 +197,27 @@ impl Setup {
         }
     }
 
-    fn with(self, datadog: Arc<Datadog>) -> Self {
+    fn with(self, datadog: Arc<DatadogDouble>) -> Self {
         Self { datadog, ..self }
     }
 
-    /// With the state, the time and the public URL of a server that runs.
-    pub(super) fn beside(self, stage: &Stage) -> Self {
+    /// The setup with the store, the clock and the public URL of a running server.
+    pub(super) fn sharing_state_of(self, server: &TestServer) -> Self {
         Self {
-            state: stage.state.clone(),
-            clock: stage.clock.clone(),
-            public: Some(stage.public.clone()),
+            state: server.state.clone(),
+            clock: server.clock.clone(),
+            public: Some(server.public.clone()),
             ..self
         }
     }
 }
 
 /// A running server.
-pub(super) struct Stage {
+pub(super) struct TestServer {
     pub(super) base: String,
     public: String,
-    pub(super) datadog: Arc<Datadog>,
-    pub(super) library: Arc<Library>,
+    pub(super) datadog: Arc<DatadogDouble>,
+    pub(super) library: Arc<DocumentLibrary>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) state: Arc<tempfile::TempDir>,
     pub(super) http: reqwest::Client,
@@ -225,33 +225,33 @@ pub(super) struct Stage {
     stop: CancellationToken,
 }
 
-impl Drop for Stage {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
-impl Stage {
-    /// A server over the double.
+impl TestServer {
+    /// A server over the test double.
     pub(super) async fn new() -> Self {
-        let datadog = Arc::new(Datadog::default());
-        Self::start(Setup::over(double(&datadog)).with(datadog)).await
+        let datadog = Arc::new(DatadogDouble::default());
+        Self::start(ServerSetup::with_api(datadog_api(&datadog)).with(datadog)).await
     }
 
     /// A server over any Datadog-compatible API.
-    pub(super) async fn over(api: Router) -> Self {
-        Self::start(Setup::over(api)).await
+    pub(super) async fn with_api(api: Router) -> Self {
+        Self::start(ServerSetup::with_api(api)).await
     }
 
-    /// Another process over the same state, behind the same public URL.
-    pub(super) async fn restarted(&self) -> Self {
-        let setup = Setup::over(double(&self.datadog)).with(self.datadog.clone());
-        Self::start(setup.beside(self)).await
+    /// Another server with the same store and the same public URL.
+    pub(super) async fn restart(&self) -> Self {
+        let setup = ServerSetup::with_api(datadog_api(&self.datadog)).with(self.datadog.clone());
+        Self::start(setup.sharing_state_of(self)).await
     }
 
-    /// A server as it is described.
-    pub(super) async fn start(setup: Setup) -> Self {
-        let Setup {
+    /// Starts a server.
+    pub(super) async fn start(setup: ServerSetup) -> Self {
+        let ServerSetup {
             upstream,
             transport,
             datadog,
@@ -262,16 +262,16 @@ impl Stage {
             documents,
         } = setup;
         let hub = Hub::new(upstream, transport, HubSettings::default());
-        let own = FixedCredential::new(Credential::None, "nowhere");
+        let server_credential = FixedCredential::new(Credential::None, "nowhere");
         let described = UpstreamInfo {
             site: None,
             url: None,
         };
-        let upstreams = Upstreams::datadog(hub.clone(), Arc::new(own), described);
+        let upstreams = Upstreams::datadog(hub.clone(), Arc::new(server_credential), described);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let public = public.unwrap_or_else(|| base.clone());
-        let library = Arc::<Library>::default();
+        let library = Arc::<DocumentLibrary>::default();
         let options = AuthorizationServerOptions {
             public_url: PublicUrl::parse(&public).unwrap(),
             key: SecretKey::parse(&"a0".repeat(32).into()).unwrap(),
@@ -302,8 +302,8 @@ impl Stage {
         }
     }
 
-    /// What the server does beside requests, from now until the test ends.
-    pub(super) fn tend(&self) {
+    /// Starts the maintenance task of the server.
+    pub(super) fn start_maintenance(&self) {
         let (gate, stop) = (self.gate.clone(), self.stop.clone());
         tokio::spawn(async move { stop.run_until_cancelled_owned(gate.run_maintenance()).await });
     }
@@ -319,10 +319,10 @@ impl Stage {
     /// Registers a client.
     pub(super) async fn register(&self, metadata: &Value) -> (StatusCode, Value) {
         let request = self.http.post(self.at("/oauth/register")).json(metadata);
-        json_of(request).await
+        send_for_json(request).await
     }
 
-    /// A registered client with an address of its own.
+    /// Registers a client with this redirect URI.
     pub(super) async fn client(&self, name: &str, redirect: &str) -> Client {
         let metadata = json!({"client_name": name, "redirect_uris": [redirect]});
         let (status, answer) = self.register(&metadata).await;
@@ -333,12 +333,12 @@ impl Stage {
         }
     }
 
-    /// Asks the token endpoint.
+    /// Sends a form to the token endpoint.
     pub(super) async fn token(&self, form: &[(&str, &str)]) -> (StatusCode, Value) {
-        json_of(self.http.post(self.at("/oauth/token")).form(form)).await
+        send_for_json(self.http.post(self.at("/oauth/token")).form(form)).await
     }
 
-    /// Asks for the tokens of a code, as the client should.
+    /// Exchanges a code for tokens.
     pub(super) async fn exchange(&self, client: &Client, code: &str) -> (StatusCode, Value) {
         self.token(&client.exchange(code)).await
     }
@@ -352,7 +352,7 @@ impl Stage {
         self.token(&form).await
     }
 
-    /// The code that a client gets when a user says yes.
+    /// The code of a client after a user allowed access.
     pub(super) async fn code(&self, client: &Client, user: User) -> String {
         let mut browser = Browser::default();
         let page = browser.open(self, &client.authorize(self, &[])).await;
@@ -360,15 +360,15 @@ impl Stage {
         parameter(&location(&answer), "code").expect("a code")
     }
 
-    /// The tokens that a client gets when a user says yes.
-    pub(super) async fn signed_in(&self, client: &Client, user: User) -> Tokens {
+    /// The tokens of a client after a user allowed access.
+    pub(super) async fn sign_in(&self, client: &Client, user: User) -> Tokens {
         let code = self.code(client, user).await;
         let (status, answer) = self.exchange(client, &code).await;
         assert_eq!(status, 200, "{answer}");
-        Tokens::of(&answer)
+        Tokens::from_response(&answer)
     }
 
-    /// Calls a tool and gives the HTTP answer.
+    /// A request that calls a tool.
     pub(super) fn call(&self, path: &str, tool: &str) -> RequestBuilder {
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
                           "params": {"name": tool, "arguments": {}}});
@@ -384,17 +384,17 @@ impl Stage {
         call.send().await.unwrap().status()
     }
 
-    /// The text of the answer to a call with a bearer.
+    /// The text of the answer of a tool, called with a bearer.
     pub(super) async fn projects(&self, token: &str) -> String {
         let call = self.call("/mcp", "list_llmobs_projects").bearer_auth(token);
-        let (status, answer) = json_of(call).await;
+        let (status, answer) = send_for_json(call).await;
         assert_eq!(status, 200, "{answer}");
         let text = answer.pointer("/result/content/0/text").unwrap();
         text.as_str().unwrap().to_owned()
     }
 }
 
-/// A client made by hand.
+/// An OAuth client.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     pub(super) id: String,
@@ -402,10 +402,10 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// The address to open in a browser, with some parameters changed, added or (empty) left out.
-    pub(super) fn authorize(&self, stage: &Stage, changes: &[(&str, &str)]) -> String {
+    /// The authorization URL, with some parameters replaced or added; an empty value removes a parameter.
+    pub(super) fn authorize(&self, server: &TestServer, changes: &[(&str, &str)]) -> String {
         let challenge = challenge(VERIFIER);
-        let resource = stage.at("/mcp");
+        let resource = server.at("/mcp");
         let mut parameters = vec![
             ("response_type", "code"),
             ("client_id", &self.id),
@@ -421,7 +421,7 @@ impl Client {
                 parameters.push((name, value));
             }
         }
-        let url = Url::parse_with_params(&stage.at("/oauth/authorize"), &parameters);
+        let url = Url::parse_with_params(&server.at("/oauth/authorize"), &parameters);
         url.unwrap().to_string()
     }
 
@@ -437,7 +437,7 @@ impl Client {
     }
 }
 
-/// What a client holds after a sign-in.
+/// The tokens of a client.
 #[derive(Debug, Clone)]
 pub(super) struct Tokens {
     pub(super) access: String,
@@ -446,7 +446,7 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    pub(super) fn of(answer: &Value) -> Self {
+    pub(super) fn from_response(answer: &Value) -> Self {
         let text = |key: &str| answer[key].as_str().expect(key).to_owned();
         Self {
             access: text("access_token"),
@@ -456,13 +456,13 @@ impl Tokens {
     }
 }
 
-/// A browser: it keeps cookies and sends forms as pages hold them.
+/// A browser with cookies.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Browser {
     pub(super) cookies: HashMap<String, String>,
 }
 
-/// A page that was shown.
+/// A response that is a page.
 #[derive(Debug, Clone)]
 pub(super) struct Page {
     pub(super) status: StatusCode,
@@ -471,7 +471,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) async fn of(answer: reqwest::Response) -> Self {
+    pub(super) async fn from_response(answer: reqwest::Response) -> Self {
         Self {
             status: answer.status(),
             headers: answer.headers().clone(),
@@ -479,7 +479,7 @@ impl Page {
         }
     }
 
-    /// A hidden field.
+    /// The value of a hidden field.
     pub(super) fn hidden(&self, name: &str) -> String {
         let mark = format!("name=\"{name}\" value=\"");
         let rest = self.html.split(&mark).nth(1).expect(name);
@@ -488,15 +488,19 @@ impl Page {
 }
 
 impl Browser {
-    /// Opens an address, as by a link.
-    pub(super) async fn open(&mut self, stage: &Stage, url: &str) -> Page {
-        let answer = self.with_cookies(stage.http.get(url)).send().await.unwrap();
-        self.keep(&answer);
-        Page::of(answer).await
+    /// Opens a URL and stores its cookies.
+    pub(super) async fn open(&mut self, server: &TestServer, url: &str) -> Page {
+        let answer = self
+            .with_cookies(server.http.get(url))
+            .send()
+            .await
+            .unwrap();
+        self.store_cookies(&answer);
+        Page::from_response(answer).await
     }
 
-    /// Keeps the cookies of an answer.
-    pub(super) fn keep(&mut self, answer: &reqwest::Response) {
+    /// Stores the cookies of a response.
+    pub(super) fn store_cookies(&mut self, answer: &reqwest::Response) {
         for value in answer.headers().get_all("set-cookie") {
             let pair = value.to_str().unwrap().split(';').next().unwrap();
             let (name, value) = pair.split_once('=').unwrap();
@@ -504,12 +508,12 @@ impl Browser {
         }
     }
 
-    /// Opens an address of the server by a redirect of another site: cookies that are not for other
-    /// sites stay at home.
-    pub(super) async fn arrive(&self, stage: &Stage, url: &str) -> reqwest::Response {
+    /// Follows a redirect of another site to the server. The browser does not send cookies with
+    /// `SameSite=Strict`.
+    pub(super) async fn arrive(&self, server: &TestServer, url: &str) -> reqwest::Response {
         let mut cookies = self.cookies.clone();
         cookies.retain(|name, _| !name.contains("llmobs-consent-"));
-        let request = Self { cookies }.with_cookies(stage.http.get(url));
+        let request = Self { cookies }.with_cookies(server.http.get(url));
         let request = request.header("sec-fetch-site", "cross-site");
         request.send().await.unwrap()
     }
@@ -527,10 +531,10 @@ impl Browser {
         }
     }
 
-    /// A page's form with these fields filled in, as the browser would send it.
+    /// The form of a page with these fields filled in, as a browser sends it.
     pub(super) fn form(
         &self,
-        stage: &Stage,
+        server: &TestServer,
         page: &Page,
         decision: &str,
         fields: &[(&str, &str)],
@@ -542,43 +546,43 @@ impl Browser {
             ("decision", decision),
         ];
         form.extend(fields);
-        let request = stage.http.post(stage.at("/oauth/consent")).form(&form);
+        let request = server.http.post(server.at("/oauth/consent")).form(&form);
         self.with_cookies(request)
-            .header("origin", &stage.base)
+            .header("origin", &server.base)
             .header("sec-fetch-site", "same-origin")
     }
 
-    /// Says yes on a page.
+    /// Submits a page with the decision to allow access.
     pub(super) async fn allow(
         &self,
-        stage: &Stage,
+        server: &TestServer,
         page: &Page,
         fields: &[(&str, &str)],
     ) -> reqwest::Response {
-        let form = self.form(stage, page, "allow", fields);
+        let form = self.form(server, page, "allow", fields);
         form.send().await.unwrap()
     }
 }
 
-/// What a browser adds to the form of a page of this server, also where a balancer hands it to another
-/// one.
-pub(super) fn by_name_of(stage: &Stage) -> HeaderMap {
-    let origin = reqwest::header::HeaderValue::from_str(&stage.base).unwrap();
+/// The `Origin` header of a form from a page of this server. A load balancer may send the form to another
+/// server.
+pub(super) fn origin_header(server: &TestServer) -> HeaderMap {
+    let origin = reqwest::header::HeaderValue::from_str(&server.base).unwrap();
     HeaderMap::from_iter([(reqwest::header::ORIGIN, origin)])
 }
 
-/// Where an answer sends the browser.
+/// The target of a redirect.
 pub(super) fn location(answer: &reqwest::Response) -> Url {
     let location = answer.headers().get("location");
     let location = location.unwrap_or_else(|| panic!("no redirect: {}", answer.status()));
     Url::parse(location.to_str().unwrap()).unwrap()
 }
 
-/// A parameter of an address.
+/// A parameter of a URL.
 pub(super) fn parameter(url: &Url, name: &str) -> Option<String> {
     let mut pairs = url.query_pairs().filter(|(key, _)| key == name);
     let found = pairs.next().map(|(_, value)| value.into_owned());
-    assert!(pairs.next().is_none(), "{name} came twice");
+    assert!(pairs.next().is_none(), "{name} is repeated");
     found
 }
 
@@ -586,14 +590,14 @@ pub(super) fn challenge(verifier: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(verifier))
 }
 
-/// Status and JSON of an answer.
-pub(super) async fn json_of(request: RequestBuilder) -> (StatusCode, Value) {
+/// Sends a request, and returns status and JSON of the response.
+pub(super) async fn send_for_json(request: RequestBuilder) -> (StatusCode, Value) {
     let answer = request.send().await.unwrap();
     let status = answer.status();
     (status, answer.json().await.unwrap_or(Value::Null))
 }
 
-/// Sends a form as a browser and an OAuth client do.
+/// Adds an HTML form as the body of a request.
 pub(super) trait Form {
     fn form<K: AsRef<str>, V: AsRef<str>>(self, form: &[(K, V)]) -> Self;
 }
