@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 const MODULES: [&str; 4] = ["render", "tools", "server", "cli"];
 
 /// The source directories of all crates.
-const SOURCES: [&str; 5] = [
+pub(crate) const SOURCES: [&str; 6] = [
     "src",
     "crates/llmobs-core/src",
+    "crates/llmobs-sqlite/src",
     "crates/datadog-llmobs/src",
     "crates/llmobs-authz/src",
     "crates/llmobs-local/src",

@@ -15,6 +15,7 @@ mod bad_input;
 mod binary;
 mod burst;
 mod captures;
+mod circles;
 mod control_double;
 mod crash;
 mod demo;
