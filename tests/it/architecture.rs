@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 const MODULES: [&str; 4] = ["render", "tools", "server", "cli"];
 
 /// The source directories of all crates.
-pub(crate) const SOURCES: [&str; 6] = [
+pub(crate) const SOURCES: [&str; 7] = [
     "src",
     "crates/llmobs-core/src",
     "crates/llmobs-sqlite/src",
     "crates/datadog-llmobs/src",
     "crates/llmobs-authz/src",
     "crates/llmobs-local/src",
+    "crates/llmobs-datadog-double/src",
 ];
 
 /// The product files in a directory, with all below it.

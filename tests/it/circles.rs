@@ -227,7 +227,13 @@ fn resolve(
     }
     file.globs
         .iter()
-        .find_map(|glob| resolve(files, &[glob.clone(), vec![name.clone()]].concat(), depth + 1))
+        .find_map(|glob| {
+            resolve(
+                files,
+                &[glob.clone(), vec![name.clone()]].concat(),
+                depth + 1,
+            )
+        })
         .or(Some(module))
 }
 
@@ -259,15 +265,24 @@ fn circles(source: &str) -> Vec<String> {
         }
         reached
     };
-    let reached: BTreeMap<&ModulePath, BTreeSet<ModulePath>> =
-        files.keys().map(|module| (module, reachable(module))).collect();
+    let reached: BTreeMap<&ModulePath, BTreeSet<ModulePath>> = files
+        .keys()
+        .map(|module| (module, reachable(module)))
+        .collect();
     let mut circles = BTreeSet::new();
     for (module, targets) in &reached {
         if targets.contains(*module) {
             let members: Vec<String> = targets
                 .iter()
                 .filter(|other| reached[other].contains(*module))
-                .map(|other| files[other].path.strip_prefix(&source).unwrap().display().to_string())
+                .map(|other| {
+                    files[other]
+                        .path
+                        .strip_prefix(&source)
+                        .unwrap()
+                        .display()
+                        .to_string()
+                })
                 .collect();
             circles.insert(members.join(", "));
         }
@@ -279,7 +294,11 @@ fn circles(source: &str) -> Vec<String> {
 fn no_files_of_a_crate_import_each_other_in_a_circle() {
     let found: Vec<String> = SOURCES
         .iter()
-        .flat_map(|source| circles(source).into_iter().map(move |circle| format!("{source}: {circle}")))
+        .flat_map(|source| {
+            circles(source)
+                .into_iter()
+                .map(move |circle| format!("{source}: {circle}"))
+        })
         .collect();
     assert!(
         found.is_empty(),
