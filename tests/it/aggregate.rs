@@ -231,7 +231,7 @@ fn all_arguments() -> Vec<Value> {
     "group_by": [{"name": "below an error", "query": "@child.@status:error"}, {"name": "long", "query": "@trace.llm_calls:>4"}]}),
         json!({"group_by": [{"name": "many calls", "query": "@trace.llm_calls:>4"}, {"name": "text", "query": "refund OR crate"}]}),
         json!({"unit": "trace", "tags": {"session_id": "docs-2cf71a3"}, "group_by": ["session_id"]}),
-        json!({"ml_app": "nobody"}),
+        json!({"ml_app": "unknown-app"}),
     ]
 }
 

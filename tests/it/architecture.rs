@@ -49,11 +49,11 @@ fn files_of(module: &str) -> Vec<PathBuf> {
 /// Files that only tests are made of: modules that their parent declares below `#[cfg(test)]`.
 fn is_test_file(file: &Path) -> bool {
     let name = file.file_stem().unwrap().to_str().unwrap();
-    let folder = file.parent().unwrap();
+    let directory = file.parent().unwrap();
     let in_tests = file.components().any(|part| part.as_os_str() == "tests");
     in_tests
         || name == "tests"
-        || fs::read_to_string(folder.with_extension("rs"))
+        || fs::read_to_string(directory.with_extension("rs"))
             .is_ok_and(|parent| parent.contains(&format!("#[cfg(test)]\nmod {name};")))
 }
 

@@ -21,7 +21,7 @@ struct SourceFile {
     path: PathBuf,
     definitions: BTreeSet<String>,
     children: BTreeSet<String>,
-    /// Imported name, and the absolute path it stands for.
+    /// Imported names with their absolute paths.
     imports: BTreeMap<String, ModulePath>,
     globs: Vec<ModulePath>,
     /// Absolute paths that the code names.

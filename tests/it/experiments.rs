@@ -244,8 +244,8 @@ async fn unrelated_experiments_have_no_paired_records() {
         "{notes}"
     );
 
-    large(&control, "stranger", 12, false);
-    let both = json!({"baseline_experiment_id": BASELINE, "candidate_experiment_id": "stranger"});
+    large(&control, "unrelated", 12, false);
+    let both = json!({"baseline_experiment_id": BASELINE, "candidate_experiment_id": "unrelated"});
     let compared = control.call("compare_llmobs_experiments", both).await;
     assert_eq!(compared["paired_records"], 0);
     assert_eq!(compared["only_in_candidate"]["records"], 12);

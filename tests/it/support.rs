@@ -66,7 +66,7 @@ impl App {
         self
     }
 
-    /// Sends a body to the backend and gives back status and JSON.
+    /// Sends a body to the backend and returns status and JSON.
     pub(crate) async fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         use tower::ServiceExt as _;
         let request = axum::http::Request::builder()

@@ -188,7 +188,7 @@ def test_denying_in_the_browser_sends_the_client_an_error(server):
             "response_type": "code", "client_id": client["client_id"], "redirect_uri": callback.url, "state": "s",
             "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM", "code_challenge_method": "S256"})
         seen = consent(f"{server.url}/oauth/authorize?{query}", "deny", {})
-        assert "A client" in seen["asked"] and "nobody has checked it" in seen["asked"]
+        assert "A client" in seen["asked"] and "it is not verified" in seen["asked"]
         assert callback.query["error"] == "access_denied" and "code" not in callback.query
 
 

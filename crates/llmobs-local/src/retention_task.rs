@@ -23,7 +23,7 @@ pub async fn retain(backend: LocalBackend, stop: CancellationToken) {
         match tokio::task::spawn_blocking(run).await {
             Ok(Err(error)) => tracing::warn!("cannot remove old data: {error}"),
             // The message of a panic may contain data.
-            Err(_) => tracing::warn!("the removal of old data panicked"),
+            Err(_) => tracing::warn!("the retention task panicked"),
             Ok(Ok(())) => {}
         }
         tokio::select! {

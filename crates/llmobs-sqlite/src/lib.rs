@@ -2,7 +2,7 @@
 //!
 //! - [`Schema`] describes a file: application id, migrations, pragmas. It opens the file for its
 //!   one writer, or for a reader.
-//! - [`ReaderPool`] lends a bounded number of read-only connections.
+//! - [`ReaderPool`] provides a bounded number of read-only connections.
 //! - [`Failure`] says what an error of SQLite means to a caller.
 //!
 //! Every file is in WAL mode, so that readers and the writer do not block each other.

@@ -677,12 +677,12 @@ async fn revocation_by_another_client_has_no_effect() {
         let form = [("token", token), ("client_id", id)];
         send_for_json(server.http.post(server.at("/oauth/revoke")).form(&form))
     };
-    let stranger = revoke(tokens.refresh.clone(), other.id.clone()).await;
+    let other_client = revoke(tokens.refresh.clone(), other.id.clone()).await;
     assert_eq!(server.status("/mcp", &tokens.access).await, 200);
     let unknown = revoke("llmobs_rt_x".to_owned(), client.id.clone()).await;
     let right = revoke(tokens.refresh.clone(), client.id.clone()).await;
     assert_eq!(server.status("/mcp", &tokens.access).await, 401);
-    assert_eq!(stranger, unknown);
+    assert_eq!(other_client, unknown);
     assert_eq!(unknown, right);
 }
 

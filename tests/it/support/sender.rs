@@ -124,7 +124,8 @@ pub(crate) fn assert_all_there(spans: &[Value], sent: &[Sent]) {
     }
     for sent in sent {
         let spans = traces.get(sent.trace.as_str());
-        let spans = spans.unwrap_or_else(|| panic!("{} was acknowledged and is gone", sent.trace));
+        let spans =
+            spans.unwrap_or_else(|| panic!("{} was acknowledged and is missing", sent.trace));
         for span in spans.iter().filter(|_| sent.judged) {
             let number: f64 = span["span_id"].as_str().unwrap().parse().unwrap();
             let value = &span["evaluation"]["place"]["value"];

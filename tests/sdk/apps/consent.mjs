@@ -1,6 +1,6 @@
 // Opens a consent page in a real browser, reads it, fills in fields, presses a button, and tells where that led.
 //   node consent.mjs URL allow|deny|datadog ['{"field": "value"}']
-// With `datadog` it goes on to Datadog's own page and presses Allow there.
+// With `datadog` it continues to Datadog's page and presses Allow there.
 import { chromium } from "playwright-core";
 
 const [url, decision, fields = "{}"] = process.argv.slice(2);

@@ -47,7 +47,7 @@ impl AuthorizationResponse {
 
     /// Whether this is the response to the request with this `state`.
     pub(super) fn has_state(&self, state: &SecretString) -> bool {
-        // Comparing hashes takes the same time wherever two texts differ.
+        // Comparing hashes takes the same time for every position at which two texts differ.
         let hash = |text: &str| Sha256::digest(text.as_bytes());
         self.state()
             .is_some_and(|found| hash(found) == hash(state.expose_secret()))

@@ -51,7 +51,7 @@ impl Client {
                 "this page has at most {limit} spans; continue with next_cursor"
             ));
         }
-        // A page token that does not change would return the same page for ever.
+        // A page token that does not change would return the same page forever.
         page.next_cursor = found
             .next_cursor
             .filter(|next| Some(next) != search.cursor.as_ref());

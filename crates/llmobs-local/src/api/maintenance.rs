@@ -62,11 +62,11 @@ async fn stats(State(backend): State<Arc<Backend>>, request: Request) -> Respons
         run_blocking(move || {
             let stats = backend.store.stats()?;
             let usage = backend.store.maintenance().usage()?;
-            let folder = backend.data_directory.as_ref();
-            let folder = folder.map(|directory| directory.path().display().to_string());
+            let directory = backend.data_directory.as_ref();
+            let directory = directory.map(|directory| directory.path().display().to_string());
             Ok(json!({
                 "store_id": backend.store_id,
-                "folder": folder,
+                "folder": directory,
                 "spans": stats.spans,
                 "traces": stats.traces,
                 "evaluations": stats.evaluations,

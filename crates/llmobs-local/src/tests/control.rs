@@ -313,7 +313,7 @@ async fn dataset_keeps_versions() {
         .ask(Method::PATCH, &format!("{path}/records"), &body(&in_place))
         .await;
     assert_eq!(answer.json()["data"][0]["attributes"]["version"], 4);
-    let unknown = json!({"records": [{"id": "nobody", "input": 1}]});
+    let unknown = json!({"records": [{"id": "unknown", "input": 1}]});
     let answer = local
         .ask(Method::PATCH, &format!("{path}/records"), &body(&unknown))
         .await;

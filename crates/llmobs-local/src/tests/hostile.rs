@@ -92,9 +92,9 @@ proptest! {
         parts in proptest::collection::vec((".{0,5}", hostile_json()), 0..6),
         meta in hostile_json(),
     ) {
-        let folder = tempfile::tempdir().unwrap();
-        let spans = SqliteStore::open(folder.path(), Durability::Process).unwrap();
-        let control = SqliteControl::open(folder.path(), Durability::Process).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let spans = SqliteStore::open(directory.path(), Durability::Process).unwrap();
+        let control = SqliteControl::open(directory.path(), Durability::Process).unwrap();
         let store = SpanStore::new(std::sync::Arc::new(spans), std::sync::Arc::new(control));
         let options = LocalOptions::new(DataDir::Temporary);
         let mut span = span(1, START, json!({"meta": meta}));

@@ -388,7 +388,7 @@ async fn unmapped_attributes_are_searchable() {
         1,
         0,
         json!({"gen_ai.operation.name": "chat", "gen_ai.input.messages": "not json",
-        "gen_ai.agent.name": long, "gen_ai.stranger": ["a", "b"], "plain": 5}),
+        "gen_ai.agent.name": long, "gen_ai.unknown": ["a", "b"], "plain": 5}),
     );
     odd["status"] = json!({"code": 1});
     odd["endTimeUnixNano"] = json!("5");
@@ -414,7 +414,7 @@ async fn unmapped_attributes_are_searchable() {
     assert_eq!(found["input"]["messages"][0]["content"], "not json");
     assert_eq!(
         found["extra"]["otel"]["attributes"],
-        json!({"gen_ai.agent.name": long, "gen_ai.stranger": ["a", "b"]})
+        json!({"gen_ai.agent.name": long, "gen_ai.unknown": ["a", "b"]})
     );
     let tags = found["tags"].as_array().unwrap();
     assert!(tags.contains(&json!("plain:5")));

@@ -22,7 +22,7 @@ pub(super) const MAX_GROUPS: usize = 100_000;
 pub(super) const ABSENT: u32 = u32::MAX;
 
 /// The note for a request that exceeds one of the limits.
-pub(super) const LIMIT_NOTE: &str = "some units have so many values, or there are so many groups, that the answer leaves some out; group by a field with fewer values";
+pub(super) const LIMIT_NOTE: &str = "the answer leaves out some groups because there are too many groups or values per unit; group by a field with fewer values";
 
 /// A request with its names parsed.
 #[derive(Debug, Clone)]

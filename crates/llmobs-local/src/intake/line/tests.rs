@@ -1,5 +1,5 @@
 //! Reading a line returns exactly the item that was written. Lines use the documented format
-//! wherever it is lossless.
+//! where it is lossless.
 
 use std::ops::ControlFlow;
 

@@ -195,7 +195,7 @@ async fn prompts_are_filtered_and_renamed_in_both_formats() {
         "absent fields keep their values"
     );
     let unknown = local
-        .ask(Method::PATCH, &format!("{path}/nobody"), &change)
+        .ask(Method::PATCH, &format!("{path}/unknown"), &change)
         .await;
     assert_eq!(unknown.status, 404);
 }
