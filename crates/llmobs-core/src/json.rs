@@ -36,6 +36,26 @@ pub fn json_chars<T: Serialize + ?Sized>(value: &T) -> usize {
     measure(value).chars
 }
 
+/// Whether a value's compact JSON is longer than `max` bytes. Stops at the first byte beyond it.
+pub fn json_exceeds<T: Serialize + ?Sized>(value: &T, max: usize) -> bool {
+    serde_json::to_writer(ByteAllowance(max), value).is_err()
+}
+
+/// Accepts a number of bytes and fails at the next one.
+struct ByteAllowance(usize);
+
+impl io::Write for ByteAllowance {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let left = self.0.checked_sub(text.len());
+        self.0 = left.ok_or(io::ErrorKind::FileTooLarge)?;
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn measure<T: Serialize + ?Sized>(value: &T) -> TextCounter {
     let mut counter = TextCounter::default();
     match serde_json::to_writer(&mut counter, value) {
@@ -63,6 +83,8 @@ mod tests {
             let written = value.to_string();
             prop_assert_eq!(json_bytes(&value), written.len());
             prop_assert_eq!(json_chars(&value), written.chars().count());
+            prop_assert!(!json_exceeds(&value, written.len()));
+            prop_assert!(json_exceeds(&value, written.len() - 1));
         }
     }
 }

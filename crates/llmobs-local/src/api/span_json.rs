@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
-use llmobs_core::json::json_bytes;
+use llmobs_core::json::json_exceeds;
 use llmobs_core::model::{Evaluation, Io, ROOT_PARENT, Span};
 
 /// Largest content that is not an attachment.
@@ -176,7 +176,7 @@ impl IoJson<'_> {
 
     /// Whether the content is an attachment to leave out.
     fn is_omitted(&self) -> bool {
-        !self.with_attachments && json_bytes(self) > MAX_INLINE_BYTES
+        !self.with_attachments && json_exceeds(self, MAX_INLINE_BYTES)
     }
 }
 
