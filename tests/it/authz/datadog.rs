@@ -287,7 +287,10 @@ async fn refused_token_is_renewed_once() {
     let (access, _) = site.last_tokens();
     site.revoke(&server, &access).await;
     let (text, failed) = search(&server, &tokens.access).await;
-    assert!(failed && text.contains("refused all the same"), "{text}");
+    assert!(
+        failed && text.contains("Datadog rejected a token"),
+        "{text}"
+    );
     assert_eq!(site.renewals().len(), 1);
 }
 

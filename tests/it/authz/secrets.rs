@@ -259,7 +259,7 @@ async fn secrets_of_datadog_sign_in_are_not_logged_or_repeated() {
         "refused a login at Datadog",
         "\"sign-in at Datadog\"",
         "was not renewed",
-        "a login at Datadog was renewed",
+        "renewed a login at Datadog",
         "no longer renews the login",
         "revoked a login at Datadog",
     ];
