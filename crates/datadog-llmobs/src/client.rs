@@ -393,30 +393,8 @@ impl Client {
             timeout,
             max_body_bytes: hub.settings.max_body_bytes,
         };
-        let span = tracing::info_span!(
-            "upstream_request",
-            operation = operation.name,
-            attempt,
-            status = tracing::field::Empty,
-            elapsed_ms = tracing::field::Empty,
-        );
-        let sent_at = Instant::now();
-        let response = hub
-            .transport
-            .send(request, limits)
-            .instrument(span.clone())
-            .await;
+        let response = send_traced(&*hub.transport, operation, request, limits, attempt).await;
         drop(permit);
-        let elapsed_ms = u64::try_from(sent_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        span.record("elapsed_ms", elapsed_ms);
-        match &response {
-            Ok(response) => {
-                span.record("status", response.status().as_u16());
-                let bytes = response.body().len();
-                span.in_scope(|| tracing::debug!(bytes, "received response"));
-            }
-            Err(error) => span.in_scope(|| tracing::debug!(%error, "no response")),
-        }
         let mut rate = RateLimitHeaders::default();
         if let Ok(response) = &response {
             rate = RateLimitHeaders::read(response.headers(), SystemTime::now());
@@ -535,6 +513,39 @@ fn request_id(headers: &HeaderMap, credential: &Credential) -> Option<String> {
         .find_map(|name| headers.get(name)?.to_str().ok())
         .map(|id| text::excerpt(&credential.redact(id), 80))
         .filter(|id| !id.is_empty())
+}
+
+/// Sends a request within a tracing span.
+async fn send_traced(
+    transport: &dyn Transport,
+    operation: &'static Operation,
+    request: Request<Bytes>,
+    limits: ResponseLimits,
+    attempt: u32,
+) -> Result<Response<Bytes>, TransportError> {
+    let span = tracing::info_span!(
+        "upstream_request",
+        operation = operation.name,
+        attempt,
+        status = tracing::field::Empty,
+        elapsed_ms = tracing::field::Empty,
+    );
+    let sent_at = Instant::now();
+    let response = transport
+        .send(request, limits)
+        .instrument(span.clone())
+        .await;
+    let elapsed_ms = u64::try_from(sent_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+    span.record("elapsed_ms", elapsed_ms);
+    match &response {
+        Ok(response) => {
+            span.record("status", response.status().as_u16());
+            let bytes = response.body().len();
+            span.in_scope(|| tracing::debug!(bytes, "received response"));
+        }
+        Err(error) => span.in_scope(|| tracing::debug!(%error, "no response")),
+    }
+    response
 }
 
 /// The result of one attempt.

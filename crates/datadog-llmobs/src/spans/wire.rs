@@ -142,12 +142,7 @@ fn read_span(mut top: Map<String, Value>) -> Option<Span> {
     let span_id = fields.text("span_id")?;
     let tags = tags(fields.remove("tags"));
     let error = read_error(&mut fields);
-    let status = match fields.text("status") {
-        Some(text) if text.eq_ignore_ascii_case("error") => Status::Error,
-        Some(_) => Status::Ok,
-        None if error.is_some() => Status::Error,
-        None => Status::Ok,
-    };
+    let status = read_status(&mut fields, error.is_some());
     let kind = read_kind(&mut fields);
     let dd = fields.map("_dd");
     let parent = fields.text("parent_id");
@@ -196,6 +191,20 @@ fn read_span(mut top: Map<String, Value>) -> Option<Span> {
         ..Span::default()
     };
     fill_from_tags(&mut span);
+    keep_unknown_fields(&mut span, fields, dd);
+    Some(span)
+}
+
+fn read_status(fields: &mut SpanFields, has_error: bool) -> Status {
+    match fields.text("status") {
+        Some(text) if text.eq_ignore_ascii_case("error") => Status::Error,
+        Some(_) => Status::Ok,
+        None if has_error => Status::Error,
+        None => Status::Ok,
+    }
+}
+
+fn keep_unknown_fields(span: &mut Span, mut fields: SpanFields, dd: Map<String, Value>) {
     span.extra = fields.map("extra");
     span.meta_extra = fields.map("meta_extra");
     if !dd.is_empty() {
@@ -203,7 +212,6 @@ fn read_span(mut top: Map<String, Value>) -> Option<Span> {
     }
     span.extra.extend(fields.top);
     span.meta_extra.extend(fields.meta);
-    Some(span)
 }
 
 /// Sets fields without an attribute from the tags.
