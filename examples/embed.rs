@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let answer = tool
         .call(&context, arguments)
         .await
-        .map_err(|error| error.error.clone())?;
+        .map_err(|error| error.error)?;
     print(&answer)
 }
 

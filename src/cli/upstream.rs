@@ -30,7 +30,7 @@ pub(crate) async fn connect(mut settings: Settings) -> Result<Connection, CliErr
     match &settings.choice {
         Choice::Datadog(upstream) => {
             let upstream = upstream.clone();
-            connect_datadog(&mut settings, upstream)
+            connect_datadog(&mut settings, &upstream)
         }
         Choice::Local => {
             let backend = Backend::open(&settings.local).await?;
@@ -54,7 +54,7 @@ pub(crate) async fn connect(mut settings: Settings) -> Result<Connection, CliErr
     }
 }
 
-fn connect_datadog(settings: &mut Settings, upstream: Upstream) -> Result<Connection, CliError> {
+fn connect_datadog(settings: &mut Settings, upstream: &Upstream) -> Result<Connection, CliError> {
     let transport = http_transport(settings).map_err(|error| {
         CliError::usage(
             error,
@@ -65,14 +65,14 @@ fn connect_datadog(settings: &mut Settings, upstream: Upstream) -> Result<Connec
         Some(login) => Arc::new(StoredLogin::open(
             settings.login_store()?,
             &login.name,
-            &LoginTarget::from_upstream(&upstream)?,
+            &LoginTarget::from_upstream(upstream)?,
             transport.clone(),
         )?),
         None => Arc::new(std::mem::take(&mut settings.secrets)),
     };
     let hub = Hub::new(upstream.clone(), transport, HubSettings::default());
     let info = UpstreamInfo {
-        site: match &upstream {
+        site: match upstream {
             Upstream::Site(site) => Some(site.domain().to_owned()),
             Upstream::Local | Upstream::Url(_) => None,
         },

@@ -28,10 +28,12 @@ pub(crate) fn schema<A: JsonSchema>() -> Map<String, Value> {
     schema
 }
 
+/// Argument schemas by the type of the arguments.
+type SchemaCache = HashMap<TypeId, Arc<Map<String, Value>>>;
+
 /// The schema of each argument, without `telemetry`. Generated once per type.
 pub(super) fn properties<A: JsonSchema + 'static>() -> Arc<Map<String, Value>> {
-    static CACHE: LazyLock<Mutex<HashMap<TypeId, Arc<Map<String, Value>>>>> =
-        LazyLock::new(Mutex::default);
+    static CACHE: LazyLock<Mutex<SchemaCache>> = LazyLock::new(Mutex::default);
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
     let entry = cache.entry(TypeId::of::<A>()).or_insert_with(|| {
         let properties = match schema::<A>().remove("properties") {

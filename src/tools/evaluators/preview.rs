@@ -147,7 +147,10 @@ fn token_estimate(samples: &[Sample], evaluated_per_day: f64) -> Value {
 }
 
 fn draft_arguments(fields: Map<String, Value>) -> Value {
-    json!({"draft": fields})
+    Value::Object(Map::from_iter([(
+        "draft".to_owned(),
+        Value::Object(fields),
+    )]))
 }
 
 /// The draft, or the saved evaluator.

@@ -82,8 +82,7 @@ async fn run(context: &ToolContext, arguments: Map<String, Value>) -> Result<Str
         None => value,
         Some(path) => {
             let selection = select(&value, path, field).map_err(|error| {
-                let mut example = arguments.example(field.as_str());
-                example["path"] = json!(error.example);
+                let example = arguments.example_with_path(field.as_str(), error.example);
                 ToolError::arguments(
                     error.to_string(),
                     "paths look like $.messages[-1].content, $[-5:] or $[*].role; leave path out \
@@ -151,8 +150,7 @@ async fn read_span(
     let Some(node) = tree.find(&arguments.span_id) else {
         let missing = std::slice::from_ref(&arguments.span_id);
         let error = span_not_found(NAME, &arguments.trace_id, missing, &tree);
-        let mut example = arguments.example(field.as_str());
-        example["span_id"] = json!(error.candidates.first());
+        let example = json!({"trace_id": arguments.trace_id, "span_id": error.candidates.first(), "field": field.as_str()});
         return Err(error.example(NAME, example));
     };
     let span = tree.span(node);
@@ -174,6 +172,11 @@ impl Arguments {
     /// Arguments that read another field of the same span.
     fn example(&self, field: &str) -> Value {
         json!({"trace_id": self.trace_id, "span_id": self.span_id, "field": field})
+    }
+
+    /// The arguments of an example for a span and a path.
+    fn example_with_path(&self, field: &str, path: &str) -> Value {
+        json!({"trace_id": self.trace_id, "span_id": self.span_id, "field": field, "path": path})
     }
 
     fn field(&self) -> Result<ContentField, ToolError> {

@@ -165,7 +165,7 @@ async fn require_known_client(server: &ServerState, id: &str) -> Result<String, 
 fn token_error(refusal: GrantRefusal, token_kind: &str) -> OauthError {
     match refusal {
         GrantRefusal::Reused => {
-            tracing::warn!("a {token_kind} was used twice; its grant has ended")
+            tracing::warn!("a {token_kind} was used twice; its grant has ended");
         }
         other => tracing::info!(reason = ?other, "refused a {token_kind}"),
     }

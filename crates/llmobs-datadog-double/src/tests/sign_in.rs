@@ -227,7 +227,7 @@ async fn the_api_checks_only_tokens_of_this_sign_in() {
 #[case::control_characters(json!({"client_name": "a\u{1b}b", "redirect_uris": [REDIRECT]}), "invalid_client_metadata")]
 #[case::long_name(json!({"client_name": "x".repeat(300), "redirect_uris": [REDIRECT]}), "invalid_client_metadata")]
 #[case::no_redirect(json!({"client_name": "x", "redirect_uris": []}), "invalid_client_metadata")]
-#[case::many_redirects(json!({"client_name": "x", "redirect_uris": vec![REDIRECT; 1_000]}), "invalid_client_metadata")]
+#[case::many_redirects(json!({"client_name": "x", "redirect_uris": vec![REDIRECT; 100]}), "invalid_client_metadata")]
 #[case::elsewhere(json!({"client_name": "x", "redirect_uris": ["https://evil.example/cb"]}), "invalid_client_metadata")]
 #[case::lookalike(json!({"client_name": "x", "redirect_uris": ["http://127.0.0.1.evil.example/cb"]}), "invalid_client_metadata")]
 #[case::user(json!({"client_name": "x", "redirect_uris": ["http://127.0.0.1@evil.example/cb"]}), "invalid_client_metadata")]
