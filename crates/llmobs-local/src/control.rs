@@ -3,8 +3,8 @@
 //!
 //! [`ControlStore`] is the boundary to an engine. It stores rows without their meaning: the API
 //! defines what a version, a duplicate or a unique name is, and changes rows one writer at a time
-//! ([`Control::change`]). [`SqliteControl`] stores them in a file beside the spans, so that the two
-//! schemas change independently. [`ExperimentMembers`] records which spans belong to which
+//! (`Control::change`). [`SqliteControl`] stores them in a file beside the spans, so that the two
+//! schemas change independently. `ExperimentMembers` records which spans belong to which
 //! experiment as they arrive.
 //!
 //! Every implementation guarantees:

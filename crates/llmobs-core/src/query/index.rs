@@ -4,7 +4,7 @@
 //! sides: an [`IndexDocument`] is what an index stores of a span, and an [`IndexPlan`] is a query
 //! over such documents. A plan never misses a span that the query matches. Where the document
 //! holds less than the span (the text of an input, a descendant), the plan also finds other spans
-//! and is not [`IndexPlan::exact`]; the caller then evaluates the query on each span found. The
+//! and is not `IndexPlan::exact`; the caller then evaluates the query on each span found. The
 //! property tests check both guarantees.
 //!
 //! A document has three kinds of entries. *Keys* are exact texts: `ml_app` is `shop`; `env` is

@@ -55,7 +55,7 @@ const ATTRIBUTE_FAMILIES: &[&str] = &[
 
 impl Query {
     /// Warnings about terms that match nothing, each with a fix: unknown facets, operators in
-    /// lower case, single quotes. At most [`MAX_WARNINGS`], without duplicates.
+    /// lower case, single quotes. At most `MAX_WARNINGS`, without duplicates.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for term in self.root.terms() {
