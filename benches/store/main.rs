@@ -283,7 +283,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// All searches repeatedly while spans are sent at full speed.
+    /// Runs all searches repeatedly while spans are sent at full speed.
     fn busy(&self, server: &Server, timed: &mut [Timed], figures: &mut Vec<Figure>) {
         tell("asking while spans are being sent");
         let ingest = self.runtime.block_on(async {

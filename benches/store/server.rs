@@ -86,7 +86,7 @@ impl Server {
         }
     }
 
-    /// Peak memory without mapped files, in bytes.
+    /// Peak memory excluding mapped files, in bytes.
     pub fn peak_memory(&self) -> u64 {
         self.sampler.peak.load(Ordering::Relaxed)
     }
@@ -133,7 +133,7 @@ impl Sampler {
     }
 }
 
-/// Resident memory of a process without mapped files; 0 where the system does not report it.
+/// Resident memory of a process, excluding mapped files; 0 where the system does not report it.
 fn anonymous_bytes(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let kilobytes = status

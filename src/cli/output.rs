@@ -24,7 +24,7 @@ pub(crate) fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
-/// Writes a line for people to standard error.
+/// Writes a human-readable line to standard error.
 pub(crate) fn print_note(text: &str) {
     // A closed standard error must not stop the command.
     let _ = writeln!(io::stderr().lock(), "{text}");

@@ -138,7 +138,7 @@ fn read<A: DeserializeOwned + JsonSchema + 'static>(
     })
 }
 
-/// A call that works in place of one with wrong arguments: the hint, the tool, its arguments.
+/// A call to suggest when the arguments are invalid: the hint, the tool name and its arguments.
 fn call_that_works(
     tool: &str,
     trace_id: Option<String>,

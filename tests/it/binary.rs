@@ -497,7 +497,7 @@ fn doctor_reports_problems_with_hints() {
                 ("DD_API_KEY", "word-to-hide"),
                 ("DD_APPLICATION_KEY", "word-to-hide"),
             ],
-            "could not reach 127.0.0.1:9: API key check got no answer",
+            "could not reach 127.0.0.1:9: API key check got no response",
             "`llmobs-mcp doctor --probe` shows each endpoint",
         ),
     ] {

@@ -112,7 +112,7 @@ async fn experiment_errors_have_candidates_and_working_examples() {
         (
             summary,
             json!({"experiment_id": "help-desk-baseline"}),
-            "this is an experiment's name",
+            "this is the name of an experiment",
             Some(baseline.as_str()),
         ),
         (

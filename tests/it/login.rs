@@ -257,9 +257,11 @@ async fn signs_in_renews_and_signs_out() {
         serde_json::from_str(&std::fs::read_to_string(fixture.file()).unwrap()).unwrap();
     let client = file["profiles"]["default"]["client_id"].as_str().unwrap();
     let revoke = async |token: &str| {
-        let body = format!("client_id={client}&token={token}");
         let url = format!("{}/oauth2/v1/revoke", fixture.url);
-        browser().post(url).body(body).send().await.unwrap();
+        browser()
+            .post(url)
+            .form(&[("client_id", client), ("token", token)])
+            .send().await.unwrap();
     };
     revoke(&new_access).await;
     let renewed = fixture.search().await;

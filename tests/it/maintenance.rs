@@ -350,7 +350,7 @@ fn verify_reports_damage() {
         (
             "INSERT INTO content VALUES (5, x'00')".to_owned(),
             "DELETE FROM content WHERE id = 5".to_owned(),
-            "content that belongs to no span",
+            "there is content without a span",
         ),
         (
             format!("UPDATE evals SET ts = ts + 1 WHERE id = {an_evaluation}"),

@@ -60,7 +60,7 @@ impl App {
         self
     }
 
-    /// Adds the demo's data, the newest of it minutes before [`NOW_MS`].
+    /// Adds the demo data, the newest of which is a few minutes older than [`NOW_MS`].
     pub(crate) fn demo(self) -> Self {
         llmobs_local::demo::load(self.backend.backend(), NOW_MS).unwrap();
         self

@@ -18,9 +18,9 @@ pub(super) use super::response::{ApiError, json_api, json_api_bytes, json_plain}
 /// Limits of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyLimits {
-    /// Most bytes as received. Default 64 MiB: more than a real Agent accepts.
+    /// Maximum size as received, in bytes. Default 64 MiB: more than a real Agent accepts.
     pub max_encoded_bytes: usize,
-    /// Most bytes after decompression. Default 128 MiB.
+    /// Maximum size after decompression, in bytes. Default 128 MiB.
     pub max_decoded_bytes: usize,
 }
 
@@ -111,7 +111,7 @@ pub(super) async fn read_body_charged(
     }
 }
 
-/// Most bytes of a body that are read and discarded.
+/// Maximum size of a body that is read and discarded, in bytes.
 const MAX_DRAINED_BYTES: usize = 16 << 20;
 
 /// How long a body is read and discarded.

@@ -4,7 +4,7 @@ use crate::cli::args::{Cli, Command, LocalArgs, ServeArgs};
 
 use super::values::{Bytes, Days, Names, Values};
 
-/// The settings in the flags of a command line.
+/// The settings given as command-line flags.
 pub(super) fn values(cli: &Cli) -> Values {
     let shared = &cli.shared;
     let mut values = Values {

@@ -315,7 +315,7 @@ async fn denial_redirects_with_error() {
 #[case::application_key_only(&[("application_key", "app-key-of-alice")], "Enter the API key too")]
 #[case::nothing(&[], "Enter an access token")]
 #[case::both(&[("token", "x"), ("api_key", "y")], "not both")]
-#[case::invalid_characters(&[("token", "a b")], "holds characters")]
+#[case::invalid_characters(&[("token", "a b")], "contains invalid characters")]
 #[tokio::test]
 async fn page_shows_refused_credential(#[case] fields: &[(&str, &str)], #[case] words: &str) {
     let server = TestServer::new().await;

@@ -30,7 +30,7 @@ pub struct ExperimentFilter {
     pub ids: Vec<String>,
     /// The name that was requested at creation.
     pub experiment: Option<String>,
-    /// The id of the experiment that they repeat.
+    /// Only experiments that repeat the experiment with this id.
     pub parent_experiment_id: Option<String>,
 }
 

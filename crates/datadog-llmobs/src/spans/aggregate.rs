@@ -315,7 +315,7 @@ fn span_key(span: &Span) -> (TraceId, SpanId) {
     (span.trace_id.clone(), span.span_id.clone())
 }
 
-/// A span without content, unless the aggregation reads it, because many spans are in memory at once.
+/// Drops the content of a span unless the aggregation reads it, because many spans are in memory at once.
 fn without_unread_content(mut span: Span, content: bool) -> Span {
     if !content {
         span.input = Io::default();

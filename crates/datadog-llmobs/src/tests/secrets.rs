@@ -64,7 +64,7 @@ async fn echoed_secrets_are_in_no_log_and_no_message() {
         let client = hub.client(credential, "test");
         let error = client.search_spans(&search_request()).await.unwrap_err();
         let messages = format!("{client:?} {error} {error:?} {}", error.hint());
-        // Secrets of others may occur, as in any untrusted text.
+        // Secrets of other credentials may appear here, as in any untrusted text.
         let own = secrets
             .iter()
             .filter(|secret| [api, app, bearer].contains(&Some(**secret)));

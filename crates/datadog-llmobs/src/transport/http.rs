@@ -110,7 +110,7 @@ impl HttpTransport {
             &self.remote
         } else {
             return Err(TransportError::NotSent(
-                "plain HTTP is allowed to this machine only",
+                "plain HTTP is allowed only for loopback addresses",
             ));
         };
         let request = reqwest::Request::try_from(request)

@@ -11,7 +11,7 @@ use super::redirect_uri;
 const MAX_REDIRECT_URIS: usize = 10;
 /// The maximum length of a name in characters.
 const MAX_NAME_CHARS: usize = 100;
-/// The name of a program that sends none.
+/// The name of a client that does not send one.
 const DEFAULT_NAME: &str = "(unnamed)";
 
 /// The members of client metadata that this server uses.

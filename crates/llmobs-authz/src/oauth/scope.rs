@@ -10,7 +10,7 @@ pub(super) const WRITE: &str = "llmobs:write";
 /// Validates the scopes that a client requests. The user alone decides whether the client may write.
 ///
 /// # Errors
-/// An unknown scope: the client would not receive it.
+/// Returns an error if a scope is unknown, because it could not be granted.
 pub(super) fn validate(requested: Option<&str>) -> Result<(), OauthError> {
     // Some clients add `offline_access`; every grant has a refresh token anyway.
     let is_known = |scope: &str| [READ, WRITE, "offline_access"].contains(&scope);

@@ -29,7 +29,7 @@ use crate::store::{CheckStep, IndexProgress};
 /// Prefix of the paths.
 const PREFIX: &str = "/api/unstable/llm-obs-mcp/v1/store";
 
-/// How long one request works.
+/// Time budget of one request.
 const STEP_BUDGET: Duration = Duration::from_millis(500);
 
 pub(super) fn routes(backend: &Arc<Backend>) -> Router {

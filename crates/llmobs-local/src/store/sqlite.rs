@@ -39,7 +39,7 @@ const PAGES_PER_RELEASE: u32 = 2_000;
 /// How a store is opened.
 #[derive(Debug, Clone, Copy)]
 pub struct SqliteOptions {
-    /// What a write survives once it is acknowledged.
+    /// Which failures an acknowledged write survives.
     pub durability: Durability,
     /// When an aggregation reads the index on several threads.
     pub parallel_scan: ParallelScan,

@@ -144,7 +144,7 @@ fn read_unit(text: Option<&str>) -> Result<Unit, ToolError> {
         Some("trace" | "traces") => Ok(Unit::Trace),
         Some(_) => Err(invalid(
             "unit must be span or trace",
-            "send unit: span to count spans, unit: trace to count traces",
+            "set `unit` to span to count spans, or to trace to count traces",
         )),
     }
 }

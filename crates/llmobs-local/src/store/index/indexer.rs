@@ -135,7 +135,7 @@ struct OpenIndex {
 }
 
 /// Why the work on an open index ended.
-enum WorkEnd {
+enum WorkOutcome {
     Stopped,
     RebuildNeeded,
 }
@@ -150,8 +150,8 @@ impl IndexWorker {
             let ended = ended.unwrap_or(Err(IndexError::DamagedFiles));
             self.state.hide();
             match ended {
-                Ok(WorkEnd::Stopped) => return,
-                Ok(WorkEnd::RebuildNeeded) => rebuild = true,
+                Ok(WorkOutcome::Stopped) => return,
+                Ok(WorkOutcome::RebuildNeeded) => rebuild = true,
                 Err(error) if !rebuild => {
                     tracing::warn!(%error, "the search index of the local store cannot be used; rebuilding it (searches are slower until it is complete)");
                     rebuild = true;
@@ -181,11 +181,11 @@ impl IndexWorker {
     }
 
     /// Opens the index and keeps it up to date until something else must be done.
-    fn work(&mut self, rebuild: bool) -> Result<WorkEnd, IndexError> {
+    fn work(&mut self, rebuild: bool) -> Result<WorkOutcome, IndexError> {
         let rebuild = self.state.start_work() || rebuild;
         let mut open = self.open(rebuild)?;
         let ended = self.follow(&mut open);
-        if !matches!(ended, Ok(WorkEnd::Stopped)) {
+        if !matches!(ended, Ok(WorkOutcome::Stopped)) {
             // A running merge would write files into the directory of the next index.
             if let Err(error) = open.writer.wait_merging_threads() {
                 tracing::debug!(%error, "a merge of the search index failed");
@@ -195,30 +195,30 @@ impl IndexWorker {
     }
 
     /// Finishes the build of an index if necessary, and follows the changes.
-    fn follow(&mut self, open: &mut OpenIndex) -> Result<WorkEnd, IndexError> {
+    fn follow(&mut self, open: &mut OpenIndex) -> Result<WorkOutcome, IndexError> {
         if open.payload.building.is_some() && !self.build(open)? {
-            return Ok(WorkEnd::Stopped);
+            return Ok(WorkOutcome::Stopped);
         }
         // Searches look at every change that is not in the view, so the first view must be recent.
         if !self.catch_up(open)? {
-            return Ok(WorkEnd::RebuildNeeded);
+            return Ok(WorkOutcome::RebuildNeeded);
         }
         if !self.is_complete(open)? {
             tracing::warn!(
                 "the search index of the local store has another number of spans than the store; rebuilding it"
             );
-            return Ok(WorkEnd::RebuildNeeded);
+            return Ok(WorkOutcome::RebuildNeeded);
         }
         self.publish(open);
         loop {
             let started = Instant::now();
             if self.state.is_rebuild_requested() || !self.catch_up(open)? {
-                return Ok(WorkEnd::RebuildNeeded);
+                return Ok(WorkOutcome::RebuildNeeded);
             }
             self.wait(Duration::from_secs(1));
             self.wait_for_batch(started, open.payload.seq);
             if self.is_stopped() {
-                return Ok(WorkEnd::Stopped);
+                return Ok(WorkOutcome::Stopped);
             }
         }
     }
