@@ -136,7 +136,7 @@ async fn experiment_errors_have_candidates_and_working_examples() {
         (
             compare,
             pair(&candidate, typo),
-            "metric not found on both sides",
+            "metric not found in both experiments",
             Some("policy_correct"),
         ),
         (

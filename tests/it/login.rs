@@ -260,8 +260,11 @@ async fn signs_in_renews_and_signs_out() {
         let url = format!("{}/oauth2/v1/revoke", fixture.url);
         browser()
             .post(url)
-            .form(&[("client_id", client), ("token", token)])
-            .send().await.unwrap();
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(format!("client_id={client}&token={token}"))
+            .send()
+            .await
+            .unwrap();
     };
     revoke(&new_access).await;
     let renewed = fixture.search().await;
